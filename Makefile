@@ -1,0 +1,117 @@
+# Knobs: V=1 (show commands) | CC=clang | SAN=address,undefined | SAN=thread | COV=1 | HARDEN=1 | JOBS=n | O=folder
+# Each variant builds in a folder of its own; changed flags rebuild everything. `make help` lists the targets.
+CC ?= cc
+AR ?= ar
+prefix ?= $(or $(PREFIX),/usr/local)
+bindir ?= $(prefix)/bin
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+DESTDIR ?=
+PKG_CONFIG ?= pkg-config
+PYTHON ?= /usr/bin/python3
+PKGS := libcurl libcjson libxxhash libcyaml
+TEST_PKGS := cmocka
+
+CPPFLAGS += -D_GNU_SOURCE -I.
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+	-Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wundef -Werror
+VARIANT :=
+ifeq ($(HARDEN),1)
+VARIANT := hard
+EXTRA := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
+LDEXTRA := -pie -Wl,-z,relro,-z,now
+endif
+comma := ,
+ifneq ($(SAN),)
+VARIANT := san-$(subst $(comma),-,$(SAN))
+EXTRA := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS = -O1 -g
+else
+WARN += -Wframe-larger-than=16384
+endif
+ifeq ($(COV),1)
+VARIANT := cov
+EXTRA := --coverage -O0
+endif
+O ?= build$(if $(VARIANT),/$(VARIANT))
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) $(TEST_PKGS) 2>/dev/null)
+PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS))
+TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PKGS) 2>/dev/null)
+ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(EXTRA) -fPIC -ffp-contract=off -pthread $(PKG_CFLAGS)
+ALL_LDLIBS = $(LDLIBS) $(PKG_LIBS) -lm -pthread
+LINK = $(CC) $(CFLAGS) $(EXTRA) $(LDEXTRA) $(LDFLAGS) -pthread
+
+ifneq ($(V),1)
+Q := @
+say = @printf '  %-5s %s\n' $(1) $(2);
+endif
+
+LIB_SRC := $(sort $(wildcard lib/*/*.c sim/*.c))
+CMD_SRC := $(sort $(wildcard cmd/*.c))
+TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
+# What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
+ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/rng.c lib/base/clock.c)
+HEADERS := $(sort $(wildcard lib/*/*.h sim/*.h cmd/*.h))
+SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)
+obj = $(patsubst %.c,$(O)/%.o,$(1))
+
+all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc
+
+$(O)/libpdctl.a: $(call obj,$(LIB_SRC))
+	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $^
+$(O)/libpdroute.a: $(call obj,$(ROUTE_SRC))
+	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $^
+$(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -shared -Wl,-soname,libpdroute.so.1 -o $@ $(filter %.o,$^) $(shell $(PKG_CONFIG) --libs libxxhash) -lm
+$(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+$(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
+$(O)/%.o: %.c $(O)/.cflags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+$(O)/pdroute.pc: Makefile
+	@mkdir -p $(@D)
+	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: pdroute\nDescription: worker selection for LLM routers\nVersion: 0.1.0\nRequires.private: libxxhash\nLibs: -L$${libdir} -lpdroute\nLibs.private: -lm\nCflags: -I$${includedir}/pdroute\n' \
+		'$(prefix)' '$(libdir)' '$(includedir)' >$@
+
+# Rebuild everything when the flags change. A flag must not contain a single quote.
+define track
+@mkdir -p $(@D); printf '%s\n' '$(1)' >$@.new; \
+if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
+endef
+$(O)/.cflags: FORCE
+	$(call track,$(CC) $(CPPFLAGS) $(ALL_CFLAGS))
+$(O)/.ldflags: FORCE
+	$(call track,$(CC) $(LDEXTRA) $(LDFLAGS) $(ALL_LDLIBS))
+
+TESTS := $(patsubst %.c,$(O)/%,$(TST_SRC))
+check: unit blackbox
+unit: $(TESTS)
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove -j $(or $(JOBS),2) -e '' $(TESTS)
+blackbox: $(O)/pdctl
+	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
+check-headers:
+	$(Q)for h in $(HEADERS); do printf '#include "%s"\n' $$h | \
+		$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -xc -fsyntax-only - || exit 1; done
+
+install: all
+	install -Dm755 $(O)/pdctl $(DESTDIR)$(bindir)/pdctl
+	install -Dm644 $(O)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.a
+	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
+	ln -sf libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so
+	install -Dm644 $(O)/pdroute.pc $(DESTDIR)$(libdir)/pkgconfig/pdroute.pc
+	for h in lib/route/*.h lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
+		install -Dm644 $$h $(DESTDIR)$(includedir)/pdroute/$$h || exit 1; done
+	install -Dm644 lib/route/pdroute.h $(DESTDIR)$(includedir)/pdroute/pdroute.h
+uninstall:
+	rm -rf $(DESTDIR)$(bindir)/pdctl $(DESTDIR)$(libdir)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.so* \
+		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute
+clean:
+	rm -rf build
+FORCE:
+.PHONY: all check unit blackbox check-headers install uninstall clean FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+-include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC)))
