@@ -1,4 +1,5 @@
-/* The commands of pdctl. Each takes its own argv (argv[0] is the command's name) and returns an exit code of lib/base/cli.h. */
+/* The commands of pdctl. Each takes its own argv (argv[0] is the command's name) and returns an
+ * exit code of lib/base/cli.h. */
 #ifndef PD_CMD_H
 #define PD_CMD_H
 

@@ -1,9 +1,9 @@
 /*
  * A growable byte buffer that receives its maximum when it is born.
  *
- * Invariants: len <= cap <= max + 1; data[len] is 0 whenever data is not NULL, so text may be read as a
- * C string. An append that would cross the maximum changes nothing and returns PD_ETOOBIG.
- * Not thread-safe: the owner thread only.
+ * Invariants: len <= cap <= max + 1; data[len] is 0 whenever data is not NULL, so text may be read
+ * as a C string. An append that would cross the maximum changes nothing and returns PD_ETOOBIG. Not
+ * thread-safe: the owner thread only.
  */
 #ifndef PD_BASE_BUF_H
 #define PD_BASE_BUF_H
@@ -23,7 +23,8 @@ void buf_init(struct buf *b, size_t max);
 void buf_release(struct buf *b);
 /* Forgets the content, keeps the memory. */
 void buf_clear(struct buf *b);
-/* Hands the text to the caller, who frees it; the buffer is empty afterwards. Never NULL unless out of memory. */
+/* Hands the text to the caller, who frees it; the buffer is empty afterwards. Never NULL unless out
+ * of memory. */
 char *buf_detach(struct buf *b);
 
 /* Makes room for n more bytes after len. PD_ETOOBIG or PD_ENOMEM. */

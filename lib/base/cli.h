@@ -12,7 +12,7 @@
 enum exit_code {
 	EXIT_OK = 0,
 	EXIT_FINDING = 1,      /* verdict failed, expectation missed, regression */
-	EXIT_USAGE = 2,        /* usage or unreadable input */
+	EXIT_USAGE = 2,	       /* usage or unreadable input */
 	EXIT_RUNTIME = 3,      /* run-time failure; for compare: not comparable */
 	EXIT_INCONCLUSIVE = 4, /* compare --strict */
 	EXIT_INTERRUPTED = 130
@@ -25,7 +25,8 @@ int cli_runtime_error(const struct opt_command *c, const struct pd_msg *msg);
 int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_list *rest);
 /* Writes to standard output; failures are remembered and turn exit code 0 into 3 in cli_finish. */
 void cli_print(const char *text, size_t n);
-/* Called once by main: flushes standard output and checks that it really was written (a full disk fails the run). */
+/* Called once by main: flushes standard output and checks that it really was written (a full disk
+ * fails the run). */
 int cli_finish(int code);
 /* Colour on this stream: it is a terminal, TERM is not dumb and NO_COLOR is unset. */
 bool cli_colour(int fd);

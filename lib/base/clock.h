@@ -1,4 +1,5 @@
-/* Time. Monotonic nanoseconds for every measurement and deadline; wall time for logs and dates only. Thread-safe. */
+/* Time. Monotonic nanoseconds for every measurement and deadline; wall time for logs and dates
+ * only. Thread-safe. */
 #ifndef PD_BASE_CLOCK_H
 #define PD_BASE_CLOCK_H
 
@@ -18,7 +19,8 @@ int64_t clock_now(void);
 int64_t clock_wall(void);
 /* CPU time of the whole process in nanoseconds. */
 int64_t clock_cpu(void);
-/* Milliseconds until `deadline` for poll(2): 0 when it has passed, -1 for CLOCK_NEVER, rounded up otherwise. */
+/* Milliseconds until `deadline` for poll(2): 0 when it has passed, -1 for CLOCK_NEVER, rounded up
+ * otherwise. */
 int clock_poll_ms(int64_t deadline);
 /* Sleeps until the absolute monotonic time; continues after signals. */
 void clock_sleep_until(int64_t deadline);

@@ -7,8 +7,8 @@
 const char *pd_err_text(int err)
 {
 	static const char *const texts[] = {
-		"ok",          "incomplete",   "invalid input",  "out of memory",  "timed out",
-		"peer closed", "too large",    "protocol error", "system error",   "not found",
+		"ok",	       "incomplete",	"invalid input",  "out of memory", "timed out",
+		"peer closed", "too large",	"protocol error", "system error",  "not found",
 		"exists",      "limit reached", "canceled",
 	};
 	size_t i = err <= 0 ? (size_t)-err : sizeof(texts);

@@ -1,33 +1,35 @@
 /*
- * Errors: one negative enum for the whole library, and an optional text for the person who reads it.
+ * Errors: one negative enum for the whole library, and an optional text for the person who reads
+ * it.
  *
- * A fallible function returns 0 or a negative enum pd_err and is marked PD_MUST: the caller must look.
- * Where a person can do something about the failure the function also takes a `struct pd_msg *` (which
- * may be NULL) and fills in a sentence: lower case, no full stop, the failure first, the subject quoted,
- * what was found and what was expected. The library never prints and never exits; cmd/ does.
+ * A fallible function returns 0 or a negative enum pd_err and is marked PD_MUST: the caller must
+ * look. Where a person can do something about the failure the function also takes a `struct pd_msg
+ * *` (which may be NULL) and fills in a sentence: lower case, no full stop, the failure first, the
+ * subject quoted, what was found and what was expected. The library never prints and never exits;
+ * cmd/ does.
  */
 #ifndef PD_BASE_ERR_H
 #define PD_BASE_ERR_H
 
 #include <stddef.h>
 
-#define PD_MUST          __attribute__((warn_unused_result))
-#define PD_PRINTF(f, a)  __attribute__((format(printf, f, a)))
-#define PD_MSG_MAX       512
+#define PD_MUST		__attribute__((warn_unused_result))
+#define PD_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define PD_MSG_MAX	512
 
 enum pd_err {
 	PD_OK = 0,
-	PD_EAGAIN = -1,    /* more input is needed, or try again later */
-	PD_EINVAL = -2,    /* the caller's input is wrong */
-	PD_ENOMEM = -3,    /* out of memory */
+	PD_EAGAIN = -1,	   /* more input is needed, or try again later */
+	PD_EINVAL = -2,	   /* the caller's input is wrong */
+	PD_ENOMEM = -3,	   /* out of memory */
 	PD_ETIMEOUT = -4,  /* a deadline passed */
 	PD_ECLOSED = -5,   /* the peer closed or reset the connection */
 	PD_ETOOBIG = -6,   /* a configured maximum would be crossed */
-	PD_EPROTO = -7,    /* the peer broke the protocol */
-	PD_EIO = -8,       /* the operating system failed us; errno is kept */
-	PD_ENOENT = -9,    /* not there */
+	PD_EPROTO = -7,	   /* the peer broke the protocol */
+	PD_EIO = -8,	   /* the operating system failed us; errno is kept */
+	PD_ENOENT = -9,	   /* not there */
 	PD_EEXIST = -10,   /* there already */
-	PD_EBUSY = -11,    /* a limit on simultaneous use is reached */
+	PD_EBUSY = -11,	   /* a limit on simultaneous use is reached */
 	PD_ECANCELED = -12 /* someone asked us to stop */
 };
 
@@ -38,7 +40,8 @@ struct pd_msg {
 /* Short constant name of an error ("timed out"). Never NULL. */
 const char *pd_err_text(int err);
 
-/* Formats the text (cut at PD_MSG_MAX) and returns `err`, so `return pd_fail(msg, PD_EINVAL, ...)`. msg may be NULL. */
+/* Formats the text (cut at PD_MSG_MAX) and returns `err`, so `return pd_fail(msg, PD_EINVAL, ...)`.
+ * msg may be NULL. */
 int pd_fail(struct pd_msg *msg, int err, const char *fmt, ...) PD_PRINTF(3, 4);
 
 /* Text of an errno value, thread-safe; `buf` is used when the system has to build it. */

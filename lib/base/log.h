@@ -1,10 +1,11 @@
 /*
  * The program's log: one line per event, text or JSON, written to a descriptor in batches.
  *
- * log_line() formats into a shared bounded buffer; a writer thread empties it at least every 20 ms, so a request
- * costs no system call for its lines. When the buffer is full (a stalled reader of our standard error), lines are
- * dropped and counted, and the count itself is logged: the data plane never waits for its log.
- * Thread-safe. Control bytes and quotes are escaped, so one event is always exactly one line.
+ * log_line() formats into a shared bounded buffer; a writer thread empties it at least every 20 ms,
+ * so a request costs no system call for its lines. When the buffer is full (a stalled reader of our
+ * standard error), lines are dropped and counted, and the count itself is logged: the data plane
+ * never waits for its log. Thread-safe. Control bytes and quotes are escaped, so one event is
+ * always exactly one line.
  */
 #ifndef PD_BASE_LOG_H
 #define PD_BASE_LOG_H
@@ -26,14 +27,17 @@ void log_free(struct log *l);
 /* debug, info, warn or warning, error or critical, off. PD_EINVAL otherwise. */
 int log_level_parse(const char *name, enum log_level *out) PD_MUST;
 
-/* True when a line of this level would be written: lets a caller skip the formatting. NULL log: false. */
+/* True when a line of this level would be written: lets a caller skip the formatting. NULL log:
+ * false. */
 bool log_wants(const struct log *l, enum log_level level);
 
-/* One event. JSON form: {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...". NULL log: nothing. */
+/* One event. JSON form: {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...".
+ * NULL log: nothing. */
 void log_line(struct log *l, enum log_level level, const char *fmt, ...) PD_PRINTF(3, 4);
 
 /*
- * One event that is a JSON object in both forms. `members` is the inside of an object, already valid JSON
+ * One event that is a JSON object in both forms. `members` is the inside of an object, already
+ * valid JSON
  * ("\"selected\":[\"http://w1\"]"); it is appended after ts, level and msg.
  */
 void log_json(struct log *l, enum log_level level, const char *msg, const char *members);

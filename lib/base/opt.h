@@ -1,9 +1,10 @@
 /*
- * Command-line options as one table per command: parsing, --help, "did you mean" and the option tables in
- * docs/ all come from it, so they cannot drift apart.
+ * Command-line options as one table per command: parsing, --help, "did you mean" and the option
+ * tables in docs/ all come from it, so they cannot drift apart.
  *
- * Accepted: --name value, --name=value, --flag, --no-flag, "--" (the rest is positional), -h/--help.
- * A list option takes the words that follow it up to the next option and may be repeated.
+ * Accepted: --name value, --name=value, --flag, --no-flag, "--" (the rest is positional),
+ * -h/--help. A list option takes the words that follow it up to the next option and may be
+ * repeated.
  */
 #ifndef PD_BASE_OPT_H
 #define PD_BASE_OPT_H
@@ -23,9 +24,10 @@ enum opt_type {
 	OPT_FLAG,    /* bool * */
 	OPT_TEXT,    /* const char ** (borrowed from argv) */
 	OPT_INT,     /* int64_t *, within [min, max] when min < max */
-	OPT_REAL,    /* double *, within [min, max] when min < max; "inf" allowed when max is INFINITY */
-	OPT_CHOICE,  /* const char **, one of choices "a|b|c" */
-	OPT_LIST     /* struct opt_list *; `min`/`max` words per occurrence when min < max or max > 0 */
+	OPT_REAL, /* double *, within [min, max] when min < max; "inf" allowed when max is INFINITY
+		   */
+	OPT_CHOICE, /* const char **, one of choices "a|b|c" */
+	OPT_LIST /* struct opt_list *; `min`/`max` words per occurrence when min < max or max > 0 */
 };
 
 struct opt_list {
@@ -37,13 +39,13 @@ struct opt_list {
 
 struct opt {
 	enum opt_type type;
-	const char *name;    /* without dashes */
+	const char *name; /* without dashes */
 	void *value;
 	const char *arg;     /* "URL", "N", ... in help; NULL for flags */
 	const char *help;    /* one line; says the unit and the default */
 	const char *choices; /* OPT_CHOICE */
 	double min, max;
-	const char *alias;   /* a second spelling, or NULL; not shown in the usage line */
+	const char *alias; /* a second spelling, or NULL; not shown in the usage line */
 };
 
 struct opt_command {
@@ -58,10 +60,11 @@ struct opt_command {
 #define OPT_HELP 1 /* returned by opt_parse when --help was asked for */
 
 /*
- * Reads argv[1..]. Positional words go to `rest` (NULL: none allowed). Returns PD_OK, OPT_HELP, or PD_EINVAL with
- * a message that names the flag, what was found and what was expected.
+ * Reads argv[1..]. Positional words go to `rest` (NULL: none allowed). Returns PD_OK, OPT_HELP, or
+ * PD_EINVAL with a message that names the flag, what was found and what was expected.
  */
-int opt_parse(const struct opt_command *c, int argc, char **argv, struct opt_list *rest, struct pd_msg *msg) PD_MUST;
+int opt_parse(const struct opt_command *c, int argc, char **argv, struct opt_list *rest,
+	      struct pd_msg *msg) PD_MUST;
 void opt_list_release(struct opt_list *l);
 
 /* True when the option was given on the command line in the last opt_parse of this table. */

@@ -1,7 +1,7 @@
 /*
- * Deterministic random numbers: splitmix64 for seeding, xoshiro256** for the stream (Blackman and Vigna,
- * public domain algorithms). The same seed gives the same stream on every machine. Not thread-safe: one
- * struct per owner.
+ * Deterministic random numbers: splitmix64 for seeding, xoshiro256** for the stream (Blackman and
+ * Vigna, public domain algorithms). The same seed gives the same stream on every machine. Not
+ * thread-safe: one struct per owner.
  */
 #ifndef PD_BASE_RNG_H
 #define PD_BASE_RNG_H

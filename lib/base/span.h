@@ -15,7 +15,8 @@ struct span {
 	size_t n;
 };
 
-/* A name and a value: an HTTP header field. `tag` is a small id given by the parser (lib/http/head.h). */
+/* A name and a value: an HTTP header field. `tag` is a small id given by the parser
+ * (lib/http/head.h). */
 struct field {
 	struct span name;
 	struct span value;

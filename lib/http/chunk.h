@@ -1,4 +1,5 @@
-/* Incremental decoder of the chunked transfer coding (RFC 9112 7.1): strict CRLF, bounded sizes, extensions and trailers. Pure. */
+/* Incremental decoder of the chunked transfer coding (RFC 9112 7.1): strict CRLF, bounded sizes,
+ * extensions and trailers. Pure. */
 #ifndef PD_HTTP_CHUNK_H
 #define PD_HTTP_CHUNK_H
 
@@ -12,18 +13,19 @@
 
 struct http_chunked {
 	int state;
-	uint64_t left;  /* payload bytes of the current chunk still to come */
-	size_t line;    /* bytes seen of the current size, extension or trailer part */
-	bool done;      /* the last chunk and its trailers were read */
+	uint64_t left; /* payload bytes of the current chunk still to come */
+	size_t line;   /* bytes seen of the current size, extension or trailer part */
+	bool done;     /* the last chunk and its trailers were read */
 };
 
 void http_chunked_init(struct http_chunked *c);
 
 /*
- * Consumes from p[0..n): sets *used and returns at most one piece of payload (span into p, may be empty). Call again with the rest until
- * *used == n or c->done. PD_OK, or PD_EPROTO.
+ * Consumes from p[0..n): sets *used and returns at most one piece of payload (span into p, may be
+ * empty). Call again with the rest until *used == n or c->done. PD_OK, or PD_EPROTO.
  */
-int http_chunked_feed(struct http_chunked *c, const char *p, size_t n, size_t *used, struct span *payload) PD_MUST;
+int http_chunked_feed(struct http_chunked *c, const char *p, size_t n, size_t *used,
+		      struct span *payload) PD_MUST;
 
 /* True when all bytes fed so far were whole chunks (the next byte starts a chunk size). */
 bool http_chunked_at_boundary(const struct http_chunked *c);

@@ -1,10 +1,11 @@
 /*
  * Strict HTTP/1.1 message heads (RFC 9112), requests and responses.
  *
- * Rejected, because proxies that disagree about them can be tricked: bare LF, folded lines, NUL, bare CR or control bytes in values,
- * space before a colon, Content-Length with Transfer-Encoding, differing or malformed Content-Length,
- * any Transfer-Encoding but exactly "chunked" in a request, unknown versions, missing or double Host in 1.1. Only new bytes are
- * scanned when a head arrives in pieces. Results are spans into the caller's buffer: valid until it changes. Pure, thread-safe.
+ * Rejected, because proxies that disagree about them can be tricked: bare LF, folded lines, NUL,
+ * bare CR or control bytes in values, space before a colon, Content-Length with Transfer-Encoding,
+ * differing or malformed Content-Length, any Transfer-Encoding but exactly "chunked" in a request,
+ * unknown versions, missing or double Host in 1.1. Only new bytes are scanned when a head arrives
+ * in pieces. Results are spans into the caller's buffer: valid until it changes. Pure, thread-safe.
  */
 #ifndef PD_HTTP_HEAD_H
 #define PD_HTTP_HEAD_H
@@ -15,46 +16,68 @@
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
-#define HTTP_HEAD_MAX   65536
+#define HTTP_HEAD_MAX	65536
 #define HTTP_FIELDS_MAX 100
 
 enum http_body { HTTP_BODY_NONE, HTTP_BODY_LENGTH, HTTP_BODY_CHUNKED, HTTP_BODY_CLOSE };
 
 /* field.tag: the names that somebody acts on, recognised once while parsing. */
 enum http_name {
-	HTTP_OTHER, HTTP_HOST, HTTP_CONNECTION, HTTP_KEEP_ALIVE, HTTP_PROXY_CONNECTION, HTTP_PROXY_AUTHENTICATE,
-	HTTP_PROXY_AUTHORIZATION, HTTP_TE, HTTP_TRAILER, HTTP_TRANSFER_ENCODING, HTTP_UPGRADE, HTTP_CONTENT_LENGTH,
-	HTTP_CONTENT_TYPE, HTTP_CONTENT_ENCODING, HTTP_EXPECT, HTTP_RETRY_AFTER, HTTP_X_REQUEST_ID, HTTP_AUTHORIZATION,
-	HTTP_DATE, HTTP_SERVER, HTTP_ACCEPT, HTTP_NAMED_BY_CONNECTION /* a field that Connection names: hop by hop */
+	HTTP_OTHER,
+	HTTP_HOST,
+	HTTP_CONNECTION,
+	HTTP_KEEP_ALIVE,
+	HTTP_PROXY_CONNECTION,
+	HTTP_PROXY_AUTHENTICATE,
+	HTTP_PROXY_AUTHORIZATION,
+	HTTP_TE,
+	HTTP_TRAILER,
+	HTTP_TRANSFER_ENCODING,
+	HTTP_UPGRADE,
+	HTTP_CONTENT_LENGTH,
+	HTTP_CONTENT_TYPE,
+	HTTP_CONTENT_ENCODING,
+	HTTP_EXPECT,
+	HTTP_RETRY_AFTER,
+	HTTP_X_REQUEST_ID,
+	HTTP_AUTHORIZATION,
+	HTTP_DATE,
+	HTTP_SERVER,
+	HTTP_ACCEPT,
+	HTTP_NAMED_BY_CONNECTION /* a field that Connection names: hop by hop */
 };
 
 struct http_head {
 	struct span method; /* requests */
-	struct span target; /* requests: as sent; origin form ("/...") or "*" (OPTIONS); absolute form is accepted and kept */
+	struct span target; /* requests: as sent; origin form ("/...") or "*" (OPTIONS); absolute
+			       form is accepted and kept */
 	struct span path;   /* requests: the path of target, without query */
-	int status;         /* responses */
+	int status;	    /* responses */
 	struct span reason; /* responses */
-	int minor;          /* HTTP/1.minor: 0 or 1 */
+	int minor;	    /* HTTP/1.minor: 0 or 1 */
 	struct field field[HTTP_FIELDS_MAX];
 	size_t nfields;
-	size_t len;         /* bytes of the head including the empty line */
+	size_t len; /* bytes of the head including the empty line */
 	enum http_body body;
-	uint64_t length;    /* with HTTP_BODY_LENGTH */
-	bool keep_alive;    /* by version and Connection */
+	uint64_t length; /* with HTTP_BODY_LENGTH */
+	bool keep_alive; /* by version and Connection */
 	bool expect_continue;
-	int refuse;         /* parse failed: the status to answer (400, 413?, 414, 417, 431, 501, 505) */
-	const char *why;    /* parse failed: a constant sentence */
+	int refuse; /* parse failed: the status to answer (400, 413?, 414, 417, 431, 501, 505) */
+	const char *why; /* parse failed: a constant sentence */
 };
 
 /*
- * Parses buf[0..n). *scanned must be 0 for a new message and is advanced over bytes already seen. Returns PD_OK (head complete),
- * PD_EAGAIN (incomplete), PD_EPROTO or PD_ETOOBIG (h->refuse and h->why are set). Leading empty lines (at most 2) before a
- * request line are skipped, as RFC 9112 2.2 asks; h->len counts them.
+ * Parses buf[0..n). *scanned must be 0 for a new message and is advanced over bytes already seen.
+ * Returns PD_OK (head complete), PD_EAGAIN (incomplete), PD_EPROTO or PD_ETOOBIG (h->refuse and
+ * h->why are set). Leading empty lines (at most 2) before a request line are skipped, as RFC
+ * 9112 2.2 asks; h->len counts them.
  */
 int http_request_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned) PD_MUST;
 
-/* For a response to `head_request` (HEAD) there is no body whatever the fields say; 1xx, 204 and 304 have none either. */
-int http_response_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned, bool head_request) PD_MUST;
+/* For a response to `head_request` (HEAD) there is no body whatever the fields say; 1xx, 204 and
+ * 304 have none either. */
+int http_response_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned,
+			bool head_request) PD_MUST;
 
 /* First field with this tag or (case-insensitive) name; NULL when absent. */
 const struct field *http_field_tag(const struct http_head *h, enum http_name tag);

@@ -1,6 +1,7 @@
 /*
- * Blocking TCP sockets with deadlines. The only place, with server.c, that calls send and recv. Thread-safe.
- * Every descriptor is close-on-exec; every send uses MSG_NOSIGNAL. TCP_NODELAY on both sides.
+ * Blocking TCP sockets with deadlines. The only place, with server.c, that calls send and recv.
+ * Thread-safe. Every descriptor is close-on-exec; every send uses MSG_NOSIGNAL. TCP_NODELAY on both
+ * sides.
  */
 #ifndef PD_HTTP_NET_H
 #define PD_HTTP_NET_H
@@ -20,13 +21,14 @@ struct net_addr {
 	socklen_t len;
 };
 
-/* "http://host:port[/base]" split; host without brackets. PD_EINVAL with a sentence for anything else. */
+/* "http://host:port[/base]" split; host without brackets. PD_EINVAL with a sentence for anything
+ * else. */
 struct net_url {
 	char host[256];
 	uint16_t port;
-	char base[256];      /* path prefix without trailing slash; usually empty */
+	char base[256];	     /* path prefix without trailing slash; usually empty */
 	char authority[300]; /* "host:port" as it goes into Host */
-	int rank;            /* data-parallel rank from a trailing "@N"; -1 when absent */
+	int rank;	     /* data-parallel rank from a trailing "@N"; -1 when absent */
 };
 int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg) PD_MUST;
 
@@ -36,7 +38,8 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 /* Listening socket; port 0 picks a free one, *port receives the number. SO_REUSEADDR. */
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg) PD_MUST;
 
-/* Connects within the deadline (monotonic ns). PD_ETIMEOUT, PD_ECLOSED (refused, reset) or PD_EIO. */
+/* Connects within the deadline (monotonic ns). PD_ETIMEOUT, PD_ECLOSED (refused, reset) or PD_EIO.
+ */
 int net_connect(const struct net_addr *a, int64_t deadline, int *fd) PD_MUST;
 
 /* Per-call limits of recv and send; 0 = none. */
@@ -47,7 +50,8 @@ ssize_t net_recv(int fd, void *p, size_t n);
 /* One recv that waits until the absolute deadline at most. */
 ssize_t net_recv_by(int fd, void *p, size_t n, int64_t deadline);
 
-/* Sends all of iov (which is consumed); PD_ETIMEOUT when SO_SNDTIMEO passes without finishing and the deadline is over, PD_ECLOSED. */
+/* Sends all of iov (which is consumed); PD_ETIMEOUT when SO_SNDTIMEO passes without finishing and
+ * the deadline is over, PD_ECLOSED. */
 int net_send_iov(int fd, struct iovec *iov, size_t n, int64_t deadline) PD_MUST;
 int net_send(int fd, const void *p, size_t n, int64_t deadline) PD_MUST;
 

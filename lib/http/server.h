@@ -1,10 +1,12 @@
 /*
- * The thread-per-connection HTTP/1.1 server: acceptor, parked threads, keep-alive, admission before memory is spent, a reaper that
- * notices clients that leave. Used by the router, its metrics port and the simulated worker.
+ * The thread-per-connection HTTP/1.1 server: acceptor, parked threads, keep-alive, admission before
+ * memory is spent, a reaper that notices clients that leave. Used by the router, its metrics port
+ * and the simulated worker.
  *
- * The handler runs on the connection's thread, blocks as long as it likes, and answers with exactly one of http_reply(), or
- * http_stream_begin/_write/_end, or by writing the whole response to c->fd itself (the router's relay, which then calls
- * http_conn_wrote). One request is handled at a time per connection.
+ * The handler runs on the connection's thread, blocks as long as it likes, and answers with exactly
+ * one of http_reply(), or http_stream_begin/_write/_end, or by writing the whole response to c->fd
+ * itself (the router's relay, which then calls http_conn_wrote). One request is handled at a time
+ * per connection.
  */
 #ifndef PD_HTTP_SERVER_H
 #define PD_HTTP_SERVER_H
@@ -21,70 +23,82 @@ struct http_server;
 struct http_conn;
 
 struct http_request {
-	struct http_head head;   /* spans valid until the handler returns */
-	struct span body;        /* whole body, de-chunked; empty when none */
-	int64_t accepted_ns;     /* monotonic, when the first byte of this request was read */
-	int64_t head_ns;         /* when the head was complete */
-	int64_t body_ns;         /* when the body was complete */
+	struct http_head head; /* spans valid until the handler returns */
+	struct span body;      /* whole body, de-chunked; empty when none */
+	int64_t accepted_ns;   /* monotonic, when the first byte of this request was read */
+	int64_t head_ns;       /* when the head was complete */
+	int64_t body_ns;       /* when the body was complete */
 };
 
 struct http_server_config {
 	const char *host;
-	uint16_t port;               /* 0: a free one */
-	int listen_fd;               /* -1, or an inherited listening socket (socket activation) */
-	unsigned max_connections;    /* 0: derived from RLIMIT_NOFILE */
-	size_t max_body;             /* bytes; larger bodies get 413 */
-	int64_t head_timeout_ns;     /* whole head, absolute */
-	int64_t body_grace_ns;       /* after this the body must arrive at body_min_rate */
-	uint64_t body_min_rate;      /* bytes per second */
-	int64_t idle_timeout_ns;     /* keep-alive idle */
-	int64_t write_stall_ns;      /* a client that takes nothing for so long is dropped */
-	int64_t accept_delay_ns;     /* fault injection of the simulated worker: sleep before each accept */
-	size_t stack_bytes;          /* of connection threads */
-	bool batch_threads;          /* SCHED_BATCH for connection threads */
-	bool half_close_ok;          /* do not treat end of input during a response as "client left" */
+	uint16_t port;		  /* 0: a free one */
+	int listen_fd;		  /* -1, or an inherited listening socket (socket activation) */
+	unsigned max_connections; /* 0: derived from RLIMIT_NOFILE */
+	size_t max_body;	  /* bytes; larger bodies get 413 */
+	int64_t head_timeout_ns;  /* whole head, absolute */
+	int64_t body_grace_ns;	  /* after this the body must arrive at body_min_rate */
+	uint64_t body_min_rate;	  /* bytes per second */
+	int64_t idle_timeout_ns;  /* keep-alive idle */
+	int64_t write_stall_ns;	  /* a client that takes nothing for so long is dropped */
+	int64_t accept_delay_ns;  /* fault injection of the simulated worker: sleep before each
+				     accept */
+	size_t stack_bytes;	  /* of connection threads */
+	bool batch_threads;	  /* SCHED_BATCH for connection threads */
+	bool half_close_ok;	  /* do not treat end of input during a response as "client left" */
 	struct log *log;
 	void *ctx;
-	/* Called with the head before the body is read. Return 0 to go on, or answer with http_reply and return < 0 to refuse (the connection closes
-	 * after the unread body was drained within bounds). May be NULL. */
+	/* Called with the head before the body is read. Return 0 to go on, or answer with
+	 * http_reply and return < 0 to refuse (the connection closes after the unread body was
+	 * drained within bounds). May be NULL. */
 	int (*on_head)(void *ctx, struct http_conn *c, struct http_request *r);
 	/* The request. When nothing was answered the server sends 500 and closes. */
 	void (*on_request)(void *ctx, struct http_conn *c, struct http_request *r);
-	/* on_head returned 0 but on_request was never reached (body timed out, client left). May be NULL. */
+	/* on_head returned 0 but on_request was never reached (body timed out, client left). May be
+	 * NULL. */
 	void (*on_abandon)(void *ctx, struct http_conn *c);
 };
 
 void http_server_config_default(struct http_server_config *cfg);
 /* Binds and starts the threads. */
-int http_server_start(struct http_server **out, const struct http_server_config *cfg, struct pd_msg *msg) PD_MUST;
+int http_server_start(struct http_server **out, const struct http_server_config *cfg,
+		      struct pd_msg *msg) PD_MUST;
 uint16_t http_server_port(const struct http_server *s);
-/* Stops accepting; idle connections end; active ones finish with "Connection: close". Returns at once. */
+/* Stops accepting; idle connections end; active ones finish with "Connection: close". Returns at
+ * once. */
 void http_server_drain(struct http_server *s);
-/* Waits until all connections ended or the deadline; then cuts the rest. Returns how many were cut. */
+/* Waits until all connections ended or the deadline; then cuts the rest. Returns how many were cut.
+ */
 unsigned http_server_wait(struct http_server *s, int64_t deadline);
 /* After wait. Joins the threads, frees. */
 void http_server_free(struct http_server *s);
 
 struct http_server_stats {
 	unsigned connections, peak_connections, threads, parked;
-	uint64_t accepted, refused, accept_errors, thread_failures, bad_requests, client_left, read_timeouts, write_stalls;
+	uint64_t accepted, refused, accept_errors, thread_failures, bad_requests, client_left,
+		read_timeouts, write_stalls;
 };
 void http_server_stats(const struct http_server *s, struct http_server_stats *out);
 
 /* -- for handlers, on the connection's thread -- */
 
-/* A whole response. ctype may be NULL when body is empty. `extra` holds complete header lines ("X-A: b\r\n") or is NULL. */
-int http_reply(struct http_conn *c, int status, const char *ctype, const char *extra, const void *body, size_t n);
+/* A whole response. ctype may be NULL when body is empty. `extra` holds complete header lines
+ * ("X-A: b\r\n") or is NULL. */
+int http_reply(struct http_conn *c, int status, const char *ctype, const char *extra,
+	       const void *body, size_t n);
 /* {"error":{"message":...,"type":...,"code":status}} as the OpenAI API does. */
-int http_reply_error(struct http_conn *c, int status, const char *type, const char *extra, const char *fmt, ...) PD_PRINTF(5, 6);
+int http_reply_error(struct http_conn *c, int status, const char *type, const char *extra,
+		     const char *fmt, ...) PD_PRINTF(5, 6);
 /* A chunked (HTTP/1.1) or close-delimited (1.0) response. */
-int http_stream_begin(struct http_conn *c, int status, const char *ctype, const char *extra) PD_MUST;
+int http_stream_begin(struct http_conn *c, int status, const char *ctype,
+		      const char *extra) PD_MUST;
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
 int http_stream_end(struct http_conn *c) PD_MUST;
 
 /* The raw client socket, and what the relay reports after writing to it itself. */
 int http_conn_fd(const struct http_conn *c);
-/* started: a response head went out; complete: the response ended by its framing; otherwise the connection is closed. */
+/* started: a response head went out; complete: the response ended by its framing; otherwise the
+ * connection is closed. */
 void http_conn_wrote(struct http_conn *c, bool complete);
 /* The connection closes after this response. */
 void http_conn_close_after(struct http_conn *c);
@@ -99,9 +113,10 @@ void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *)
 void *http_conn_data(const struct http_conn *c);
 
 /*
- * While an upstream leg is active its descriptor is published; when the client leaves, the reaper shuts it down in both
- * directions and the blocked recv returns 0. publish returns false when the client has left already (nothing is published).
- * withdraw must come before the descriptor is closed or pooled; it returns true when the client had left.
+ * While an upstream leg is active its descriptor is published; when the client leaves, the reaper
+ * shuts it down in both directions and the blocked recv returns 0. publish returns false when the
+ * client has left already (nothing is published). withdraw must come before the descriptor is
+ * closed or pooled; it returns true when the client had left.
  */
 bool http_conn_publish(struct http_conn *c, int fd);
 bool http_conn_withdraw(struct http_conn *c);

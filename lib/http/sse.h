@@ -1,6 +1,7 @@
 /*
- * Server-sent events: where events end (for a relay that must never pass on half an event before the source died), and a reader
- * that hands out whole events (for bench, usage merge and tests). Line ends may be LF, CRLF or CR. Pure, owner thread.
+ * Server-sent events: where events end (for a relay that must never pass on half an event before
+ * the source died), and a reader that hands out whole events (for bench, usage merge and tests).
+ * Line ends may be LF, CRLF or CR. Pure, owner thread.
  */
 #ifndef PD_HTTP_SSE_H
 #define PD_HTTP_SSE_H
@@ -9,7 +10,8 @@
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
-/* Length of the longest prefix of p[0..n) that ends with an event's empty line; 0 when no event is complete. Looks from the end first. */
+/* Length of the longest prefix of p[0..n) that ends with an event's empty line; 0 when no event is
+ * complete. Looks from the end first. */
 size_t sse_complete(const char *p, size_t n);
 
 struct sse_event {
@@ -22,14 +24,15 @@ struct sse_event {
 struct sse_reader {
 	struct buf in;
 	struct buf data;
-	size_t at;      /* bytes of `in` already handed out */
+	size_t at; /* bytes of `in` already handed out */
 	size_t scanned;
 };
 
 void sse_reader_init(struct sse_reader *r, size_t max);
 void sse_reader_release(struct sse_reader *r);
 int sse_reader_feed(struct sse_reader *r, const char *p, size_t n) PD_MUST;
-/* True with the next whole event (spans valid until the next call of feed or next). Comments-only blocks are skipped but counted in raw of none. */
+/* True with the next whole event (spans valid until the next call of feed or next). Comments-only
+ * blocks are skipped but counted in raw of none. */
 bool sse_reader_next(struct sse_reader *r, struct sse_event *e);
 /* Bytes of an unfinished event. */
 size_t sse_reader_pending(const struct sse_reader *r);

@@ -1,7 +1,7 @@
 /*
- * Splice editing: a short list of edits on a JSON text, gathered without copying what stays. All bytes outside the
- * edits are the same bytes. Used for request bodies, which may be 512 MiB, so the result is a list of
- * spans for writev and not a copy. Not thread-safe: one owner.
+ * Splice editing: a short list of edits on a JSON text, gathered without copying what stays. All
+ * bytes outside the edits are the same bytes. Used for request bodies, which may be 512 MiB, so the
+ * result is a list of spans for writev and not a copy. Not thread-safe: one owner.
  */
 #ifndef PD_JSON_EDIT_H
 #define PD_JSON_EDIT_H
@@ -13,32 +13,36 @@
 struct json_splice {
 	size_t off; /* where, in the original text */
 	size_t del; /* bytes removed there */
-	struct span ins; /* bytes put there instead; points into `scratch` of the editor or borrowed */
+	struct span
+		ins; /* bytes put there instead; points into `scratch` of the editor or borrowed */
 };
 
 struct json_edit {
 	struct span text;
-	const struct json_object *object; /* the scan of text; must outlive the edit */
+	const struct json_object *object;	   /* the scan of text; must outlive the edit */
 	struct json_splice splice[JSON_EDITS_MAX]; /* sorted by off by json_edit_finish */
 	size_t n;
 	struct buf scratch; /* small pieces built here; never moves once built (reserved at init) */
-	bool appended;      /* something was inserted before the closing brace */
+	bool appended;	    /* something was inserted before the closing brace */
 };
 
 /* `object` must be the scan of the whole text. */
 int json_edit_init(struct json_edit *e, const struct json_object *object) PD_MUST;
 void json_edit_release(struct json_edit *e);
 
-/* Sets a top-level member to the JSON text `value`: replaces the value of every occurrence or appends the member at the end. */
+/* Sets a top-level member to the JSON text `value`: replaces the value of every occurrence or
+ * appends the member at the end. */
 int json_edit_set(struct json_edit *e, const char *name, struct span value) PD_MUST;
 /* Removes every occurrence of a top-level member with one of its commas; nothing when absent. */
 int json_edit_remove(struct json_edit *e, const char *name) PD_MUST;
 /* Replaces a value span inside the text (for example a nested one) by other JSON text. */
 int json_edit_replace(struct json_edit *e, struct span value, struct span with) PD_MUST;
 
-/* Sorts the edits and computes the total length. Afterwards only the two functions below may be used. */
+/* Sorts the edits and computes the total length. Afterwards only the two functions below may be
+ * used. */
 int json_edit_finish(struct json_edit *e, size_t *total) PD_MUST;
-/* Fills at most cap spans (2 * JSON_EDITS_MAX + 1 always suffices) that together are the edited text; returns how many. */
+/* Fills at most cap spans (2 * JSON_EDITS_MAX + 1 always suffices) that together are the edited
+ * text; returns how many. */
 size_t json_edit_spans(const struct json_edit *e, struct span *out, size_t cap);
 /* The edited text as one copy. */
 int json_edit_copy(const struct json_edit *e, struct buf *out) PD_MUST;

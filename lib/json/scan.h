@@ -1,7 +1,8 @@
 /*
- * The span scanner: validates a JSON text strictly (RFC 8259, UTF-8, depth <= 128, nothing after the value) in one pass
- * and says where things are. It never builds a tree and never converts a number: the user's bytes stay the
- * user's bytes. Pure functions, thread-safe, no allocation except in struct json_object.
+ * The span scanner: validates a JSON text strictly (RFC 8259, UTF-8, depth <= 128, nothing after
+ * the value) in one pass and says where things are. It never builds a tree and never converts a
+ * number: the user's bytes stay the user's bytes. Pure functions, thread-safe, no allocation except
+ * in struct json_object.
  */
 #ifndef PD_JSON_SCAN_H
 #define PD_JSON_SCAN_H
@@ -12,46 +13,63 @@
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
-#define JSON_DEPTH_MAX   128
+#define JSON_DEPTH_MAX	 128
 #define JSON_MEMBERS_MAX 4096 /* members recorded per object; more is PD_ETOOBIG */
 
-enum json_type { JSON_NONE, JSON_OBJECT, JSON_ARRAY, JSON_STRING, JSON_NUMBER, JSON_TRUE, JSON_FALSE, JSON_NULL };
-
-struct json_member {
-	struct span key;   /* between the quotes, escapes untouched */
-	struct span value; /* the whole value, quotes and brackets included, no white space around it */
-	enum json_type type;
-	bool key_escaped;  /* the key contains a backslash */
+enum json_type {
+	JSON_NONE,
+	JSON_OBJECT,
+	JSON_ARRAY,
+	JSON_STRING,
+	JSON_NUMBER,
+	JSON_TRUE,
+	JSON_FALSE,
+	JSON_NULL
 };
 
-/* The members of one object in the order of the text. Small objects live in `fixed`; release in every case. */
+struct json_member {
+	struct span key; /* between the quotes, escapes untouched */
+	struct span
+		value; /* the whole value, quotes and brackets included, no white space around it */
+	enum json_type type;
+	bool key_escaped; /* the key contains a backslash */
+};
+
+/* The members of one object in the order of the text. Small objects live in `fixed`; release in
+ * every case. */
 struct json_object {
-	struct span text;           /* the object itself, from { to } */
+	struct span text;	    /* the object itself, from { to } */
 	struct json_member *member; /* points to `fixed` or owned memory */
 	size_t n;
 	size_t cap;
 	struct json_member fixed[24];
 };
 
-/* Validates any JSON value. On failure msg names the byte offset, line and column, what was found and what was expected. */
+/* Validates any JSON value. On failure msg names the byte offset, line and column, what was found
+ * and what was expected. */
 int json_validate(const char *text, size_t n, struct pd_msg *msg) PD_MUST;
 
-/* Validates the text, which must be one object, and records its members. Spans point into `text`. */
+/* Validates the text, which must be one object, and records its members. Spans point into `text`.
+ */
 int json_object_scan(struct json_object *o, const char *text, size_t n, struct pd_msg *msg) PD_MUST;
 void json_object_release(struct json_object *o);
 
-/* The LAST member with this name (as Python's json does), compared after unescaping; NULL when absent. */
+/* The LAST member with this name (as Python's json does), compared after unescaping; NULL when
+ * absent. */
 const struct json_member *json_object_get(const struct json_object *o, const char *name);
 /* How many members carry this name (after unescaping). */
 size_t json_object_count(const struct json_object *o, const char *name);
 
 /*
- * Follows a dotted path ("session_params.session_id") from the object. Returns true and fills type and value span when
- * every step is an object member. A value that was validated as part of `o` is not validated again.
+ * Follows a dotted path ("session_params.session_id") from the object. Returns true and fills type
+ * and value span when every step is an object member. A value that was validated as part of `o` is
+ * not validated again.
  */
-bool json_object_path(const struct json_object *o, const char *path, enum json_type *type, struct span *value);
+bool json_object_path(const struct json_object *o, const char *path, enum json_type *type,
+		      struct span *value);
 
-/* Decodes a string value (quotes included) to UTF-8 bytes appended to out; \u0000 becomes a NUL byte; lone surrogates become U+FFFD. */
+/* Decodes a string value (quotes included) to UTF-8 bytes appended to out; \u0000 becomes a NUL
+ * byte; lone surrogates become U+FFFD. */
 int json_string_decode(struct span value, struct buf *out) PD_MUST;
 
 /* Integer value of a number span without fraction or exponent that fits; PD_EINVAL otherwise. */

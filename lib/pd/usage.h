@@ -1,16 +1,19 @@
 /*
- * Usage of a P/D request, merged as vllm-router 0.1.17 does: prompt_tokens / input_tokens, their details and cached_tokens come from prefill,
- * output tokens from decode, total_tokens recomputed; when prefill names no cached tokens, decode's are removed.
- * Only the bytes of the usage object change. Pure; thread-safe.
+ * Usage of a P/D request, merged as vllm-router 0.1.17 does: prompt_tokens / input_tokens, their
+ * details and cached_tokens come from prefill, output tokens from decode, total_tokens recomputed;
+ * when prefill names no cached tokens, decode's are removed. Only the bytes of the usage object
+ * change. Pure; thread-safe.
  */
 #ifndef PD_PD_USAGE_H
 #define PD_PD_USAGE_H
 
 #include "lib/pd/nixl.h"
 
-/* Edits a JSON document (a whole response, or the data of one SSE event) that carries a usage object. *changed tells whether anything was edited;
- * when it was, `out` holds the edited document. A document without usage (or usage null) is left alone. */
-int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill, struct buf *out, bool *changed) PD_MUST;
+/* Edits a JSON document (a whole response, or the data of one SSE event) that carries a usage
+ * object. *changed tells whether anything was edited; when it was, `out` holds the edited document.
+ * A document without usage (or usage null) is left alone. */
+int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill,
+		   struct buf *out, bool *changed) PD_MUST;
 
 /* Quick test without scanning: may this text contain a usage object at all? */
 bool pd_usage_maybe(const char *p, size_t n);

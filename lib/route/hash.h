@@ -1,6 +1,7 @@
 /*
- * Hash functions of the rings. XXH3 for our own; fbi_hash (murmur64A over furc, as published for vllm-router) so that
- * sessions keep their worker when a pool moves from vllm-router to pdctl. Pure, thread-safe.
+ * Hash functions of the rings. XXH3 for our own; fbi_hash (murmur64A over furc, as published for
+ * vllm-router) so that sessions keep their worker when a pool moves from vllm-router to pdctl.
+ * Pure, thread-safe.
  */
 #ifndef PD_ROUTE_HASH_H
 #define PD_ROUTE_HASH_H

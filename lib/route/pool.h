@@ -1,9 +1,10 @@
 /*
- * A pool: an immutable list of workers with the rings built over them, and the live slots that decisions count in.
+ * A pool: an immutable list of workers with the rings built over them, and the live slots that
+ * decisions count in.
  *
- * A worker's identity on a ring is its name (default: its URL, with "@rank" when it has a rank), so a changed port moves no session.
- * The pool never changes after route_pool_new; a reload builds a new one that points to the same slots.
- * Reading is thread-safe; slots are atomics.
+ * A worker's identity on a ring is its name (default: its URL, with "@rank" when it has a rank), so
+ * a changed port moves no session. The pool never changes after route_pool_new; a reload builds a
+ * new one that points to the same slots. Reading is thread-safe; slots are atomics.
  */
 #ifndef PD_ROUTE_POOL_H
 #define PD_ROUTE_POOL_H
@@ -14,20 +15,23 @@
 #include "lib/base/err.h"
 #include "lib/route/hash.h"
 
-#define ROUTE_WORKERS_MAX   1024
-#define ROUTE_VNODES        160
-#define ROUTE_VNODES_MAX    65536
+#define ROUTE_WORKERS_MAX 1024
+#define ROUTE_VNODES	  160
+#define ROUTE_VNODES_MAX  65536
 
-/* What changes while requests run. Owned by the caller (serve: one per worker for its life; simulate: an array). */
+/* What changes while requests run. Owned by the caller (serve: one per worker for its life;
+ * simulate: an array). */
 struct route_slot {
 	_Atomic uint32_t in_flight; /* requests picked and not yet released */
-	_Atomic uint64_t picks;     /* decisions for this worker, ever */
-	_Atomic bool available;     /* healthy, breaker closed, not draining; unavailable workers are never picked */
-	_Atomic uint32_t cap;       /* most requests in flight; 0 = no cap. A worker at its cap is passed over */
+	_Atomic uint64_t picks;	    /* decisions for this worker, ever */
+	_Atomic bool available; /* healthy, breaker closed, not draining; unavailable workers are
+				   never picked */
+	_Atomic uint32_t
+		cap; /* most requests in flight; 0 = no cap. A worker at its cap is passed over */
 };
 
 struct route_worker {
-	char *name;              /* owned; identity on the ring */
+	char *name;		 /* owned; identity on the ring */
 	struct route_slot *slot; /* borrowed */
 };
 
@@ -42,15 +46,17 @@ struct route_pool {
 	enum route_hash hash;
 	unsigned vnodes;
 	size_t npoints;
-	struct route_point *point; /* sorted by pos; equal positions: the later worker won, as in vllm-router */
+	struct route_point *
+		point; /* sorted by pos; equal positions: the later worker won, as in vllm-router */
 };
 
 /*
- * names[i] belongs to slots[i]; names are copied. Virtual node key "{name}:{i}". PD_EINVAL for n > ROUTE_WORKERS_MAX, vnodes out of
- * 1..ROUTE_VNODES_MAX or two equal names. n may be 0.
+ * names[i] belongs to slots[i]; names are copied. Virtual node key "{name}:{i}". PD_EINVAL for n >
+ * ROUTE_WORKERS_MAX, vnodes out of 1..ROUTE_VNODES_MAX or two equal names. n may be 0.
  */
-int route_pool_new(struct route_pool **out, const char *const *names, struct route_slot *const *slots, size_t n,
-		   enum route_hash hash, unsigned vnodes, struct pd_msg *msg) PD_MUST;
+int route_pool_new(struct route_pool **out, const char *const *names,
+		   struct route_slot *const *slots, size_t n, enum route_hash hash, unsigned vnodes,
+		   struct pd_msg *msg) PD_MUST;
 void route_pool_free(struct route_pool *p);
 
 /* Index of the first point with pos >= h, else 0. npoints must be > 0. */

@@ -1,0 +1,79 @@
+/*
+ * One table of commands: dispatch, `pdctl help` and the unknown-command hint all read it.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "lib/base/cli.h"
+
+#define PDCTL_VERSION "0.1.0"
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+};
+
+static const struct command commands[] = {
+	{NULL, NULL, NULL},
+};
+
+static int print_usage(void)
+{
+	struct buf out;
+	int err;
+
+	buf_init(&out, 1 << 16);
+	err = buf_puts(&out,
+		       "pdctl routes, predicts, loads and compares disaggregated LLM serving.\n\n"
+		       "usage: pdctl COMMAND [options]     pdctl COMMAND --help shows options and "
+		       "examples\n\n");
+	for (const struct command *c = commands; !err && c->name; c++)
+		err = buf_printf(&out, "  %-10s %s\n", c->name, c->summary);
+	cli_print(out.data, out.len);
+	buf_release(&out);
+	return err ? EXIT_RUNTIME : EXIT_OK;
+}
+
+static int unknown(const char *word)
+{
+	const char *names[sizeof(commands) / sizeof(commands[0])];
+	const char *near;
+	size_t n = 0;
+
+	for (const struct command *c = commands; c->name; c++)
+		names[n++] = c->name;
+	names[n] = NULL;
+	near = opt_nearest(word, names);
+	(void)fprintf(stderr,
+		      "pdctl: unknown command '%s'%s%s%s; `pdctl help` lists the commands\n", word,
+		      near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+	return EXIT_USAGE;
+}
+
+static int dispatch(int argc, char **argv)
+{
+	if (argc < 2) {
+		(void)print_usage();
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
+	    strcmp(argv[1], "-h") == 0)
+		return print_usage();
+	if (strcmp(argv[1], "version") == 0 || strcmp(argv[1], "--version") == 0) {
+		cli_print("pdctl " PDCTL_VERSION "\n", sizeof("pdctl " PDCTL_VERSION "\n") - 1);
+		return EXIT_OK;
+	}
+	for (const struct command *c = commands; c->name; c++)
+		if (strcmp(argv[1], c->name) == 0)
+			return c->run(argc - 1, argv + 1);
+	return unknown(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	(void)signal(SIGPIPE, SIG_IGN);
+	return cli_finish(dispatch(argc, argv));
+}

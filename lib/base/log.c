@@ -1,0 +1,253 @@
+/*
+ * Two buffers that swap: callers append to one under a mutex, the writer thread writes the other. A
+ * caller therefore pays for formatting and a short critical section only; the thread sleeps on a
+ * condition and gathers for 20 ms at most.
+ */
+#include "lib/base/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/clock.h"
+#include "lib/base/file.h"
+
+#define LOG_BUFFER_MAX (1u << 20)
+#define LOG_WAKE_AT    (128u << 10)
+#define LOG_LINE_MAX   4096
+#define LOG_GATHER_NS  (20 * NS_PER_MS)
+
+struct log {
+	int fd;
+	enum log_level level;
+	bool json;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	pthread_t thread;
+	struct buf active;
+	struct buf writing; /* the thread's own */
+	bool stop;
+	bool urgent;
+	_Atomic uint64_t dropped;
+};
+
+static const char *const level_names[] = {"debug", "info", "warn", "error", "off"};
+
+int log_level_parse(const char *name, enum log_level *out)
+{
+	static const struct {
+		const char *name;
+		enum log_level level;
+	} known[] = {{"debug", LOG_DEBUG},  {"info", LOG_INFO},	  {"warn", LOG_WARN},
+		     {"warning", LOG_WARN}, {"error", LOG_ERROR}, {"critical", LOG_ERROR},
+		     {"off", LOG_OFF}};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (strcmp(name, known[i].name) == 0) {
+			*out = known[i].level;
+			return PD_OK;
+		}
+	}
+	return PD_EINVAL;
+}
+
+static void report_dropped(struct log *l, uint64_t *reported)
+{
+	uint64_t now = atomic_load_explicit(&l->dropped, memory_order_relaxed);
+	char line[128];
+	int n;
+
+	if (now == *reported)
+		return;
+	n = snprintf(line, sizeof(line),
+		     "{\"level\":\"warn\",\"msg\":\"log lines dropped\",\"dropped\":%llu}\n",
+		     (unsigned long long)(now - *reported));
+	if (file_write_fd(l->fd, line, (size_t)n) == PD_OK)
+		*reported = now;
+}
+
+static void gather(struct log *l)
+{
+	struct timespec ts;
+	int64_t until = clock_now() + LOG_GATHER_NS;
+
+	ts = (struct timespec){.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
+	while (!l->stop && !l->urgent && pthread_cond_timedwait(&l->wake, &l->lock, &ts) == 0)
+		continue;
+	l->urgent = false;
+}
+
+static void *writer(void *arg)
+{
+	struct log *l = arg;
+	struct buf swap;
+	uint64_t reported = 0;
+
+	(void)pthread_mutex_lock(&l->lock);
+	while (!l->stop || l->active.len > 0) {
+		if (l->active.len == 0) {
+			(void)pthread_cond_wait(&l->wake, &l->lock);
+			continue;
+		}
+		gather(l);
+		swap = l->active;
+		l->active = l->writing;
+		l->writing = swap;
+		(void)pthread_mutex_unlock(&l->lock);
+		/* Nobody to tell when the log itself cannot be written: it is counted, as a batch.
+		 */
+		if (file_write_fd(l->fd, l->writing.data, l->writing.len))
+			atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+		buf_clear(&l->writing);
+		report_dropped(l, &reported);
+		(void)pthread_mutex_lock(&l->lock);
+	}
+	(void)pthread_mutex_unlock(&l->lock);
+	return NULL;
+}
+
+struct log *log_new(int fd, enum log_level level, bool json)
+{
+	struct log *l = calloc(1, sizeof(*l));
+	pthread_condattr_t attr;
+
+	if (!l)
+		return NULL;
+	l->fd = fd;
+	l->level = level;
+	l->json = json;
+	buf_init(&l->active, LOG_BUFFER_MAX);
+	buf_init(&l->writing, LOG_BUFFER_MAX);
+	(void)pthread_mutex_init(&l->lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&l->wake, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	if (pthread_create(&l->thread, NULL, writer, l) != 0) {
+		free(l);
+		return NULL;
+	}
+	return l;
+}
+
+void log_free(struct log *l)
+{
+	if (!l)
+		return;
+	(void)pthread_mutex_lock(&l->lock);
+	l->stop = true;
+	(void)pthread_cond_signal(&l->wake);
+	(void)pthread_mutex_unlock(&l->lock);
+	(void)pthread_join(l->thread, NULL);
+	(void)pthread_mutex_destroy(&l->lock);
+	(void)pthread_cond_destroy(&l->wake);
+	buf_release(&l->active);
+	buf_release(&l->writing);
+	free(l);
+}
+
+bool log_wants(const struct log *l, enum log_level level)
+{
+	return l && level >= l->level;
+}
+
+uint64_t log_dropped(const struct log *l)
+{
+	return atomic_load_explicit(&l->dropped, memory_order_relaxed);
+}
+
+static void append(struct log *l, enum log_level level, const char *line, size_t n)
+{
+	bool was_empty;
+
+	(void)pthread_mutex_lock(&l->lock);
+	was_empty = l->active.len == 0;
+	if (buf_append(&l->active, line, n))
+		atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+	if (level >= LOG_WARN || l->active.len > LOG_WAKE_AT)
+		l->urgent = true;
+	if (was_empty || l->urgent)
+		(void)pthread_cond_signal(&l->wake);
+	(void)pthread_mutex_unlock(&l->lock);
+}
+
+/* Escapes for both forms: quotes and backslashes only inside JSON, control bytes always. */
+static size_t escape(char *out, size_t cap, const char *s, bool json)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t n = 0;
+
+	for (; *s && n + 7 < cap; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c < 0x20 || c == 0x7f) {
+			memcpy(out + n, "\\u00", 4);
+			out[n + 4] = hex[c >> 4];
+			out[n + 5] = hex[c & 15];
+			n += 6;
+			continue;
+		}
+		if (json && (c == '"' || c == '\\'))
+			out[n++] = '\\';
+		out[n++] = (char)c;
+	}
+	return n;
+}
+
+static size_t head(enum log_level level, bool json, char *out, size_t cap)
+{
+	char when[32];
+	int n;
+
+	clock_rfc3339(clock_wall(), when, sizeof(when));
+	if (json)
+		n = snprintf(out, cap, "{\"ts\":\"%s\",\"level\":\"%s\",\"msg\":\"", when,
+			     level_names[level]);
+	else
+		n = snprintf(out, cap, "%s %-5s ", when, level_names[level]);
+	return (size_t)n;
+}
+
+void log_line(struct log *l, enum log_level level, const char *fmt, ...)
+{
+	char text[LOG_LINE_MAX], line[LOG_LINE_MAX + 128];
+	va_list ap;
+	size_t n;
+
+	if (!log_wants(l, level))
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	n = head(level, l->json, line, sizeof(line));
+	n += escape(line + n, sizeof(line) - n - 3, text, l->json);
+	if (l->json) {
+		line[n++] = '"';
+		line[n++] = '}';
+	}
+	line[n++] = '\n';
+	append(l, level, line, n);
+}
+
+void log_json(struct log *l, enum log_level level, const char *msg, const char *members)
+{
+	char line[LOG_LINE_MAX];
+	size_t n, m;
+
+	if (!log_wants(l, level))
+		return;
+	n = head(level, true, line, sizeof(line));
+	n += escape(line + n, sizeof(line) / 2, msg, true);
+	m = strlen(members);
+	if (n + m + 5 > sizeof(line)) {
+		log_line(l, level, "%s (members too long for one line: %zu bytes)", msg, m);
+		return;
+	}
+	n += (size_t)snprintf(line + n, sizeof(line) - n, "\"%s%s}\n", m ? "," : "", members);
+	append(l, level, line, n);
+}
