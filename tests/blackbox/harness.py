@@ -1,0 +1,247 @@
+"""Starts and stops the real binary for black-box tests.
+
+    with Pdctl("worker", "--model", "m") as w:      # or the fixture `pdctl`, which stops everything at the end of the test
+        status, headers, body = w.post("/v1/completions", {"model": "m", "prompt": "hi"})
+
+Every process gets `--port 0`, says where it listens, logs into a temporary folder, and is stopped with SIGTERM, then SIGKILL. A
+sanitizer report on standard error, or an exit that nobody expected, fails the test.
+"""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+
+PDCTL = os.environ.get("PDCTL", os.path.join(os.path.dirname(__file__), "../../build/pdctl"))
+START_S = 30.0
+STOP_S = 20.0
+REPORTS = re.compile(
+    r"ERROR: AddressSanitizer|ERROR: LeakSanitizer|runtime error:|WARNING: ThreadSanitizer|ERROR: ThreadSanitizer|SUMMARY: \w+Sanitizer"
+)
+CLEAN_ENV = {k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
+CLEAN_ENV.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+
+
+class ProcessFailed(AssertionError):
+    """A process did not start, died, or left a sanitizer report."""
+
+
+def wait_for(what, condition, timeout=10.0, step=0.01):
+    """Polls until condition() is true and returns its value; the deadline is generous because machines are noisy."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"timed out after {timeout:g} s waiting for {what}")
+        time.sleep(step)
+
+
+def free_port():
+    """A port nobody listens on right now (for a dead worker; servers under test use port 0)."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def run(*args, timeout=60, env=None, stdin=None):
+    """Runs a command of the binary to its end: CompletedProcess with text output; fails on sanitizer reports."""
+    done = subprocess.run(
+        [PDCTL, *map(str, args)], capture_output=True, text=True, timeout=timeout, input=stdin, env={**CLEAN_ENV, **(env or {})}
+    )
+    if REPORTS.search(done.stderr):
+        raise ProcessFailed(f"sanitizer report from pdctl {' '.join(map(str, args))}:\n{done.stderr[-8000:]}")
+    return done
+
+
+def request(base, method, path, body=None, headers=None, timeout=60):
+    """One request on a connection of its own: (status, headers, bytes). dict and list bodies are sent as JSON."""
+    url = urllib.parse.urlsplit(base)
+    headers = dict(headers or {})
+    if isinstance(body, (dict, list)):
+        body = json.dumps(body).encode()
+        headers.setdefault("Content-Type", "application/json")
+    conn = http.client.HTTPConnection(url.hostname, url.port, timeout=timeout)
+    try:
+        conn.request(method, path, body=body, headers=headers)
+        answer = conn.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        conn.close()
+
+
+def parse_metrics(text):
+    """A Prometheus page as {'name{labels}': value}."""
+    out = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            out[name] = float(value)
+    return out
+
+
+def sse_events(raw):
+    """The data of each event of a complete event stream, as text."""
+    if isinstance(raw, bytes):
+        raw = raw.decode()
+    return [e[len("data: "):] for e in raw.split("\n\n") if e.startswith("data: ")]
+
+
+class Pdctl:
+    """One running `pdctl COMMAND`. `url` is its base URL, `port` its port, `log()` what it wrote to standard error."""
+
+    def __init__(self, command, *args, port=0, env=None, ready=None, expect_exit=(0,)):
+        self.command = command
+        self.expect_exit = expect_exit
+        self.proc = None
+        self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
+        self.env = {**CLEAN_ENV, **(env or {})}
+        self.ready = re.compile(ready or rf"pdctl {command} listening on (http://\S+)")
+        self.dir = tempfile.TemporaryDirectory(prefix=f"pdctl-{command}-")
+        self.url = None
+        self.checked = False
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def out(self):
+        with open(self.path("stdout"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def log(self):
+        with open(self.path("stderr"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def start(self):
+        with open(self.path("stdout"), "wb") as out, open(self.path("stderr"), "wb") as err:
+            self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self.env)
+
+        def listening():
+            found = self.ready.search(self.out())
+            if not found and self.proc.poll() is not None:
+                raise ProcessFailed(f"{self.args} exited {self.proc.returncode} before it listened:\n{self.log()[-4000:]}")
+            return found
+
+        try:
+            self.url = wait_for(f"pdctl {self.command} to listen", listening, START_S).group(1)
+        except BaseException:
+            self.kill()
+            raise
+        self.port = urllib.parse.urlsplit(self.url).port
+        return self
+
+    def request(self, method, path, body=None, headers=None, timeout=60):
+        return request(self.url, method, path, body, headers, timeout)
+
+    def get(self, path, headers=None):
+        return self.request("GET", path, None, headers)
+
+    def post(self, path, body, headers=None):
+        return self.request("POST", path, body, headers)
+
+    def post_json(self, path, body, headers=None, status=200):
+        """Posts, insists on the status and returns the parsed answer."""
+        got, _, raw = self.post(path, body, headers)
+        assert got == status, (got, raw[:2000])
+        return json.loads(raw)
+
+    def get_json(self, path):
+        status, _, raw = self.get(path)
+        assert status == 200, (status, raw[:2000])
+        return json.loads(raw)
+
+    def metrics(self, path="/metrics"):
+        status, _, raw = self.get(path)
+        assert status == 200, (status, raw[:2000])
+        return parse_metrics(raw.decode())
+
+    def metric(self, prefix):
+        """Sum of all samples whose name with labels starts with the prefix."""
+        values = [v for k, v in self.metrics().items() if k.startswith(prefix)]
+        assert values, f"no metric starts with {prefix}"
+        return sum(values)
+
+    def connect(self, timeout=30):
+        """A raw socket to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+
+    def alive(self):
+        return self.proc is not None and self.proc.poll() is None
+
+    def signal(self, number):
+        self.proc.send_signal(number)
+
+    def wait(self, timeout=STOP_S):
+        return self.proc.wait(timeout)
+
+    def kill(self):
+        """SIGKILL on purpose (a chaos test); the exit code is not judged afterwards."""
+        if self.alive():
+            self.proc.kill()
+        if self.proc is not None:
+            self.proc.wait(STOP_S)
+        self.expect_exit = None
+
+    def stop(self):
+        """SIGTERM, then SIGKILL after a deadline; then the log is checked. Safe to call twice."""
+        hung = False
+        if self.proc is None or self.checked:
+            return None
+        self.checked = True
+        if self.alive():
+            self.proc.send_signal(signal.SIGCONT)
+            self.proc.send_signal(signal.SIGTERM)
+            try:
+                self.proc.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                hung = True
+                self.proc.kill()
+                self.proc.wait(STOP_S)
+        log, code = self.log(), self.proc.returncode
+        self.dir.cleanup()
+        if REPORTS.search(log):
+            raise ProcessFailed(f"sanitizer report from pdctl {self.command}:\n{log[-12000:]}")
+        if hung:
+            raise ProcessFailed(f"pdctl {self.command} did not stop within {STOP_S:g} s of SIGTERM:\n{log[-4000:]}")
+        if self.expect_exit is not None and code not in self.expect_exit:
+            raise ProcessFailed(f"pdctl {self.command} exited {code}, expected {self.expect_exit}:\n{log[-4000:]}")
+        return code
+
+    def __enter__(self):
+        return self if self.proc else self.start()
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+class Fleet:
+    """Starts processes and stops all of them, in reverse order, even when one of them fails its checks."""
+
+    def __init__(self):
+        self.all = []
+
+    def __call__(self, command, *args, **kw):
+        p = Pdctl(command, *args, **kw)
+        self.all.append(p)
+        return p.start()
+
+    def worker(self, *args, **kw):
+        return self("worker", *(("--model", "m") if "--model" not in args else ()), *args, **kw)
+
+    def stop(self):
+        failed = None
+        for p in reversed(self.all):
+            try:
+                p.stop()
+            except AssertionError as e:
+                failed = failed or e
+        self.all.clear()
+        if failed:
+            raise failed
