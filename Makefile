@@ -1,5 +1,6 @@
-# Knobs: V=1 (show commands) | CC=clang | SAN=address,undefined | SAN=thread | COV=1 | HARDEN=1 | JOBS=n | O=folder
+# Knobs: V=1 (show commands) | CC=clang | SAN=address,undefined | SAN=thread | COV=1 | HARDEN=1 | FUZZ=1 | JOBS=n | O=folder
 # Each variant builds in a folder of its own; changed flags rebuild everything. `make help` lists the targets.
+.DEFAULT_GOAL := all
 CC ?= cc
 AR ?= ar
 prefix ?= $(or $(PREFIX),/usr/local)
@@ -34,6 +35,12 @@ ifeq ($(COV),1)
 VARIANT := cov
 EXTRA := --coverage -O0
 endif
+ifeq ($(FUZZ),1)
+VARIANT := fuzz
+EXTRA := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS = -O1 -g
+FUZZ_LINK := -fsanitize=fuzzer
+endif
 O ?= build$(if $(VARIANT),/$(VARIANT))
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) $(TEST_PKGS) 2>/dev/null)
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS))
@@ -52,11 +59,12 @@ CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
 ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/rng.c lib/base/clock.c)
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard lib/*/*.h sim/*.h cmd/*.h))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)
 obj = $(patsubst %.c,$(O)/%.o,$(1))
 
-all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc
+all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc ## build/pdctl and build/libpdroute.*
 
 $(O)/libpdctl.a: $(call obj,$(LIB_SRC))
 	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $^
@@ -68,6 +76,9 @@ $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
+# A fuzz target: libFuzzer's main with FUZZ=1, else the main of replay.c, which runs the corpus.
+$(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(if $(FUZZ_LINK),,$(O)/tests/fuzz/replay.o) $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/%.o: %.c $(O)/.cflags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -87,16 +98,39 @@ $(O)/.ldflags: FORCE
 	$(call track,$(CC) $(LDEXTRA) $(LDFLAGS) $(ALL_LDLIBS))
 
 TESTS := $(patsubst %.c,$(O)/%,$(TST_SRC))
-check: unit blackbox
-unit: $(TESTS)
-	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove -j $(or $(JOBS),2) -e '' $(TESTS)
-blackbox: $(O)/pdctl
+FUZZERS := $(patsubst %.c,$(O)/%,$(FUZZ_SRC))
+check: unit blackbox ## unit and blackbox
+unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corpus once
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e '' $^
+blackbox: $(O)/pdctl ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
-check-headers:
+fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang
+	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run
+fuzz-build: $(FUZZERS)
+fuzz-run: fuzz-build
+	$(Q)scripts/fuzz $(or $(FUZZ_SECONDS),10) $(FUZZERS)
+perf: $(O)/pdctl ## compares the router with nginx and haproxy (PEERS=1: and with vllm-router)
+	$(Q)PDCTL=$(abspath $(O)/pdctl) PEERS=$(PEERS) scripts/perf/run
+coverage: ## line coverage of unit and blackbox, per file
+	$(Q)$(MAKE) --no-print-directory COV=1 check
+	$(Q)scripts/coverage build/cov
+
+lint: check-tree check-headers ## formatting, clang-tidy, cppcheck, and the rules of scripts/check-tree
+	$(Q)clang-format --dry-run -Werror $(SOURCES)
+	$(Q)printf '%s\n' $(filter %.c,$(SOURCES)) | xargs -P $(or $(JOBS),2) -n 4 sh -c \
+		'clang-tidy --quiet "$$@" -- -std=gnu17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null' tidy
+	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
+		--suppressions-list=.cppcheck --std=c11 -j $(or $(JOBS),2) -D_GNU_SOURCE -I. lib cmd sim
+	$(Q)shellcheck -x $$(grep -lE '^#!.*(bash|sh)$$' -r scripts .ci)
+check-tree: ## sizes, one-way doors between the rooms, banned functions
+	$(Q)scripts/check-tree
+format: ## applies .clang-format
+	clang-format -i $(SOURCES)
+check-headers: ## each header compiles alone
 	$(Q)for h in $(HEADERS); do printf '#include "%s"\n' $$h | \
 		$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -xc -fsyntax-only - || exit 1; done
 
-install: all
+install: all ## program, library and headers, below DESTDIR and PREFIX
 	install -Dm755 $(O)/pdctl $(DESTDIR)$(bindir)/pdctl
 	install -Dm644 $(O)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.a
 	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
@@ -105,13 +139,16 @@ install: all
 	for h in lib/route/*.h lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
 		install -Dm644 $$h $(DESTDIR)$(includedir)/pdroute/$$h || exit 1; done
 	install -Dm644 lib/route/pdroute.h $(DESTDIR)$(includedir)/pdroute/pdroute.h
-uninstall:
+uninstall: ## removes what install put there
 	rm -rf $(DESTDIR)$(bindir)/pdctl $(DESTDIR)$(libdir)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.so* \
 		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute
-clean:
+clean: ## removes build/
 	rm -rf build
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all check unit blackbox check-headers install uninstall clean FORCE
+.PHONY: all check unit blackbox fuzz fuzz-build fuzz-run perf coverage lint check-tree format check-headers install \
+	uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC)))
+-include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC) $(FUZZ_SRC) tests/fuzz/replay.c))
