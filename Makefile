@@ -101,7 +101,7 @@ TESTS := $(patsubst %.c,$(O)/%,$(TST_SRC))
 FUZZERS := $(patsubst %.c,$(O)/%,$(FUZZ_SRC))
 check: unit blackbox ## unit and blackbox
 unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corpus once
-	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e '' $^
+	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
 blackbox: $(O)/pdctl ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang

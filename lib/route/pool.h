@@ -10,6 +10,7 @@
 #define PD_ROUTE_POOL_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"

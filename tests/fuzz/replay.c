@@ -1,10 +1,12 @@
 /*
- * The main of a fuzz target in the normal test run: each file of the target's corpus, and every beginning of it, is
- * one input. So the corpus keeps its worth on machines without libFuzzer, under gcc, and under TSan.
+ * The main of a fuzz target in the normal test run: each file of the target's corpus, and every
+ * beginning of it, is one input. So the corpus keeps its worth on machines without libFuzzer, under
+ * gcc, and under TSan.
  *
- * Beginnings matter because parsers see messages in pieces; each is copied into memory of exactly its size, so that
- * the address sanitizer notices a read of one byte too many. The corpus is found by the program's own name:
- * fuzz_head replays tests/fuzz/corpus/head, relative to the repository root. Output is TAP.
+ * Beginnings matter because parsers see messages in pieces; each is copied into memory of exactly
+ * its size, so that the address sanitizer notices a read of one byte too many. The corpus is found
+ * by the program's own name: fuzz_head replays tests/fuzz/corpus/head, relative to the repository
+ * root. Output is TAP.
  */
 #include <dirent.h>
 #include <stdint.h>
@@ -15,7 +17,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 
-#define FILE_MAX      (16u << 20)
+#define FILE_MAX       (16u << 20)
 #define BEGINNINGS_MAX 512u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
