@@ -1,0 +1,21 @@
+/*
+ * Arrival processes: when each request is meant to be sent.
+ *
+ * The schedule is absolute and is never rescaled to hit a round total: a Poisson sample stays a
+ * Poisson sample. The first request is at 0. Gaps are Gamma(shape = burstiness, scale = 1 / (rate *
+ * burstiness)): burstiness 1 is Poisson, below 1 burstier, above 1 more regular, INFINITY constant.
+ * Rate INFINITY: everything at 0. Pure; the same seed gives the same schedule.
+ */
+#ifndef PD_WORKLOAD_ARRIVALS_H
+#define PD_WORKLOAD_ARRIVALS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/base/err.h"
+
+/* Fills n times in ns, not decreasing. PD_EINVAL unless rate > 0 (requests per second) and
+ * burstiness > 0. */
+int arrivals_fill(int64_t *at_ns, size_t n, double rate, double burstiness, uint64_t seed) PD_MUST;
+
+#endif
