@@ -13,7 +13,7 @@
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
-#define JSON_DEPTH_MAX	 128
+#define JSON_DEPTH_MAX	 128  /* open brackets; deeper is PD_EINVAL */
 #define JSON_MEMBERS_MAX 4096 /* members recorded per object; more is PD_ETOOBIG */
 
 enum json_type {
@@ -38,7 +38,8 @@ struct json_member {
 /* The members of one object in the order of the text. Small objects live in `fixed`; release in
  * every case. */
 struct json_object {
-	struct span text;	    /* the object itself, from { to } */
+	struct span doc;  /* everything that was scanned, with the white space around the object */
+	struct span text; /* the object itself, from { to } */
 	struct json_member *member; /* points to `fixed` or owned memory */
 	size_t n;
 	size_t cap;
@@ -49,7 +50,9 @@ struct json_object {
  * and what was expected. */
 int json_validate(const char *text, size_t n, struct pd_msg *msg) PD_MUST;
 
-/* Validates the text, which must be one object, and records its members. Spans point into `text`.
+/*
+ * Validates the text, which must be one object, and records its members. Spans point into `text`.
+ * On failure nothing is left to release. The structure points into itself: never copy it.
  */
 int json_object_scan(struct json_object *o, const char *text, size_t n, struct pd_msg *msg) PD_MUST;
 void json_object_release(struct json_object *o);
@@ -57,6 +60,8 @@ void json_object_release(struct json_object *o);
 /* The LAST member with this name (as Python's json does), compared after unescaping; NULL when
  * absent. */
 const struct json_member *json_object_get(const struct json_object *o, const char *name);
+/* Is this the member's name, compared after unescaping? */
+bool json_member_is(const struct json_member *m, const char *name);
 /* How many members carry this name (after unescaping). */
 size_t json_object_count(const struct json_object *o, const char *name);
 
@@ -80,7 +85,8 @@ bool json_array_next(struct span array, size_t *at, struct span *value, enum jso
 /* The same for an object value that was already validated. */
 bool json_object_next(struct span object, size_t *at, struct json_member *m);
 
-/* Appends s as a JSON string with quotes; invalid UTF-8 becomes U+FFFD. */
+/* Appends s as a JSON string with quotes; each byte that is not part of valid UTF-8 becomes U+FFFD.
+ */
 int json_quote(struct buf *out, const char *s, size_t n) PD_MUST;
 
 #endif

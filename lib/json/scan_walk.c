@@ -1,0 +1,196 @@
+/*
+ * Looking around in a text that was validated: members by name, dotted paths, elements one by one.
+ *
+ * Nested containers are not recorded by the scan; they are walked again only when someone asks,
+ * skipping values by quotes and brackets alone. Should a caller walk text that was never validated,
+ * the answers are arbitrary, but nothing outside the given span is read.
+ */
+#include "lib/json/scan_lex.h"
+
+#include <string.h>
+
+/* Compares the unescaped key with the name, piece by piece. */
+static bool escaped_key_is(struct span key, const char *name, size_t n)
+{
+	const char *p = key.p, *end = key.p + key.n;
+	char piece[64];
+
+	while (p < end) {
+		size_t got = json_lex_unescape(&p, end, piece, sizeof(piece));
+
+		if (got > n || memcmp(piece, name, got) != 0)
+			return false;
+		name += got;
+		n -= got;
+	}
+	return n == 0;
+}
+
+static inline bool key_is(const struct json_member *m, const char *name, size_t n)
+{
+	if (m->key_escaped)
+		return escaped_key_is(m->key, name, n);
+	return m->key.n == n && memcmp(m->key.p, name, n) == 0;
+}
+
+static const struct json_member *last_named(const struct json_object *o, const char *name, size_t n)
+{
+	for (size_t i = o->n; i > 0; i--) {
+		if (key_is(&o->member[i - 1], name, n))
+			return &o->member[i - 1];
+	}
+	return NULL;
+}
+
+const struct json_member *json_object_get(const struct json_object *o, const char *name)
+{
+	return last_named(o, name, strlen(name));
+}
+
+bool json_member_is(const struct json_member *m, const char *name)
+{
+	return key_is(m, name, strlen(name));
+}
+
+size_t json_object_count(const struct json_object *o, const char *name)
+{
+	size_t n = strlen(name), count = 0;
+
+	for (size_t i = 0; i < o->n; i++)
+		count += key_is(&o->member[i], name, n);
+	return count;
+}
+
+/* p is behind an opening quote; returns behind the closing one, or end. */
+static const char *skip_string(const char *p, const char *end)
+{
+	for (;;) {
+		p = json_lex_find_quote(p, end);
+		if (p == end)
+			return end;
+		if (*p == '"')
+			return p + 1;
+		if (end - p < 2)
+			return end;
+		p += 2;
+	}
+}
+
+static const char *skip_container(const char *p, const char *end)
+{
+	size_t depth = 0;
+
+	while (p < end) {
+		char c = *p++;
+
+		if (c == '"') {
+			p = skip_string(p, end);
+		} else if (c == '{' || c == '[') {
+			depth++;
+		} else if (c == '}' || c == ']') {
+			if (--depth == 0)
+				return p;
+		}
+	}
+	return end;
+}
+
+/* From the first byte of a value to the first byte after it. */
+static const char *skip_value(const char *p, const char *end)
+{
+	if (*p == '"')
+		return skip_string(p + 1, end);
+	if (*p == '{' || *p == '[')
+		return skip_container(p, end);
+	while (p < end && *p != ',' && *p != '}' && *p != ']' && (unsigned char)*p > ' ')
+		p++;
+	return p;
+}
+
+/* The first byte of the next element or member name; NULL at the end of the container. */
+static const char *next_item(struct span container, size_t at)
+{
+	const char *end = container.p + container.n, *p;
+
+	if (at >= container.n)
+		return NULL;
+	p = at == 0 ? container.p + 1 : container.p + at;
+	p = json_lex_space(p, end);
+	if (p < end && *p == ',')
+		p = json_lex_space(p + 1, end);
+	return p == end || *p == ']' || *p == '}' ? NULL : p;
+}
+
+bool json_array_next(struct span array, size_t *at, struct span *value, enum json_type *type)
+{
+	const char *p = next_item(array, *at), *to;
+
+	if (!p)
+		return false;
+	to = skip_value(p, array.p + array.n);
+	*type = json_lex_type(*p);
+	*value = (struct span){p, (size_t)(to - p)};
+	*at = (size_t)(to - array.p);
+	return to > p;
+}
+
+bool json_object_next(struct span object, size_t *at, struct json_member *m)
+{
+	const char *end = object.p + object.n, *p = next_item(object, *at), *to;
+
+	if (!p || *p != '"')
+		return false;
+	to = skip_string(p + 1, end);
+	if (to - p < 2)
+		return false;
+	m->key = (struct span){p + 1, (size_t)(to - p) - 2};
+	m->key_escaped = memchr(m->key.p, '\\', m->key.n) != NULL;
+	p = json_lex_space(to, end);
+	if (p == end || *p != ':')
+		return false;
+	p = json_lex_space(p + 1, end);
+	if (p == end)
+		return false;
+	to = skip_value(p, end);
+	m->type = json_lex_type(*p);
+	m->value = (struct span){p, (size_t)(to - p)};
+	*at = (size_t)(to - object.p);
+	return true;
+}
+
+/* The last member with this name in a nested object. */
+static bool member_of(struct span object, const char *name, size_t n, struct json_member *found)
+{
+	struct json_member m;
+	bool hit = false;
+	size_t at = 0;
+
+	while (json_object_next(object, &at, &m)) {
+		if (key_is(&m, name, n)) {
+			*found = m;
+			hit = true;
+		}
+	}
+	return hit;
+}
+
+bool json_object_path(const struct json_object *o, const char *path, enum json_type *type,
+		      struct span *value)
+{
+	size_t n = strcspn(path, ".");
+	const struct json_member *top = last_named(o, path, n);
+	struct json_member m;
+
+	if (!top)
+		return false;
+	m = *top;
+	while (path[n] == '.') {
+		path += n + 1;
+		n = strcspn(path, ".");
+		if (m.type != JSON_OBJECT || !member_of(m.value, path, n, &m))
+			return false;
+	}
+	*type = m.type;
+	*value = m.value;
+	return true;
+}
