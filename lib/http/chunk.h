@@ -1,8 +1,12 @@
-/* Incremental decoder of the chunked transfer coding (RFC 9112 7.1): strict CRLF, bounded sizes,
- * extensions and trailers. Pure. */
+/*
+ * Incremental decoder of the chunked transfer coding (RFC 9112 7.1): strict CRLF, sizes of at most
+ * 16 hex digits below 2^63, bounded extensions and trailers, which are checked and dropped. Pure;
+ * owner thread.
+ */
 #ifndef PD_HTTP_CHUNK_H
 #define PD_HTTP_CHUNK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/base/err.h"
@@ -14,7 +18,7 @@
 struct http_chunked {
 	int state;
 	uint64_t left; /* payload bytes of the current chunk still to come */
-	size_t line;   /* bytes seen of the current size, extension or trailer part */
+	size_t line;   /* bytes seen of the current size or extension, or of all trailers */
 	bool done;     /* the last chunk and its trailers were read */
 };
 
@@ -22,7 +26,8 @@ void http_chunked_init(struct http_chunked *c);
 
 /*
  * Consumes from p[0..n): sets *used and returns at most one piece of payload (span into p, may be
- * empty). Call again with the rest until *used == n or c->done. PD_OK, or PD_EPROTO.
+ * empty). Call again with the rest until *used == n or c->done (bytes after the end are not used).
+ * PD_OK, or PD_EPROTO, after which the decoder is of no use.
  */
 int http_chunked_feed(struct http_chunked *c, const char *p, size_t n, size_t *used,
 		      struct span *payload) PD_MUST;

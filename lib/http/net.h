@@ -50,10 +50,13 @@ ssize_t net_recv(int fd, void *p, size_t n);
 /* One recv that waits until the absolute deadline at most. */
 ssize_t net_recv_by(int fd, void *p, size_t n, int64_t deadline);
 
-/* Sends all of iov (which is consumed); PD_ETIMEOUT when SO_SNDTIMEO passes without finishing and
- * the deadline is over, PD_ECLOSED. */
-int net_send_iov(int fd, struct iovec *iov, size_t n, int64_t deadline) PD_MUST;
-int net_send(int fd, const void *p, size_t n, int64_t deadline) PD_MUST;
+/*
+ * Sends all of iov (which is consumed). Once the peer stops taking bytes, every further 64 KiB must
+ * go out within stall_ns: then PD_ETIMEOUT. The socket's send timeout (net_set_timeouts) bounds the
+ * single call. PD_ECLOSED when the peer is gone. *sent (may be NULL) counts bytes.
+ */
+int net_send_iov(int fd, struct iovec *iov, size_t n, int64_t stall_ns, size_t *sent) PD_MUST;
+int net_send(int fd, const void *p, size_t n, int64_t stall_ns) PD_MUST;
 
 /* True when an idle connection can be used again: nothing to read, not closed. */
 bool net_idle_ok(int fd);

@@ -93,7 +93,7 @@ int http_reply_error(struct http_conn *c, int status, const char *type, const ch
 int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 		      const char *extra) PD_MUST;
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
-int http_stream_end(struct http_conn *c) PD_MUST;
+int http_stream_end(struct http_conn *c);
 
 /* The raw client socket, and what the relay reports after writing to it itself. */
 int http_conn_fd(const struct http_conn *c);
@@ -121,7 +121,11 @@ void *http_conn_data(const struct http_conn *c);
 bool http_conn_publish(struct http_conn *c, int fd);
 bool http_conn_withdraw(struct http_conn *c);
 bool http_conn_client_left(const struct http_conn *c);
-/* Sleeps until the deadline or until the client leaves; true when it left. */
+/* Sleeps until the deadline, until the client leaves or until http_conn_wake; true when the client
+ * left. */
 bool http_conn_sleep(struct http_conn *c, int64_t deadline);
+/* Ends the sleep of the connection's thread, now or the next one. From any thread, while the
+ * connection is known to be handling a request. */
+void http_conn_wake(struct http_conn *c);
 
 #endif

@@ -1,0 +1,359 @@
+/*
+ * One connection, from the first byte to the last: read a request, hand it to the handler, go on or
+ * end.
+ *
+ * The usual request arrives in one packet: then it costs one recv here and nothing else. Only when
+ * a head or body comes in pieces does the slower path with poll and absolute deadlines begin (a
+ * limit per call would be defeated by one byte per interval).
+ */
+#include "lib/http/conn.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/http/net.h"
+
+#define READ_STEP 8192
+#define KEEP_CAPACITY                                                                              \
+	16384		  /* a bigger input buffer is given back when the connection falls idle    \
+			   */
+#define SHRINK_AFTER 2000 /* ms */
+#define LINGER_STEP  (5 * NS_PER_S) /* silence that ends a lingering close */
+#define LINGER_MAX   (10 * NS_PER_S)
+
+enum read_result { READ_OK, READ_END };
+
+static void count(_Atomic uint64_t *n)
+{
+	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
+
+/* -- reading -- */
+
+/* Gives a big buffer back when nothing comes for a while. */
+static void shrink_when_idle(struct http_conn *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+
+	if (c->in.cap > KEEP_CAPACITY && c->in.len == 0 && poll(&p, 1, SHRINK_AFTER) == 0)
+		buf_release(&c->in);
+}
+
+/* First bytes of a request. The socket's receive timeout is the idle limit. */
+static enum read_result read_first(struct http_conn *c)
+{
+	ssize_t n;
+
+	atomic_store(&c->state, CONN_IDLE);
+	if (atomic_load(&c->server->draining))
+		return READ_END;
+	shrink_when_idle(c);
+	if (buf_reserve(&c->in, READ_STEP))
+		return READ_END;
+	n = net_recv(c->fd, c->in.data, c->in.cap - 1);
+	if (n <= 0)
+		return READ_END;
+	c->in.len = (size_t)n;
+	atomic_store_explicit(&c->state, CONN_READING, memory_order_relaxed);
+	return READ_OK;
+}
+
+/* More bytes before the deadline; the capacity grows with what has arrived. */
+static ssize_t read_more(struct http_conn *c, int64_t deadline)
+{
+	size_t step = c->in.len > READ_STEP ? c->in.len : READ_STEP, left = c->in.max - c->in.len;
+	ssize_t n;
+
+	if (c->in.cap - c->in.len < READ_STEP && buf_reserve(&c->in, step < left ? step : left))
+		return PD_ENOMEM;
+	if (c->in.cap - 1 == c->in.len)
+		return PD_ETOOBIG;
+	n = net_recv_by(c->fd, c->in.data + c->in.len, c->in.cap - 1 - c->in.len, deadline);
+	if (n > 0)
+		c->in.len += (size_t)n;
+	else if (n == PD_ETIMEOUT)
+		count(&c->server->read_timeouts);
+	return n;
+}
+
+static enum read_result refuse(struct http_conn *c, int status, const char *why)
+{
+	count(&c->server->bad_requests);
+	c->close_after = true;
+	c->drain_input = true;
+	(void)http_reply_error(c, status, "invalid_request_error", NULL, "%s", why);
+	return READ_END;
+}
+
+static enum read_result read_head(struct http_conn *c)
+{
+	struct http_request *r = &c->req;
+	int64_t deadline = 0;
+	size_t scanned = 0;
+	ssize_t n;
+	int err;
+
+	r->accepted_ns = clock_now();
+	while ((err = http_request_parse(&r->head, c->in.data, c->in.len, &scanned)) == PD_EAGAIN) {
+		if (deadline == 0)
+			deadline = r->accepted_ns + c->server->cfg.head_timeout_ns;
+		n = read_more(c, deadline);
+		if (n == PD_ETIMEOUT)
+			return refuse(c, 408, "the request head did not arrive in time");
+		if (n <= 0)
+			return READ_END;
+	}
+	if (err)
+		return refuse(c, r->head.refuse ? r->head.refuse : 400,
+			      r->head.why ? r->head.why : "bad request");
+	r->head_ns = r->accepted_ns;
+	return READ_OK;
+}
+
+static int64_t body_deadline(const struct http_conn *c, size_t got)
+{
+	const struct http_server_config *cfg = &c->server->cfg;
+	int64_t earned = cfg->body_min_rate ? (int64_t)(got / cfg->body_min_rate) * NS_PER_S : 0;
+
+	return c->req.head_ns + cfg->body_grace_ns + earned;
+}
+
+static enum read_result body_failed(struct http_conn *c, ssize_t n)
+{
+	if (n == PD_ETIMEOUT)
+		return refuse(c, 408, "the request body did not arrive in time");
+	if (n == PD_ENOMEM || n == PD_ETOOBIG)
+		return refuse(c, 413, "the request body is too large");
+	return READ_END;
+}
+
+static enum read_result read_body_length(struct http_conn *c)
+{
+	size_t at = c->req.head.len, length = (size_t)c->req.head.length;
+	ssize_t n;
+
+	while (c->in.len - at < length) {
+		n = read_more(c, body_deadline(c, c->in.len - at));
+		if (n <= 0)
+			return body_failed(c, n);
+	}
+	c->req.body.n = length;
+	return READ_OK;
+}
+
+/* Decodes in place: the payload moves down over the framing, what follows the body moves down
+ * behind it. */
+static enum read_result read_body_chunked(struct http_conn *c)
+{
+	size_t at = c->req.head.len, raw = at, body = 0, used;
+	struct http_chunked chunked;
+	struct span piece;
+	ssize_t n;
+
+	http_chunked_init(&chunked);
+	while (!chunked.done) {
+		if (raw == c->in.len) {
+			c->in.len = raw = at + body;
+			n = read_more(c, body_deadline(c, body));
+			if (n <= 0)
+				return body_failed(c, n);
+		}
+		if (http_chunked_feed(&chunked, c->in.data + raw, c->in.len - raw, &used, &piece))
+			return refuse(c, 400, "malformed chunked body");
+		if (body + piece.n > c->server->cfg.max_body)
+			return refuse(c, 413, "the request body is too large");
+		if (piece.n > 0)
+			memmove(c->in.data + at + body, piece.p, piece.n);
+		body += piece.n;
+		raw += used;
+	}
+	memmove(c->in.data + at + body, c->in.data + raw, c->in.len - raw);
+	c->in.len -= raw - at - body;
+	c->req.body.n = body;
+	return READ_OK;
+}
+
+static enum read_result read_body(struct http_conn *c)
+{
+	struct http_request *r = &c->req;
+	const char *before = c->in.data;
+	enum read_result result = READ_OK;
+	size_t scanned = 0;
+
+	r->body.n = 0;
+	if (r->head.expect_continue && c->in.len == r->head.len && r->head.body != HTTP_BODY_NONE &&
+	    net_send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, c->server->cfg.write_stall_ns))
+		return READ_END;
+	if (r->head.body == HTTP_BODY_LENGTH)
+		result = read_body_length(c);
+	else if (r->head.body == HTTP_BODY_CHUNKED)
+		result = read_body_chunked(c);
+	/* The buffer moved: the spans of the head are found again. */
+	if (result == READ_OK && c->in.data != before &&
+	    http_request_parse(&r->head, c->in.data, c->in.len, &scanned))
+		return READ_END;
+	r->body.p = c->in.data + r->head.len;
+	return result;
+}
+
+static enum read_result admit(struct http_conn *c)
+{
+	struct http_request *r = &c->req;
+
+	if (r->head.body == HTTP_BODY_LENGTH && r->head.length > c->server->cfg.max_body)
+		return refuse(c, 413, "the request body is larger than this server accepts");
+	if (!c->server->cfg.on_head || c->server->cfg.on_head(c->server->cfg.ctx, c, r) == 0)
+		return READ_OK;
+	c->close_after = true;
+	c->drain_input = r->head.body != HTTP_BODY_NONE;
+	return READ_END;
+}
+
+static enum read_result read_request(struct http_conn *c)
+{
+	enum read_result result = c->in.len > 0 ? READ_OK : read_first(c);
+
+	c->started = c->complete = c->chunked_out = false;
+	if (result == READ_OK)
+		result = read_head(c);
+	if (result == READ_OK)
+		result = admit(c);
+	if (result != READ_OK)
+		return result;
+	if (c->req.head.body == HTTP_BODY_NONE) {
+		c->req.body = (struct span){c->in.data + c->req.head.len, 0};
+		return READ_OK;
+	}
+	c->req.head_ns = c->server->cfg.on_head ? clock_now() : c->req.accepted_ns;
+	result = read_body(c);
+	if (result != READ_OK && c->server->cfg.on_abandon)
+		c->server->cfg.on_abandon(c->server->cfg.ctx, c);
+	return result;
+}
+
+/* After an early answer: a reset would destroy the reply, so say "no more" and let the peer finish,
+ * within bounds. */
+static void linger(struct http_conn *c)
+{
+	int64_t now = clock_now(), end = now + LINGER_MAX;
+	char *waste = malloc(65536);
+
+	(void)shutdown(c->fd, SHUT_WR);
+	while (waste && (now = clock_now()) < end) {
+		int64_t step = now + LINGER_STEP;
+
+		if (net_recv_by(c->fd, waste, 65536, step < end ? step : end) <= 0)
+			break;
+	}
+	free(waste);
+}
+
+void conn_serve(struct http_conn *c)
+{
+	struct http_server *s = c->server;
+
+	c->close_after = c->drain_input = false;
+	net_set_timeouts(c->fd, s->cfg.idle_timeout_ns, s->cfg.write_stall_ns);
+	while (read_request(c) == READ_OK) {
+		c->req.body_ns = c->req.accepted_ns;
+		atomic_store_explicit(&c->state, CONN_HANDLING, memory_order_relaxed);
+		s->cfg.on_request(s->cfg.ctx, c, &c->req);
+		if (!c->started)
+			(void)http_reply_error(c, 500, "server_error", NULL,
+					       "the request was not answered");
+		if (!c->complete || c->close_after || !c->req.head.keep_alive ||
+		    atomic_load(&c->client_left))
+			break;
+		buf_consume(&c->in, c->req.head.len + c->req.body.n);
+	}
+	if (atomic_load(&c->client_left))
+		count(&s->left);
+	if (c->drain_input)
+		linger(c);
+	buf_clear(&c->in);
+	if (c->data_release)
+		c->data_release(c->data);
+	c->data = NULL;
+	c->data_release = NULL;
+}
+
+void conn_release(struct http_conn *c)
+{
+	buf_release(&c->in);
+	(void)pthread_mutex_destroy(&c->lock);
+	(void)pthread_cond_destroy(&c->wake);
+	free(c);
+}
+
+/* -- small accessors -- */
+
+int http_conn_fd(const struct http_conn *c)
+{
+	return c->fd;
+}
+
+void http_conn_wrote(struct http_conn *c, bool complete)
+{
+	c->started = true;
+	c->complete = complete;
+}
+
+void http_conn_close_after(struct http_conn *c)
+{
+	c->close_after = true;
+}
+
+bool http_conn_closing(const struct http_conn *c)
+{
+	return c->close_after || !c->req.head.keep_alive || atomic_load(&c->server->draining);
+}
+
+int64_t http_conn_write_stall(const struct http_conn *c)
+{
+	return c->server->cfg.write_stall_ns;
+}
+
+void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *))
+{
+	c->data = data;
+	c->data_release = release;
+}
+
+void *http_conn_data(const struct http_conn *c)
+{
+	return c->data;
+}
+
+void http_conn_abort(struct http_conn *c, bool hard)
+{
+	struct linger reset = {.l_onoff = 1, .l_linger = 0};
+
+	if (hard)
+		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	else
+		(void)shutdown(c->fd, SHUT_RDWR);
+	c->started = true;
+	c->complete = false;
+	c->drain_input = false;
+}
+
+const char *http_conn_peer(const struct http_conn *c)
+{
+	struct http_conn *w =
+		(struct http_conn *)(uintptr_t)c; /* the cached text is the thread's own */
+	const void *addr =
+		c->peer.ss_family == AF_INET6
+			? (const void *)&((const struct sockaddr_in6 *)&c->peer)->sin6_addr
+			: (const void *)&((const struct sockaddr_in *)&c->peer)->sin_addr;
+
+	if (!w->peer_text[0] &&
+	    !inet_ntop(c->peer.ss_family, addr, w->peer_text, sizeof(w->peer_text)))
+		(void)snprintf(w->peer_text, sizeof(w->peer_text), "unknown");
+	return w->peer_text;
+}

@@ -1,0 +1,665 @@
+/*
+ * One pass over the bytes with one class table; field names that somebody acts on are recognised
+ * while they are read, so nobody compares names later. The whole head is parsed at once: a head
+ * that arrives in pieces is only searched for its end (new bytes only) until it is complete,
+ * because resumable per-byte states cost more than they save when nearly every head arrives in one
+ * read. The rules are in head.h; framing is decided in frame_*() and nowhere else.
+ */
+#include "lib/http/head.h"
+
+#define EMPTY_LINES_MAX	    2  /* before a request line */
+#define CONNECTION_LIST_MAX 32 /* names in Connection besides close and keep-alive */
+
+/* Classes of bytes (RFC 9110 5.6.2, RFC 9112 3.2, RFC 3986). */
+enum { TOKEN = 1, TARGET = 2, VALUE = 4, HOST = 8 };
+#define WORD (TOKEN | TARGET | VALUE | HOST)
+
+static const unsigned char class_of[256] = {
+	['\t'] = VALUE,
+	[' '] = VALUE,
+	['!'] = WORD,
+	['"'] = TARGET | VALUE,
+	['#'] = TOKEN | VALUE,
+	['$' ... '\''] = WORD,
+	['(' ... ')'] = TARGET | VALUE | HOST,
+	['*' ... '+'] = WORD,
+	[','] = TARGET | VALUE,
+	['-' ... '.'] = WORD,
+	['/'] = TARGET | VALUE,
+	['0' ... '9'] = WORD,
+	[':'] = TARGET | VALUE,
+	[';'] = TARGET | VALUE | HOST,
+	['<'] = TARGET | VALUE,
+	['='] = TARGET | VALUE | HOST,
+	['>' ... '@'] = TARGET | VALUE,
+	['A' ... 'Z'] = WORD,
+	['[' ... ']'] = TARGET | VALUE,
+	['^'] = TOKEN | TARGET | VALUE,
+	['_'] = WORD,
+	['`'] = TOKEN | TARGET | VALUE,
+	['a' ... 'z'] = WORD,
+	['{'] = TARGET | VALUE,
+	['|'] = TOKEN | TARGET | VALUE,
+	['}'] = TARGET | VALUE,
+	['~'] = WORD,
+	[0x80 ... 0xff] = VALUE,
+};
+
+static const struct known {
+	const char *name;
+	enum http_name tag;
+} known[20][3] = {
+	[2] = {{"te", HTTP_TE}},
+	[4] = {{"host", HTTP_HOST}, {"date", HTTP_DATE}},
+	[6] = {{"accept", HTTP_ACCEPT}, {"server", HTTP_SERVER}, {"expect", HTTP_EXPECT}},
+	[7] = {{"upgrade", HTTP_UPGRADE}, {"trailer", HTTP_TRAILER}},
+	[10] = {{"connection", HTTP_CONNECTION}, {"keep-alive", HTTP_KEEP_ALIVE}},
+	[11] = {{"retry-after", HTTP_RETRY_AFTER}},
+	[12] = {{"content-type", HTTP_CONTENT_TYPE}, {"x-request-id", HTTP_X_REQUEST_ID}},
+	[13] = {{"authorization", HTTP_AUTHORIZATION}},
+	[14] = {{"content-length", HTTP_CONTENT_LENGTH}},
+	[16] = {{"content-encoding", HTTP_CONTENT_ENCODING},
+		{"proxy-connection", HTTP_PROXY_CONNECTION}},
+	[17] = {{"transfer-encoding", HTTP_TRANSFER_ENCODING}},
+	[18] = {{"proxy-authenticate", HTTP_PROXY_AUTHENTICATE}},
+	[19] = {{"proxy-authorization", HTTP_PROXY_AUTHORIZATION}},
+};
+
+/* What the fields said about framing; judged when all of them were read. */
+struct framing {
+	unsigned hosts, lengths, codings;
+	unsigned listed; /* names in Connection besides close and keep-alive */
+	bool close, keep;
+	struct span host;
+};
+
+/* Refusals return NULL with h->why set; NULL without it means that bytes are missing. */
+static const char *refuse(struct http_head *h, int status, const char *why)
+{
+	h->refuse = status;
+	h->why = why;
+	return NULL;
+}
+
+static bool is(char c, unsigned classes)
+{
+	return (class_of[(unsigned char)c] & classes) != 0;
+}
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* `lower` has n bytes, letters in lower case; s holds token characters only, so setting bit 5 folds
+ * exactly the letters. */
+static bool same_name(const char *s, const char *lower, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((s[i] | 0x20) != lower[i])
+			return false;
+	return true;
+}
+
+static enum http_name name_tag(const char *s, size_t n)
+{
+	if (n >= sizeof(known) / sizeof(known[0]))
+		return HTTP_OTHER;
+	for (size_t i = 0; i < 3 && known[n][i].name; i++)
+		if (same_name(s, known[n][i].name, n))
+			return known[n][i].tag;
+	return HTTP_OTHER;
+}
+
+/* Eight bytes at once: true when one of them is a control byte (tab included) or DEL. */
+static bool has_control(const char *p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+	uint64_t w, del;
+
+	memcpy(&w, p, sizeof(w));
+	del = w ^ ones * 0x7f;
+	return (((w - ones * 0x20) & ~w) | ((del - ones) & ~del)) & high;
+}
+
+static const char *skip_value(const char *p, const char *end)
+{
+	for (;;) {
+		while (end - p >= 8 && !has_control(p))
+			p += 8;
+		while (p < end && is(*p, VALUE) && *p != '\t')
+			p++;
+		if (p == end || *p != '\t')
+			return p;
+		p++;
+	}
+}
+
+/* Expects CRLF at p. */
+static const char *line_end(struct http_head *h, const char *p, const char *end)
+{
+	if (p == end)
+		return NULL;
+	if (*p == '\n')
+		return refuse(h, 400, "a line ends with a bare line feed");
+	if (*p != '\r')
+		return refuse(h, 400, "a control byte in the message head");
+	if (p + 1 == end)
+		return NULL;
+	if (p[1] != '\n')
+		return refuse(h, 400, "a carriage return without a line feed");
+	return p + 2;
+}
+
+/* "HTTP/1.x" at p. The bytes that are there must fit even when some are missing. */
+static const char *version(struct http_head *h, const char *p, const char *end)
+{
+	static const char prefix[] = "HTTP/";
+	size_t have = (size_t)(end - p) < 5 ? (size_t)(end - p) : 5;
+
+	if (memcmp(p, prefix, have) != 0)
+		return refuse(h, 400, "the first line does not name an HTTP version");
+	if (end - p < 8)
+		return NULL;
+	if (!is_digit(p[5]) || p[6] != '.' || !is_digit(p[7]))
+		return refuse(h, 400, "the first line does not name an HTTP version");
+	if (p[5] != '1' || p[7] > '1')
+		return refuse(h, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+	h->minor = p[7] - '0';
+	return p + 8;
+}
+
+/* -- the request line -- */
+
+static const char *method(struct http_head *h, const char *p, const char *end)
+{
+	const char *start = p;
+
+	while (p < end && is(*p, TOKEN))
+		p++;
+	if (p == end)
+		return NULL;
+	if (*p != ' ' || p == start)
+		return refuse(h, 400, "the message does not start with a method");
+	h->method = (struct span){start, (size_t)(p - start)};
+	return p + 1;
+}
+
+static void path_until_query(struct http_head *h, struct span rest)
+{
+	const char *query = memchr(rest.p, '?', rest.n);
+
+	h->path = (struct span){rest.p, query ? (size_t)(query - rest.p) : rest.n};
+}
+
+/* http://authority[/path][?query]; the authority must be what Host says, or two readers disagree
+ * about it. */
+static bool absolute_form(struct http_head *h, const struct framing *f)
+{
+	struct span t = h->target, auth;
+	size_t scheme;
+
+	if (t.n > 7 && same_name(t.p, "http", 4) && memcmp(t.p + 4, "://", 3) == 0)
+		scheme = 7;
+	else if (t.n > 8 && same_name(t.p, "https", 5) && memcmp(t.p + 5, "://", 3) == 0)
+		scheme = 8;
+	else
+		return false;
+	auth = (struct span){t.p + scheme, 0};
+	while (scheme + auth.n < t.n && !strchr("/?", auth.p[auth.n]))
+		auth.n++;
+	if (auth.n == 0 || (f->hosts > 0 && !span_eq_case(auth, f->host)))
+		return false;
+	t.p = auth.p + auth.n;
+	t.n -= scheme + auth.n;
+	path_until_query(h, t);
+	if (h->path.n == 0)
+		h->path = SPAN("/");
+	return true;
+}
+
+static bool target_form(struct http_head *h, const struct framing *f)
+{
+	if (h->target.p[0] == '/') {
+		path_until_query(h, h->target);
+		return true;
+	}
+	if (h->target.n == 1 && h->target.p[0] == '*') {
+		h->path = h->target;
+		return span_eq(h->method, SPAN("OPTIONS"));
+	}
+	return absolute_form(h, f);
+}
+
+static const char *request_line(struct http_head *h, const char *p, const char *end)
+{
+	const char *start;
+
+	p = method(h, p, end);
+	if (!p)
+		return NULL;
+	start = p;
+	while (p < end && is(*p, TARGET))
+		p++;
+	if (p == end)
+		return NULL;
+	if (*p != ' ' || p == start)
+		return refuse(h, 400, "the request target is malformed");
+	h->target = (struct span){start, (size_t)(p - start)};
+	p = version(h, p + 1, end);
+	return p ? line_end(h, p, end) : NULL;
+}
+
+/* -- the status line -- */
+
+static const char *status_line(struct http_head *h, const char *p, const char *end)
+{
+	const char *start;
+
+	p = version(h, p, end);
+	if (!p || end - p < 5)
+		return NULL;
+	if (p[0] != ' ' || p[1] < '1' || p[1] > '5' || !is_digit(p[2]) || !is_digit(p[3]))
+		return refuse(h, 502, "the status code is malformed");
+	h->status = (p[1] - '0') * 100 + (p[2] - '0') * 10 + (p[3] - '0');
+	p += 4;
+	if (*p == ' ')
+		p++;
+	else if (*p != '\r' && *p != '\n')
+		return refuse(h, 502, "the status code is malformed");
+	start = p;
+	p = skip_value(p, end);
+	h->reason = (struct span){start, (size_t)(p - start)};
+	return line_end(h, p, end);
+}
+
+/* -- fields -- */
+
+static bool parse_length(struct http_head *h, struct span v)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < v.n; i++) {
+		if (!is_digit(v.p[i]) || __builtin_mul_overflow(n, 10, &n) ||
+		    __builtin_add_overflow(n, (uint64_t)(v.p[i] - '0'), &n))
+			return false;
+	}
+	h->length = n;
+	return v.n > 0 && n <= INT64_MAX;
+}
+
+/* Next element of a comma-separated list; false at the end. Empty elements are skipped. */
+static bool list_next(struct span *rest, struct span *item)
+{
+	while (rest->n > 0) {
+		const char *comma = memchr(rest->p, ',', rest->n);
+		size_t n = comma ? (size_t)(comma - rest->p) : rest->n;
+
+		*item = span_trim((struct span){rest->p, n});
+		n += comma != NULL;
+		rest->p += n;
+		rest->n -= n;
+		if (item->n > 0)
+			return true;
+	}
+	return false;
+}
+
+static void connection_field(struct framing *f, struct span value)
+{
+	struct span item;
+
+	while (list_next(&value, &item)) {
+		if (span_eq_case(item, SPAN("close")))
+			f->close = true;
+		else if (span_eq_case(item, SPAN("keep-alive")))
+			f->keep = true;
+		else
+			f->listed++;
+	}
+}
+
+/* Framing and the connection itself are not for Connection to take away. */
+static bool may_be_named(unsigned tag)
+{
+	switch (tag) {
+	case HTTP_HOST:
+	case HTTP_CONNECTION:
+	case HTTP_TRANSFER_ENCODING:
+	case HTTP_CONTENT_LENGTH:
+	case HTTP_EXPECT:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static void mark_named(struct http_head *h)
+{
+	struct span list, item;
+
+	for (size_t i = 0; i < h->nfields; i++) {
+		if (h->field[i].tag != HTTP_CONNECTION)
+			continue;
+		list = h->field[i].value;
+		while (list_next(&list, &item))
+			for (size_t k = 0; k < h->nfields; k++)
+				if (may_be_named(h->field[k].tag) &&
+				    !http_hop_by_hop(&h->field[k]) &&
+				    span_eq_case(item, h->field[k].name))
+					h->field[k].tag = HTTP_NAMED_BY_CONNECTION;
+	}
+}
+
+/* Host = uri-host [ ":" port ] (RFC 9110 7.2). A comma would look like two of them to a careless
+ * reader. */
+static bool host_ok(struct span v)
+{
+	size_t i = 0, digits = 0;
+
+	if (v.n > 0 && v.p[0] == '[') {
+		for (i = 1; i < v.n && (is(v.p[i], HOST) || v.p[i] == ':'); i++)
+			;
+		if (i < 3 || i == v.n || v.p[i++] != ']')
+			return false;
+	} else {
+		while (i < v.n && is(v.p[i], HOST))
+			i++;
+	}
+	if (i == 0)
+		return false;
+	if (i == v.n)
+		return true;
+	if (v.p[i++] != ':')
+		return false;
+	for (; i < v.n && is_digit(v.p[i]); i++)
+		digits++;
+	return i == v.n && digits <= 5;
+}
+
+/* Acts on a field that somebody acts on. False: refused. */
+static bool note_field(struct http_head *h, struct framing *f, const struct field *x)
+{
+	switch (x->tag) {
+	case HTTP_HOST:
+		f->hosts++;
+		f->host = x->value;
+		break;
+	case HTTP_CONTENT_LENGTH:
+		if (f->lengths++ > 0 || !parse_length(h, x->value)) {
+			refuse(h, 400, "Content-Length is repeated or not a number");
+			return false;
+		}
+		break;
+	case HTTP_TRANSFER_ENCODING:
+		if (f->codings++ > 0 || !span_eq_case(x->value, SPAN("chunked"))) {
+			refuse(h, 400, "Transfer-Encoding is repeated or not \"chunked\"");
+			return false;
+		}
+		break;
+	case HTTP_CONNECTION:
+		connection_field(f, x->value);
+		break;
+	case HTTP_EXPECT:
+		if (span_eq_case(x->value, SPAN("100-continue"))) {
+			h->expect_continue = true;
+		} else if (h->method.n > 0 && x->value.n > 0) {
+			refuse(h, 417, "the only expectation that can be met is 100-continue");
+			return false;
+		}
+		break;
+	default:
+		break;
+	}
+	return true;
+}
+
+/* One field line at p, CRLF included. */
+static const char *field_line(struct http_head *h, struct field *x, const char *p, const char *end)
+{
+	const char *start = p;
+
+	while (p < end && is(*p, TOKEN))
+		p++;
+	if (p == end)
+		return NULL;
+	if (*p != ':' || p == start) {
+		if (p == start && (*p == ' ' || *p == '\t'))
+			return refuse(h, 400, "a field is folded over two lines");
+		return *p == ' ' ? refuse(h, 400, "a space in a field name or before its colon")
+				 : refuse(h, 400, "a field name is malformed");
+	}
+	x->name = (struct span){start, (size_t)(p - start)};
+	x->tag = name_tag(start, x->name.n);
+	for (p++; p < end && (*p == ' ' || *p == '\t'); p++)
+		;
+	start = p;
+	p = skip_value(p, end);
+	x->value = span_trim((struct span){start, (size_t)(p - start)});
+	return line_end(h, p, end);
+}
+
+/* All fields and the empty line after them. */
+static const char *fields(struct http_head *h, struct framing *f, const char *p, const char *end)
+{
+	struct field *x;
+
+	for (;;) {
+		if (p == end)
+			return NULL;
+		if (*p == '\r' || *p == '\n')
+			return line_end(h, p, end);
+		if (h->nfields == HTTP_FIELDS_MAX)
+			return refuse(h, 431, "too many header fields");
+		x = &h->field[h->nfields];
+		p = field_line(h, x, p, end);
+		if (!p || !note_field(h, f, x))
+			return NULL;
+		h->nfields++;
+	}
+}
+
+/* -- framing -- */
+
+/* What holds for both directions. False: refused. */
+static bool frame_common(struct http_head *h, const struct framing *f)
+{
+	if (f->codings > 0 && f->lengths > 0)
+		refuse(h, 400, "Content-Length and Transfer-Encoding exclude each other");
+	else if (f->codings > 0 && h->minor == 0)
+		refuse(h, 400, "HTTP/1.0 has no Transfer-Encoding");
+	else if (f->listed > CONNECTION_LIST_MAX)
+		refuse(h, 400, "Connection names too many fields");
+	if (h->why)
+		return false;
+	if (f->codings > 0)
+		h->body = HTTP_BODY_CHUNKED;
+	else if (f->lengths > 0)
+		h->body = HTTP_BODY_LENGTH;
+	h->keep_alive = !f->close && (h->minor == 1 || f->keep);
+	if (f->listed > 0)
+		mark_named(h);
+	return true;
+}
+
+static bool frame_request(struct http_head *h, const struct framing *f)
+{
+	if (!frame_common(h, f))
+		return false;
+	if (f->hosts > 1)
+		refuse(h, 400, "Host is repeated");
+	else if (f->hosts == 0 && h->minor == 1)
+		refuse(h, 400, "Host is missing");
+	else if (f->hosts == 1 && !host_ok(f->host))
+		refuse(h, 400, "Host is malformed");
+	else if (span_eq(h->method, SPAN("CONNECT")))
+		refuse(h, 501, "CONNECT is not offered here");
+	else if (!target_form(h, f))
+		refuse(h, 400, "the request target is malformed");
+	h->expect_continue = h->expect_continue && h->minor == 1 &&
+			     (h->body == HTTP_BODY_CHUNKED || h->length > 0);
+	return h->why == NULL;
+}
+
+static bool frame_response(struct http_head *h, const struct framing *f, bool head_request)
+{
+	if (!frame_common(h, f))
+		return false;
+	h->expect_continue = false;
+	if (h->status == 101) {
+		refuse(h, 502, "nobody asked to switch protocols");
+		return false;
+	}
+	if (head_request || h->status < 200 || h->status == 204 || h->status == 304) {
+		h->body = HTTP_BODY_NONE;
+		h->length = 0;
+	} else if (h->body == HTTP_BODY_NONE) {
+		h->body = HTTP_BODY_CLOSE;
+		h->keep_alive = false;
+	}
+	return true;
+}
+
+/* -- heads that arrive in pieces -- */
+
+/* Everything but the field array, which is large and need not be cleared. */
+static void head_clear(struct http_head *h)
+{
+	h->method = h->target = h->path = h->reason = (struct span){NULL, 0};
+	h->status = h->minor = h->refuse = 0;
+	h->nfields = h->len = 0;
+	h->body = HTTP_BODY_NONE;
+	h->length = 0;
+	h->keep_alive = h->expect_continue = false;
+	h->why = NULL;
+}
+
+/*
+ * Looks at bytes [*scanned, n) for the end of the head that starts at `from`. True when it is
+ * there, or when the parser will find a fault in what is there (h->why then says so at once for a
+ * bare line feed).
+ */
+static bool find_end(struct http_head *h, const char *buf, size_t from, size_t n, size_t *scanned)
+{
+	size_t i = *scanned > from ? *scanned : from;
+	const char *lf;
+
+	while (i < n && (lf = memchr(buf + i, '\n', n - i)) != NULL) {
+		i = (size_t)(lf - buf);
+		if (i == from || buf[i - 1] != '\r') {
+			refuse(h, 400, "a line ends with a bare line feed");
+			return false;
+		}
+		if (i >= from + 3 && buf[i - 2] == '\n' && buf[i - 3] == '\r')
+			return true;
+		i++;
+	}
+	*scanned = n;
+	return false;
+}
+
+static int too_big(struct http_head *h)
+{
+	if (h->method.n > 0 && h->target.n == 0)
+		refuse(h, 414, "the request target is too long");
+	else
+		refuse(h, 431, "the message head is too large");
+	return PD_ETOOBIG;
+}
+
+static int verdict(struct http_head *h, const char *p, const char *buf, size_t window,
+		   size_t *scanned)
+{
+	if (p) {
+		h->len = (size_t)(p - buf);
+		*scanned = h->len;
+		return PD_OK;
+	}
+	if (h->why)
+		return h->refuse == 431 ? PD_ETOOBIG : PD_EPROTO;
+	*scanned = window;
+	return window == HTTP_HEAD_MAX ? too_big(h) : PD_EAGAIN;
+}
+
+int http_request_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned)
+{
+	size_t window = n < HTTP_HEAD_MAX ? n : HTTP_HEAD_MAX, lead = 0;
+	const char *end = buf + window, *p;
+	struct framing f = {0};
+
+	head_clear(h);
+	for (unsigned i = 0; i < EMPTY_LINES_MAX && window - lead >= 2; i++)
+		if (buf[lead] == '\r' && buf[lead + 1] == '\n')
+			lead += 2;
+	if (lead == window || (window - lead == 1 && buf[lead] == '\r'))
+		return PD_EAGAIN;
+	if (*scanned > lead && window < HTTP_HEAD_MAX && !find_end(h, buf, lead, window, scanned))
+		return h->why ? PD_EPROTO : PD_EAGAIN;
+	p = request_line(h, buf + lead, end);
+	p = p ? fields(h, &f, p, end) : NULL;
+	if (p && !frame_request(h, &f))
+		p = NULL;
+	return verdict(h, p, buf, window, scanned);
+}
+
+int http_response_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned,
+			bool head_request)
+{
+	size_t window = n < HTTP_HEAD_MAX ? n : HTTP_HEAD_MAX;
+	const char *end = buf + window, *p;
+	struct framing f = {0};
+	int err;
+
+	head_clear(h);
+	if (*scanned > 0 && window < HTTP_HEAD_MAX && !find_end(h, buf, 0, window, scanned)) {
+		err = h->why ? PD_EPROTO : PD_EAGAIN;
+	} else {
+		p = status_line(h, buf, end);
+		p = p ? fields(h, &f, p, end) : NULL;
+		if (p && !frame_response(h, &f, head_request))
+			p = NULL;
+		err = verdict(h, p, buf, window, scanned);
+	}
+	if (h->why)
+		h->refuse = 502;
+	return err;
+}
+
+/* -- look-ups -- */
+
+const struct field *http_field_tag(const struct http_head *h, enum http_name tag)
+{
+	for (size_t i = 0; i < h->nfields; i++)
+		if (h->field[i].tag == (unsigned)tag)
+			return &h->field[i];
+	return NULL;
+}
+
+const struct field *http_field(const struct http_head *h, const char *name)
+{
+	struct span s = span_of(name);
+
+	for (size_t i = 0; i < h->nfields; i++)
+		if (span_eq_case(h->field[i].name, s))
+			return &h->field[i];
+	return NULL;
+}
+
+bool http_hop_by_hop(const struct field *f)
+{
+	switch (f->tag) {
+	case HTTP_CONNECTION:
+	case HTTP_KEEP_ALIVE:
+	case HTTP_PROXY_CONNECTION:
+	case HTTP_PROXY_AUTHENTICATE:
+	case HTTP_PROXY_AUTHORIZATION:
+	case HTTP_TE:
+	case HTTP_TRAILER:
+	case HTTP_TRANSFER_ENCODING:
+	case HTTP_UPGRADE:
+	case HTTP_NAMED_BY_CONNECTION:
+		return true;
+	default:
+		return false;
+	}
+}
