@@ -1,0 +1,123 @@
+"""The command line itself: every command teaches, refuses what it does not know, and notices a full disk."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+import harness
+
+COMMANDS = ["serve", "worker", "bench", "simulate", "compare", "gen"]
+
+
+def test_no_arguments_teach_and_fail():
+    done = harness.run()
+    assert done.returncode == 2
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b", done.stdout + done.stderr), command
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]])
+def test_help_lists_the_commands(words):
+    done = harness.run(*words)
+    assert done.returncode == 0 and done.stderr == ""
+    for command in COMMANDS:
+        assert re.search(rf"^\s+{command}\b", done.stdout, re.M), command
+
+
+def test_version():
+    done = harness.run("--version")
+    assert done.returncode == 0
+    assert re.fullmatch(r"pdctl \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+def test_unknown_command_names_the_nearest():
+    done = harness.run("simulat")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "simulat" in done.stderr and "simulate" in done.stderr.replace("'simulat'", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_teaches(command):
+    done = harness.run(command, "--help")
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.search(rf"pdctl {command}\b", done.stdout)
+    assert len(re.findall(r"^\s+--[a-z]", done.stdout, re.M)) >= 3, "options with an explanation"
+    assert re.search(rf"^\s*\$? ?pdctl {command} ", done.stdout, re.M), "at least one example"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_line_is_without_words(command):
+    text = harness.run(command, "--help").stdout
+    for flag in re.findall(r"^\s+(--[a-z0-9-]+)\b[^\n]*$", text, re.M):
+        line = next(x for x in text.splitlines() if re.match(rf"\s+{flag}\b", x))
+        at = text.splitlines().index(line)
+        words = re.sub(r"^\s+--\S+(\s[A-Z|a-z.,/_-]+)?", "", line) + "".join(text.splitlines()[at + 1 : at + 2])
+        assert len(re.findall(r"[a-z]{2,}", words)) >= 1, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_flag(command):
+    done = harness.run(command, "--no-such-flag-at-all")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "--no-such-flag-at-all" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command,typo,meant",
+    [
+        ("serve", "--polcy", "--policy"),
+        ("serve", "--prefil", "--prefill"),
+        ("worker", "--block-sise", "--block-size"),
+        ("bench", "--num-promts", "--num-prompts"),
+        ("simulate", "--polisy", "--policy"),
+        ("compare", "--fail-onn", "--fail-on"),
+    ],
+)
+def test_misspelt_flag_names_the_right_one(command, typo, meant):
+    done = harness.run(command, typo, "x")
+    assert done.returncode == 2
+    assert typo in done.stderr and re.search(rf"{meant}\b(?!\w)", done.stderr.replace(typo, "")), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "--port", "70000"],
+        ["serve", "--port", "12x"],
+        ["serve", "--port"],
+        ["serve", "--policy", "consistent-hash", "--worker-urls", "http://127.0.0.1:1"],
+        ["serve", "--worker-urls", "127.0.0.1"],
+        ["worker", "--role", "decoder"],
+        ["worker", "--port", "-1"],
+        ["bench", "--base-url", "ftp://x", "--model", "m"],
+        ["simulate", "--workload", "/nonexistent/trace.jsonl", "--workers", "4"],
+        ["compare", "/nonexistent/a.json", "/nonexistent/b.json"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_exit_2_and_says_what(words):
+    done = harness.run(*words)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"pdctl {words[0]}: ")
+    assert len(done.stderr.strip().splitlines()) <= 3, "one clear message, not a page"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *[[c, "--help"] for c in COMMANDS]], ids=" ".join)
+def test_full_disk_fails_the_run(words):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([harness.PDCTL, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == 3
+    assert "No space left" in done.stderr or "standard output" in done.stderr
+
+
+def test_closed_pipe_is_no_crash():
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([harness.PDCTL, "serve", "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=30)
+    finally:
+        os.close(write)
+    assert done.returncode in (3, -13)
