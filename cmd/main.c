@@ -17,6 +17,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
 	{NULL, NULL, NULL},
 };
 

@@ -1,0 +1,19 @@
+/* The statistics of one row, and why a metric cannot be compared. Internal to lib/results. */
+#ifndef PD_RESULTS_COMPARE_CHANGE_H
+#define PD_RESULTS_COMPARE_CHANGE_H
+
+#include "lib/results/compare_data.h"
+
+/* Fills medians, spreads and changes of a row whose cells hold their values. PD_ENOMEM or
+ * PD_EINVAL. */
+int compare_change_row(const struct compare *c, struct compare_row *row) PD_MUST;
+
+/* True when these numbers of runs can reach p < alpha and are at least min_runs. */
+bool compare_enough(const struct compare *c, size_t na, size_t nb);
+
+/* Explains which run lacks the metric or what it has instead; always returns PD_ENOENT. `what`
+ * names the flag. */
+int compare_why_unusable(const struct compare *c, const char *what, const char *name,
+			 struct pd_msg *msg);
+
+#endif

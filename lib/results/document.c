@@ -1,0 +1,135 @@
+/*
+ * Why not cJSON and not lib/json: results come from Python, whose json.dump writes NaN and
+ * Infinity, and from appending writers, so a file is a sequence of values. Files with details have
+ * hundreds of thousands of numbers that nobody asks for; this reader walks over them without
+ * building a tree. The grammar is in result_scan.c; this file owns the documents.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/file.h"
+#include "lib/results/document.h"
+#include "lib/results/result_scan.h"
+
+void result_set_init(struct result_set *s)
+{
+	memset(s, 0, sizeof(*s));
+}
+
+static void doc_release(struct result_doc *d)
+{
+	for (size_t i = 0; i < d->n; i++) {
+		free(d->field[i].name);
+		free(d->field[i].text);
+	}
+	for (int k = 0; k < RESULT_SERIES; k++)
+		free(d->series[k].v);
+	free(d->field);
+	free(d->source);
+}
+
+static void set_cut(struct result_set *s, size_t n)
+{
+	while (s->n > n)
+		doc_release(&s->doc[--s->n]);
+}
+
+void result_set_release(struct result_set *s)
+{
+	set_cut(s, 0);
+	free(s->doc);
+	result_set_init(s);
+}
+
+static int set_add(struct result_set *s, struct result_doc **out)
+{
+	if (s->n == RESULT_DOCS_MAX)
+		return PD_ETOOBIG;
+	if (s->n == s->cap) {
+		size_t cap = s->cap ? s->cap * 2 : 8;
+		struct result_doc *doc = realloc(s->doc, cap * sizeof(*doc));
+
+		if (!doc)
+			return PD_ENOMEM;
+		s->doc = doc;
+		s->cap = cap;
+	}
+	*out = &s->doc[s->n];
+	memset(*out, 0, sizeof(**out));
+	s->n++;
+	return PD_OK;
+}
+
+int result_parse(struct result_set *s, const char *name, struct span text, struct pd_msg *msg)
+{
+	size_t before = s->n;
+	struct result_scan scan;
+	struct result_doc *d;
+	struct buf source;
+	int err = PD_OK;
+
+	buf_init(&source, 1 << 16);
+	result_scan_init(&scan, name, text, msg);
+	do {
+		err = set_add(s, &d);
+		if (err)
+			break;
+		buf_clear(&source);
+		err = s->n - before > 1 ? buf_printf(&source, "%s#%zu", name, s->n - before)
+					: buf_puts(&source, name);
+		d->source = err ? NULL : strdup(source.data);
+		err = err ? err : !d->source ? PD_ENOMEM : result_scan_next(&scan, d);
+	} while (!err && !result_scan_end(&scan));
+	buf_release(&source);
+	result_scan_release(&scan);
+	if (err)
+		set_cut(s, before);
+	if (err == PD_ETOOBIG && msg && !msg->text[0])
+		return pd_fail(msg, err, "'%s': more than %d results in one set", name,
+			       RESULT_DOCS_MAX);
+	return err;
+}
+
+int result_read(struct result_set *s, const char *path, struct pd_msg *msg)
+{
+	struct buf text;
+	int err;
+
+	if (msg)
+		msg->text[0] = '\0';
+	buf_init(&text, RESULT_FILE_MAX);
+	err = file_read(path, &text, msg);
+	if (!err)
+		err = result_parse(s, path, buf_span(&text), msg);
+	buf_release(&text);
+	if (err && msg && !msg->text[0])
+		return pd_fail(msg, err, "cannot read '%s': %s", path, pd_err_text(err));
+	return err;
+}
+
+const struct result_field *result_get(const struct result_doc *d, const char *name)
+{
+	for (size_t i = d->n; i-- > 0;)
+		if (strcmp(d->field[i].name, name) == 0)
+			return &d->field[i];
+	return NULL;
+}
+
+double result_number(const struct result_doc *d, const char *name)
+{
+	const struct result_field *f = result_get(d, name);
+
+	if (f && f->type == RESULT_NUMBER)
+		return f->number;
+	if (f && f->type == RESULT_TEXT && strcmp(f->text, "inf") == 0)
+		return INFINITY;
+	return NAN;
+}
+
+const char *result_text(const struct result_doc *d, const char *name)
+{
+	const struct result_field *f = result_get(d, name);
+
+	return f && f->type == RESULT_TEXT ? f->text : NULL;
+}
