@@ -19,16 +19,18 @@
 #define ROUTE_WORKERS_MAX 1024
 #define ROUTE_VNODES	  160
 #define ROUTE_VNODES_MAX  65536
+#define ROUTE_POINTS_MAX  (1u << 24) /* workers times virtual nodes: 256 MiB of ring */
+#define ROUTE_NAME_MAX	  1024	     /* bytes of a worker's name */
 
 /* What changes while requests run. Owned by the caller (serve: one per worker for its life;
  * simulate: an array). */
 struct route_slot {
 	_Atomic uint32_t in_flight; /* requests picked and not yet released */
 	_Atomic uint64_t picks;	    /* decisions for this worker, ever */
-	_Atomic bool available; /* healthy, breaker closed, not draining; unavailable workers are
-				   never picked */
-	_Atomic uint32_t
-		cap; /* most requests in flight; 0 = no cap. A worker at its cap is passed over */
+	/* Healthy, breaker closed, not draining; unavailable workers are never picked. */
+	_Atomic bool available;
+	/* Most requests in flight; 0 = no cap. A worker at its cap is passed over. */
+	_Atomic uint32_t cap;
 };
 
 struct route_worker {
@@ -47,13 +49,15 @@ struct route_pool {
 	enum route_hash hash;
 	unsigned vnodes;
 	size_t npoints;
-	struct route_point *
-		point; /* sorted by pos; equal positions: the later worker won, as in vllm-router */
+	/* Sorted by pos; equal positions: the later worker won, as in vllm-router. */
+	struct route_point *point;
+	size_t on_ring; /* workers with at least one point; less than n only when points collide */
 };
 
 /*
  * names[i] belongs to slots[i]; names are copied. Virtual node key "{name}:{i}". PD_EINVAL for n >
- * ROUTE_WORKERS_MAX, vnodes out of 1..ROUTE_VNODES_MAX or two equal names. n may be 0.
+ * ROUTE_WORKERS_MAX, vnodes out of 1..ROUTE_VNODES_MAX, n * vnodes > ROUTE_POINTS_MAX, an empty
+ * name or one longer than ROUTE_NAME_MAX, or two equal names. n may be 0.
  */
 int route_pool_new(struct route_pool **out, const char *const *names,
 		   struct route_slot *const *slots, size_t n, enum route_hash hash, unsigned vnodes,
