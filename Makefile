@@ -115,12 +115,16 @@ coverage: ## line coverage of unit and blackbox, per file
 	$(Q)$(MAKE) --no-print-directory COV=1 check
 	$(Q)scripts/coverage build/cov
 
-lint: check-tree check-headers ## formatting, clang-tidy, cppcheck, and the rules of scripts/check-tree
+lint: check-format check-tree check-headers check-tidy check-cpp check-shell ## all of these (make -k: to the end)
+check-format: ## clang-format finds nothing to change
 	$(Q)clang-format --dry-run -Werror $(SOURCES)
+check-tidy: ## clang-tidy
 	$(Q)printf '%s\n' $(filter %.c,$(SOURCES)) | xargs -P $(or $(JOBS),2) -n 4 sh -c \
 		'clang-tidy --quiet "$$@" -- -std=gnu17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null' tidy
+check-cpp: ## cppcheck
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=.cppcheck --std=c11 -j $(or $(JOBS),2) -D_GNU_SOURCE -I. lib cmd sim
+check-shell: ## shellcheck
 	$(Q)shellcheck -x $$(grep -lE '^#!.*(bash|sh)$$' -r scripts .ci)
 check-tree: ## sizes, one-way doors between the rooms, banned functions
 	$(Q)scripts/check-tree
@@ -147,7 +151,8 @@ clean: ## removes build/
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all check unit blackbox fuzz fuzz-build fuzz-run perf coverage lint check-tree format check-headers install \
+.PHONY: all check unit blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
+	check-shell check-tree format check-headers install \
 	uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:

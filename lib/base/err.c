@@ -16,6 +16,7 @@ const char *pd_err_text(int err)
 	return i < sizeof(texts) / sizeof(texts[0]) ? texts[i] : "unknown error";
 }
 
+#undef pd_fail /* the macro of the header; here is the function */
 int pd_fail(struct pd_msg *msg, int err, const char *fmt, ...)
 {
 	va_list ap;

@@ -43,6 +43,9 @@ const char *pd_err_text(int err);
 /* Formats the text (cut at PD_MSG_MAX) and returns `err`, so `return pd_fail(msg, PD_EINVAL, ...)`.
  * msg may be NULL. */
 int pd_fail(struct pd_msg *msg, int err, const char *fmt, ...) PD_PRINTF(3, 4);
+/* The same; the comma shows compilers and analysers, which see one file at a time, that `err` is
+ * what comes back. */
+#define pd_fail(msg, err, ...) ((void)(pd_fail)(msg, err, __VA_ARGS__), (err))
 
 /* Text of an errno value, thread-safe; `buf` is used when the system has to build it. */
 const char *pd_errno_text(int errnum, char *buf, size_t cap);

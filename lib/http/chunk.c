@@ -95,7 +95,7 @@ static bool trailer_byte(struct http_chunked *c, unsigned char b)
 
 static bool line_feed(struct http_chunked *c, unsigned char b, enum state next)
 {
-	c->state = next;
+	c->state = (int)next;
 	return b == '\n';
 }
 

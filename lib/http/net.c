@@ -139,7 +139,7 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 
 static uint16_t bound_port(int fd)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
 
 	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)

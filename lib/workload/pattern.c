@@ -369,7 +369,7 @@ static int eval_op(const struct pattern *p, const struct op *op, const struct pa
 int pattern_eval(const struct pattern *p, const struct pattern_vars *v, struct buf *out,
 		 struct pd_msg *msg)
 {
-	int64_t stack[STACK_MAX];
+	int64_t stack[STACK_MAX] = {0};
 	size_t top = 0, start = out->len;
 
 	for (size_t i = 0; i < p->n; i++) {
