@@ -393,7 +393,8 @@ int record_parse(char *line, size_t n, const struct workload_options *opt,
 		err = check(&rec);
 	if (err)
 		return err;
-	if (r->session.n == 0)
+	r->ordered = r->session.n > 0;
+	if (!r->ordered)
 		r->session = r->key;
 	if (r->key.n == 0)
 		r->key = r->session;
