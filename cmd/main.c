@@ -18,6 +18,7 @@ struct command {
 
 static const struct command commands[] = {
 	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
+	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{NULL, NULL, NULL},
 };
 

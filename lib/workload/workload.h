@@ -50,7 +50,8 @@ struct workload_request {
 	struct span messages;	  /* the JSON array of "messages"; n == 0: none */
 	const uint64_t *hash_ids; /* NULL when nhash is 0 */
 	uint32_t nhash;
-	bool ordered; /* a session_id, conversation_id or chat_id is stated: a turn waits for the turn before it */
+	bool ordered;  /* a session_id, conversation_id or chat_id is stated: a turn waits for the
+			  turn before it */
 	uint32_t line; /* 1-based, for messages */
 };
 

@@ -1,0 +1,197 @@
+/* pdctl gen: workload files for bench and simulate. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "lib/base/cli.h"
+#include "lib/base/file.h"
+#include "lib/workload/generate.h"
+
+#define GEN_FILE_MAX ((size_t)4 << 30)
+
+/* Defaults of a kind are known after the first word, so the numbers start as "not given". */
+#define NOT_GIVEN (-1)
+
+struct gen_options {
+	struct generate_options g;
+	int64_t seed;
+	const char *output;
+};
+
+static struct gen_options o;
+
+static const struct opt opts[] = {
+	{.type = OPT_HEADING, .help = "shared-prefix and multi-prefix"},
+	{OPT_INT, "num-prompts", &o.g.prompts, "N",
+	 "records (default: 32 for shared-prefix, 64 for multi-prefix)", NULL, 1,
+	 GENERATE_RECORDS_MAX, NULL},
+	{OPT_INT, "num-prefixes", &o.g.prefixes, "N",
+	 "multi-prefix: prefix groups, one drawn per record (default: 4)", NULL, 1,
+	 GENERATE_RECORDS_MAX, NULL},
+	{OPT_INT, "prefix-len", &o.g.prefix_len, "CHARS",
+	 "characters of the shared beginning (default: 8192)", NULL, 0, GENERATE_LENGTH_MAX, NULL},
+	{OPT_INT, "suffix-len", &o.g.suffix_len, "CHARS",
+	 "characters of the question after it (default: 32)", NULL, 0, GENERATE_LENGTH_MAX, NULL},
+	{.type = OPT_HEADING, .help = "conversations"},
+	{OPT_INT, "num-conversations", &o.g.conversations, "N", "conversations (default: 4)", NULL,
+	 1, GENERATE_RECORDS_MAX, NULL},
+	{OPT_INT, "messages-per-conv", &o.g.messages, "N",
+	 "requests of each conversation (default: 8)", NULL, 1, GENERATE_RECORDS_MAX, NULL},
+	{OPT_INT, "context-len", &o.g.context_len, "CHARS",
+	 "characters of the system message (default: 1024)", NULL, 0, GENERATE_LENGTH_MAX, NULL},
+	{OPT_INT, "new-msg-len", &o.g.new_msg_len, "CHARS",
+	 "characters of each user message and answer (default: 128)", NULL, 1, GENERATE_LENGTH_MAX,
+	 NULL},
+	{.type = OPT_HEADING, .help = "all kinds"},
+	{OPT_INT, "output-tokens", &o.g.output_tokens, "N",
+	 "state this output length in each record (default: not stated)", NULL, 1, 1e9, NULL},
+	{OPT_REAL, "arrival-rate", &o.g.arrival_rate, "REQ/S",
+	 "add Poisson arrival times, in ms, at this rate (default: none)", NULL, 1e-6, 1e9, NULL},
+	{OPT_INT, "seed", &o.seed, "N", "the same seed gives the same bytes (default: 42)", NULL, 0,
+	 0, NULL},
+	{OPT_TEXT, "output", &o.output, "FILE",
+	 "write here, whole or not at all (default: standard output)", NULL, 0, 0, NULL},
+	{.type = OPT_END},
+};
+
+static const struct opt_command command = {
+	.name = "gen",
+	.usage = "pdctl gen shared-prefix|multi-prefix|conversations [options]",
+	.summary = "write workload files: shared prefixes and growing conversations",
+	.about = "Writes JSON Lines that bench and simulate read, and that vllm bench reads as its "
+		 "custom dataset.\n"
+		 "Lengths are characters; every record also states approximate tokens (4 "
+		 "characters each), its\n"
+		 "routing key (prompt_cache_key) and its prefix_group, so that an experiment knows "
+		 "what belongs together.\n"
+		 "Conversations are interleaved, each turn comes after the turn before it, and "
+		 "each request ends\n"
+		 "with a message of the user.",
+	.examples = "  $ pdctl gen multi-prefix --num-prompts 64 --num-prefixes 4 --output "
+		    "multi.jsonl\n"
+		    "      64 prompts, each with one of 4 prefixes of 8192 characters\n"
+		    "  $ pdctl gen conversations --num-conversations 8 --arrival-rate 2 --seed 7 > "
+		    "talk.jsonl\n"
+		    "      8 conversations of 8 turns, arriving at 2 requests per second",
+	.opts = opts,
+};
+
+static bool kind_of(const char *word, enum generate_kind *kind)
+{
+	static const char *const names[] = {"shared-prefix", "multi-prefix", "conversations"};
+
+	for (unsigned i = 0; i < 3; i++)
+		if (strcmp(word, names[i]) == 0) {
+			*kind = (enum generate_kind)i;
+			return true;
+		}
+	return false;
+}
+
+static void take_default(int64_t *value, int64_t fallback)
+{
+	if (*value == NOT_GIVEN)
+		*value = fallback;
+}
+
+static void apply_defaults(enum generate_kind kind)
+{
+	struct generate_options d;
+
+	generate_defaults(&d, kind);
+	o.g.kind = kind;
+	o.g.seed = (uint64_t)o.seed;
+	take_default(&o.g.prompts, d.prompts);
+	take_default(&o.g.prefixes, d.prefixes);
+	take_default(&o.g.prefix_len, d.prefix_len);
+	take_default(&o.g.suffix_len, d.suffix_len);
+	take_default(&o.g.conversations, d.conversations);
+	take_default(&o.g.messages, d.messages);
+	take_default(&o.g.context_len, d.context_len);
+	take_default(&o.g.new_msg_len, d.new_msg_len);
+}
+
+/* An option of another kind would be ignored without a word: refuse it. */
+static int check_kind(enum generate_kind kind, int argc, char **argv, struct pd_msg *msg)
+{
+	static const char *const talk[] = {"num-conversations", "messages-per-conv", "context-len",
+					   "new-msg-len", NULL};
+	static const char *const prefix[] = {"num-prompts", "num-prefixes", "prefix-len",
+					     "suffix-len", NULL};
+	const char *const *foreign = kind == GENERATE_CONVERSATIONS ? prefix : talk;
+
+	for (; *foreign; foreign++)
+		if (opt_given(&command, argc, argv, *foreign))
+			return pd_fail(msg, PD_EINVAL, "--%s has no meaning for %s", *foreign,
+				       kind == GENERATE_CONVERSATIONS
+					       ? "conversations"
+					       : "shared-prefix and multi-prefix");
+	if (kind == GENERATE_SHARED_PREFIX && opt_given(&command, argc, argv, "num-prefixes"))
+		return pd_fail(msg, PD_EINVAL,
+			       "--num-prefixes has no meaning for shared-prefix, which has one; "
+			       "use multi-prefix");
+	return PD_OK;
+}
+
+static int write_out(const struct buf *out)
+{
+	struct pd_msg msg = {""};
+
+	if (!o.output || strcmp(o.output, "-") == 0) {
+		cli_print(out->data, out->len);
+		return EXIT_OK;
+	}
+	if (file_write(o.output, out->data, out->len, &msg) != PD_OK)
+		return cli_runtime_error(&command, &msg);
+	return EXIT_OK;
+}
+
+static int run(enum generate_kind kind, int argc, char **argv)
+{
+	struct pd_msg msg = {""};
+	struct buf out;
+	int err = check_kind(kind, argc, argv, &msg), rc;
+
+	apply_defaults(kind);
+	buf_init(&out, GEN_FILE_MAX);
+	if (!err)
+		err = generate(&o.g, &out, &msg);
+	if (err)
+		rc = err == PD_ENOMEM ? cli_runtime_error(&command, &msg)
+				      : cli_usage_error(&command, &msg);
+	else
+		rc = write_out(&out);
+	buf_release(&out);
+	return rc;
+}
+
+int cmd_gen(int argc, char **argv)
+{
+	struct opt_list rest = {0};
+	struct pd_msg msg = {""};
+	enum generate_kind kind = GENERATE_SHARED_PREFIX;
+	int rc;
+
+	o = (struct gen_options){.g = {.prompts = NOT_GIVEN,
+				       .prefixes = NOT_GIVEN,
+				       .prefix_len = NOT_GIVEN,
+				       .suffix_len = NOT_GIVEN,
+				       .conversations = NOT_GIVEN,
+				       .messages = NOT_GIVEN,
+				       .context_len = NOT_GIVEN,
+				       .new_msg_len = NOT_GIVEN},
+				 .seed = 42};
+	rc = cli_parse(&command, argc, argv, &rest);
+	if (rc < 0 && (rest.n != 1 || !kind_of(rest.items[0], &kind))) {
+		(void)pd_fail(
+			&msg, PD_EINVAL,
+			"found %s%s%s, expected one of shared-prefix, multi-prefix, conversations",
+			rest.n ? "'" : "no kind", rest.n ? rest.items[rest.n - 1] : "",
+			rest.n ? "'" : "");
+		rc = cli_usage_error(&command, &msg);
+	}
+	if (rc < 0)
+		rc = run(kind, argc, argv);
+	opt_list_release(&rest);
+	return rc;
+}
