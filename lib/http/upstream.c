@@ -1,4 +1,4 @@
-#include "lib/http/pool.h"
+#include "lib/http/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>

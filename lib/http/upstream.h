@@ -3,8 +3,8 @@
  * connections stay hot and the rest age out. Thread-safe. A pooled connection is idle by
  * definition: nobody reads from it.
  */
-#ifndef PD_HTTP_POOL_H
-#define PD_HTTP_POOL_H
+#ifndef PD_HTTP_UPSTREAM_H
+#define PD_HTTP_UPSTREAM_H
 
 #include <pthread.h>
 #include <stdbool.h>
