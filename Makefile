@@ -76,6 +76,8 @@ $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
+$(O)/tests/fuzz/fuzz_http: $(O)/tests/fuzz/oracle.o
+$(O)/tests/fuzz/fuzz_http.o $(O)/tests/fuzz/oracle.o: CPPFLAGS += -I/usr/share/include/llhttp
 # A fuzz target: libFuzzer's main with FUZZ=1, else the main of replay.c, which runs the corpus.
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(if $(FUZZ_LINK),,$(O)/tests/fuzz/replay.o) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)

@@ -10,7 +10,13 @@
 enum state {
 	SIZE_FIRST, /* the first digit of a size */
 	SIZE,
-	EXTENSION,
+	EXT_NAME_FIRST, /* ";name", ";name=token" or ";name=\"text\"" (RFC 9112 7.1.1) */
+	EXT_NAME,
+	EXT_VALUE_FIRST,
+	EXT_VALUE,
+	EXT_QUOTED,
+	EXT_ESCAPED,
+	EXT_QUOTED_END,
 	SIZE_LF,
 	DATA,
 	DATA_CR,
@@ -50,6 +56,13 @@ static bool is_name(unsigned char b)
 	return b > 0x20 && b < 0x7f && !memchr("\"(),/:;<=>?@[\\]{}", b, 17);
 }
 
+/* Goes to `next` and says whether that was allowed. */
+static bool go(struct http_chunked *c, int next, bool allowed)
+{
+	c->state = next;
+	return allowed;
+}
+
 /* A byte of the size line. */
 static bool size_byte(struct http_chunked *c, unsigned char b)
 {
@@ -63,15 +76,40 @@ static bool size_byte(struct http_chunked *c, unsigned char b)
 	if (c->state == SIZE_FIRST)
 		return false;
 	c->line = 0;
-	c->state = b == ';' ? EXTENSION : SIZE_LF;
+	c->state = b == ';' ? EXT_NAME_FIRST : SIZE_LF;
 	return b == ';' || b == '\r';
 }
 
+/* A byte after a whole extension or its name. */
+static bool extension_end(struct http_chunked *c, unsigned char b)
+{
+	return go(c, b == ';' ? EXT_NAME_FIRST : SIZE_LF, b == ';' || b == '\r');
+}
+
+/* Blanks around ';' and '=' are not taken: only bad senders make them. */
 static bool extension_byte(struct http_chunked *c, unsigned char b)
 {
-	if (b == '\r')
-		c->state = SIZE_LF;
-	return b == '\r' || (is_text(b) && ++c->line <= HTTP_CHUNK_EXT_MAX);
+	if (b != '\r' && ++c->line > HTTP_CHUNK_EXT_MAX)
+		return false;
+	switch (c->state) {
+	case EXT_NAME_FIRST:
+		return go(c, EXT_NAME, is_name(b));
+	case EXT_NAME:
+		if (b == '=')
+			return go(c, EXT_VALUE_FIRST, true);
+		return is_name(b) || extension_end(c, b);
+	case EXT_VALUE_FIRST:
+		return go(c, b == '"' ? EXT_QUOTED : EXT_VALUE, b == '"' || is_name(b));
+	case EXT_VALUE:
+		return is_name(b) || extension_end(c, b);
+	case EXT_QUOTED:
+		c->state = b == '"' ? EXT_QUOTED_END : b == '\\' ? EXT_ESCAPED : EXT_QUOTED;
+		return is_text(b);
+	case EXT_ESCAPED:
+		return go(c, EXT_QUOTED, is_text(b));
+	default:
+		return extension_end(c, b);
+	}
 }
 
 static bool trailer_byte(struct http_chunked *c, unsigned char b)
@@ -93,12 +131,6 @@ static bool trailer_byte(struct http_chunked *c, unsigned char b)
 	}
 }
 
-static bool line_feed(struct http_chunked *c, unsigned char b, enum state next)
-{
-	c->state = (int)next;
-	return b == '\n';
-}
-
 /* Any byte that is not payload. False: not chunked coding. */
 static bool framing_byte(struct http_chunked *c, unsigned char b)
 {
@@ -106,23 +138,24 @@ static bool framing_byte(struct http_chunked *c, unsigned char b)
 	case SIZE_FIRST:
 	case SIZE:
 		return size_byte(c, b);
-	case EXTENSION:
-		return extension_byte(c, b);
 	case SIZE_LF:
 		c->line = 0;
-		return line_feed(c, b, c->left > 0 ? DATA : TRAILER_FIRST);
+		return go(c, c->left > 0 ? DATA : TRAILER_FIRST, b == '\n');
 	case DATA_CR:
-		c->state = DATA_LF;
-		return b == '\r';
+		return go(c, DATA_LF, b == '\r');
 	case DATA_LF:
-		return line_feed(c, b, SIZE_FIRST);
+		return go(c, SIZE_FIRST, b == '\n');
 	case TRAILER_LF:
-		return line_feed(c, b, TRAILER_FIRST);
+		return go(c, TRAILER_FIRST, b == '\n');
 	case LAST_LF:
-		c->done = true;
-		return line_feed(c, b, LAST_LF);
-	default:
+		c->done = b == '\n';
+		return c->done;
+	case TRAILER_FIRST:
+	case TRAILER_NAME:
+	case TRAILER_VALUE:
 		return trailer_byte(c, b);
+	default:
+		return extension_byte(c, b);
 	}
 }
 

@@ -192,6 +192,32 @@ static void path_until_query(struct http_head *h, struct span rest)
 	h->path = (struct span){rest.p, query ? (size_t)(query - rest.p) : rest.n};
 }
 
+/* Host = uri-host [ ":" port ] (RFC 9110 7.2). A comma would look like two of them to a careless
+ * reader. */
+static bool host_ok(struct span v)
+{
+	size_t i = 0, digits = 0;
+
+	if (v.n > 0 && v.p[0] == '[') {
+		for (i = 1; i < v.n && (is(v.p[i], HOST) || v.p[i] == ':'); i++)
+			;
+		if (i < 3 || i == v.n || v.p[i++] != ']')
+			return false;
+	} else {
+		while (i < v.n && is(v.p[i], HOST))
+			i++;
+	}
+	if (i == 0)
+		return false;
+	if (i == v.n)
+		return true;
+	if (v.p[i++] != ':')
+		return false;
+	for (; i < v.n && is_digit(v.p[i]); i++)
+		digits++;
+	return i == v.n && digits <= 5;
+}
+
 /* http://authority[/path][?query]; the authority must be what Host says, or two readers disagree
  * about it. */
 static bool absolute_form(struct http_head *h, const struct framing *f)
@@ -208,7 +234,7 @@ static bool absolute_form(struct http_head *h, const struct framing *f)
 	auth = (struct span){t.p + scheme, 0};
 	while (scheme + auth.n < t.n && !strchr("/?", auth.p[auth.n]))
 		auth.n++;
-	if (auth.n == 0 || (f->hosts > 0 && !span_eq_case(auth, f->host)))
+	if (!host_ok(auth) || (f->hosts > 0 && !span_eq_case(auth, f->host)))
 		return false;
 	t.p = auth.p + auth.n;
 	t.n -= scheme + auth.n;
@@ -351,32 +377,6 @@ static void mark_named(struct http_head *h)
 	}
 }
 
-/* Host = uri-host [ ":" port ] (RFC 9110 7.2). A comma would look like two of them to a careless
- * reader. */
-static bool host_ok(struct span v)
-{
-	size_t i = 0, digits = 0;
-
-	if (v.n > 0 && v.p[0] == '[') {
-		for (i = 1; i < v.n && (is(v.p[i], HOST) || v.p[i] == ':'); i++)
-			;
-		if (i < 3 || i == v.n || v.p[i++] != ']')
-			return false;
-	} else {
-		while (i < v.n && is(v.p[i], HOST))
-			i++;
-	}
-	if (i == 0)
-		return false;
-	if (i == v.n)
-		return true;
-	if (v.p[i++] != ':')
-		return false;
-	for (; i < v.n && is_digit(v.p[i]); i++)
-		digits++;
-	return i == v.n && digits <= 5;
-}
-
 /* Acts on a field that somebody acts on. False: refused. */
 static bool note_field(struct http_head *h, struct framing *f, const struct field *x)
 {
@@ -503,6 +503,8 @@ static bool frame_request(struct http_head *h, const struct framing *f)
 
 static bool frame_response(struct http_head *h, const struct framing *f, bool head_request)
 {
+	bool bare = h->status < 200 || h->status == 204;
+
 	if (!frame_common(h, f))
 		return false;
 	h->expect_continue = false;
@@ -510,7 +512,11 @@ static bool frame_response(struct http_head *h, const struct framing *f, bool he
 		refuse(h, 502, "nobody asked to switch protocols");
 		return false;
 	}
-	if (head_request || h->status < 200 || h->status == 204 || h->status == 304) {
+	if (bare && (f->codings > 0 || h->length > 0)) {
+		refuse(h, 502, "a status without body comes with one");
+		return false;
+	}
+	if (head_request || bare || h->status == 304) {
 		h->body = HTTP_BODY_NONE;
 		h->length = 0;
 	} else if (h->body == HTTP_BODY_NONE) {
