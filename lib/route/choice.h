@@ -35,7 +35,8 @@ static inline bool route_may_pick(const struct route_pool *pool, const struct ro
 {
 	if (in->tried && in->tried[w])
 		return false;
-	return atomic_load_explicit(&pool->worker[w].slot->available, memory_order_acquire);
+	return atomic_load_explicit(&pool->worker[w].slot->available, memory_order_acquire) ||
+	       atomic_load_explicit(&pool->worker[w].slot->permits, memory_order_relaxed) > 0;
 }
 
 /* Is there room below the cap at this number in flight? */

@@ -172,18 +172,37 @@ static int pick(struct route_policy *p, const struct route_pool *pool, const str
 	return PD_EINVAL;
 }
 
+/* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster. */
+static bool permitted(struct route_slot *s)
+{
+	uint32_t left = atomic_load_explicit(&s->permits, memory_order_relaxed);
+
+	if (atomic_load_explicit(&s->available, memory_order_acquire))
+		return true;
+	while (left > 0)
+		if (atomic_compare_exchange_weak_explicit(&s->permits, &left, left - 1,
+							  memory_order_relaxed, memory_order_relaxed))
+			return true;
+	return false;
+}
+
 int route_decide(struct route_policy *p, const struct route_pool *pool,
 		 const struct route_input *in, struct route_decision *out)
 {
 	bool hashed = p->kind <= ROUTE_RENDEZVOUS_HASH && has_key(in->key);
 	int err;
 
-	*out = (struct route_decision){.worker = 0};
 	if (pool->n == 0)
 		return PD_ENOENT;
-	err = pick(p, pool, in, out);
-	if (err)
-		return err;
+	for (;;) {
+		*out = (struct route_decision){.worker = 0};
+		err = pick(p, pool, in, out);
+		if (err)
+			return err;
+		if (permitted(pool->worker[out->worker].slot))
+			break;
+		route_release(pool->worker[out->worker].slot);
+	}
 	if (!hashed)
 		out->home = out->worker;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);

@@ -31,6 +31,8 @@ struct route_slot {
 	_Atomic bool available;
 	/* Most requests in flight; 0 = no cap. A worker at its cap is passed over. */
 	_Atomic uint32_t cap;
+	_Atomic uint32_t permits; /* picks allowed although the worker is not available: the single
+				     probe of a half-open circuit breaker; each pick takes one */
 };
 
 struct route_worker {

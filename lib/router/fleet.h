@@ -1,0 +1,87 @@
+/*
+ * The workers a router knows now. A fleet is an immutable snapshot (pools and policies), swapped by pointer and counted by reference;
+ * the workers in it live on across snapshots, so a reload loses no connection and no counter. A request holds one reference from
+ * its decision to its last byte.
+ */
+#ifndef PD_ROUTER_FLEET_H
+#define PD_ROUTER_FLEET_H
+
+#include <pthread.h>
+
+#include "lib/http/net.h"
+#include "lib/http/pool.h"
+#include "lib/router/breaker.h"
+#include "lib/router/config.h"
+
+struct worker {
+	char *name, *url; /* owned */
+	enum worker_role role;
+	struct net_url at;
+	struct route_slot slot;
+	struct http_pool pool;
+	_Atomic unsigned refs; /* fleets that contain it */
+
+	pthread_mutex_t lock; /* the fields below; slot.available and slot.permits are written under it */
+	struct net_addr addr;
+	struct breaker breaker;
+	bool healthy, ejected; /* ejected: by a failed connection; one good probe brings it back */
+	bool draining;
+	unsigned streak; /* probes in a row that disagree with `healthy` */
+	int64_t next_probe;
+	int64_t probe_wait; /* growing pause between probes of an ejected worker */
+
+	_Atomic bool quiet;         /* nothing to report: closed breaker without failures (spares the lock) */
+	_Atomic int64_t busy_until; /* Retry-After of its last refusal */
+	_Atomic uint64_t requests, errors, connects, connect_failures, reused, stale, ejections;
+};
+
+struct fleet_pool {
+	struct route_pool *ring;
+	struct worker **worker; /* worker[i] is ring->worker[i] */
+	size_t n;
+	struct route_policy policy;
+};
+
+struct fleet {
+	_Atomic unsigned refs;
+	uint64_t version;
+	struct fleet_pool pool[ROLES];
+};
+
+struct fleet_holder {
+	pthread_mutex_t lock;
+	struct fleet *now;
+	uint64_t version;
+};
+
+int fleet_holder_init(struct fleet_holder *h) PD_MUST;
+void fleet_holder_release(struct fleet_holder *h);
+/* The current fleet with a reference; fleet_put gives it back. */
+struct fleet *fleet_get(struct fleet_holder *h);
+void fleet_put(struct fleet *f);
+
+/*
+ * Builds a fleet from the configuration: workers whose role, name and URL stay the same are the same objects. Resolves names; blocks.
+ * On failure the old fleet stays.
+ */
+int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
+	       struct pd_msg *msg) PD_MUST;
+
+/* Outcome of a request on the worker. */
+void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v, int64_t now);
+/* A connection could not be made: out of the rotation at once, probed soon. */
+void worker_eject(struct worker *w, const struct router_config *c, int64_t now);
+/* Outcome of a health probe. */
+void worker_probed(struct worker *w, const struct router_config *c, bool ok, int64_t now);
+void worker_set_draining(struct worker *w, const struct router_config *c, bool on);
+/* The breaker's clock. */
+void worker_tick(struct worker *w, const struct router_config *c, int64_t now);
+void worker_address(struct worker *w, struct net_addr *out);
+/* Looks the name up again; a new address drops the idle connections. Blocks. */
+void worker_resolve(struct worker *w);
+/* Workers of a pool that may be picked now. */
+size_t fleet_available(const struct fleet_pool *p);
+/* By name or URL over all pools; NULL when unknown. Valid while the fleet is held. */
+struct worker *fleet_find(struct fleet *f, struct span id);
+
+#endif

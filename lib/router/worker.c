@@ -1,0 +1,129 @@
+/* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one place, sync(). */
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/fleet.h"
+
+#define PROBE_SOON (200 * NS_PER_MS) /* after an ejection */
+#define PROBE_SLOW (5 * NS_PER_S)    /* an ejected worker is asked at least this often */
+
+static struct breaker_limits limits(const struct router_config *c)
+{
+	return (struct breaker_limits){c->cb_failures, c->cb_successes, c->cb_timeout, c->cb_off};
+}
+
+/* Called with the lock held after every change. Half-open hands out one permit; a closed breaker needs none. */
+static void sync(struct worker *w, bool permit)
+{
+	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED;
+
+	atomic_store(&w->slot.permits, usable && w->breaker.state == BREAKER_HALF_OPEN && permit ? 1u : 0u);
+	atomic_store(&w->slot.available, usable && closed);
+	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
+}
+
+void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v, int64_t now)
+{
+	struct breaker_limits l = limits(c);
+
+	if (v == VERDICT_FAILURE)
+		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
+	/* The usual case, a success on a worker that has no failures, needs no lock. */
+	if (v != VERDICT_FAILURE && atomic_load_explicit(&w->quiet, memory_order_relaxed))
+		return;
+	(void)pthread_mutex_lock(&w->lock);
+	sync(w, breaker_report(&w->breaker, &l, v, now));
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_tick(struct worker *w, const struct router_config *c, int64_t now)
+{
+	struct breaker_limits l = limits(c);
+
+	(void)pthread_mutex_lock(&w->lock);
+	if (breaker_tick(&w->breaker, &l, now))
+		sync(w, true);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_eject(struct worker *w, const struct router_config *c, int64_t now)
+{
+	(void)c;
+	(void)pthread_mutex_lock(&w->lock);
+	if (w->healthy) {
+		w->healthy = false;
+		w->ejected = true;
+		w->streak = 0;
+		w->probe_wait = PROBE_SOON;
+		w->next_probe = now + w->probe_wait;
+		atomic_fetch_add_explicit(&w->ejections, 1, memory_order_relaxed);
+		sync(w, false);
+	}
+	(void)pthread_mutex_unlock(&w->lock);
+	http_pool_flush(&w->pool);
+}
+
+/* When to ask again: ejected workers soon and then more rarely, others at the interval with 10 % jitter. */
+static void plan_probe(struct worker *w, const struct router_config *c, int64_t now)
+{
+	uint64_t mix = (uint64_t)now ^ (uint64_t)(uintptr_t)w;
+	int64_t jitter = (int64_t)(rng_splitmix(&mix) % 2001) - 1000, slow = c->health_interval;
+
+	if (!w->healthy && slow > PROBE_SLOW)
+		slow = PROBE_SLOW;
+	if (w->ejected) {
+		w->probe_wait = w->probe_wait * 2 < slow ? w->probe_wait * 2 : slow;
+		w->next_probe = now + w->probe_wait;
+	} else {
+		w->next_probe = now + slow + slow / 10000 * jitter;
+	}
+}
+
+void worker_probed(struct worker *w, const struct router_config *c, bool ok, int64_t now)
+{
+	unsigned needed = ok ? c->health_successes : c->health_failures;
+
+	if (w->ejected && ok)
+		needed = 1;
+	(void)pthread_mutex_lock(&w->lock);
+	w->streak = ok == w->healthy ? 0 : w->streak + 1;
+	if (w->streak >= needed && ok != w->healthy) {
+		w->healthy = ok;
+		w->ejected = false;
+		w->streak = 0;
+		sync(w, w->breaker.state == BREAKER_HALF_OPEN);
+	}
+	plan_probe(w, c, now);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_set_draining(struct worker *w, const struct router_config *c, bool on)
+{
+	(void)c;
+	(void)pthread_mutex_lock(&w->lock);
+	w->draining = on;
+	sync(w, true);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_address(struct worker *w, struct net_addr *out)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	*out = w->addr;
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_resolve(struct worker *w)
+{
+	struct net_addr fresh;
+	bool changed = false;
+
+	if (net_resolve(&fresh, w->at.host, w->at.port, NULL))
+		return;
+	(void)pthread_mutex_lock(&w->lock);
+	changed = fresh.len != w->addr.len || memcmp(&fresh.sa, &w->addr.sa, fresh.len) != 0;
+	w->addr = fresh;
+	(void)pthread_mutex_unlock(&w->lock);
+	if (changed)
+		http_pool_flush(&w->pool);
+}
