@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 #include "lib/http/net.h"
-#include "lib/http/pool.h"
+#include "lib/http/upstream.h"
 #include "lib/router/breaker.h"
 #include "lib/router/config.h"
 
