@@ -77,6 +77,13 @@ bool json_object_path(const struct json_object *o, const char *path, enum json_t
  * byte; lone surrogates become U+FFFD. */
 int json_string_decode(struct span value, struct buf *out) PD_MUST;
 
+/*
+ * Piecewise: unescapes from *p up to end (the inside of a valid string) until `cap` bytes are
+ * written or the text ends; moves *p and returns the bytes written. Never splits a character; cap
+ * must be at least 4, and up to 3 bytes of it may stay unused. Lone surrogates become U+FFFD.
+ */
+size_t json_unescape(const char **p, const char *end, char *out, size_t cap);
+
 /* Integer value of a number span without fraction or exponent that fits; PD_EINVAL otherwise. */
 int json_int(struct span value, int64_t *out) PD_MUST;
 

@@ -367,7 +367,7 @@ static size_t whole_chars(const char *p, size_t n, size_t left)
 	return n;
 }
 
-size_t json_lex_unescape(const char **p, const char *end, char *out, size_t cap)
+size_t json_unescape(const char **p, const char *end, char *out, size_t cap)
 {
 	size_t n = 0;
 

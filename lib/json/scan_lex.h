@@ -40,13 +40,6 @@ unsigned json_lex_utf8(const char *p, const char *end);
 /* The four hexadecimal digits at p, or -1. The caller knows that four bytes are there. */
 int json_lex_hex4(const char *p);
 
-/*
- * Unescapes from *p up to end (the inside of a valid string) until `cap` bytes are written or the
- * text ends; moves *p and returns the bytes written. Never splits a character; cap must be at
- * least 4. A lone surrogate becomes U+FFFD.
- */
-size_t json_lex_unescape(const char **p, const char *end, char *out, size_t cap);
-
 static inline const char *json_lex_space(const char *p, const char *end)
 {
 	while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))

@@ -17,7 +17,7 @@ int json_string_decode(struct span value, struct buf *out)
 	p = value.p + 1;
 	end = value.p + value.n - 1;
 	do { /* also once for the empty string, so that out->data is never NULL */
-		size_t n = json_lex_unescape(&p, end, piece, sizeof(piece));
+		size_t n = json_unescape(&p, end, piece, sizeof(piece));
 		int err = buf_append(out, piece, n);
 
 		if (err) {

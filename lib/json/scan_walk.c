@@ -16,7 +16,7 @@ static bool escaped_key_is(struct span key, const char *name, size_t n)
 	char piece[64];
 
 	while (p < end) {
-		size_t got = json_lex_unescape(&p, end, piece, sizeof(piece));
+		size_t got = json_unescape(&p, end, piece, sizeof(piece));
 
 		if (got > n || memcmp(piece, name, got) != 0)
 			return false;

@@ -18,8 +18,10 @@
 #include "lib/base/span.h"
 #include "lib/json/scan.h"
 
-#define ROUTE_KEY_MAX                                                                              \
-	512 /* bytes kept of a key; longer values are replaced by a hash of the whole value */
+/* Bytes kept of a key; a longer one is replaced by "xxh3:" and the 128-bit XXH3 of the whole text
+ * in hexadecimal. */
+#define ROUTE_KEY_MAX	  512
+#define ROUTE_PREFIX_MAX  4096 /* bytes of a prompt that count for route_key_prefix */
 #define ROUTE_SOURCES_MAX 32
 
 enum route_key_level { ROUTE_KEY_NONE, ROUTE_KEY_PREFIX, ROUTE_KEY_USER, ROUTE_KEY_SESSION };
@@ -27,9 +29,12 @@ enum route_key_level { ROUTE_KEY_NONE, ROUTE_KEY_PREFIX, ROUTE_KEY_USER, ROUTE_K
 struct route_key {
 	enum route_key_level level;
 	size_t len;
-	char text[ROUTE_KEY_MAX + 1]; /* what is hashed. Default form: the raw value, so the same id
-					 in a header or in the body is the same session */
-	char source[80]; /* "header:x-session-id", "body:session_params.session_id", "prefix", "" */
+	/* What is hashed. Default form: the unescaped value without white space around it, so the
+	 * same id in a header or in the body is the same session. */
+	char text[ROUTE_KEY_MAX + 1];
+	/* "header:x-session-id", "body:session_params.session_id", "prefix", "request" (compat's
+	 * fallback) or "" */
+	char source[80];
 };
 
 enum route_key_compat { ROUTE_COMPAT_NONE, ROUTE_COMPAT_VLLM_ROUTER };
@@ -47,22 +52,35 @@ struct route_keyspec {
 };
 
 void route_keyspec_default(struct route_keyspec *s);
-/* "header:NAME|body:PATH,..." (comma separates, in order). PD_EINVAL names the wrong item. */
+/*
+ * "header:NAME|body:PATH,..." (comma separates, in order). PD_EINVAL names the wrong item and
+ * leaves *s as it was. Names that mean a user or a tenant (x-user-id, x-tenant-id, user, user_id)
+ * get the user level, all others the session level. `compat` is not touched.
+ */
 int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg *msg) PD_MUST;
 
 /*
- * Fills *out. `body` may be NULL (no JSON object body): then only headers count. In default mode a
- * request without any key gets level NONE; the caller may then ask route_key_prefix. In compat mode
- * (vllm-router.md section 1.6 A, for a whole body as routing text) the text carries vllm-router's
- * prefixes ("header:x-session-id:..."), and its fallback request_hash/request forms.
+ * Fills *out. `body` may be NULL (no JSON object body): then only headers count. The first source
+ * of the session level that has a value wins, then the first of the user level, whatever stands
+ * first in the list.
+ *
+ * X-Claude-Code-Session-Id with X-Claude-Code-Agent-Id gives "{session}:{agent}". `conversation`
+ * may be an object with an id; `vllm_xargs.agentic_context` an object, or a string of at most 16
+ * KiB that holds one, with program_id or else session_id.
+ *
+ * In default mode a request without any key gets level NONE; the caller may then ask
+ * route_key_prefix. In compat mode the list is vllm-router's, the text carries its prefixes
+ * ("header:x-session-id:..."), and there always is a key: its fallback is "request:{body}" up to
+ * 100 bytes of body and "request_hash:{fbi_hash of the body}" above.
  */
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out);
 
 /*
  * The fallback for requests without a key: a hash over the beginning of the prompt (unescaped text
- * of messages, prompt or token ids, at most 4096 bytes), so that equal beginnings meet and others
- * spread. Level PREFIX, or NONE when there is no prompt.
+ * of messages, prompt, input or token ids), so that equal beginnings meet and others spread. Of
+ * messages everything up to the first user message counts, so that a growing conversation keeps its
+ * key. Level PREFIX, or NONE when there is no prompt.
  */
 void route_key_prefix(const struct json_object *body, struct route_key *out);
 

@@ -1,0 +1,145 @@
+/*
+ * Extraction of session keys. Session before user: one user may have many conversations, and each
+ * of them should stay where its cache is.
+ */
+#include "lib/route/key_text.h"
+
+#include <string.h>
+
+#define CONTEXT_PATH "vllm_xargs.agentic_context"
+#define CONTEXT_MAX  16384
+
+#define CLAUDE_SESSION "x-claude-code-session-id"
+#define CLAUDE_AGENT   "x-claude-code-agent-id"
+
+static const struct route_source default_source[] = {
+	{true, "x-session-id", ROUTE_KEY_SESSION},
+	{true, CLAUDE_SESSION, ROUTE_KEY_SESSION},
+	{true, "session-id", ROUTE_KEY_SESSION},
+	{false, "session_params.session_id", ROUTE_KEY_SESSION},
+	{false, "session_id", ROUTE_KEY_SESSION},
+	{false, "prompt_cache_key", ROUTE_KEY_SESSION},
+	{false, "conversation", ROUTE_KEY_SESSION},
+	{false, CONTEXT_PATH, ROUTE_KEY_SESSION},
+	{true, "x-user-id", ROUTE_KEY_USER},
+	{false, "user", ROUTE_KEY_USER},
+	{false, "user_id", ROUTE_KEY_USER},
+};
+
+void route_keyspec_default(struct route_keyspec *s)
+{
+	s->compat = ROUTE_COMPAT_NONE;
+	s->n = sizeof(default_source) / sizeof(default_source[0]);
+	memcpy(s->source, default_source, sizeof(default_source));
+}
+
+static bool from_header(const struct route_source *src, const struct field *headers, size_t n,
+			struct route_key *out)
+{
+	struct key_piece piece[3] = {[1] = {SPAN(":"), false}};
+	size_t count = 1;
+
+	if (!key_header(headers, n, src->name, &piece[0]))
+		return false;
+	if (strcmp(src->name, CLAUDE_SESSION) == 0 &&
+	    key_header(headers, n, CLAUDE_AGENT, &piece[2]))
+		count = 3;
+	key_build(out, piece, count);
+	key_source(out, "header:", src->name);
+	return true;
+}
+
+/* The last member of an object that was validated, if it is a value that can be a key. */
+static bool member_value(struct span object, const char *name, struct key_piece *piece)
+{
+	struct json_member m;
+	bool found = false;
+	size_t at = 0;
+
+	while (json_object_next(object, &at, &m)) {
+		if (json_member_is(&m, name))
+			found = key_value(m.type, m.value, piece);
+	}
+	return found;
+}
+
+static bool from_object(struct span object, const char *name, const char *path,
+			struct route_key *out)
+{
+	struct key_piece piece;
+
+	if (!member_value(object, name, &piece))
+		return false;
+	key_build(out, &piece, 1);
+	key_source(out, "body:", path);
+	return true;
+}
+
+static bool from_context(struct span object, struct route_key *out)
+{
+	return from_object(object, "program_id", CONTEXT_PATH ".program_id", out) ||
+	       from_object(object, "session_id", CONTEXT_PATH ".session_id", out);
+}
+
+/* A string that holds the object. What cannot be read gives no key. */
+static bool from_context_text(struct span value, struct route_key *out)
+{
+	struct json_object o;
+	bool found = false;
+	struct buf text;
+
+	buf_init(&text, CONTEXT_MAX);
+	if (json_string_decode(value, &text) == PD_OK &&
+	    json_object_scan(&o, text.data, text.len, NULL) == PD_OK) {
+		found = from_context(o.text, out);
+		json_object_release(&o);
+	}
+	buf_release(&text);
+	return found;
+}
+
+static bool from_body(const struct route_source *src, const struct json_object *body,
+		      struct route_key *out)
+{
+	bool context = strcmp(src->name, CONTEXT_PATH) == 0;
+	struct key_piece piece;
+	enum json_type type;
+	struct span value;
+
+	if (!json_object_path(body, src->name, &type, &value))
+		return false;
+	if (context && type == JSON_OBJECT)
+		return from_context(value, out);
+	if (context)
+		return type == JSON_STRING && from_context_text(value, out);
+	if (type == JSON_OBJECT && strcmp(src->name, "conversation") == 0)
+		return from_object(value, "id", "conversation.id", out);
+	if (!key_value(type, value, &piece))
+		return false;
+	key_build(out, &piece, 1);
+	key_source(out, "body:", src->name);
+	return true;
+}
+
+void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
+		       const struct json_object *body, struct route_key *out)
+{
+	key_clear(out);
+	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
+		key_extract_vllm_router(headers, nheaders, body, out);
+		return;
+	}
+	for (int level = ROUTE_KEY_SESSION; level >= ROUTE_KEY_USER; level--) {
+		for (size_t i = 0; i < s->n; i++) {
+			const struct route_source *src = &s->source[i];
+
+			if ((int)src->level != level)
+				continue;
+			if (src->header ? from_header(src, headers, nheaders, out)
+					: body && from_body(src, body, out)) {
+				out->level = src->level;
+				return;
+			}
+		}
+	}
+}
