@@ -189,6 +189,21 @@ int compare_row(struct compare *c, const char *name, struct compare_row **out)
 	return err;
 }
 
+/* A figure of the base that has no row is said, not dropped; null means "not measured" in files of
+ * vllm bench. */
+static void note_left_out(struct compare *c, const char *name)
+{
+	const struct result_field *f = result_get(&c->side[0].runs.doc[0], name);
+
+	if (!metric_default(name) || (f && f->type == RESULT_NULL))
+		return;
+	if (metric_is_itl(name) && mixes_itl(c))
+		compare_note(c, "itl is left out: per chunk in files of vllm bench, per token in "
+				"files of pdctl");
+	else
+		compare_note(c, "%s is left out: not every run has a number for it", name);
+}
+
 /* Rows for all keys of the base that fit the pattern; NULL: the default ones. */
 static int rows_matching(struct compare *c, const char *pattern, size_t *matched)
 {
@@ -201,8 +216,10 @@ static int rows_matching(struct compare *c, const char *pattern, size_t *matched
 
 		if (pattern ? fnmatch(pattern, name, 0) != 0 : !metric_default(name))
 			continue;
-		if (!compare_usable(c, name))
+		if (!compare_usable(c, name)) {
+			note_left_out(c, name);
 			continue;
+		}
 		++*matched;
 		err = compare_row(c, name, &row);
 	}
