@@ -26,7 +26,9 @@ int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_lis
 {
 	struct pd_msg msg = {0};
 	struct buf help;
-	int rc = opt_parse(c, argc, argv, rest, &msg);
+	/* The option tables of docs/ come from here (tests/blackbox/test_docs.py). */
+	bool markdown = argc == 2 && strcmp(argv[1], "--help-markdown") == 0;
+	int rc = markdown ? OPT_HELP : opt_parse(c, argc, argv, rest, &msg);
 
 	if (rc == PD_OK)
 		return -1;
@@ -36,7 +38,7 @@ int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_lis
 		return EXIT_USAGE;
 	}
 	buf_init(&help, 1 << 20);
-	rc = opt_help(c, &help) ? EXIT_RUNTIME : EXIT_OK;
+	rc = (markdown ? opt_markdown(c, &help) : opt_help(c, &help)) ? EXIT_RUNTIME : EXIT_OK;
 	cli_print(help.data, help.len);
 	buf_release(&help);
 	return rc;
