@@ -122,7 +122,7 @@ check-format: ## clang-format finds nothing to change
 	$(Q)clang-format --dry-run -Werror $(SOURCES)
 check-tidy: ## clang-tidy
 	$(Q)printf '%s\n' $(filter %.c,$(SOURCES)) | xargs -P $(or $(JOBS),2) -n 4 sh -c \
-		'clang-tidy --quiet "$$@" -- -std=gnu17 $(CPPFLAGS) $(PKG_CFLAGS) 2>/dev/null' tidy
+		'clang-tidy --quiet "$$@" -- -std=gnu17 $(CPPFLAGS) $(PKG_CFLAGS) -I/usr/share/include/llhttp 2>/dev/null' tidy
 check-cpp: ## cppcheck
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
 		--suppressions-list=.cppcheck --std=c11 -j $(or $(JOBS),2) -D_GNU_SOURCE -I. lib cmd sim

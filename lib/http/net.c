@@ -144,6 +144,7 @@ static uint16_t bound_port(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
 		return 0;
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname filled it */
 	return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
 					      : ((struct sockaddr_in *)&sa)->sin_port);
 }

@@ -14,7 +14,7 @@
 #include "lib/base/err.h"
 #include "lib/base/rng.h"
 
-#define BOOTSTRAP_MEAN -1.0 /* instead of a quantile in [0, 1] */
+#define BOOTSTRAP_MEAN (-1.0) /* instead of a quantile in [0, 1] */
 
 struct bootstrap_series {
 	const double *v; /* in the order of sending; finite */
