@@ -140,6 +140,7 @@ static void nesting_and_size_are_bounded(void **state)
 		assert_int_equal(buf_putc(&text, '['), 0);
 	assert_int_equal(parse(&s, text.data, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "64 levels"));
+	result_set_release(&s);
 	buf_clear(&text);
 	for (int i = 0; i <= RESULT_DOCS_MAX; i++)
 		assert_int_equal(buf_puts(&text, "{}\n"), 0);
