@@ -24,7 +24,8 @@ enum pd_path pd_path_of(struct span path);
  * Edits for the prefill copy: max_tokens = 1 and min_tokens = 1, max_completion_tokens = 1 if
  * present, stream = false, stream_options removed, kv_transfer_params set; RESPONSES:
  * max_output_tokens = 1; GENERATE: sampling_params.max_tokens/min_tokens = 1. PD_EINVAL with a
- * sentence when a field that we edit occurs twice.
+ * sentence when a field that we edit occurs twice, also when spelled with escapes. The caller
+ * finishes the edit.
  */
 int pd_nixl_prefill(struct json_edit *e, enum pd_path path, struct pd_msg *msg) PD_MUST;
 /* Edits for the decode copy: kv_transfer_params = params verbatim (params.n == 0: none, the body

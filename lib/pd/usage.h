@@ -9,13 +9,17 @@
 
 #include "lib/pd/nixl.h"
 
-/* Edits a JSON document (a whole response, or the data of one SSE event) that carries a usage
- * object. *changed tells whether anything was edited; when it was, `out` holds the edited document.
- * A document without usage (or usage null) is left alone. */
+/*
+ * Edits a JSON document (a whole response, or the data of one SSE event) whose `usage`, or
+ * `response.usage` in events of the responses API, is an object. *changed tells whether anything
+ * was edited; when it was, the edited document is appended to `out`. Any other document, also one
+ * that is no JSON object ("[DONE]"), is left alone, and so is one that is right already. PD_ENOMEM,
+ * or PD_ETOOBIG when `out` cannot hold it (*changed is false then).
+ */
 int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill,
 		   struct buf *out, bool *changed) PD_MUST;
 
-/* Quick test without scanning: may this text contain a usage object at all? */
+/* Quick test without scanning: may this text contain a usage object ("usage":null is none)? */
 bool pd_usage_maybe(const char *p, size_t n);
 
 #endif

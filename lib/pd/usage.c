@@ -1,0 +1,272 @@
+/*
+ * Decode prefills nothing, so what it says about the prompt is about the transfer: the prompt's
+ * side of usage comes from the prefill response. The edits are splices on decode's own text; a
+ * value that is right already is left alone, so that most documents pass without a copy.
+ */
+#include "lib/pd/usage.h"
+
+#define INSERTED_MAX 256 /* bytes of inserted members besides prefill's details */
+
+/* The two dialects: chat and completions, and the responses API. */
+static const struct names {
+	const char *prompt, *details, *output;
+} dialects[] = {
+	{"prompt_tokens", "prompt_tokens_details", "completion_tokens"},
+	{"input_tokens", "input_tokens_details", "output_tokens"},
+};
+
+struct merge {
+	struct json_edit edit;
+	struct json_object usage; /* decode's usage object */
+	const struct names *names;
+	const struct pd_prefill_result *prefill;
+	struct span details; /* prefill's details object; n == 0 when it has none */
+	char number[3][24];  /* texts of the new numbers; the editor borrows them */
+	unsigned numbers;
+	struct buf inserted; /* members that decode lacks, and the closing brace */
+};
+
+static int replace(struct merge *m, struct span value, struct span with)
+{
+	return span_eq(value, with) ? PD_OK : json_edit_replace(&m->edit, value, with);
+}
+
+static struct span number_text(struct merge *m, int64_t n)
+{
+	char *text = m->number[m->numbers++], *p = text + sizeof(m->number[0]);
+	uint64_t left = (uint64_t)n;
+
+	do {
+		*--p = (char)('0' + left % 10);
+		left /= 10;
+	} while (left > 0);
+	return (struct span){p, (size_t)(text + sizeof(m->number[0]) - p)};
+}
+
+static bool count_of(const struct json_object *o, const char *name, int64_t *n)
+{
+	const struct json_member *x = json_object_get(o, name);
+
+	return x && x->type == JSON_NUMBER && json_int(x->value, n) == PD_OK && *n >= 0;
+}
+
+/* A member to be put before the closing brace of an object that has n members already. */
+static int insert(struct merge *m, const struct json_object *o, const char *name, struct span value)
+{
+	size_t before = m->inserted.len;
+	int err = PD_OK;
+
+	if (o->n > 0)
+		err = buf_putc(&m->inserted, ',');
+	if (!err)
+		err = json_quote(&m->inserted, name, strlen(name));
+	if (!err)
+		err = buf_putc(&m->inserted, ':');
+	if (!err)
+		err = buf_append(&m->inserted, value.p, value.n);
+	if (!err)
+		err = buf_putc(&m->inserted, '}');
+	if (err)
+		return err;
+	return json_edit_replace(
+		&m->edit, (struct span){o->text.p + o->text.n - 1, 1},
+		(struct span){m->inserted.data + before, m->inserted.len - before});
+}
+
+/* Removes all members with this name from a nested object, each with one comma. */
+static int remove_members(struct merge *m, const struct json_object *o, const char *name)
+{
+	size_t kept = 0;
+	int err = PD_OK;
+
+	for (size_t i = 0; i < o->n && !err; i++) {
+		const struct json_member *x = &o->member[i];
+		const char *from = x->key.p - 1, *to = x->value.p + x->value.n;
+
+		if (!json_member_is(x, name)) {
+			kept++;
+			continue;
+		}
+		/* up to the next member when nothing is kept before it, else from the end of the
+		 * one before */
+		if (kept == 0 && i + 1 < o->n)
+			to = o->member[i + 1].key.p - 1;
+		else if (kept > 0)
+			from = o->member[i - 1].value.p + o->member[i - 1].value.n;
+		err = json_edit_replace(&m->edit, (struct span){from, (size_t)(to - from)},
+					(struct span){"", 0});
+	}
+	return err;
+}
+
+/* Prefill has no details object: decode's stays, but its cached tokens are prefill's number or
+ * nothing. */
+static int merge_cached(struct merge *m, const struct json_member *details)
+{
+	const struct json_member *x;
+	struct json_object o;
+	struct span text;
+	int err;
+
+	err = json_object_scan(&o, details->value.p, details->value.n, NULL);
+	if (err)
+		return err;
+	x = json_object_get(&o, "cached_tokens");
+	if (m->prefill->cached_tokens < 0) {
+		err = remove_members(m, &o, "cached_tokens");
+	} else {
+		text = number_text(m, m->prefill->cached_tokens);
+		err = x ? replace(m, x->value, text) : insert(m, &o, "cached_tokens", text);
+	}
+	json_object_release(&o);
+	return err;
+}
+
+static int merge_details(struct merge *m)
+{
+	const struct json_member *ours = json_object_get(&m->usage, m->names->details);
+	char built[64];
+	struct span text;
+
+	if (m->details.n > 0)
+		return ours ? replace(m, ours->value, m->details)
+			    : insert(m, &m->usage, m->names->details, m->details);
+	if (ours && ours->type == JSON_OBJECT)
+		return merge_cached(m, ours);
+	if (m->prefill->cached_tokens < 0)
+		return PD_OK;
+	text = number_text(m, m->prefill->cached_tokens);
+	memcpy(built, "{\"cached_tokens\":", 17);
+	memcpy(built + 17, text.p, text.n);
+	built[17 + text.n] = '}';
+	text = (struct span){built, 18 + text.n};
+	/* the editor borrows, so the text must lie in `inserted` */
+	if (!ours)
+		return insert(m, &m->usage, m->names->details, text);
+	if (buf_append(&m->inserted, text.p, text.n))
+		return PD_ENOMEM;
+	return json_edit_replace(
+		&m->edit, ours->value,
+		(struct span){m->inserted.data + m->inserted.len - text.n, text.n});
+}
+
+static int merge_counts(struct merge *m)
+{
+	const struct json_member *prompt = json_object_get(&m->usage, m->names->prompt);
+	const struct json_member *total = json_object_get(&m->usage, "total_tokens");
+	int64_t in = m->prefill->prompt_tokens, out = 0, sum;
+	int err = PD_OK;
+
+	if (in >= 0 && prompt)
+		err = replace(m, prompt->value, number_text(m, in));
+	else if (!count_of(&m->usage, m->names->prompt, &in))
+		return PD_OK;
+	(void)count_of(&m->usage, m->names->output, &out); /* 0 when absent */
+	if (!err && total && total->type == JSON_NUMBER && !__builtin_add_overflow(in, out, &sum))
+		err = replace(m, total->value, number_text(m, sum));
+	return err;
+}
+
+/* Prefill's details under decode's name for them. */
+static int find_details(struct merge *m)
+{
+	const struct json_member *x;
+	struct json_object o;
+	int err;
+
+	if (m->prefill->usage.n == 0)
+		return PD_OK;
+	err = json_object_scan(&o, m->prefill->usage.p, m->prefill->usage.n, NULL);
+	if (err)
+		return err == PD_EINVAL ? PD_OK : err;
+	x = json_object_get(&o, m->names->details);
+	if (x && x->type == JSON_OBJECT)
+		m->details = x->value;
+	json_object_release(&o);
+	return PD_OK;
+}
+
+static int merge_usage(struct merge *m, struct buf *out, bool *changed)
+{
+	size_t total;
+	int err;
+
+	m->names = json_object_get(&m->usage, dialects[1].prompt) ? &dialects[1] : &dialects[0];
+	err = find_details(m);
+	if (!err)
+		err = merge_counts(m);
+	if (!err)
+		err = merge_details(m);
+	if (err || m->edit.n == 0)
+		return err;
+	err = json_edit_finish(&m->edit, &total);
+	if (!err)
+		err = json_edit_copy(&m->edit, out);
+	*changed = err == PD_OK;
+	return err;
+}
+
+/* `usage` is a validated object inside the scanned document. */
+static int merge_into(const struct json_object *doc, struct span usage,
+		      const struct pd_prefill_result *prefill, struct buf *out, bool *changed)
+{
+	struct merge m = {.prefill = prefill};
+	int err;
+
+	err = json_object_scan(&m.usage, usage.p, usage.n, NULL);
+	if (err)
+		return err;
+	buf_init(&m.inserted, prefill->usage.n + INSERTED_MAX);
+	/* all of it at once: spans point into it, so it must not move */
+	err = buf_reserve(&m.inserted, prefill->usage.n + INSERTED_MAX);
+	if (!err)
+		err = json_edit_init(&m.edit, doc);
+	if (!err) {
+		err = merge_usage(&m, out, changed);
+		json_edit_release(&m.edit);
+	}
+	buf_release(&m.inserted);
+	json_object_release(&m.usage);
+	return err;
+}
+
+/* The usage object of a document: at the top, or inside "response" (events of the responses API).
+ */
+static bool find_usage(const struct json_object *o, struct span *usage)
+{
+	enum json_type type;
+
+	return (json_object_path(o, "usage", &type, usage) && type == JSON_OBJECT) ||
+	       (json_object_path(o, "response.usage", &type, usage) && type == JSON_OBJECT);
+}
+
+int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill,
+		   struct buf *out, bool *changed)
+{
+	struct json_object o;
+	struct span usage;
+	int err;
+
+	*changed = false;
+	err = json_object_scan(&o, doc, n, NULL);
+	if (err)
+		return err == PD_ENOMEM ? err : PD_OK;
+	if (find_usage(&o, &usage))
+		err = merge_into(&o, usage, prefill, out, changed);
+	json_object_release(&o);
+	return err;
+}
+
+bool pd_usage_maybe(const char *p, size_t n)
+{
+	static const char name[] = "\"usage\"";
+	const char *end = p + n, *at = p;
+
+	while (at && (at = n ? memmem(at, (size_t)(end - at), name, 7) : NULL) != NULL) {
+		for (at += 7; at < end && strchr(" \t\r\n:", *at) && *at; at++)
+			;
+		if (at < end && *at == '{')
+			return true;
+	}
+	return false;
+}
