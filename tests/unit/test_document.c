@@ -86,6 +86,22 @@ static void series_from_details(void **state)
 	result_set_release(&s);
 }
 
+/* Files without error texts: a failed request has a TTFT of 0; a detail of another length says
+ * nothing. */
+static void series_without_errors(void **state)
+{
+	struct result_set s;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(
+		parse(&s, "{\"ttfts\":[0,0.02,null,NaN],\"latencies\":[1],\"itls\":[]}", &msg), 0);
+	assert_int_equal(s.doc[0].series[RESULT_TTFT].n, 1);
+	assert_int_equal(s.doc[0].series[RESULT_E2EL].n, 0);
+	assert_int_equal(s.doc[0].series[RESULT_TPOT].n, 0);
+	result_set_release(&s);
+}
+
 struct fault {
 	const char *text, *where;
 };
@@ -212,6 +228,7 @@ int main(void)
 		cmocka_unit_test(one_object_with_everything),
 		cmocka_unit_test(several_objects_in_one_file),
 		cmocka_unit_test(series_from_details),
+		cmocka_unit_test(series_without_errors),
 		cmocka_unit_test(faults_have_line_and_column),
 		cmocka_unit_test(nesting_and_size_are_bounded),
 		cmocka_unit_test(gates_parse),

@@ -258,6 +258,36 @@ static void bootstrap_covers_the_truth(void **state)
 	assert_int_equal(bootstrap_block(1), 1);
 }
 
+static double width(const double *a, const double *b)
+{
+	struct bootstrap_interval ci;
+
+	assert_int_equal(bootstrap_change((struct bootstrap_series){a, 400},
+					  (struct bootstrap_series){b, 400}, BOOTSTRAP_MEAN, 0.05,
+					  1, &ci),
+			 0);
+	return ci.hi - ci.lo;
+}
+
+/* Requests that come slow in batches carry less information than the same values shuffled: the
+ * interval must be wider, whichever side they are on. */
+static void dependence_widens_the_interval(void **state)
+{
+	double batches[400], shuffled[400], flat[400];
+	struct rng r;
+
+	(void)state;
+	rng_seed(&r, 13);
+	for (size_t i = 0; i < 400; i++) {
+		batches[i] = i % 8 ? batches[i - 1] : 30 + 5 * rng_normal(&r);
+		flat[i] = 30;
+	}
+	for (size_t i = 0; i < 400; i++)
+		shuffled[i] = batches[i * 163 % 400];
+	assert_true(width(batches, flat) > 1.6 * width(shuffled, flat));
+	assert_true(width(flat, batches) > 1.6 * width(flat, shuffled));
+}
+
 /* Neighbours stay together: in a resample of 0..n-1 nearly every step is +1 (modulo n). */
 static void blocks_keep_neighbours(void **state)
 {
@@ -317,6 +347,7 @@ int main(void)
 		cmocka_unit_test(quantiles_by_selection_equal_sorting),
 		cmocka_unit_test(bootstrap_covers_the_truth),
 		cmocka_unit_test(blocks_keep_neighbours),
+		cmocka_unit_test(dependence_widens_the_interval),
 		cmocka_unit_test(histogram_error_is_bounded),
 	};
 
