@@ -19,6 +19,8 @@ struct command {
 static const struct command commands[] = {
 	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
+	{"worker", cmd_worker,
+	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
 	{NULL, NULL, NULL},
 };
 

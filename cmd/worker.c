@@ -1,0 +1,221 @@
+/* pdctl worker: a simulated vLLM engine. Options, wiring, signals; the engine itself is sim/. */
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "lib/base/cli.h"
+#include "lib/base/clock.h"
+#include "sim/worker.h"
+
+static struct worker_config cfg;
+static struct opt_list models;
+static int64_t port, block_size, num_blocks, max_num_seqs, max_model_len, seed, max_connections;
+static const char *role, *log_level, *log_format;
+static double drain_timeout_s, slow_accept_ms;
+
+static const struct opt opts[] = {
+	{.type = OPT_HEADING, .help = "where"},
+	{OPT_TEXT, "host", &cfg.host, "ADDR", "address to listen on (default: 127.0.0.1)", NULL, 0,
+	 0, NULL},
+	{OPT_INT, "port", &port, "N", "port; 0 takes a free one and prints it (default: 8000)",
+	 NULL, 0, 65535, NULL},
+	{OPT_TEXT, "kv-host", &cfg.kv_host, "ADDR",
+	 "remote_host in kv_transfer_params, as decode workers reach us (default: --host)", NULL, 0,
+	 0, NULL},
+	{OPT_INT, "max-connections", &max_connections, "N",
+	 "client connections at once; 0: what the descriptor limit allows (default: 0)", NULL, 0,
+	 1e6, NULL},
+	{OPT_TEXT, "api-key", &cfg.api_key, "KEY",
+	 "ask for this bearer token on /v1 (default: none)", NULL, 0, 0, NULL},
+	{.type = OPT_HEADING, .help = "model and engine"},
+	{OPT_LIST, "model", &models, "NAME",
+	 "served model names, the first is the main one (default: pdctl-sim)", NULL, 0, 0,
+	 "served-model-name"},
+	{OPT_CHOICE, "role", &role, "ROLE",
+	 "both, prefill or decode: what P/D requests it may get (default: both)",
+	 "both|prefill|decode", 0, 0, NULL},
+	{OPT_INT, "max-model-len", &max_model_len, "N",
+	 "tokens of prompt and answer (default: 131072)", NULL, 2, 1e8, NULL},
+	{OPT_INT, "block-size", &block_size, "N", "tokens per KV block (default: 16)", NULL, 1,
+	 65536, NULL},
+	{OPT_INT, "num-gpu-blocks", &num_blocks, "N", "KV blocks; 0: unlimited (default: 16384)",
+	 NULL, 0, 1e9, "num-gpu-blocks-override"},
+	{OPT_INT, "max-num-seqs", &max_num_seqs, "N",
+	 "sequences that run at once, the rest waits (default: 256)", NULL, 1, 1e6, NULL},
+	{.type = OPT_HEADING, .help = "time"},
+	{OPT_REAL, "prefill-tokens-per-s", &cfg.engine.prefill_tokens_per_s, "R",
+	 "prompt tokens computed per second, one prompt at a time; 0: no time (default: 50000)",
+	 NULL, 0, 1e12, NULL},
+	{OPT_REAL, "decode-ms-per-token", &cfg.engine.decode_ms_per_token, "MS",
+	 "milliseconds between the tokens of an answer (default: 10)", NULL, 0, 1e7, NULL},
+	{OPT_REAL, "speedup", &cfg.engine.speedup, "X",
+	 "divides prefill and decode times (default: 1)", NULL, 1e-6, 1e6, NULL},
+	{.type = OPT_HEADING, .help = "prefill/decode protocol"},
+	{OPT_FLAG, "strict", &cfg.strict, NULL,
+	 "answer protocol mistakes with 400 (default: count and go on)", NULL, 0, 0, NULL},
+	{OPT_REAL, "kv-lease-s", &cfg.kv_lease_s, "S",
+	 "how long prefilled blocks wait for the decode worker (default: 30)", NULL, 0.001, 86400,
+	 NULL},
+	{.type = OPT_HEADING, .help = "faults (also at run time: POST /pdctl/faults)"},
+	{OPT_REAL, "fail-rate", &cfg.faults.fail_rate, "P",
+	 "this share of requests fails (default: 0)", NULL, 0, 1, NULL},
+	{OPT_INT, "fail-first", &cfg.faults.fail_first, "N",
+	 "the first N requests fail (default: 0)", NULL, 0, 1e15, NULL},
+	{OPT_INT, "fail-status", &cfg.faults.fail_status, "CODE",
+	 "status of failures (default: 500)", NULL, 400, 599, NULL},
+	{OPT_REAL, "fail-retry-after", &cfg.faults.fail_retry_after_s, "S",
+	 "Retry-After of failures (default: none)", NULL, -1, 86400, NULL},
+	{OPT_INT, "crash-after", &cfg.faults.crash_after, "N",
+	 "the process dies when request N + 1 arrives (default: never)", NULL, -1, 1e15, NULL},
+	{OPT_INT, "stall-mid-stream", &cfg.faults.stall_after, "N",
+	 "send nothing after N tokens (default: never)", NULL, -1, 1e15, NULL},
+	{OPT_REAL, "stall-s", &cfg.faults.stall_s, "S",
+	 "how long a stall lasts; 0: until the client leaves (default: 0)", NULL, 0, 86400, NULL},
+	{OPT_INT, "close-mid-stream", &cfg.faults.close_after, "N",
+	 "cut the connection after N tokens (default: never)", NULL, -1, 1e15, NULL},
+	{OPT_REAL, "delay-s", &cfg.faults.delay_s, "S",
+	 "hold every request for S seconds first (default: 0)", NULL, 0, 86400, NULL},
+	{OPT_REAL, "slow-accept-ms", &slow_accept_ms, "MS", "wait before each accept (default: 0)",
+	 NULL, 0, 1e6, NULL},
+	{OPT_FLAG, "unhealthy", &cfg.faults.unhealthy, NULL, "/health answers 503", NULL, 0, 0,
+	 NULL},
+	{OPT_INT, "seed", &seed, "N", "of the random failures (default: 1)", NULL, 0, 0, NULL},
+	{.type = OPT_HEADING, .help = "process"},
+	{OPT_CHOICE, "log-level", &log_level, "LEVEL",
+	 "debug, info, warn, error or off (default: info)",
+	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
+	{OPT_CHOICE, "log-format", &log_format, "FORM", "text or json (default: text)", "text|json",
+	 0, 0, NULL},
+	{OPT_REAL, "drain-timeout", &drain_timeout_s, "S",
+	 "after SIGTERM requests under way have so long to finish (default: 5)", NULL, 0, 86400,
+	 NULL},
+	{.type = OPT_END},
+};
+
+static const struct opt_command command = {
+	.name = "worker",
+	.usage = "pdctl worker [options]",
+	.summary = "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on "
+		   "request",
+	.about = "Serves what a router needs from a vLLM server, without a GPU: chat, completions, "
+		 "embeddings (streamed\n"
+		 "or not), models, health, load and vLLM's metrics. The text is a function of the "
+		 "prompt alone, so a routed\n"
+		 "answer can be compared with a direct one. The prefix cache, the queue and the "
+		 "clock of an engine are\n"
+		 "modelled; P/D requests (NIXL) are checked strictly and every mistake is counted "
+		 "in\n"
+		 "pdctl_worker_protocol_mistakes_total. GET /pdctl/requests shows what arrived.",
+	.examples = "  $ pdctl worker --port 8100 --role prefill --strict\n"
+		    "  $ pdctl worker --port 8200 --role decode --strict\n"
+		    "      a prefill and a decode worker; a router between them must keep to the "
+		    "protocol\n"
+		    "  $ pdctl worker --port 0 --model llama --prefill-tokens-per-s 8000 "
+		    "--decode-ms-per-token 25\n"
+		    "      prints: pdctl worker listening on http://127.0.0.1:PORT\n"
+		    "  $ pdctl worker --fail-rate 0.3 --fail-status 503 --fail-retry-after 1\n"
+		    "      three of ten requests fail",
+	.opts = opts,
+};
+
+static void crash(void)
+{
+	_exit(EXIT_RUNTIME);
+}
+
+static void set_defaults(void)
+{
+	worker_config_default(&cfg);
+	port = 8000;
+	block_size = (int64_t)cfg.engine.block_size;
+	num_blocks = (int64_t)cfg.engine.num_blocks;
+	max_num_seqs = (int64_t)cfg.engine.max_num_seqs;
+	max_model_len = (int64_t)cfg.max_model_len;
+	seed = (int64_t)cfg.seed;
+	max_connections = 0;
+	drain_timeout_s = 5;
+	slow_accept_ms = 0;
+	role = "both";
+	log_level = "info";
+	log_format = "text";
+}
+
+static void apply(void)
+{
+	static const char *const main_model[] = {"pdctl-sim"};
+
+	cfg.port = (uint16_t)port;
+	cfg.models = models.n ? models.items : main_model;
+	cfg.nmodels = models.n ? models.n : 1;
+	cfg.role = strcmp(role, "prefill") == 0	 ? WORKER_PREFILL
+		   : strcmp(role, "decode") == 0 ? WORKER_DECODE
+						 : WORKER_BOTH;
+	cfg.engine.block_size = (size_t)block_size;
+	cfg.engine.num_blocks = (size_t)num_blocks;
+	cfg.engine.max_num_seqs = (size_t)max_num_seqs;
+	cfg.max_model_len = (size_t)max_model_len;
+	cfg.max_connections = (unsigned)max_connections;
+	cfg.seed = (uint64_t)seed;
+	cfg.slow_accept_ns = llround(slow_accept_ms * (double)NS_PER_MS);
+	cfg.crash = crash;
+}
+
+static void announce(const struct worker *w)
+{
+	char line[400];
+	bool v6 = strchr(cfg.host, ':') != NULL;
+	int n = snprintf(line, sizeof(line), "pdctl worker listening on http://%s%s%s:%u\n",
+			 v6 ? "[" : "", cfg.host, v6 ? "]" : "", worker_port(w));
+
+	cli_print(line, n > 0 && (size_t)n < sizeof(line) ? (size_t)n : 0);
+	(void)fflush(stdout);
+}
+
+/* Serves until SIGTERM or SIGINT; a second signal ends the process at once. */
+static int serve(const sigset_t *stop)
+{
+	struct pd_msg msg = {0};
+	struct worker *w;
+	unsigned cut;
+	int sig = 0;
+
+	if (worker_start(&w, &cfg, &msg) != PD_OK)
+		return cli_runtime_error(&command, &msg);
+	announce(w);
+	(void)sigwait(stop, &sig);
+	log_line(cfg.log, LOG_INFO, "signal %d: draining", sig);
+	(void)pthread_sigmask(SIG_UNBLOCK, stop, NULL);
+	worker_drain(w);
+	cut = worker_stop(w, clock_now() + (int64_t)(drain_timeout_s * (double)NS_PER_S));
+	if (cut > 0)
+		log_line(cfg.log, LOG_WARN, "%u connections cut at the end of --drain-timeout",
+			 cut);
+	return EXIT_OK;
+}
+
+int cmd_worker(int argc, char **argv)
+{
+	enum log_level level = LOG_INFO;
+	sigset_t stop;
+	int code;
+
+	set_defaults();
+	code = cli_parse(&command, argc, argv, NULL);
+	if (code >= 0)
+		return code;
+	apply();
+	(void)!log_level_parse(log_level, &level); /* OPT_CHOICE let only known levels through */
+	(void)sigemptyset(&stop);
+	(void)sigaddset(&stop, SIGTERM);
+	(void)sigaddset(&stop, SIGINT);
+	(void)pthread_sigmask(SIG_BLOCK, &stop, NULL);
+	cfg.log = log_new(STDERR_FILENO, level, strcmp(log_format, "json") == 0);
+	code = serve(&stop);
+	log_free(cfg.log);
+	opt_list_release(&models);
+	return code;
+}

@@ -1,0 +1,197 @@
+/*
+ * The decode worker's client: one small POST at a time over kept connections, so that thousands of
+ * hand-overs per second do not use up the ports. A kept connection that turns out to be closed
+ * before any answer is replaced once: reading twice is safe only because a closed connection has
+ * not read anything (the server answers before it closes).
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/http/net.h"
+#include "sim/worker_impl.h"
+
+#define IDLE_MAX     64
+#define IDLE_LIFE_NS (2 * NS_PER_S)
+#define HEAD_MAX     8192
+
+struct idle {
+	char host[256];
+	uint16_t port;
+	int fd;
+	int64_t since;
+};
+
+struct kv_pool {
+	pthread_mutex_t lock;
+	struct idle idle[IDLE_MAX];
+	size_t n;
+};
+
+struct kv_pool *kv_pool_new(void)
+{
+	struct kv_pool *p = calloc(1, sizeof(*p));
+
+	if (p)
+		(void)pthread_mutex_init(&p->lock, NULL);
+	return p;
+}
+
+void kv_pool_free(struct kv_pool *p)
+{
+	if (!p)
+		return;
+	for (size_t i = 0; i < p->n; i++)
+		(void)close(p->idle[i].fd);
+	(void)pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+/* The most recent idle connection to this worker, or -1. Those that are too old are closed on the
+ * way. */
+static int take_idle(struct kv_pool *p, const char *host, uint16_t port)
+{
+	int64_t now = clock_now();
+	int fd = -1;
+
+	(void)pthread_mutex_lock(&p->lock);
+	for (size_t i = p->n; i-- > 0 && fd < 0;) {
+		struct idle *k = &p->idle[i];
+		bool mine = k->port == port && strcmp(k->host, host) == 0;
+
+		if (!mine && now - k->since < IDLE_LIFE_NS)
+			continue;
+		if (mine && now - k->since < IDLE_LIFE_NS && net_idle_ok(k->fd))
+			fd = k->fd;
+		else
+			(void)close(k->fd);
+		*k = p->idle[--p->n];
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+	return fd;
+}
+
+static void put_idle(struct kv_pool *p, const char *host, uint16_t port, int fd)
+{
+	struct idle *k;
+
+	(void)pthread_mutex_lock(&p->lock);
+	if (p->n < IDLE_MAX && strlen(host) < sizeof(k->host)) {
+		k = &p->idle[p->n++];
+		(void)snprintf(k->host, sizeof(k->host), "%s", host);
+		k->port = port;
+		k->fd = fd;
+		k->since = clock_now();
+		fd = -1;
+	}
+	(void)pthread_mutex_unlock(&p->lock);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+static int send_request(int fd, const char *host, uint16_t port, const char *path, struct span body,
+			int64_t deadline)
+{
+	char head[1024];
+	int n = snprintf(head, sizeof(head),
+			 "POST %s HTTP/1.1\r\nHost: %s:%u\r\nContent-Type: "
+			 "application/json\r\nContent-Length: %zu\r\n\r\n",
+			 path, host, port, body.n);
+	struct iovec iov[2] = {{.iov_base = head, .iov_len = (size_t)n},
+			       {.iov_base = (void *)(uintptr_t)body.p, .iov_len = body.n}};
+
+	if (n < 0 || (size_t)n >= sizeof(head))
+		return PD_ETOOBIG;
+	return net_send_iov(fd, iov, 2, deadline - clock_now(), NULL);
+}
+
+/* One recv appended to `in`. */
+static int receive(int fd, struct buf *in, int64_t deadline)
+{
+	int err = buf_reserve(in, 4096);
+	ssize_t n;
+
+	if (err)
+		return err;
+	n = net_recv_by(fd, in->data + in->len, 4096, deadline);
+	if (n <= 0)
+		return n == 0 ? PD_ECLOSED : (int)n;
+	in->len += (size_t)n;
+	in->data[in->len] = '\0';
+	return PD_OK;
+}
+
+/* Reads an answer with a Content-Length. */
+static int read_answer(int fd, int64_t deadline, struct buf *in, struct http_head *h,
+		       struct buf *answer)
+{
+	size_t scanned = 0;
+	int err = PD_EAGAIN;
+
+	while (err == PD_EAGAIN) {
+		err = receive(fd, in, deadline);
+		if (!err)
+			err = http_response_parse(h, in->data, in->len, &scanned, false);
+	}
+	if (err)
+		return err;
+	if (h->body != HTTP_BODY_LENGTH || h->length > answer->max)
+		return PD_EPROTO;
+	while (!err && in->len < h->len + h->length)
+		err = receive(fd, in, deadline);
+	return err ? err : buf_append(answer, in->data + h->len, (size_t)h->length);
+}
+
+static int connect_to(const char *host, uint16_t port, int64_t deadline, int *fd)
+{
+	struct net_addr addr;
+	int err = net_resolve(&addr, host, port, NULL);
+
+	return err ? err : net_connect(&addr, deadline, fd);
+}
+
+static int exchange(struct kv_pool *p, int fd, const char *host, uint16_t port, const char *path,
+		    struct span body, int64_t deadline, int *status, struct buf *answer,
+		    bool *silent)
+{
+	struct http_head *h = malloc(sizeof(*h));
+	struct buf in;
+	int err = h ? send_request(fd, host, port, path, body, deadline) : PD_ENOMEM;
+
+	buf_init(&in, HTTP_HEAD_MAX + answer->max);
+	if (!err)
+		err = read_answer(fd, deadline, &in, h, answer);
+	*silent = in.len == 0;
+	if (!err) {
+		*status = h->status;
+		if (h->keep_alive && in.len == h->len + h->length)
+			put_idle(p, host, port, fd);
+		else
+			(void)close(fd);
+	} else {
+		(void)close(fd);
+	}
+	buf_release(&in);
+	free(h);
+	return err;
+}
+
+int kv_pool_post(struct kv_pool *p, const char *host, uint16_t port, const char *path,
+		 struct span body, int64_t deadline, int *status, struct buf *answer)
+{
+	int fd = take_idle(p, host, port), err;
+	bool silent;
+
+	if (fd >= 0) {
+		err = exchange(p, fd, host, port, path, body, deadline, status, answer, &silent);
+		if (err != PD_ECLOSED || !silent)
+			return err;
+		buf_clear(answer);
+	}
+	err = connect_to(host, port, deadline, &fd);
+	return err ? err
+		   : exchange(p, fd, host, port, path, body, deadline, status, answer, &silent);
+}
