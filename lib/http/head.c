@@ -218,8 +218,9 @@ static bool host_ok(struct span v)
 	return i == v.n && digits <= 5;
 }
 
-/* http://authority[/path][?query]; the authority must be what Host says, or two readers disagree
- * about it. */
+/* http://authority/path[?query]; the authority must be what Host says, or two readers disagree
+ * about it. The path may not be left out: h->path always lies inside h->target, callers rely on it.
+ */
 static bool absolute_form(struct http_head *h, const struct framing *f)
 {
 	struct span t = h->target, auth;
@@ -239,9 +240,7 @@ static bool absolute_form(struct http_head *h, const struct framing *f)
 	t.p = auth.p + auth.n;
 	t.n -= scheme + auth.n;
 	path_until_query(h, t);
-	if (h->path.n == 0)
-		h->path = SPAN("/");
-	return true;
+	return h->path.n > 0;
 }
 
 static bool target_form(struct http_head *h, const struct framing *f)
@@ -617,6 +616,8 @@ int http_response_parse(struct http_head *h, const char *buf, size_t n, size_t *
 	int err;
 
 	head_clear(h);
+	if (n == 0)
+		return PD_EAGAIN;
 	if (*scanned > 0 && window < HTTP_HEAD_MAX && !find_end(h, buf, 0, window, scanned)) {
 		err = h->why ? PD_EPROTO : PD_EAGAIN;
 	} else {

@@ -51,7 +51,7 @@ struct http_head {
 	struct span method; /* requests */
 	struct span target; /* requests: as sent; origin form ("/...") or "*" (OPTIONS); absolute
 			       form is accepted and kept */
-	struct span path;   /* requests: the path of target, without query */
+	struct span path;   /* requests: the path of target, without query; lies inside target */
 	int status;	    /* responses */
 	struct span reason; /* responses */
 	int minor;	    /* HTTP/1.minor: 0 or 1 */

@@ -64,6 +64,7 @@ static void expect(bool ok, const char *what)
 	}
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type that libFuzzer calls */
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
@@ -126,6 +127,9 @@ static void plausible(const struct http_head *h, const struct mode *m, const cha
 	expect(h->nfields <= HTTP_FIELDS_MAX, "too many fields");
 	expect(m->response || (h->method.n > 0 && h->path.n > 0),
 	       "a request without method or path");
+	expect(m->response || (h->path.p >= h->target.p &&
+			       h->path.p + h->path.n <= h->target.p + h->target.n),
+	       "a path outside of the target");
 	expect(m->response || h->body != HTTP_BODY_CLOSE,
 	       "a request that lasts until the connection closes");
 	expect(!memchr(p, '\0', h->len), "a NUL in the head");

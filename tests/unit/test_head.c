@@ -60,7 +60,7 @@ static const struct request_case good_requests[] = {
 	 HTTP_BODY_NONE, 0, true},
 	{"OPTIONS * HTTP/1.1\r\nHost: a" END, "*", HTTP_BODY_NONE, 0, true},
 	{"GET http://a:80/p?q HTTP/1.1\r\nHost: a:80" END, "/p", HTTP_BODY_NONE, 0, true},
-	{"GET HTTP://a HTTP/1.1\r\nHost: A" END, "/", HTTP_BODY_NONE, 0, true},
+	{"GET HTTP://a/ HTTP/1.1\r\nHost: A" END, "/", HTTP_BODY_NONE, 0, true},
 	{"\r\nGET /x HTTP/1.1\r\nHost: a" END, "/x", HTTP_BODY_NONE, 0, true},
 	{"\r\n\r\nGET /x HTTP/1.1\r\nHost: a" END, "/x", HTTP_BODY_NONE, 0, true},
 	{"DELETE /workers/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0" END, "/workers/1",
@@ -161,6 +161,8 @@ static const struct bad_case bad_requests[] = {
 	{"GET http://b/p HTTP/1.1\r\nHost: a" END, 400},
 	{"GET http://a@b/p HTTP/1.0" END, 400},
 	{"GET http://a:x/p HTTP/1.0" END, 400},
+	{"GET http://a HTTP/1.1\r\nHost: a" END, 400},
+	{"GET http://a?q HTTP/1.1\r\nHost: a" END, 400},
 	{"GET ftp://a/p HTTP/1.1\r\nHost: a" END, 400},
 	{"CONNECT a:80 HTTP/1.1\r\nHost: a:80" END, 501},
 	{"\n\nGET / HTTP/1.1\r\nHost: a" END, 400},
@@ -198,6 +200,7 @@ static void check_request(const struct http_head *h, const struct request_case *
 {
 	assert_int_equal(h->len, strlen(c->text));
 	assert_true(span_eq(h->path, span_of(c->path)));
+	assert_true(h->path.p >= h->target.p && h->path.p + h->path.n <= h->target.p + h->target.n);
 	assert_int_equal(h->body, c->body);
 	assert_int_equal(h->length, c->length);
 	assert_int_equal(h->keep_alive, c->keep_alive);
