@@ -167,17 +167,20 @@ static void rendezvous_scores(const struct route_pool *pool, const struct route_
 	}
 }
 
-/* The highest score of those not seen; of equal scores the last. `skip` leaves out workers that
- * cannot be picked. */
+/*
+ * The highest score of those not seen and not above `most`; of equal scores the last. `skip` leaves
+ * out workers that cannot be picked.
+ */
 static bool next_score(const struct route_pool *pool, const uint64_t *score, struct route_set *seen,
-		       const struct route_input *skip, uint32_t *worker)
+		       uint64_t most, const struct route_input *skip, uint32_t *worker)
 {
 	bool found = false;
 
 	for (uint32_t i = 0; i < pool->n; i++) {
 		struct route_slot *slot = pool->worker[i].slot;
 
-		if (route_set_has(seen, i) || (found && score[i] < score[*worker]))
+		if (score[i] > most || (found && score[i] < score[*worker]) ||
+		    route_set_has(seen, i))
 			continue;
 		if (skip &&
 		    (!route_may_pick(pool, skip, i) || !route_has_room(slot, route_load(slot))))
@@ -217,7 +220,9 @@ int route_pick_rendezvous(const struct route_pool *pool, const struct route_inpu
 	for (unsigned i = 0;; i++) {
 		const struct route_input *skip = i >= ROUTE_CANDIDATES && !s.chosen ? in : NULL;
 
-		if (!next_score(pool, score, &seen, skip, &worker) ||
+		uint64_t most = s.chosen ? score[d->worker] : UINT64_MAX;
+
+		if (!next_score(pool, score, &seen, most, skip, &worker) ||
 		    settle_step(&s, worker, (double)score[worker] / TWO_TO_64))
 			break;
 	}
@@ -233,7 +238,7 @@ void route_order_rendezvous(const struct route_pool *pool, const struct route_ke
 	rendezvous_scores(pool, key, score);
 	route_set_clear(&seen, pool->n);
 	for (size_t n = 0; n < pool->n; n++) {
-		if (!next_score(pool, score, &seen, NULL, &order[n]))
+		if (!next_score(pool, score, &seen, UINT64_MAX, NULL, &order[n]))
 			break;
 	}
 }
