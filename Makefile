@@ -51,6 +51,8 @@ LINK = $(CC) $(CFLAGS) $(EXTRA) $(LDEXTRA) $(LDFLAGS) -pthread
 
 ifneq ($(V),1)
 Q := @
+endif
+ifeq ($(V)$(findstring s,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),)
 say = @printf '  %-5s %s\n' $(1) $(2);
 endif
 

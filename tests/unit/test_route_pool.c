@@ -19,7 +19,7 @@
 /* A pool of n workers "http://w{first+i}:8000"; index `without` is left out. */
 struct fixture {
 	struct route_slot slot[WORKERS];
-	char name[WORKERS][32];
+	char name[WORKERS][40];
 	struct route_pool *pool;
 };
 
