@@ -1,0 +1,178 @@
+/*
+ * The texts of a P/D request: any JSON object as body, as prefill answer and as decode answer.
+ *
+ * The first byte selects the path. What must hold: the edited text is valid JSON; members that are
+ * not ours stay, in order and byte for byte; the decode copy carries the parameters verbatim; a
+ * usage merge changes nothing outside of the usage object, and a second merge changes nothing at
+ * all.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/pd/usage.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void expect(bool ok, const char *what)
+{
+	if (!ok) {
+		fprintf(stderr, "fuzz_pd: %s\n", what);
+		abort();
+	}
+}
+
+static bool is_ours(const struct json_member *m)
+{
+	static const char *const names[] = {
+		"max_tokens",	   "min_tokens", "max_completion_tokens", "max_output_tokens",
+		"sampling_params", "stream",	 "stream_options",	  "kv_transfer_params"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (json_member_is(m, names[i]))
+			return true;
+	return false;
+}
+
+/* The members that are not ours are the same in both, in the same order. */
+static void same_others(const struct json_object *a, const struct json_object *b)
+{
+	size_t i = 0, k = 0;
+
+	for (;; i++, k++) {
+		while (i < a->n && is_ours(&a->member[i]))
+			i++;
+		while (k < b->n && is_ours(&b->member[k]))
+			k++;
+		if (i == a->n || k == b->n)
+			break;
+		expect(span_eq(a->member[i].key, b->member[k].key) &&
+			       span_eq(a->member[i].value, b->member[k].value),
+		       "another member changed");
+	}
+	expect(i == a->n && k == b->n, "a member came or went");
+}
+
+static bool has(const struct json_object *o, const char *path, const char *text)
+{
+	enum json_type type;
+	struct span value;
+
+	return json_object_path(o, path, &type, &value) && span_eq(value, span_of(text));
+}
+
+static void check_prefill(const struct json_object *body, const char *text, size_t n,
+			  enum pd_path path)
+{
+	struct json_object o;
+
+	if (json_object_scan(&o, text, n, NULL)) {
+		expect(body->n + 8 > JSON_MEMBERS_MAX, "the prefill copy is no JSON");
+		return;
+	}
+	same_others(body, &o);
+	expect(has(&o, "stream", "false") && json_object_count(&o, "stream_options") == 0,
+	       "stream");
+	expect(has(&o, "kv_transfer_params.do_remote_decode", "true"), "kv_transfer_params");
+	if (path == PD_PATH_GENERATE)
+		expect(has(&o, "sampling_params.max_tokens", "1") &&
+			       has(&o, "sampling_params.min_tokens", "1"),
+		       "sampling_params");
+	else if (path == PD_PATH_RESPONSES)
+		expect(has(&o, "max_output_tokens", "1"), "max_output_tokens");
+	else
+		expect(has(&o, "max_tokens", "1") && has(&o, "min_tokens", "1"), "max_tokens");
+	json_object_release(&o);
+}
+
+static void both_copies(const struct json_object *body, struct span params, enum pd_path path)
+{
+	struct json_object o;
+	struct json_edit e;
+	struct pd_msg msg = {""};
+	struct buf out;
+	size_t total;
+	int err;
+
+	buf_init(&out, 1u << 24);
+	expect(json_edit_init(&e, body) == PD_OK, "init");
+	err = pd_nixl_prefill(&e, path, &msg);
+	expect(err == PD_OK || (err == PD_EINVAL && msg.text[0]), "a refusal without a sentence");
+	if (!err) {
+		expect(json_edit_finish(&e, &total) == PD_OK && json_edit_copy(&e, &out) == PD_OK,
+		       "finish");
+		check_prefill(body, out.data, out.len, path);
+	}
+	json_edit_release(&e);
+	buf_clear(&out);
+	if (json_object_count(body, "kv_transfer_params") <= 1) {
+		expect(json_edit_init(&e, body) == PD_OK && pd_nixl_decode(&e, params) == PD_OK,
+		       "decode");
+		expect(json_edit_finish(&e, &total) == PD_OK && json_edit_copy(&e, &out) == PD_OK,
+		       "finish");
+		json_edit_release(&e);
+		if (params.n == 0)
+			expect(span_eq(buf_span(&out), body->doc), "the decode copy changed");
+		else if (json_object_scan(&o, out.data, out.len, NULL) == PD_OK) {
+			const struct json_member *m = json_object_get(&o, "kv_transfer_params");
+
+			expect(m && span_eq(m->value, params), "the parameters are not verbatim");
+			same_others(body, &o);
+			json_object_release(&o);
+		}
+	}
+	buf_release(&out);
+}
+
+static void merge(const struct json_object *doc, const struct pd_prefill_result *r)
+{
+	struct buf out, again;
+	enum json_type type;
+	struct span usage;
+	size_t before, after;
+	bool changed;
+
+	buf_init(&out, 1u << 24);
+	buf_init(&again, 1u << 24);
+	expect(pd_usage_merge(doc->doc.p, doc->doc.n, r, &out, &changed) == PD_OK, "merge");
+	if (changed) {
+		expect(json_validate(out.data, out.len, NULL) == PD_OK,
+		       "the merged document is no JSON");
+		expect((json_object_path(doc, "usage", &type, &usage) && type == JSON_OBJECT) ||
+			       (json_object_path(doc, "response.usage", &type, &usage) &&
+				type == JSON_OBJECT),
+		       "changed without usage");
+		before = (size_t)(usage.p - doc->doc.p);
+		after = doc->doc.n - before - usage.n;
+		expect(out.len >= before + after && memcmp(out.data, doc->doc.p, before) == 0 &&
+			       memcmp(out.data + out.len - after, usage.p + usage.n, after) == 0,
+		       "a byte outside of usage changed");
+		expect(pd_usage_merge(out.data, out.len, r, &again, &changed) == PD_OK && !changed,
+		       "a merged document changes again");
+	}
+	buf_release(&out);
+	buf_release(&again);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	static const struct pd_prefill_result none = {.prompt_tokens = -1, .cached_tokens = -1};
+	static const struct pd_prefill_result some = {.prompt_tokens = 40, .cached_tokens = 32};
+	const char *p = (const char *)data + 1;
+	struct pd_prefill_result r;
+	struct json_object o;
+
+	if (n < 2 || n > 1u << 20)
+		return 0;
+	(void)pd_usage_maybe(p, n - 1);
+	if (json_object_scan(&o, p, n - 1, NULL))
+		return 0;
+	expect(pd_nixl_prefill_result(&r, p, n - 1, NULL) == PD_OK, "the result of a valid object");
+	both_copies(&o, r.params, (enum pd_path)(data[0] % (PD_PATH_GENERATE + 1)));
+	merge(&o, &r);
+	merge(&o, &none);
+	merge(&o, &some);
+	json_object_release(&o);
+	return 0;
+}
