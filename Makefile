@@ -60,7 +60,7 @@ LIB_SRC := $(sort $(wildcard lib/*/*.c sim/*.c))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
-ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/rng.c lib/base/clock.c)
+ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/rng.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard lib/*/*.h sim/*.h cmd/*.h))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)
@@ -86,11 +86,6 @@ $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(if $(FUZZ_LINK),,$(O)/tests/f
 $(O)/%.o: %.c $(O)/.cflags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
-$(O)/pdroute.pc: Makefile
-	@mkdir -p $(@D)
-	@printf 'prefix=%s\nlibdir=%s\nincludedir=%s\n\nName: pdroute\nDescription: worker selection for LLM routers\nVersion: 0.1.0\nRequires.private: libxxhash\nLibs: -L$${libdir} -lpdroute\nLibs.private: -lm\nCflags: -I$${includedir}/pdroute\n' \
-		'$(prefix)' '$(libdir)' '$(includedir)' >$@
-
 # Rebuild everything when the flags change. A flag must not contain a single quote.
 define track
 @mkdir -p $(@D); printf '%s\n' '$(1)' >$@.new; \
@@ -100,6 +95,24 @@ $(O)/.cflags: FORCE
 	$(call track,$(CC) $(CPPFLAGS) $(ALL_CFLAGS))
 $(O)/.ldflags: FORCE
 	$(call track,$(CC) $(LDEXTRA) $(LDFLAGS) $(ALL_LDLIBS))
+
+# Follows PREFIX, which may be given to `make install` only.
+define pdroute_pc
+prefix=$(prefix)
+libdir=$(libdir)
+includedir=$(includedir)
+
+Name: pdroute
+Description: worker selection for LLM routers
+Version: 0.1.0
+Requires.private: libxxhash
+Libs: -L$${libdir} -lpdroute
+Libs.private: -lm
+Cflags: -I$${includedir}/pdroute
+endef
+$(O)/pdroute.pc: FORCE
+	@mkdir -p $(@D)
+	$(file >$@.new,$(pdroute_pc))@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 TESTS := $(patsubst %.c,$(O)/%,$(TST_SRC))
 FUZZERS := $(patsubst %.c,$(O)/%,$(FUZZ_SRC))
