@@ -21,6 +21,7 @@ static const struct command commands[] = {
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{"worker", cmd_worker,
 	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
+	{"simulate", cmd_simulate, "replay workloads on virtual workers, before deploying a policy"},
 	{NULL, NULL, NULL},
 };
 

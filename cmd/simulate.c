@@ -1,0 +1,403 @@
+/* pdctl simulate: options, files and printing. What happens is in sim/experiment.h. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "cmd/cmd.h"
+#include "lib/base/cli.h"
+#include "lib/base/file.h"
+#include "sim/scenario.h"
+#include "sim/simulateargs.h"
+
+#define OUT_MAX ((size_t)1 << 30)
+
+static struct simulate_args o;
+
+static const struct opt opts[] = {
+	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
+	{OPT_TEXT, "workload", &o.workload, "FILE",
+	 "JSON Lines trace: Mooncake, multi-prefix, conversations ...; - is standard input", NULL,
+	 0, 0, NULL},
+	{OPT_LIST, "policy", &o.policies, "NAME",
+	 "policies, separated by commas, or all; P/D: PREFILL/DECODE; NAME@fbi takes the other "
+	 "ring "
+	 "hash (default: consistent_hash,round_robin)",
+	 NULL, 1, OPT_LIST_MAX, NULL},
+	{OPT_TEXT, "workers", &o.workers, "N",
+	 "workers; several counts are separated by commas (default: 4)", NULL, 0, 0, NULL},
+	{OPT_LIST, "worker-names", &o.names, "NAME",
+	 "identities on the ring, such as the URLs a router has, instead of --workers", NULL, 1,
+	 OPT_LIST_MAX, NULL},
+	{OPT_INT, "prefill", &o.prefill, "N", "P/D: prefill workers, with --decode", NULL, 1,
+	 ROUTE_WORKERS_MAX, NULL},
+	{OPT_INT, "decode", &o.decode, "N", "P/D: decode workers, with --prefill", NULL, 1,
+	 ROUTE_WORKERS_MAX, NULL},
+	{OPT_TEXT, "key", &o.load.key, "KEY",
+	 "session key: auto, session, prompt_cache_key, first-blocks:N, prefix, group, "
+	 "pattern:TEXT or none (default: auto)",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "cache-blocks", &o.caches, "N",
+	 "prefix cache of a worker in blocks, 0 is unlimited; several sizes are separated by "
+	 "commas (default: 0)",
+	 NULL, 0, 0, NULL},
+	{OPT_INT, "block-tokens", &o.block_tokens, "N",
+	 "tokens per block (default: 512 with hash ids, 16 for text)", NULL, 1, 1 << 20, NULL},
+	{OPT_CHOICE, "ring-hash", &o.hash, "HASH", "hash of the ring (default: xxh3)", "xxh3|fbi",
+	 0, 0, NULL},
+	{OPT_INT, "vnodes", &o.vnodes, "N", "ring points per worker (default: 160)", NULL, 1,
+	 ROUTE_VNODES_MAX, NULL},
+	{OPT_INT, "num-requests", &o.limit, "N", "read no more than that many (default: all)", NULL,
+	 1, SIM_REQUESTS_MAX, NULL},
+	{OPT_REAL, "request-rate", &o.load.request_rate, "REQ/S",
+	 "Poisson arrivals for files without time stamps; inf: all at once (default: 4)", NULL,
+	 1e-9, INFINITY, NULL},
+	{OPT_REAL, "speedup", &o.load.speedup, "X", "time stamps are divided by X (default: 1)",
+	 NULL, 1e-6, 1e6, NULL},
+	{OPT_FLAG, "spread", &o.load.spread, NULL,
+	 "spread requests with equal time stamps until the next one (for coarse clocks)", NULL, 0,
+	 0, NULL},
+	{OPT_INT, "output-tokens", &o.load.output_tokens, "N",
+	 "output length of records that do not say (default: 128)", NULL, 1, 1e8, NULL},
+	{OPT_INT, "max-concurrency", &o.concurrency, "N",
+	 "requests in the system; the others wait outside (default: no limit)", NULL, 1, 1e9, NULL},
+	{OPT_LIST, "expect", &o.expects, "TEXT",
+	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if missed",
+	 NULL, 1, OPT_LIST_MAX, NULL},
+	{.type = OPT_HEADING, .help = "simulated engine"},
+	{OPT_FLAG, "routing-only", &o.routing_only, NULL,
+	 "no engines: each request ends before the next begins; no latencies", NULL, 0, 0, NULL},
+	{OPT_REAL, "prefill-tokens-per-s", &o.prefill_rate, "N",
+	 "prompt tokens that a worker computes per second (default: 45455)", NULL, 1, 1e9, NULL},
+	{OPT_REAL, "decode-ms-per-token", &o.engine.step_ms, "MS",
+	 "fixed time of one step of a batch (default: 7)", NULL, 0.001, 1e6, NULL},
+	{OPT_REAL, "decode-us-per-request", &o.engine.request_us, "US",
+	 "added to a step per decoding request (default: 0)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "decode-us-per-context-token", &o.engine.context_us, "US",
+	 "added to a step per token of context (default: 0.056)", NULL, 0, 1e6, NULL},
+	{OPT_INT, "max-num-seqs", &o.seqs, "N", "requests in a batch (default: 256)", NULL, 1,
+	 65536, NULL},
+	{OPT_INT, "max-num-batched-tokens", &o.batched, "N", "tokens in a step (default: 8192)",
+	 NULL, 1, 1 << 24, NULL},
+	{OPT_REAL, "transfer-ms", &o.transfer_ms, "MS",
+	 "P/D: fixed time of a hand-over (default: 1)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "transfer-us-per-token", &o.transfer_us, "US",
+	 "P/D: per token that the decode worker misses (default: 5.24, 128 KiB at 25 GB/s)", NULL,
+	 0, 1e6, NULL},
+	{.type = OPT_HEADING, .help = "all runs"},
+	{OPT_INT, "seed", &o.seed, "N",
+	 "the same seed gives the same bytes (default: 1, or what the scenario says)", NULL, 0, 0,
+	 NULL},
+	{OPT_TEXT, "json", &o.json, "FILE",
+	 "write the result document; - is standard output, without the table", NULL, 0, 0, NULL},
+	{OPT_TEXT, "json-dir", &o.json_dir, "DIR",
+	 "write one document per row, as `pdctl compare` reads them", NULL, 0, 0, NULL},
+	{OPT_TEXT, "decisions", &o.decisions, "FILE",
+	 "write one JSON line per decision: request, key, workers, reasons", NULL, 0, 0, NULL},
+	{OPT_CHOICE, "format", &o.format, "FORMAT", "of the table (default: text)", "text|md", 0, 0,
+	 NULL},
+	{.type = OPT_END},
+};
+
+static const struct opt_command command = {
+	.name = "simulate",
+	.usage = "pdctl simulate SCENARIO.yaml... | --workload FILE [options]",
+	.summary = "replay workloads on virtual workers, before deploying a policy",
+	.about = "Replays requests in virtual time through the router's own decision code and "
+		 "reports, per policy:\n"
+		 "sessions kept on one worker, balance, idle workers, prefix cache hits, keys "
+		 "moved when a worker leaves\n"
+		 "or joins, and predicted latencies of a simulated engine (marked *: trust their "
+		 "order, not their size).\n"
+		 "The number in brackets behind peak/mean is what a perfect hash would reach with "
+		 "these sessions; behind\n"
+		 "keys moved it is the ideal. Exit 1 when an expectation is missed, 2 for wrong "
+		 "input.",
+	.examples = "  $ pdctl simulate scenarios/*.yaml\n"
+		    "      the scenarios that ship, one table, each with its expectations\n"
+		    "  $ pdctl simulate --workload trace.jsonl --workers 4,8 --policy "
+		    "consistent_hash,round_robin --cache-blocks 0,1000\n"
+		    "      which policy keeps the caches warm, with how many workers?\n"
+		    "  $ pdctl simulate --workload trace.jsonl --workers 8 --policy all --spread "
+		    "--json - | jq '.pdctl.arms[].pdctl.policy'\n"
+		    "      all policies as one document",
+	.opts = opts,
+};
+
+static int fail(int err, const struct pd_msg *msg)
+{
+	if (err == PD_EINVAL || err == PD_ENOENT || err == PD_ETOOBIG || err == PD_EPROTO ||
+	    err == PD_EIO)
+		return cli_usage_error(&command, msg);
+	return cli_runtime_error(&command, msg);
+}
+
+/* Everything that a run holds; one release. */
+struct session {
+	struct experiment *done; /* owned */
+	size_t n;
+	struct scenario **scenario; /* owned; NULL entries for the command line */
+	struct table table;
+	cJSON *docs; /* owned array, one document per arm */
+	bool mark, want_docs;
+	size_t missed;
+};
+
+static void session_release(struct session *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		experiment_release(&s->done[i]);
+		scenario_free(s->scenario[i]);
+	}
+	free(s->done);
+	free(s->scenario);
+	table_release(&s->table);
+	cJSON_Delete(s->docs);
+}
+
+static int collect(struct session *s, const struct experiment *e, struct pd_msg *msg)
+{
+	struct simreport r = experiment_report(e);
+	struct buf missed;
+	int err = PD_OK;
+
+	simreport_rows(&r, s->mark, &s->table);
+	for (size_t i = 0; s->want_docs && i < e->arms.n; i++) {
+		cJSON *doc = simreport_arm(&r, i);
+
+		if (!doc || !cJSON_AddItemToArray(s->docs, doc))
+			return pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
+	if (e->expected.missed == 0)
+		return PD_OK;
+	s->missed += e->expected.missed;
+	buf_init(&missed, OUT_MAX);
+	err = simreport_missed(&r, &missed);
+	if (!err)
+		(void)fwrite(missed.data, 1, missed.len, stderr);
+	buf_release(&missed);
+	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
+}
+
+/* The mark becomes bold green up to the next space. */
+static void print_marked(const char *text, size_t n)
+{
+	const size_t len = sizeof(SIMREPORT_MARK) - 1;
+	const char *end = text + n, *at, *stop;
+
+	while ((at = memmem(text, (size_t)(end - text), SIMREPORT_MARK, len)) != NULL) {
+		cli_print(text, (size_t)(at - text));
+		at += len;
+		for (stop = at; stop < end && *stop != ' ' && *stop != '\n';)
+			stop++;
+		cli_print(" \033[1;32m", 8);
+		cli_print(at, (size_t)(stop - at));
+		cli_print("\033[0m", 4);
+		text = stop;
+	}
+	cli_print(text, (size_t)(end - text));
+}
+
+static int print_table(const struct session *s, struct pd_msg *msg)
+{
+	static const char note[] =
+		"\n* simulated engine, calibrated against nothing unless its parameters were "
+		"fitted: trust the order, not the size\n";
+	bool md = o.format && strcmp(o.format, "md") == 0;
+	struct buf out;
+	int err;
+
+	buf_init(&out, OUT_MAX);
+	err = md ? table_markdown(&s->table, &out) : table_text(&s->table, &out);
+	if (!err) {
+		print_marked(out.data, out.len);
+		cli_print(note, sizeof(note) - 1);
+	}
+	buf_release(&out);
+	return err ? pd_fail(msg, err, "cannot build the table: %s", pd_err_text(err)) : PD_OK;
+}
+
+static int write_document(const char *path, const cJSON *doc, struct pd_msg *msg)
+{
+	char *text = cJSON_Print(doc);
+	size_t n = text ? strlen(text) : 0;
+	int err = PD_OK;
+
+	if (!text)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	text[n] = '\n'; /* in place of the terminator */
+	if (strcmp(path, "-") == 0)
+		cli_print(text, n + 1);
+	else
+		err = file_write(path, text, n + 1, msg);
+	cJSON_free(text);
+	return err;
+}
+
+/* One arm: its own document. Several: an object with the documents under "arms". */
+static int write_json(struct session *s, struct pd_msg *msg)
+{
+	cJSON *all, *pdctl;
+	int err;
+
+	if (cJSON_GetArraySize(s->docs) == 1)
+		return write_document(o.json, cJSON_GetArrayItem(s->docs, 0), msg);
+	all = cJSON_CreateObject();
+	pdctl = cJSON_AddObjectToObject(all, "pdctl");
+	(void)cJSON_AddNumberToObject(pdctl, "version", 1);
+	(void)cJSON_AddStringToObject(pdctl, "kind", "simulate");
+	(void)cJSON_AddTrueToObject(pdctl, "simulated");
+	if (!pdctl || !cJSON_AddItemReferenceToObject(pdctl, "arms", s->docs))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	else
+		err = write_document(o.json, all, msg);
+	cJSON_Delete(all);
+	return err;
+}
+
+/* A file name from free text: everything but letters, digits, '.', '_' and '-' becomes '-'. */
+static void clean_name(char *name)
+{
+	for (; *name; name++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-",
+			    *name))
+			*name = '-';
+}
+
+static int write_one_each(const struct session *s, struct pd_msg *msg)
+{
+	char name[256], path[4096];
+	int at = 0, err = PD_OK;
+
+	for (size_t i = 0; !err && i < s->n; i++) {
+		const struct experiment *e = &s->done[i];
+
+		for (size_t k = 0; !err && k < e->arms.n; k++, at++) {
+			const struct arm *a = &e->arms.arm[k];
+			const char *source = e->plan.name ? e->plan.name : "workload";
+
+			(void)snprintf(name, sizeof(name), "%.100s-%.100s-w%u-c%" PRIu64 ".json",
+				       source, a->policy, a->workers, a->cache);
+			clean_name(name);
+			(void)snprintf(path, sizeof(path), "%.3800s/%s", o.json_dir, name);
+			err = write_document(path, cJSON_GetArrayItem(s->docs, at), msg);
+		}
+	}
+	return err;
+}
+
+static int output(struct session *s, struct pd_msg *msg)
+{
+	int err = PD_OK;
+
+	if (!o.json || strcmp(o.json, "-") != 0)
+		err = print_table(s, msg);
+	if (!err && o.json)
+		err = write_json(s, msg);
+	if (!err && o.json_dir)
+		err = write_one_each(s, msg);
+	return err;
+}
+
+static int run_one(struct session *s, const struct experiment_spec *spec, struct pd_msg *msg)
+{
+	struct experiment *e = &s->done[s->n];
+	int err = experiment_run(spec, e, msg);
+
+	if (err)
+		return err;
+	s->n++;
+	if (o.decisions)
+		err = simulate_write_decisions(o.decisions, e, msg);
+	return err ? err : collect(s, e, msg);
+}
+
+static int run_all(struct session *s, int argc, char **argv, const struct opt_list *files,
+		   struct pd_msg *msg)
+{
+	struct experiment_spec spec;
+	int err;
+
+	if (o.workload) {
+		err = simulate_args_spec(&o, &spec, msg);
+		if (!err)
+			err = run_one(s, &spec, msg);
+		return err;
+	}
+	for (size_t i = 0; i < files->n; i++) {
+		err = scenario_load(&s->scenario[s->n], files->items[i], msg);
+		if (err)
+			return err;
+		spec = *scenario_spec(s->scenario[s->n]);
+		if (opt_given(&command, argc, argv, "seed"))
+			spec.plan.seed = spec.load.seed = (uint64_t)o.seed;
+		err = run_one(s, &spec, msg);
+		if (err) {
+			scenario_free(s->scenario[s->n]);
+			return err;
+		}
+	}
+	return PD_OK;
+}
+
+/* Options that describe a workload do not go with scenario files, which describe their own. */
+static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
+{
+	static const char *const both[] = {"seed", "json", "json-dir", "format", NULL};
+
+	if (!o.workload && files->n == 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "nothing to simulate: expected scenario files or --workload FILE");
+	if (o.workload && files->n > 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "'%s' and --workload: expected scenario files or --workload, not "
+			       "both",
+			       files->items[0]);
+	for (const struct opt *p = opts; !o.workload && p->type != OPT_END; p++) {
+		bool fits = p->type == OPT_HEADING;
+
+		for (size_t i = 0; both[i] && !fits; i++)
+			fits = strcmp(both[i], p->name) == 0;
+		if (!fits && opt_given(&command, argc, argv, p->name))
+			return pd_fail(msg, PD_EINVAL,
+				       "--%s goes with --workload; a scenario file says it itself",
+				       p->name);
+	}
+	return PD_OK;
+}
+
+int cmd_simulate(int argc, char **argv)
+{
+	struct session s = {0};
+	struct opt_list files = {0};
+	struct pd_msg msg = {.text = ""};
+	int code, err;
+
+	simulate_args_defaults(&o);
+	code = cli_parse(&command, argc, argv, &files);
+	if (code < 0) {
+		err = check_use(argc, argv, &files, &msg);
+		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
+		s.want_docs = o.json || o.json_dir;
+		s.done = calloc(files.n + 1, sizeof(*s.done));
+		s.scenario = calloc(files.n + 1, sizeof(struct scenario *));
+		s.docs = cJSON_CreateArray();
+		table_init(&s.table);
+		simreport_columns(&s.table);
+		if (!err && (!s.done || !s.scenario || !s.docs))
+			err = pd_fail(&msg, PD_ENOMEM, "out of memory");
+		if (!err)
+			err = run_all(&s, argc, argv, &files, &msg);
+		if (!err)
+			err = output(&s, &msg);
+		code = err ? fail(err, &msg) : s.missed ? EXIT_FINDING : EXIT_OK;
+	}
+	session_release(&s);
+	opt_list_release(&files);
+	simulate_args_release(&o);
+	return code;
+}

@@ -1,0 +1,249 @@
+/*
+ * libcyaml tells what is wrong in log lines: the failure, then a back-trace from the inside out.
+ * The lines are caught, the back-trace is turned into a path, and the path is looked up among the
+ * positions of yamlpos, because the positions of the back-trace are those of the value before.
+ */
+#include "sim/scenarioload.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/opt.h"
+
+#define LOG_MAX	  65536
+#define PARTS_MAX 24
+#define KEYS_MAX  64
+
+static void catch_line(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
+{
+	char line[512];
+
+	if (level < CYAML_LOG_ERROR)
+		return;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* libcyaml's own format */
+	(void)vsnprintf(line, sizeof(line), fmt, args);
+#pragma GCC diagnostic pop
+	if (buf_puts(ctx, line))
+		return; /* a log that is cut is better than none */
+}
+
+static const cyaml_config_t *config(struct buf *log)
+{
+	static _Thread_local cyaml_config_t cfg;
+
+	cfg = (cyaml_config_t){.log_fn = catch_line,
+			       .log_ctx = log,
+			       .mem_fn = cyaml_mem,
+			       .log_level = CYAML_LOG_WARNING,
+			       .flags = CYAML_CFG_NO_ALIAS};
+	return &cfg;
+}
+
+/* The parts of the back-trace from the outside in: "workload", "[3]". */
+struct trace {
+	char part[PARTS_MAX][80];
+	size_t n;
+	bool at_key; /* the innermost part is a field of the mapping that failed */
+};
+
+static void read_trace(const char *log, struct trace *t)
+{
+	const char *p = strstr(log, "Backtrace:");
+	char part[PARTS_MAX][80];
+	size_t n = 0;
+	bool first = true;
+
+	*t = (struct trace){0};
+	while (p && (p = strstr(p, "  in ")) != NULL && n < PARTS_MAX) {
+		const char *quote = strchr(p, '\''), *eol = strchr(p, '\n');
+
+		p += 5;
+		if (!eol)
+			eol = p + strlen(p);
+		if (strncmp(p, "mapping field '", 15) == 0 && quote && quote < eol) {
+			(void)snprintf(part[n++], 80, "%.*s", (int)strcspn(quote + 1, "'"),
+				       quote + 1);
+			t->at_key |= first;
+		} else if (strncmp(p, "sequence entry '", 16) == 0 && quote && quote < eol) {
+			(void)snprintf(part[n++], 80, "[%.*s]", (int)strcspn(quote + 1, "'"),
+				       quote + 1);
+		}
+		first = false;
+		p = eol;
+	}
+	for (size_t i = 0; i < n; i++)
+		memcpy(t->part[i], part[n - 1 - i], 80);
+	t->n = n;
+}
+
+static void join(const struct trace *t, size_t parts, const char *key, struct buf *path)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < parts; i++)
+		err = buf_printf(path, "%s%s", path->len && t->part[i][0] != '[' ? "." : "",
+				 t->part[i]);
+	if (!err && key)
+		err = buf_printf(path, "%s%s", path->len ? "." : "", key);
+	(void)err; /* a path that is too long is not found, and the message goes without a position
+		    */
+}
+
+/* The schema of the mapping that a trace leads to, or NULL. */
+static const cyaml_schema_field_t *fields_of(const struct trace *t, size_t parts)
+{
+	const cyaml_schema_value_t *v = &scenario_schema;
+
+	for (size_t i = 0; i < parts; i++) {
+		const cyaml_schema_field_t *f;
+
+		if (t->part[i][0] == '[') {
+			if (v->type != CYAML_SEQUENCE)
+				return NULL;
+			v = v->sequence.entry;
+			continue;
+		}
+		if (v->type != CYAML_MAPPING)
+			return NULL;
+		for (f = v->mapping.fields; f->key && strcmp(f->key, t->part[i]) != 0;)
+			f++;
+		if (!f->key)
+			return NULL;
+		v = &f->value;
+	}
+	return v->type == CYAML_MAPPING ? v->mapping.fields : NULL;
+}
+
+static void say_unknown(const struct trace *t, const char *key, char *out, size_t cap)
+{
+	const cyaml_schema_field_t *f = fields_of(t, t->n);
+	const char *names[KEYS_MAX], *near;
+	size_t n = 0, used;
+
+	for (; f && f->key && n + 1 < KEYS_MAX; f++)
+		names[n++] = f->key;
+	names[n] = NULL;
+	near = opt_nearest(key, names);
+	used = (size_t)snprintf(out, cap, "unknown key '%.60s'", key);
+	if (near)
+		used += (size_t)snprintf(out + used, cap - used, ", did you mean '%s'?", near);
+	used += (size_t)snprintf(out + used, cap - used, " expected one of");
+	for (size_t i = 0; i < n && used + 40 < cap; i++)
+		used += (size_t)snprintf(out + used, cap - used, "%s %s", i ? "," : "", names[i]);
+}
+
+/* libcyaml's words for kinds of values, in ours. */
+static const char *plain(const char *what)
+{
+	static const char *const words[][2] = {
+		{"uint", "a whole number"},	{"int", "a whole number"},
+		{"double", "a number"},		{"float", "a number"},
+		{"bool", "true or false"},	{"STRING", "text"},
+		{"SEQUENCE", "a list"},		{"MAPPING", "a mapping of keys"},
+		{"UINT", "a whole number"},	{"FLOAT", "a number"},
+		{"BOOL", "true or false"},	{"INT", "a whole number"},
+		{"SCALAR", "a single value"},	{"SEQUENCE_START", "a list"},
+		{"MAPPING_START", "a mapping"}, {"ALIAS", "an alias"}};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (strncmp(what, words[i][0], strlen(words[i][0])) == 0 &&
+		    !strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", what[strlen(words[i][0])]))
+			return words[i][1];
+	return what;
+}
+
+static void say_value(const char *line, char *out, size_t cap)
+{
+	const char *value = strchr(line, '\''), *got = strstr(line, "got event: ");
+	size_t eol = strcspn(line, "\n");
+
+	if (strncmp(line, "Invalid ", 8) == 0 && value)
+		(void)snprintf(out, cap, "found %.*s: expected %s",
+			       (int)(eol - (size_t)(value - line) > 80
+					     ? 80
+					     : eol - (size_t)(value - line)),
+			       value, plain(line + 8));
+	else if (strncmp(line, "Expecting ", 10) == 0 && got)
+		(void)snprintf(out, cap, "found %s: expected %s", plain(got + 11),
+			       plain(line + 10));
+	else
+		(void)snprintf(out, cap, "%.*s", (int)(eol > 200 ? 200 : eol), line);
+}
+
+/* The message for a person from libcyaml's log. */
+static int explain(const char *log, const struct yamlpos *pos, const char *name, struct pd_msg *msg)
+{
+	static const char unexpected[] = "Unexpected key: ",
+			  missing[] = "Missing required mapping field: ";
+	const char *line = strncmp(log, "Load: ", 6) == 0 ? log + 6 : log;
+	const struct yamlpos_entry *at;
+	char what[900], key[80] = "";
+	struct trace t;
+	struct buf path;
+	bool unknown = strncmp(line, unexpected, sizeof(unexpected) - 1) == 0;
+	bool absent = strncmp(line, missing, sizeof(missing) - 1) == 0;
+
+	buf_init(&path, 4096);
+	read_trace(log, &t);
+	if (unknown) {
+		line += sizeof(unexpected) - 1;
+		(void)snprintf(key, sizeof(key), "%.*s", (int)strcspn(line, "\n"), line);
+		say_unknown(&t, key, what, sizeof(what));
+		join(&t, t.n, key, &path);
+	} else if (absent) {
+		line += sizeof(missing) - 1;
+		t.n -= t.at_key && t.n > 0;
+		(void)snprintf(what, sizeof(what), "missing '%.*s' in %s", (int)strcspn(line, "\n"),
+			       line, t.n ? t.part[t.n - 1] : "the scenario");
+		join(&t, t.n, NULL, &path);
+	} else {
+		say_value(line, what, sizeof(what));
+		join(&t, t.n, NULL, &path);
+	}
+	at = path.len ? yamlpos_find(pos, path.data) : NULL;
+	if (at && !unknown && !absent)
+		(void)pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: '%s': %.380s", name, at->value_line,
+			      at->value_column, path.data, what);
+	else
+		(void)pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %.450s", name, at ? at->line : 1,
+			      at ? at->column : 1, what);
+	buf_release(&path);
+	return PD_EINVAL;
+}
+
+int scenario_read(struct y_scenario **out, struct yamlpos *pos, const char *text, size_t n,
+		  const char *name, struct pd_msg *msg)
+{
+	cyaml_data_t *data = NULL;
+	struct buf log;
+	int err = yamlpos_scan(pos, text, n, name, msg);
+
+	*out = NULL;
+	buf_init(&log, LOG_MAX);
+	if (!err) {
+		cyaml_err_t e = cyaml_load_data((const uint8_t *)text, n, config(&log),
+						&scenario_schema, &data, NULL);
+
+		if (e == CYAML_ERR_OOM)
+			err = pd_fail(msg, PD_ENOMEM, "out of memory");
+		else if (e != CYAML_OK)
+			err = explain(log.data ? log.data : cyaml_strerror(e), pos, name, msg);
+		*out = data;
+	}
+	buf_release(&log);
+	if (err)
+		yamlpos_release(pos);
+	return err;
+}
+
+void scenario_read_free(struct y_scenario *y)
+{
+	struct buf log;
+
+	buf_init(&log, LOG_MAX);
+	(void)cyaml_free(config(&log), &scenario_schema, y, 0); /* fails only for a wrong schema */
+	buf_release(&log);
+}

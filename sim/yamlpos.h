@@ -1,0 +1,39 @@
+/*
+ * Where things are in a YAML text: every key and every sequence entry by its path
+ * ("workload.generate.turns", "expect[2]"), with line and column. libcyaml checks against a schema
+ * but keeps no positions afterwards, so range checks and its own errors look them up here.
+ *
+ * The pass also refuses what a configuration file should not have and libcyaml lets through: double
+ * keys, anchors and aliases, a second document, keys that are not plain text, numbers with leading
+ * zeros (octal in YAML 1.1), deep nesting, an empty document.
+ */
+#ifndef PD_SIM_YAMLPOS_H
+#define PD_SIM_YAMLPOS_H
+
+#include <stddef.h>
+
+#include "lib/base/err.h"
+
+#define YAMLPOS_ENTRIES_MAX 4096
+#define YAMLPOS_DEPTH_MAX   16
+
+struct yamlpos_entry {
+	char *path;			 /* owned */
+	size_t line, column;		 /* of the key, or of the entry of a sequence; from 1 */
+	size_t value_line, value_column; /* of its value */
+	size_t text_column;		 /* of the first character of a scalar, behind its quote */
+};
+
+struct yamlpos {
+	struct yamlpos_entry *entry; /* owned */
+	size_t n, cap;
+};
+
+/* PD_EINVAL: msg begins with "NAME:LINE:COLUMN: ". Release also after a failure. */
+int yamlpos_scan(struct yamlpos *p, const char *text, size_t n, const char *name,
+		 struct pd_msg *msg) PD_MUST;
+void yamlpos_release(struct yamlpos *p);
+/* NULL when the path is not in the text. */
+const struct yamlpos_entry *yamlpos_find(const struct yamlpos *p, const char *path);
+
+#endif
