@@ -83,6 +83,11 @@ $(O)/tests/fuzz/fuzz_http.o $(O)/tests/fuzz/oracle.o: CPPFLAGS += -I/usr/share/i
 # A fuzz target: libFuzzer's main with FUZZ=1, else the main of replay.c, which runs the corpus.
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(if $(FUZZ_LINK),,$(O)/tests/fuzz/replay.o) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+# Small programs that tests and measurements drive: make build/tests/tools/json_probe, make build/scripts/perf/json_scan.
+$(O)/tests/tools/%: $(O)/tests/tools/%.o $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+$(O)/scripts/perf/%: $(O)/scripts/perf/%.o $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/%.o: %.c $(O)/.cflags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
@@ -157,7 +162,7 @@ install: all ## program, library and headers, below DESTDIR and PREFIX
 	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
 	ln -sf libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so
 	install -Dm644 $(O)/pdroute.pc $(DESTDIR)$(libdir)/pkgconfig/pdroute.pc
-	for h in lib/route/*.h lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
+	for h in $(filter-out lib/route/choice.h lib/route/key_text.h,$(wildcard lib/route/*.h)) lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
 		install -Dm644 $$h $(DESTDIR)$(includedir)/pdroute/$$h || exit 1; done
 	install -Dm644 lib/route/pdroute.h $(DESTDIR)$(includedir)/pdroute/pdroute.h
 uninstall: ## removes what install put there

@@ -219,7 +219,6 @@ int route_pick_rendezvous(const struct route_pool *pool, const struct route_inpu
 	route_set_clear(&seen, pool->n);
 	for (unsigned i = 0;; i++) {
 		const struct route_input *skip = i >= ROUTE_CANDIDATES && !s.chosen ? in : NULL;
-
 		uint64_t most = s.chosen ? score[d->worker] : UINT64_MAX;
 
 		if (!next_score(pool, score, &seen, most, skip, &worker) ||
