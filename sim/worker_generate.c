@@ -401,7 +401,7 @@ static void handle(struct gen_flow *f, enum gen_kind kind)
 {
 	int err = gen_request_parse(f->w, f->r, kind, &f->g, &f->error);
 
-	if (f->g.body.n > 0)
+	if (f->g.model.n > 0) /* the body was read as an object */
 		journal_session(&f->log, &f->g.body);
 	f->log.leg = f->g.kv.do_remote_decode	 ? "prefill"
 		     : f->g.kv.do_remote_prefill ? "decode"

@@ -182,7 +182,7 @@ void page_tokenize(struct worker *w, struct http_conn *c, struct http_request *r
 		err = api_fail(&e, 400, NULL, "JSON decode error");
 	if (!err)
 		err = api_find_model(w, &g.body, &g.model, &e);
-	g.kind = g.body.n && json_object_get(&g.body, "messages") ? GEN_CHAT : GEN_COMPLETION;
+	g.kind = g.model.n && json_object_get(&g.body, "messages") ? GEN_CHAT : GEN_COMPLETION;
 	if (!err)
 		err = prompt_parse(w, &g, &e);
 	jout_init(&o, WORKER_OUT_MAX);

@@ -112,7 +112,7 @@ static int chat_prompt(struct gen_request *g, struct api_error *e)
 			e, 400, "messages",
 			"messages: List should have at least 1 item after validation, not 0");
 	if (!err)
-		err = tokens_add_special(&g->tokens, "<|assistant|>", 13);
+		err = tokens_add_special(&g->tokens, "\"assistant\"", 11);
 	if (err)
 		return api_fail(e, 500, NULL, "out of memory");
 	g->prompt[0] = (struct gen_prompt){0, g->tokens.n};
