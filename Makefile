@@ -68,11 +68,11 @@ obj = $(patsubst %.c,$(O)/%.o,$(1))
 
 all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc ## build/pdctl and build/libpdroute.*
 
-$(O)/libpdctl.a: $(call obj,$(LIB_SRC))
-	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $^
-$(O)/libpdroute.a: $(call obj,$(ROUTE_SRC))
-	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $^
-$(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) $(O)/.ldflags
+$(O)/libpdctl.a: $(call obj,$(LIB_SRC)) $(O)/.sources
+	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+$(O)/libpdroute.a: $(call obj,$(ROUTE_SRC)) $(O)/.sources
+	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+$(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) $(O)/.ldflags $(O)/.sources
 	$(call say,LINK,$@)$(LINK) -shared -Wl,-soname,libpdroute.so.1 -o $@ $(filter %.o,$^) $(shell $(PKG_CONFIG) --libs libxxhash) -lm
 $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
@@ -100,6 +100,8 @@ $(O)/.cflags: FORCE
 	$(call track,$(CC) $(CPPFLAGS) $(ALL_CFLAGS))
 $(O)/.ldflags: FORCE
 	$(call track,$(CC) $(LDEXTRA) $(LDFLAGS) $(ALL_LDLIBS))
+$(O)/.sources: FORCE
+	$(call track,$(LIB_SRC) $(ROUTE_SRC))
 
 # Follows PREFIX, which may be given to `make install` only.
 define pdroute_pc
