@@ -1,9 +1,6 @@
 #include "lib/base/rng.h"
 
 #include <math.h>
-#include <sys/random.h>
-
-#include "lib/base/clock.h"
 
 uint64_t rng_splitmix(uint64_t *state)
 {
@@ -88,13 +85,4 @@ double rng_gamma(struct rng *r, double shape, double scale)
 		if (log(u) < 0.5 * x * x + d - d * v + d * log(v))
 			return d * v * boost * scale;
 	}
-}
-
-void rng_system_bytes(unsigned char *out, size_t n)
-{
-	uint64_t fallback = (uint64_t)clock_wall() ^ (uint64_t)(uintptr_t)out;
-	ssize_t got = getrandom(out, n, 0);
-
-	for (size_t i = got > 0 ? (size_t)got : 0; i < n; i++)
-		out[i] = (unsigned char)rng_splitmix(&fallback);
 }

@@ -27,7 +27,7 @@ double rng_normal(struct rng *r);
 double rng_gamma(struct rng *r, double shape, double scale);
 /* splitmix64 step: advances *state. Also a good 64-bit mixer. */
 uint64_t rng_splitmix(uint64_t *state);
-/* 16 bytes from the system, for ids that must not repeat between processes. */
+/* n bytes from the system, for ids that must not repeat between processes. Not in libpdroute. */
 void rng_system_bytes(unsigned char *out, size_t n);
 
 #endif
