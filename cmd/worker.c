@@ -164,7 +164,7 @@ static void apply(void)
 	cfg.crash = crash;
 }
 
-static void announce(const struct worker *w)
+static void announce(struct worker *w)
 {
 	char line[400];
 	bool v6 = strchr(cfg.host, ':') != NULL;

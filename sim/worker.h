@@ -57,7 +57,7 @@ struct worker;
 void worker_config_default(struct worker_config *cfg);
 /* Binds and serves. The configuration's texts must outlive the worker. */
 int worker_start(struct worker **out, const struct worker_config *cfg, struct pd_msg *msg) PD_MUST;
-uint16_t worker_port(const struct worker *w);
+uint16_t worker_port(struct worker *w);
 /* Stops accepting; requests under way may finish. */
 void worker_drain(struct worker *w);
 /* Waits until they have, cuts what is left at the deadline, frees everything. Returns how many were

@@ -48,6 +48,9 @@ struct worker {
 	atomic_ullong next_id;
 };
 
+/* The server this worker runs on, as soon as it has started. Takes w->lock. */
+struct http_server *worker_http(struct worker *w);
+
 /* An answer in the shape of vLLM's API server. status 0: no error. */
 struct api_error {
 	int status;

@@ -115,7 +115,7 @@ void page_metrics(struct worker *w, struct http_conn *c, struct http_request *r)
 	struct jout o;
 
 	(void)r;
-	http_server_stats(w->server, &hs);
+	http_server_stats(worker_http(w), &hs);
 	(void)pthread_mutex_lock(&w->lock);
 	(void)nixl_expire(w, clock_now());
 	kvcache_stats(w->engine.cache, &kv);

@@ -172,6 +172,7 @@ static int init(struct worker *w, const struct worker_config *cfg)
 static int start_server(struct worker *w, struct pd_msg *msg)
 {
 	struct http_server_config s;
+	int err;
 
 	http_server_config_default(&s);
 	s.host = w->cfg.host;
@@ -183,7 +184,12 @@ static int start_server(struct worker *w, struct pd_msg *msg)
 	s.log = w->cfg.log;
 	s.ctx = w;
 	s.on_request = on_request;
-	return http_server_start(&w->server, &s, msg);
+	/* Requests may come before the call returns; those that need w->server wait for the lock.
+	 */
+	(void)pthread_mutex_lock(&w->lock);
+	err = http_server_start(&w->server, &s, msg);
+	(void)pthread_mutex_unlock(&w->lock);
+	return err;
 }
 
 static void release(struct worker *w)
@@ -240,9 +246,19 @@ int worker_start(struct worker **out, const struct worker_config *cfg, struct pd
 	return PD_OK;
 }
 
-uint16_t worker_port(const struct worker *w)
+struct http_server *worker_http(struct worker *w)
 {
-	return http_server_port(w->server);
+	struct http_server *s;
+
+	(void)pthread_mutex_lock(&w->lock);
+	s = w->server;
+	(void)pthread_mutex_unlock(&w->lock);
+	return s;
+}
+
+uint16_t worker_port(struct worker *w)
+{
+	return http_server_port(worker_http(w));
 }
 
 void worker_drain(struct worker *w)
