@@ -126,8 +126,9 @@ FUZZERS := $(patsubst %.c,$(O)/%,$(FUZZ_SRC))
 check: unit blackbox ## unit and blackbox
 unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corpus once
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
-blackbox: $(O)/pdctl ## tests that drive the program over sockets
-	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
+TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
+blackbox: $(O)/pdctl $(TOOLS) ## tests that drive the program over sockets
+	$(Q)PDCTL=$(abspath $(O)/pdctl) PDCTL_TOOLS=$(abspath $(O)/tests/tools) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang
 	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run
 fuzz-build: $(FUZZERS)
