@@ -127,8 +127,9 @@ check: unit blackbox ## unit and blackbox
 unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corpus once
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
 TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
+tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
 blackbox: $(O)/pdctl $(TOOLS) ## tests that drive the program over sockets
-	$(Q)PDCTL=$(abspath $(O)/pdctl) PDCTL_TOOLS=$(abspath $(O)/tests/tools) $(PYTHON) -m pytest -q tests/blackbox
+	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang
 	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run
 fuzz-build: $(FUZZERS)
@@ -176,9 +177,9 @@ clean: ## removes build/
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all check unit blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
+.PHONY: all check unit tools blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
 	check-shell check-tree format check-headers install \
 	uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC) $(FUZZ_SRC) tests/fuzz/replay.c))
+-include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC) $(FUZZ_SRC) tests/fuzz/replay.c $(wildcard tests/tools/*.c scripts/perf/*.c)))

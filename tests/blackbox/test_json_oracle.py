@@ -11,7 +11,8 @@ import subprocess
 
 import pytest
 
-TOOLS = os.environ.get("PDCTL_TOOLS", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/tests/tools"))
+PDCTL = os.environ.get("PDCTL", os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../build/pdctl"))
+TOOLS = os.path.join(os.path.dirname(PDCTL), "tests/tools")  # the same variant as the program under test
 TYPES = {"{": 1, "[": 2, '"': 3, "t": 5, "f": 6, "n": 7}
 CASES = int(os.environ.get("PDCTL_ORACLE_CASES", "4000"))
 
@@ -20,7 +21,7 @@ CASES = int(os.environ.get("PDCTL_ORACLE_CASES", "4000"))
 def probe():
     program = os.path.join(TOOLS, "json_probe")
     if not os.path.exists(program):
-        pytest.skip(f"{program} is not built; make blackbox builds it")
+        pytest.skip(f"{program} is not built; make tools builds it")
 
     def run(lines):
         done = subprocess.run([program], input="\n".join(lines) + "\n", capture_output=True, text=True, timeout=300)
