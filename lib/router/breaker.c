@@ -35,7 +35,8 @@ static bool succeeded(struct breaker *b, const struct breaker_limits *l, int64_t
 	return b->state == BREAKER_HALF_OPEN;
 }
 
-bool breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v, int64_t now)
+bool breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
+		    int64_t now)
 {
 	if (v == VERDICT_NONE)
 		return b->state == BREAKER_HALF_OPEN;

@@ -1,9 +1,11 @@
 /*
- * Circuit breaker of one worker, as a state machine without clock or lock: the caller gives the time and serialises the calls.
+ * Circuit breaker of one worker, as a state machine without clock or lock: the caller gives the
+ * time and serialises the calls.
  *
- * Closed -> open after `failures` consecutive failures; open -> half-open when `timeout` has passed (breaker_tick); half-open lets
- * one request at a time through: `successes` successes close it, one failure opens it again. A 4xx answer is a success: the
- * worker did its work. A request that ends without a verdict (the client left) gives its permit back.
+ * Closed -> open after `failures` consecutive failures; open -> half-open when `timeout` has passed
+ * (breaker_tick); half-open lets one request at a time through: `successes` successes close it, one
+ * failure opens it again. A 4xx answer is a success: the worker did its work. A request that ends
+ * without a verdict (the client left) gives its permit back.
  */
 #ifndef PD_ROUTER_BREAKER_H
 #define PD_ROUTER_BREAKER_H
@@ -30,7 +32,8 @@ struct breaker {
 
 void breaker_init(struct breaker *b);
 /* The outcome of one request. True when the state changed or a permit must be given out again. */
-bool breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v, int64_t now);
+bool breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
+		    int64_t now);
 /* Time passes. True when the breaker became half-open. */
 bool breaker_tick(struct breaker *b, const struct breaker_limits *l, int64_t now);
 const char *breaker_state_name(enum breaker_state s);

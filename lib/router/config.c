@@ -7,7 +7,8 @@
 #include "lib/base/clock.h"
 #include "lib/http/net.h"
 
-static const char *const default_id_headers[] = {"x-request-id", "x-correlation-id", "x-trace-id", "request-id"};
+static const char *const default_id_headers[] = {"x-request-id", "x-correlation-id", "x-trace-id",
+						 "request-id"};
 
 void router_config_default(struct router_config *c)
 {
@@ -92,7 +93,8 @@ static int add_one(struct worker_list *l, enum worker_role role, const char *nam
 	return PD_OK;
 }
 
-int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp, struct pd_msg *msg)
+int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
+		    struct pd_msg *msg)
 {
 	char name[256], ranked[640], ranked_url[640];
 	const char *url = split_name(text, name, sizeof(name));
@@ -106,9 +108,12 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 	if (strlen(url) > 600)
 		return pd_fail(msg, PD_EINVAL, "worker '%s': longer than 600 characters", text);
 	if (l->n + dp > ROUTE_WORKERS_MAX)
-		return pd_fail(msg, PD_EINVAL, "worker '%s': more than %d workers", text, ROUTE_WORKERS_MAX);
+		return pd_fail(msg, PD_EINVAL, "worker '%s': more than %d workers", text,
+			       ROUTE_WORKERS_MAX);
 	if (dp <= 1 || parsed.rank >= 0)
-		return add_one(l, role, name[0] ? name : url, url) ? pd_fail(msg, PD_ENOMEM, "out of memory") : PD_OK;
+		return add_one(l, role, name[0] ? name : url, url)
+			       ? pd_fail(msg, PD_ENOMEM, "out of memory")
+			       : PD_OK;
 	for (unsigned r = 0; !err && r < dp; r++) {
 		(void)snprintf(ranked_url, sizeof(ranked_url), "%s@%u", url, r);
 		(void)snprintf(ranked, sizeof(ranked), "%s@%u", name[0] ? name : url, r);

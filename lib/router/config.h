@@ -1,6 +1,7 @@
 /*
- * What a router is told: every limit and duration in one plain structure, with vllm-router's defaults where vllm-router has the
- * option. Durations are nanoseconds. The texts are borrowed and must outlive the router.
+ * What a router is told: every limit and duration in one plain structure, with vllm-router's
+ * defaults where vllm-router has the option. Durations are nanoseconds. The texts are borrowed and
+ * must outlive the router.
  */
 #ifndef PD_ROUTER_CONFIG_H
 #define PD_ROUTER_CONFIG_H
@@ -100,8 +101,9 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 void worker_list_release(struct worker_list *l);
 
 /*
- * Reads workers and policies from a YAML file (see docs/serve.md): policy, prefill_policy, decode_policy, workers, prefill,
- * decode. Policies that the file does not name are those of `base`. On failure nothing is kept and msg names the file.
+ * Reads workers and policies from a YAML file (see docs/serve.md): policy, prefill_policy,
+ * decode_policy, workers, prefill, decode. Policies that the file does not name are those of
+ * `base`. On failure nothing is kept and msg names the file.
  */
 int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
 		      struct pd_msg *msg) PD_MUST;

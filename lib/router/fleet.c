@@ -18,8 +18,8 @@ static void worker_unref(struct worker *w)
 	free(w);
 }
 
-static int worker_new(struct worker **out, const struct worker_spec *spec, const struct router_config *c,
-		      struct pd_msg *msg)
+static int worker_new(struct worker **out, const struct worker_spec *spec,
+		      const struct router_config *c, struct pd_msg *msg)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	int err;
@@ -38,7 +38,8 @@ static int worker_new(struct worker **out, const struct worker_spec *spec, const
 	atomic_store(&w->slot.available, true);
 	atomic_store(&w->slot.cap, c->worker_cap);
 	atomic_store(&w->quiet, true);
-	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory") : net_url_parse(&w->at, w->url, msg);
+	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory")
+				  : net_url_parse(&w->at, w->url, msg);
 	if (!err)
 		err = net_resolve(&w->addr, w->at.host, w->at.port, msg);
 	if (err) {
@@ -54,7 +55,8 @@ static struct worker *find_same(struct fleet *old, const struct worker_spec *spe
 	struct fleet_pool *p = old ? &old->pool[spec->role] : NULL;
 
 	for (size_t i = 0; p && i < p->n; i++)
-		if (strcmp(p->worker[i]->name, spec->name) == 0 && strcmp(p->worker[i]->url, spec->url) == 0)
+		if (strcmp(p->worker[i]->name, spec->name) == 0 &&
+		    strcmp(p->worker[i]->url, spec->url) == 0)
 			return p->worker[i];
 	return NULL;
 }
@@ -89,8 +91,9 @@ static int build_ring(struct fleet_pool *p, const struct router_config *c, struc
 	return err;
 }
 
-static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet *old, const struct router_config *c,
-		      const struct fleet_config *fc, struct pd_msg *msg)
+static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet *old,
+		      const struct router_config *c, const struct fleet_config *fc,
+		      struct pd_msg *msg)
 {
 	int err = PD_OK;
 

@@ -1,7 +1,7 @@
 /*
- * The workers a router knows now. A fleet is an immutable snapshot (pools and policies), swapped by pointer and counted by reference;
- * the workers in it live on across snapshots, so a reload loses no connection and no counter. A request holds one reference from
- * its decision to its last byte.
+ * The workers a router knows now. A fleet is an immutable snapshot (pools and policies), swapped by
+ * pointer and counted by reference; the workers in it live on across snapshots, so a reload loses
+ * no connection and no counter. A request holds one reference from its decision to its last byte.
  */
 #ifndef PD_ROUTER_FLEET_H
 #define PD_ROUTER_FLEET_H
@@ -21,7 +21,8 @@ struct worker {
 	struct http_pool pool;
 	_Atomic unsigned refs; /* fleets that contain it */
 
-	pthread_mutex_t lock; /* the fields below; slot.available and slot.permits are written under it */
+	pthread_mutex_t
+		lock; /* the fields below; slot.available and slot.permits are written under it */
 	struct net_addr addr;
 	struct breaker breaker;
 	bool healthy, ejected; /* ejected: by a failed connection; one good probe brings it back */
@@ -30,7 +31,8 @@ struct worker {
 	int64_t next_probe;
 	int64_t probe_wait; /* growing pause between probes of an ejected worker */
 
-	_Atomic bool quiet;         /* nothing to report: closed breaker without failures (spares the lock) */
+	_Atomic bool
+		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
 	_Atomic int64_t busy_until; /* Retry-After of its last refusal */
 	_Atomic uint64_t requests, errors, connects, connect_failures, reused, stale, ejections;
 };
@@ -61,14 +63,15 @@ struct fleet *fleet_get(struct fleet_holder *h);
 void fleet_put(struct fleet *f);
 
 /*
- * Builds a fleet from the configuration: workers whose role, name and URL stay the same are the same objects. Resolves names; blocks.
- * On failure the old fleet stays.
+ * Builds a fleet from the configuration: workers whose role, name and URL stay the same are the
+ * same objects. Resolves names; blocks. On failure the old fleet stays.
  */
 int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
 	       struct pd_msg *msg) PD_MUST;
 
 /* Outcome of a request on the worker. */
-void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v, int64_t now);
+void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
+		   int64_t now);
 /* A connection could not be made: out of the rotation at once, probed soon. */
 void worker_eject(struct worker *w, const struct router_config *c, int64_t now);
 /* Outcome of a health probe. */

@@ -1,4 +1,5 @@
-/* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one place, sync(). */
+/* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one
+ * place, sync(). */
 #include <string.h>
 
 #include "lib/base/clock.h"
@@ -12,17 +13,20 @@ static struct breaker_limits limits(const struct router_config *c)
 	return (struct breaker_limits){c->cb_failures, c->cb_successes, c->cb_timeout, c->cb_off};
 }
 
-/* Called with the lock held after every change. Half-open hands out one permit; a closed breaker needs none. */
+/* Called with the lock held after every change. Half-open hands out one permit; a closed breaker
+ * needs none. */
 static void sync(struct worker *w, bool permit)
 {
 	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED;
 
-	atomic_store(&w->slot.permits, usable && w->breaker.state == BREAKER_HALF_OPEN && permit ? 1u : 0u);
+	atomic_store(&w->slot.permits,
+		     usable && w->breaker.state == BREAKER_HALF_OPEN && permit ? 1u : 0u);
 	atomic_store(&w->slot.available, usable && closed);
 	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
 }
 
-void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v, int64_t now)
+void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
+		   int64_t now)
 {
 	struct breaker_limits l = limits(c);
 
@@ -63,7 +67,8 @@ void worker_eject(struct worker *w, const struct router_config *c, int64_t now)
 	http_pool_flush(&w->pool);
 }
 
-/* When to ask again: ejected workers soon and then more rarely, others at the interval with 10 % jitter. */
+/* When to ask again: ejected workers soon and then more rarely, others at the interval with 10 %
+ * jitter. */
 static void plan_probe(struct worker *w, const struct router_config *c, int64_t now)
 {
 	uint64_t mix = (uint64_t)now ^ (uint64_t)(uintptr_t)w;

@@ -1,0 +1,171 @@
+/* The message heads that the router writes: what travels, what ends at this hop, what we add. */
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/router/exchange.h"
+
+/* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, and framing.
+ */
+static bool drop_from_request(const struct field *f, bool pd)
+{
+	switch (f->tag) {
+	case HTTP_HOST:
+	case HTTP_CONTENT_LENGTH:
+	case HTTP_EXPECT:
+	case HTTP_X_REQUEST_ID:
+		return true;
+	default:
+		break;
+	}
+	/* The usage of a P/D answer is merged, so it must come uncompressed. */
+	if (pd && span_eq_case(f->name, SPAN("accept-encoding")))
+		return true;
+	return http_hop_by_hop(f) || span_eq_case(f->name, SPAN("x-data-parallel-rank"));
+}
+
+static int put_field(struct buf *b, const struct field *f)
+{
+	size_t n = f->name.n + f->value.n + 4;
+	char *p;
+	int err = buf_reserve(b, n);
+
+	if (err)
+		return err;
+	p = b->data + b->len;
+	memcpy(p, f->name.p, f->name.n);
+	p += f->name.n;
+	*p++ = ':';
+	*p++ = ' ';
+	memcpy(p, f->value.p, f->value.n);
+	p += f->value.n;
+	*p++ = '\r';
+	*p++ = '\n';
+	b->len += n;
+	return PD_OK;
+}
+
+static int put_span(struct buf *b, struct span s)
+{
+	return buf_append(b, s.p, s.n);
+}
+
+/* "Name: value\r\n" without formatting: this runs several times per request. */
+static int put_line(struct buf *b, struct span name, struct span value)
+{
+	struct field f = {.name = name, .value = value};
+
+	return put_field(b, &f);
+}
+
+static int put_length(struct buf *b, size_t length)
+{
+	char text[24];
+	int n = snprintf(text, sizeof(text), "%zu", length);
+
+	return put_line(b, SPAN("Content-Length"), (struct span){text, (size_t)n});
+}
+
+static int put_request_line(struct buf *b, const struct exchange *x, const struct worker *w)
+{
+	const struct http_head *h = &x->req->head;
+	const char *end = h->target.p + h->target.n;
+	/* Absolute form loses its scheme and authority here: path and query are what the worker
+	 * needs. */
+	struct span target =
+		h->path.n > 0 ? (struct span){h->path.p, (size_t)(end - h->path.p)} : h->target;
+	int err = put_span(b, h->method);
+
+	err = err ? err : buf_putc(b, ' ');
+	err = err ? err : buf_puts(b, w->at.base);
+	err = err ? err : put_span(b, target);
+	err = err ? err : buf_puts(b, " HTTP/1.1\r\n");
+	return err ? err : put_line(b, SPAN("Host"), span_of(w->at.authority));
+}
+
+int head_for_worker(struct buf *b, const struct exchange *x, const struct worker *w, size_t length,
+		    bool pd, struct span id)
+{
+	const struct http_head *h = &x->req->head;
+	char rank[16];
+	int err;
+
+	buf_clear(b);
+	err = put_request_line(b, x, w);
+	for (size_t i = 0; !err && i < h->nfields; i++)
+		if (!drop_from_request(&h->field[i], pd))
+			err = put_field(b, &h->field[i]);
+	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
+	if (!err && w->at.rank >= 0) {
+		int n = snprintf(rank, sizeof(rank), "%d", w->at.rank);
+
+		err = put_line(b, SPAN("X-data-parallel-rank"), (struct span){rank, (size_t)n});
+	}
+	if (!err && length != SIZE_MAX)
+		err = put_length(b, length);
+	return err ? err : buf_puts(b, "\r\n");
+}
+
+int head_names(struct buf *b, const struct exchange *x)
+{
+	static const struct span names[ROLES] = {
+		{"X-Worker", 8}, {"X-Prefill-Worker", 16}, {"X-Decode-Worker", 15}};
+	int err = put_line(b, SPAN("X-Request-Id"), x->id);
+
+	for (int r = 0; !err && r < ROLES; r++)
+		if (x->worker[r])
+			err = put_line(b, names[r], span_of(x->worker[r]->url));
+	return err;
+}
+
+int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
+{
+	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
+	char line[32];
+	int n = snprintf(line, sizeof(line), "HTTP/1.1 %d ", h->status), err;
+
+	buf_clear(b);
+	err = buf_append(b, line, (size_t)n);
+	err = err	    ? err
+	      : h->reason.n ? put_span(b, h->reason)
+			    : buf_puts(b, http_reason(h->status));
+	err = err ? err : buf_puts(b, "\r\n");
+	for (size_t i = 0; !err && i < h->nfields; i++) {
+		const struct field *f = &h->field[i];
+
+		if (http_hop_by_hop(f) || f->tag == HTTP_X_REQUEST_ID ||
+		    (f->tag == HTTP_CONTENT_LENGTH && !keep_length))
+			continue;
+		err = put_field(b, f);
+	}
+	return err ? err : head_names(b, x);
+}
+
+int head_frame(struct buf *b, const struct exchange *x, size_t length)
+{
+	int err = PD_OK;
+
+	if (length == HEAD_CHUNKED && x->req->head.minor >= 1)
+		err = buf_puts(b, "Transfer-Encoding: chunked\r\n");
+	else if (length != HEAD_CHUNKED && length != HEAD_NO_BODY)
+		err = put_length(b, length);
+	if (!err &&
+	    (http_conn_closing(x->conn) || (length == HEAD_CHUNKED && x->req->head.minor == 0)))
+		err = buf_puts(b, "Connection: close\r\n");
+	return err ? err : buf_puts(b, "\r\n");
+}
+
+void answer_error(struct exchange *x, int status, const char *type, const char *text)
+{
+	struct buf extra;
+
+	buf_init(&extra, 16384);
+	x->status = status;
+	x->started = true;
+	if (x->wait_ns > 0 && buf_printf(&extra, "Retry-After: %lld\r\n",
+					 (long long)((x->wait_ns + 999999999) / 1000000000)))
+		buf_clear(&extra);
+	if (head_names(&extra, x))
+		buf_clear(&extra);
+	(void)http_reply_error(x->conn, status, type, extra.data ? extra.data : "", "%s", text);
+	buf_release(&extra);
+}

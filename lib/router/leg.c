@@ -1,0 +1,286 @@
+/*
+ * One conversation with a worker: take a connection, send, read the head, hand out the body, give
+ * the connection back.
+ *
+ * While it lasts its descriptor is published to the reaper, so a client that leaves ends it at
+ * once. A pooled connection that turns out dead is replaced once, and only if not one byte of the
+ * answer came.
+ */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/exchange.h"
+
+#define INFORMATIONAL_MAX 8
+#define LEG_IOV_MAX	  48
+
+const char *leg_error_text(enum leg_error e)
+{
+	static const char *const texts[] = {
+		"ok",
+		"cannot connect",
+		"closed the connection without an answer",
+		"did not answer in time",
+		"sent a malformed or cut answer",
+		"client left",
+		"out of memory or descriptors",
+	};
+
+	return texts[e];
+}
+
+static void count(_Atomic uint64_t *n)
+{
+	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
+
+static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
+{
+	const struct router_config *c = &x->rt->cfg;
+	struct net_addr a;
+	int err;
+
+	worker_address(l->worker, &a);
+	err = net_connect(&a, clock_now() + c->connect_timeout, &l->up.fd);
+	if (err) {
+		bool local = err == PD_EIO;
+
+		l->up.fd = -1;
+		if (!local)
+			count(&l->worker->connect_failures);
+		return local ? LEG_LOCAL : LEG_CONNECT;
+	}
+	count(&l->worker->connects);
+	l->up.recv_limit = 0;
+	net_set_timeouts(l->up.fd, -1, c->write_stall_timeout);
+	return LEG_OK;
+}
+
+static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fresh)
+{
+	l->reused = !fresh && http_pool_get(&l->worker->pool, clock_now(), &l->up);
+	if (!l->reused)
+		return connect_fresh(l, x);
+	count(&l->worker->reused);
+	return LEG_OK;
+}
+
+void leg_limit(struct leg *l, int64_t ns)
+{
+	if (l->up.recv_limit == ns)
+		return;
+	net_set_timeouts(l->up.fd, ns, -1);
+	l->up.recv_limit = ns;
+}
+
+bool leg_end(struct leg *l, struct exchange *x)
+{
+	bool left, clean;
+
+	if (l->up.fd < 0)
+		return http_conn_client_left(x->conn);
+	left = http_conn_withdraw(x->conn) && !x->detached;
+	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !left;
+	if (clean) {
+		l->up.since = clock_now();
+		http_pool_put(&l->worker->pool, &l->up);
+	} else {
+		(void)close(l->up.fd);
+	}
+	l->up.fd = -1;
+	return left;
+}
+
+/* A head from the bytes so far. PD_EAGAIN: more must come. Skips informational answers. */
+static int parse_head(struct leg *l, struct exchange *x, size_t *scanned, unsigned *informational)
+{
+	bool is_head = span_eq(x->req->head.method, SPAN("HEAD"));
+	int err;
+
+	for (;;) {
+		err = http_response_parse(&l->head, l->in->data, l->in->len, scanned, is_head);
+		if (err || l->head.status >= 200)
+			return err;
+		if (l->head.status == 101 || ++*informational > INFORMATIONAL_MAX)
+			return PD_EPROTO;
+		buf_consume(l->in, l->head.len);
+		*scanned = 0;
+	}
+}
+
+static enum leg_error no_bytes(const struct exchange *x, ssize_t n, bool some)
+{
+	if (http_conn_client_left(x->conn) && !x->detached)
+		return LEG_CLIENT_LEFT;
+	if (n == PD_ETIMEOUT)
+		return LEG_TIMEOUT;
+	return some ? LEG_BROKEN : LEG_CLOSED;
+}
+
+static enum leg_error read_head(struct leg *l, struct exchange *x)
+{
+	unsigned informational = 0;
+	size_t scanned = 0;
+	ssize_t n;
+	int err;
+
+	buf_clear(l->in);
+	do {
+		if (l->in->cap - l->in->len < RELAY_BUFFER / 2 &&
+		    buf_reserve(l->in, RELAY_BUFFER - 1))
+			return LEG_LOCAL;
+		n = net_recv(l->up.fd, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
+		if (n <= 0)
+			return no_bytes(x, n, l->in->len > 0 || informational > 0);
+		l->in->len += (size_t)n;
+		err = parse_head(l, x, &scanned, &informational);
+	} while (err == PD_EAGAIN);
+	if (err)
+		return LEG_BROKEN;
+	l->head_ns = clock_now();
+	l->at = l->head.len;
+	l->left = l->head.length;
+	l->ended = l->head.body == HTTP_BODY_NONE ||
+		   (l->head.body == HTTP_BODY_LENGTH && l->left == 0);
+	http_chunked_init(&l->chunked);
+	return LEG_OK;
+}
+
+static enum leg_error talk(struct leg *l, struct exchange *x, const struct iovec *iov, size_t n,
+			   int64_t first_byte)
+{
+	struct iovec copy[LEG_IOV_MAX];
+	int err;
+
+	if (n > LEG_IOV_MAX)
+		return LEG_LOCAL;
+	if (!http_conn_publish(x->conn, l->up.fd) && !x->detached)
+		return LEG_CLIENT_LEFT;
+	leg_limit(l, first_byte);
+	memcpy(copy, iov, n * sizeof(*iov));
+	l->sent_ns = clock_now();
+	err = net_send_iov(l->up.fd, copy, n, x->rt->cfg.write_stall_timeout, NULL);
+	/* A worker that refuses a body may close while we send: its answer may be there all the
+	 * same. */
+	if (err == PD_ETIMEOUT)
+		return LEG_TIMEOUT;
+	return read_head(l, x);
+}
+
+enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
+			    const struct iovec *iov, size_t n, int64_t first_byte)
+{
+	enum leg_error e;
+
+	l->worker = w;
+	l->in = in;
+	l->ended = false;
+	for (bool fresh = false;; fresh = true) {
+		e = take_connection(l, x, fresh);
+		if (e == LEG_OK)
+			e = talk(l, x, iov, n, first_byte);
+		if (e != LEG_CLOSED || !l->reused || !x->repeatable)
+			return e;
+		(void)leg_end(l, x);
+		count(&w->stale);
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STALE, x->route, 1);
+	}
+}
+
+ssize_t leg_more(struct leg *l)
+{
+	size_t room;
+	ssize_t n;
+
+	if (l->at == l->in->len) {
+		bool filled = l->in->len + 1 == l->in->cap;
+
+		l->at = l->in->len = 0;
+		if (filled && l->in->cap < RELAY_BUFFER_MAX &&
+		    buf_reserve(l->in, l->in->cap * 2 - 1))
+			return PD_ENOMEM;
+	}
+	room = l->in->cap - 1 - l->in->len;
+	if (room == 0) {
+		if (buf_reserve(l->in, RELAY_BUFFER))
+			return PD_ENOMEM;
+		room = l->in->cap - 1 - l->in->len;
+	}
+	n = net_recv(l->up.fd, l->in->data + l->in->len, room);
+	if (n > 0)
+		l->in->len += (size_t)n;
+	return n;
+}
+
+static void piece_of_length(struct leg *l, struct span *piece)
+{
+	size_t n = l->in->len - l->at;
+
+	if (l->head.body == HTTP_BODY_LENGTH && n > l->left)
+		n = (size_t)l->left;
+	*piece = (struct span){l->in->data + l->at, n};
+	l->at += n;
+	if (l->head.body == HTTP_BODY_LENGTH) {
+		l->left -= n;
+		l->ended = l->left == 0;
+	}
+}
+
+bool leg_piece(struct leg *l, struct span *piece, int *err)
+{
+	size_t used;
+
+	*err = PD_OK;
+	*piece = (struct span){0};
+	while (!l->ended && l->at < l->in->len) {
+		if (l->head.body != HTTP_BODY_CHUNKED) {
+			piece_of_length(l, piece);
+			return true;
+		}
+		*err = http_chunked_feed(&l->chunked, l->in->data + l->at, l->in->len - l->at,
+					 &used, piece);
+		if (*err)
+			return false;
+		l->at += used;
+		l->ended = l->chunked.done;
+		if (piece->n > 0)
+			return true;
+	}
+	return false;
+}
+
+/* No more bytes: the proper end of a body that lasts until the connection closes, or a failure. */
+static int end_or_error(struct leg *l, ssize_t n)
+{
+	if (n == 0 && l->head.body == HTTP_BODY_CLOSE) {
+		l->ended = true;
+		return PD_OK;
+	}
+	return n == 0 ? PD_ECLOSED : (int)n;
+}
+
+int leg_collect(struct leg *l, struct buf *out)
+{
+	struct span piece;
+	ssize_t n;
+	int err;
+
+	while (!l->ended) {
+		while (leg_piece(l, &piece, &err)) {
+			err = buf_append(out, piece.p, piece.n);
+			if (err)
+				return err;
+		}
+		if (err || l->ended)
+			return err;
+		n = leg_more(l);
+		if (n <= 0) {
+			err = end_or_error(l, n);
+			if (err)
+				return err;
+		}
+	}
+	return PD_OK;
+}

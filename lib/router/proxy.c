@@ -1,0 +1,427 @@
+/*
+ * The way of a request: admission with the head, then everything else with the body. From here the
+ * reader goes on to regular.c or pdflow.c.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/exchange.h"
+
+#define LANE_UP_MAX   (4u << 20)
+#define LANE_HEAD_MAX (2u * HTTP_HEAD_MAX)
+#define LANE_KEEP     65536 /* buffers above this are given back after the request */
+
+/* -- working memory -- */
+
+static void lane_free(void *arg)
+{
+	struct lane *lane = arg;
+
+	buf_release(&lane->up);
+	buf_release(&lane->head);
+	buf_release(&lane->side);
+	buf_release(&lane->held);
+	buf_release(&lane->prefill);
+	free(lane);
+}
+
+static struct lane *lane_of(struct router *rt, struct http_conn *c)
+{
+	struct lane *lane = http_conn_data(c);
+
+	if (lane)
+		return lane;
+	lane = calloc(1, sizeof(*lane));
+	if (!lane)
+		return NULL;
+	lane->stripe = atomic_fetch_add_explicit(&rt->lanes, 1, memory_order_relaxed);
+	rng_seed(&lane->rng, rt->seed + lane->stripe);
+	buf_init(&lane->up, LANE_UP_MAX);
+	buf_init(&lane->head, LANE_HEAD_MAX);
+	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
+	buf_init(&lane->prefill, PREFILL_MAX);
+	buf_init(&lane->held, MERGE_EVENT_MAX + RELAY_BUFFER_MAX);
+	http_conn_set_data(c, lane, lane_free);
+	return lane;
+}
+
+static void shrink(struct buf *b)
+{
+	if (b->cap > LANE_KEEP)
+		buf_release(b);
+}
+
+/* -- reading the request -- */
+
+static enum metrics_route route_of(struct span path)
+{
+	if (span_eq(path, SPAN("/v1/chat/completions")))
+		return ROUTE_CHAT;
+	if (span_eq(path, SPAN("/v1/completions")))
+		return ROUTE_COMPLETIONS;
+	if (span_eq(path, SPAN("/v1/embeddings")))
+		return ROUTE_EMBEDDINGS;
+	return span_starts(path, SPAN("/v1/responses")) ? ROUTE_RESPONSES : ROUTE_OTHER;
+}
+
+static const struct field *named(const struct http_head *h, const char *name)
+{
+	struct span want = span_of(name);
+
+	for (size_t i = 0; i < h->nfields; i++)
+		if (h->field[i].value.n > 0 && span_eq_case(h->field[i].name, want))
+			return &h->field[i];
+	return NULL;
+}
+
+/* The client's id, or one of ours. */
+static void find_id(struct exchange *x)
+{
+	static const char hex[] = "0123456789abcdef";
+	const struct router_config *c = &x->rt->cfg;
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < c->request_id_headers_n; i++) {
+		const struct field *f = named(&x->req->head, c->request_id_headers[i]);
+
+		if (f && f->value.n <= 256) {
+			x->id = f->value;
+			return;
+		}
+	}
+	memcpy(x->id_text, "req-", 4);
+	for (int i = 0; i < 32; i++) {
+		bits = i % 16 == 0 ? rng_u64(&x->lane->rng) : bits >> 4;
+		x->id_text[4 + i] = hex[bits & 15];
+	}
+	x->id = (struct span){x->id_text, 36};
+}
+
+static void read_body(struct exchange *x)
+{
+	const struct json_member *stream;
+	struct span body = x->req->body;
+	size_t i = 0;
+
+	while (i < body.n &&
+	       (body.p[i] == ' ' || body.p[i] == '\n' || body.p[i] == '\r' || body.p[i] == '\t'))
+		i++;
+	/* Not an object (multipart, audio, nothing): its bytes travel as they are and only headers
+	 * can carry a key. */
+	if (i == body.n || body.p[i] != '{' || json_object_scan(&x->body, body.p, body.n, NULL))
+		return;
+	x->is_json = true;
+	stream = json_object_get(&x->body, "stream");
+	x->streaming = stream && stream->type == JSON_TRUE;
+}
+
+static void find_key(struct exchange *x)
+{
+	route_key_extract(&x->rt->cfg.keys, x->req->head.field, x->req->head.nfields,
+			  x->is_json ? &x->body : NULL, &x->key);
+	if (x->key.level != ROUTE_KEY_NONE)
+		return;
+	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_NO_KEY, x->route, 1);
+	if (x->rt->cfg.keyless == KEYLESS_PREFIX && x->is_json)
+		route_key_prefix(&x->body, &x->key);
+}
+
+/* -- picking -- */
+
+void mark_tried(struct exchange *x, enum worker_role role)
+{
+	if (!x->tried[role])
+		x->tried[role] = calloc(x->fleet->pool[role].n + 1, sizeof(bool));
+	if (x->tried[role])
+		x->tried[role][x->decision[role].worker] = true;
+}
+
+static void forget_tried(struct exchange *x, enum worker_role role)
+{
+	if (x->tried[role])
+		memset(x->tried[role], 0, x->fleet->pool[role].n * sizeof(bool));
+}
+
+static int decide(struct exchange *x, enum worker_role role)
+{
+	struct fleet_pool *p = &x->fleet->pool[role];
+	struct route_input in = {&x->key, x->tried[role], &x->lane->rng};
+	int err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
+
+	/* All that are left were tried: a second round, from the key's home again. */
+	if (err == PD_ENOENT && x->tried[role]) {
+		forget_tried(x, role);
+		err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
+	}
+	return err;
+}
+
+int choose(struct exchange *x, enum worker_role role)
+{
+	int64_t deadline = 0, step = NS_PER_MS, now;
+	int err;
+
+	while ((err = decide(x, role)) == PD_EBUSY) {
+		now = clock_now();
+		deadline = deadline ? deadline : now + x->rt->cfg.queue_timeout;
+		if (now >= deadline)
+			return PD_EBUSY;
+		if (http_conn_sleep(x->conn, now + step < deadline ? now + step : deadline))
+			return PD_ECANCELED;
+		step = step < 50 * NS_PER_MS ? step * 2 : step;
+	}
+	if (err) {
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_NO_WORKER, x->route, 1);
+		return err;
+	}
+	x->worker[role] = x->fleet->pool[role].worker[x->decision[role].worker];
+	atomic_fetch_add_explicit(&x->worker[role]->requests, 1, memory_order_relaxed);
+	if (x->decision[role].reason == ROUTE_REASON_FAILOVER)
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
+	return PD_OK;
+}
+
+void no_worker(struct exchange *x, enum worker_role role, int err)
+{
+	const struct fleet_pool *p = &x->fleet->pool[role];
+
+	x->worker[role] = NULL;
+	if (err == PD_EBUSY)
+		(void)snprintf(x->why, sizeof(x->why),
+			       "all %s workers are at their limit of %u requests",
+			       worker_role_name(role), x->rt->cfg.worker_cap);
+	else
+		(void)snprintf(x->why, sizeof(x->why),
+			       "no available %s worker: %zu configured, %zu available",
+			       worker_role_name(role), p->n, fleet_available(p));
+	x->why_status = 503;
+}
+
+void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v)
+{
+	struct worker *w = x->worker[role];
+
+	route_release(&w->slot);
+	worker_report(w, &x->rt->cfg, v, clock_now());
+}
+
+void blame(struct exchange *x, enum worker_role role, enum leg_error e)
+{
+	struct worker *w = x->worker[role];
+	bool ours = e == LEG_CLIENT_LEFT || e == LEG_LOCAL;
+
+	(void)snprintf(x->why, sizeof(x->why), "%s worker %.150s: %s", worker_role_name(role),
+		       w->url, leg_error_text(e));
+	x->why_status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
+	if (e == LEG_CONNECT) {
+		worker_eject(w, &x->rt->cfg, clock_now());
+		health_nudge(x->rt);
+	}
+	mark_tried(x, role);
+	if (e == LEG_CLIENT_LEFT)
+		x->client_left = true;
+	unchoose(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
+}
+
+/* -- trying again -- */
+
+static bool has_untried(struct exchange *x, enum worker_role role)
+{
+	struct fleet_pool *p = &x->fleet->pool[role];
+
+	for (size_t i = 0; i < p->n; i++)
+		if (atomic_load(&p->worker[i]->slot.available) &&
+		    !(x->tried[role] && x->tried[role][i]))
+			return true;
+	return false;
+}
+
+bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
+{
+	const struct router_config *c = &x->rt->cfg;
+	int64_t now = clock_now(), wait;
+	bool other = has_untried(x, failed);
+
+	if (x->client_left || x->started || c->retries_off || x->attempt + 1 >= c->retry_max)
+		return false;
+	if (!free_of_charge && !retry_budget_spend(&x->rt->budget)) {
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_BUDGET_EMPTY, x->route, 1);
+		return false;
+	}
+	wait = retry_backoff(c, x->attempt, &x->lane->rng);
+	/* Another worker need not wait for what this one asked for; the same one does. */
+	if (!other && x->wait_ns > wait)
+		wait = x->wait_ns;
+	if (wait > c->retry_cap || now + wait >= x->deadline)
+		return false;
+	if (other && free_of_charge)
+		wait = 0;
+	x->attempt++;
+	x->wait_ns = 0;
+	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_RETRIES, x->route, 1);
+	if (wait > 0 && http_conn_sleep(x->conn, now + wait)) {
+		x->client_left = true;
+		return false;
+	}
+	return true;
+}
+
+bool refused(struct exchange *x, const struct leg *l)
+{
+	const struct field *after = http_field_tag(&l->head, HTTP_RETRY_AFTER);
+
+	if (!retry_status(l->head.status))
+		return false;
+	x->wait_ns = after ? retry_after(after->value) : 0;
+	return true;
+}
+
+/* A short answer is read to its end, so that the connection can be used again. */
+static void drop_answer(struct exchange *x, struct leg *l)
+{
+	buf_clear(&x->lane->side);
+	if (l->head.body == HTTP_BODY_LENGTH && l->head.length < LANE_KEEP &&
+	    leg_collect(l, &x->lane->side))
+		l->ended = false;
+	(void)leg_end(l, x);
+}
+
+bool retry_refusal(struct exchange *x, struct leg *l, enum worker_role role)
+{
+	mark_tried(x, role);
+	unchoose(x, role, l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
+	if (x->repeatable && try_again(x, role, false)) {
+		drop_answer(x, l);
+		return true;
+	}
+	if (relay_answer(x, l, NULL) == RELAY_RETRY)
+		give_up(x);
+	(void)leg_end(l, x);
+	return false;
+}
+
+void give_up(struct exchange *x)
+{
+	if (x->client_left || x->started)
+		return;
+	if (x->attempt > 0)
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_RETRIES_EXHAUSTED, x->route,
+			      1);
+	if (x->why_status == 503 && x->wait_ns == 0)
+		x->wait_ns = NS_PER_S;
+	answer_error(x, x->why_status ? x->why_status : 502, "upstream_error",
+		     x->why[0] ? x->why : "no worker could answer");
+}
+
+/* -- entry -- */
+
+int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+	int64_t deadline;
+	int err;
+
+	if (admin_route(rt, r))
+		return 0;
+	deadline = r->accepted_ns + rt->cfg.queue_timeout;
+	err = gate_enter(&rt->gate, c, deadline);
+	if (err == PD_OK)
+		return 0;
+	if (err == PD_EBUSY)
+		(void)http_reply_error(c, 429, "overloaded_error", "Retry-After: 1\r\n",
+				       "%u requests are in work and %u wait: the router is full",
+				       rt->cfg.max_concurrent, rt->cfg.queue_size);
+	else if (err == PD_ETIMEOUT)
+		(void)http_reply_error(c, 408, "timeout_error", "Retry-After: 1\r\n",
+				       "waited %.1f s in the queue for a place",
+				       (double)rt->cfg.queue_timeout / (double)NS_PER_S);
+	metrics_code(&rt->metrics, 0, route_of(r->head.path),
+		     err == PD_EBUSY	  ? 429
+		     : err == PD_ETIMEOUT ? 408
+					  : 0);
+	return -1;
+}
+
+void proxy_on_abandon(void *ctx, struct http_conn *c)
+{
+	struct router *rt = ctx;
+
+	(void)c;
+	gate_leave(&rt->gate);
+}
+
+static void finish(struct exchange *x)
+{
+	struct metrics *m = &x->rt->metrics;
+	unsigned stripe = x->lane->stripe;
+
+	if (x->client_left || (!x->started && http_conn_client_left(x->conn))) {
+		metrics_count(m, stripe, METRIC_CLIENT_LEFT, x->route, 1);
+		if (!x->started)
+			http_conn_abort(x->conn, false);
+	}
+	if (x->status >= 200 && x->status < 300)
+		metrics_count(m, stripe, METRIC_REQUESTS, x->route, 1);
+	metrics_code(m, stripe, x->route, x->status);
+	metrics_count(m, stripe, METRIC_EVENTS, x->route, x->events);
+	metrics_count(m, stripe, METRIC_BYTES, x->route, x->bytes);
+	metrics_observe(m, stripe, HIST_DURATION, clock_now() - x->req->accepted_ns);
+	explain_end(x);
+	for (int r = 0; r < ROLES; r++)
+		free(x->tried[r]);
+	if (x->is_json)
+		json_object_release(&x->body);
+	fleet_put(x->fleet);
+	shrink(&x->lane->up);
+	shrink(&x->lane->side);
+	shrink(&x->lane->held);
+	shrink(&x->lane->prefill);
+}
+
+static void run(struct router *rt, struct http_conn *c, struct http_request *r)
+{
+	struct exchange x;
+
+	/* Not the big arrays: a scan and a parse fill what they use. */
+	memset(&x, 0, offsetof(struct exchange, body));
+	memset(&x.is_json, 0, sizeof(x) - offsetof(struct exchange, is_json));
+	x.rt = rt;
+	x.conn = c;
+	x.req = r;
+	x.lane = lane_of(rt, c);
+	if (!x.lane) {
+		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
+				       "out of memory");
+		return;
+	}
+	x.route = route_of(r->head.path);
+	x.fleet = fleet_get(&rt->fleet);
+	x.deadline = r->accepted_ns + rt->cfg.request_timeout;
+	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
+	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, r->head_ns - r->accepted_ns);
+	retry_budget_earn(&rt->budget);
+	x.repeatable = x.route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
+		       span_eq(r->head.method, SPAN("HEAD"));
+	find_id(&x);
+	read_body(&x);
+	find_key(&x);
+	if (!rt->cfg.pd)
+		regular_flow(&x, ROLE_REGULAR);
+	else if (x.route == ROUTE_EMBEDDINGS)
+		regular_flow(&x, ROLE_PREFILL);
+	else
+		pd_flow(&x);
+	finish(&x);
+}
+
+void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	if (admin_answer(rt, c, r, false))
+		return;
+	run(rt, c, r);
+	gate_leave(&rt->gate);
+}

@@ -1,0 +1,65 @@
+/*
+ * The serve daemon as an object: server, fleet, health, metrics, admin. cmd/serve.c starts it,
+ * waits for signals and stops it. Thread-safe where it says so.
+ */
+#ifndef PD_ROUTER_ROUTER_H
+#define PD_ROUTER_ROUTER_H
+
+#include "lib/http/server.h"
+#include "lib/router/config.h"
+#include "lib/router/fleet.h"
+#include "lib/router/gate.h"
+#include "lib/router/metrics.h"
+#include "lib/router/retry.h"
+
+struct health;
+
+struct router {
+	struct router_config cfg;
+	struct fleet_holder fleet;
+	struct gate gate;
+	struct retry_budget budget;
+	struct metrics metrics;
+	struct http_server *server, *admin;
+	struct health *health;
+	_Atomic bool draining;
+	_Atomic unsigned lanes;
+	_Atomic uint64_t reloads, reload_failures;
+	int64_t started_ns;
+	uint64_t seed;
+};
+
+/* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay
+ * borrowed. */
+int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg) PD_MUST;
+uint16_t router_port(const struct router *rt);
+/* 0 when there is no metrics listener. */
+uint16_t router_metrics_port(const struct router *rt);
+/* Reads the workers file again. On failure everything stays as it is. Thread-safe. */
+int router_reload(struct router *rt, struct pd_msg *msg) PD_MUST;
+/* Readiness turns false; after cfg.drain_delay the listener closes; returns at once after that. */
+void router_drain(struct router *rt);
+/* Waits for streams to end, at most until the deadline; returns how many were cut. */
+unsigned router_wait(struct router *rt, int64_t deadline);
+void router_free(struct router *rt);
+
+/* -- between the files of the room -- */
+
+/* proxy.c: callbacks of the data server. */
+int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r);
+void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r);
+void proxy_on_abandon(void *ctx, struct http_conn *c);
+/* admin.c: answers our own routes; false when the request is not for us. */
+bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port);
+bool admin_route(struct router *rt, const struct http_request *r);
+/* prom.c */
+int prom_text(struct router *rt, struct buf *out) PD_MUST;
+/* models.c: GET /v1/models, the union over the workers. */
+void models_answer(struct router *rt, struct http_conn *c, struct http_request *r);
+/* health.c */
+int health_start(struct router *rt, struct pd_msg *msg) PD_MUST;
+void health_stop(struct router *rt);
+/* A worker was ejected: look at it soon. */
+void health_nudge(struct router *rt);
+
+#endif
