@@ -141,6 +141,8 @@ enum relay_end relay_answer(struct exchange *x, struct leg *l,
 
 void regular_flow(struct exchange *x, enum worker_role role);
 void pd_flow(struct exchange *x);
+/* models.c: answers GET /v1/models. */
+void models_ask_all(struct exchange *x);
 /* Picks a worker of the role into x->worker and x->decision; waits while all are at their cap.
  * PD_ENOENT, PD_EBUSY, PD_ECANCELED. */
 int choose(struct exchange *x, enum worker_role role) PD_MUST;

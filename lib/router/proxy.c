@@ -380,31 +380,40 @@ static void finish(struct exchange *x)
 	shrink(&x->lane->prefill);
 }
 
+/* False: answered already, there is no memory. */
+static bool begin(struct exchange *x, struct router *rt, struct http_conn *c,
+		  struct http_request *r)
+{
+	/* Not the big arrays: a scan fills what it uses. */
+	memset(x, 0, offsetof(struct exchange, body));
+	memset(&x->is_json, 0, sizeof(*x) - offsetof(struct exchange, is_json));
+	x->rt = rt;
+	x->conn = c;
+	x->req = r;
+	x->lane = lane_of(rt, c);
+	if (!x->lane) {
+		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
+				       "out of memory");
+		return false;
+	}
+	x->route = route_of(r->head.path);
+	x->fleet = fleet_get(&rt->fleet);
+	x->deadline = r->accepted_ns + rt->cfg.request_timeout;
+	x->repeatable = x->route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
+			span_eq(r->head.method, SPAN("HEAD"));
+	find_id(x);
+	return true;
+}
+
 static void run(struct router *rt, struct http_conn *c, struct http_request *r)
 {
 	struct exchange x;
 
-	/* Not the big arrays: a scan and a parse fill what they use. */
-	memset(&x, 0, offsetof(struct exchange, body));
-	memset(&x.is_json, 0, sizeof(x) - offsetof(struct exchange, is_json));
-	x.rt = rt;
-	x.conn = c;
-	x.req = r;
-	x.lane = lane_of(rt, c);
-	if (!x.lane) {
-		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
-				       "out of memory");
+	if (!begin(&x, rt, c, r))
 		return;
-	}
-	x.route = route_of(r->head.path);
-	x.fleet = fleet_get(&rt->fleet);
-	x.deadline = r->accepted_ns + rt->cfg.request_timeout;
 	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
 	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, r->head_ns - r->accepted_ns);
 	retry_budget_earn(&rt->budget);
-	x.repeatable = x.route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
-		       span_eq(r->head.method, SPAN("HEAD"));
-	find_id(&x);
 	read_body(&x);
 	find_key(&x);
 	if (!rt->cfg.pd)
@@ -414,6 +423,16 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r)
 	else
 		pd_flow(&x);
 	finish(&x);
+}
+
+void models_answer(struct router *rt, struct http_conn *c, struct http_request *r)
+{
+	struct exchange x;
+
+	if (!begin(&x, rt, c, r))
+		return;
+	models_ask_all(&x);
+	fleet_put(x.fleet);
 }
 
 void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r)

@@ -54,7 +54,7 @@ bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r
 bool admin_route(struct router *rt, const struct http_request *r);
 /* prom.c */
 int prom_text(struct router *rt, struct buf *out) PD_MUST;
-/* models.c: GET /v1/models, the union over the workers. */
+/* proxy.c: GET /v1/models, the union over the workers. */
 void models_answer(struct router *rt, struct http_conn *c, struct http_request *r);
 /* health.c */
 int health_start(struct router *rt, struct pd_msg *msg) PD_MUST;

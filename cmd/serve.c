@@ -1,0 +1,539 @@
+/* pdctl serve: options into a router_config, signals into drain and reload. */
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "lib/base/cli.h"
+#include "lib/base/clock.h"
+#include "lib/router/router.h"
+
+#define LISTEN_FD 3 /* first inherited descriptor of socket activation */
+
+static struct {
+	const char *host, *prometheus_host, *policy, *prefill_policy, *decode_policy, *session_key,
+		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
+		*workers_file, *health_endpoint;
+	int64_t port, prometheus_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
+		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
+		health_failures, health_successes;
+	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
+		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
+		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
+		health_interval, lease, drain_delay, drain_timeout;
+	struct opt_list workers, prefill, decode, id_headers;
+	bool pd, no_retries, no_breaker, batch, half_close;
+} o;
+
+#define SECONDS_MAX 1e6
+
+static const struct opt options[] = {
+	{.type = OPT_HEADING, .help = "where to listen"},
+	{OPT_TEXT, "host", &o.host, "ADDR", "address to listen on (127.0.0.1)", NULL, 0, 0, NULL},
+	{OPT_INT, "port", &o.port, "N",
+	 "port to listen on; 0 takes a free one and prints it (30000)", NULL, 0, 65535, NULL},
+	{OPT_TEXT, "prometheus-host", &o.prometheus_host, "ADDR",
+	 "address of the metrics and admin port (127.0.0.1)", NULL, 0, 0, NULL},
+	{OPT_INT, "prometheus-port", &o.prometheus_port, "N",
+	 "metrics and admin port; 0 takes a free one, -1 none (29000)", NULL, -1, 65535, NULL},
+
+	{.type = OPT_HEADING,
+	 .help = "workers ([NAME=]http://HOST:PORT[@RANK]; the name is the identity on the ring)"},
+	{OPT_LIST, "worker-urls", &o.workers, "URL...", "workers of a plain pool", NULL, 0, 0,
+	 NULL},
+	{OPT_FLAG, "pd-disaggregation", &o.pd, NULL, "route to prefill and decode pools", NULL, 0,
+	 0, "vllm-pd-disaggregation"},
+	{OPT_LIST, "prefill", &o.prefill, "URL [PORT|none]",
+	 "a prefill worker; a bootstrap port is accepted and unused by NIXL", NULL, 1, 2, NULL},
+	{OPT_LIST, "decode", &o.decode, "URL", "a decode worker", NULL, 1, 1, NULL},
+	{OPT_TEXT, "workers-file", &o.workers_file, "FILE",
+	 "YAML with workers and policies; read again on SIGHUP or POST /reload", NULL, 0, 0, NULL},
+	{OPT_INT, "intra-node-data-parallel-size", &o.dp, "N",
+	 "ranks per worker: URL@0 .. URL@N-1 (1)", NULL, 1, 1024, NULL},
+
+	{.type = OPT_HEADING, .help = "policy"},
+	{OPT_TEXT, "policy", &o.policy, "NAME",
+	 "consistent_hash, rendezvous_hash, round_robin, random, power_of_two, least_request "
+	 "(consistent_hash)",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "prefill-policy", &o.prefill_policy, "NAME",
+	 "policy of the prefill pool (as --policy)", NULL, 0, 0, NULL},
+	{OPT_TEXT, "decode-policy", &o.decode_policy, "NAME",
+	 "policy of the decode pool (as --policy)", NULL, 0, 0, NULL},
+	{OPT_TEXT, "session-key", &o.session_key, "LIST",
+	 "where the key is: header:NAME|body:PATH,... (session ids, then user ids)", NULL, 0, 0,
+	 NULL},
+	{OPT_CHOICE, "key-compat", &o.key_compat, NULL, "key order and prefixes of another router",
+	 "none|vllm-router", 0, 0, NULL},
+	{OPT_CHOICE, "keyless", &o.keyless, NULL,
+	 "hash policies without a key: least_request, or by the prompt's beginning",
+	 "least_request|prefix", 0, 0, NULL},
+	{OPT_CHOICE, "ring-hash", &o.ring_hash, NULL,
+	 "xxh3, or fbi: places sessions as vllm-router does", "xxh3|fbi", 0, 0, NULL},
+	{OPT_INT, "virtual-nodes", &o.vnodes, "N", "points per worker on the ring (160)", NULL, 1,
+	 ROUTE_VNODES_MAX, NULL},
+	{OPT_INT, "seed", &o.seed, "N", "of random choices; 0 takes one from the system (0)", NULL,
+	 0, 9e15, NULL},
+
+	{.type = OPT_HEADING, .help = "limits"},
+	{OPT_INT, "max-payload-size", &o.max_body, "BYTES",
+	 "larger request bodies get 413 (536870912)", NULL, 1, 1e12, NULL},
+	{OPT_INT, "max-connections", &o.max_connections, "N",
+	 "client connections; 0: from the limit of open files (0)", NULL, 0, 1e6, NULL},
+	{OPT_INT, "max-concurrent-requests", &o.max_concurrent, "N",
+	 "requests in work until their last byte (32768)", NULL, 1, 1e6, NULL},
+	{OPT_INT, "queue-size", &o.queue_size, "N",
+	 "requests that may wait for a place; more get 429 (100)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "queue-timeout-secs", &o.queue_timeout, "S",
+	 "longest wait for a place; then 408 (60)", NULL, 0, SECONDS_MAX, NULL},
+	{OPT_INT, "worker-max-in-flight", &o.worker_cap, "N",
+	 "requests in flight per worker; 0: no limit (0)", NULL, 0, 1e6, NULL},
+	{OPT_INT, "pool-size", &o.pool_size, "N", "idle connections kept per worker (500)", NULL, 0,
+	 1e5, NULL},
+
+	{.type = OPT_HEADING, .help = "time limits (seconds)"},
+	{OPT_REAL, "request-timeout-secs", &o.request_timeout, "S",
+	 "whole request with its stream (1800)", NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "connect-timeout-secs", &o.connect_timeout, "S", "connection to a worker (10)",
+	 NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "first-byte-timeout-secs", &o.first_byte, "S",
+	 "prefill, or the first byte of a stream (600)", NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "inter-token-timeout-secs", &o.inter_token, "S", "silence inside a stream (120)",
+	 NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "write-stall-timeout-secs", &o.write_stall, "S",
+	 "a client or worker that takes nothing (30)", NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "head-timeout-secs", &o.head_timeout, "S", "a client's request head (10)", NULL,
+	 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "client-idle-timeout-secs", &o.client_idle, "S",
+	 "an idle client connection (75)", NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "pool-idle-timeout-secs", &o.pool_idle, "S",
+	 "an idle worker connection; below the worker's own limit (2)", NULL, 0, SECONDS_MAX, NULL},
+
+	{.type = OPT_HEADING,
+	 .help = "retries (408, 429, 500, 502, 503, 504 and lost connections, before the first "
+		 "byte)"},
+	{OPT_INT, "retry-max-retries", &o.retry_max, "N", "attempts in all (5)", NULL, 1, 100,
+	 NULL},
+	{OPT_REAL, "retry-initial-backoff-ms", &o.retry_initial_ms, "MS", "first pause (50)", NULL,
+	 0, 1e6, NULL},
+	{OPT_REAL, "retry-max-backoff-ms", &o.retry_max_ms, "MS", "longest pause (30000)", NULL, 0,
+	 1e7, NULL},
+	{OPT_REAL, "retry-backoff-multiplier", &o.retry_multiplier, "X",
+	 "growth of the pause (1.5)", NULL, 1, 100, NULL},
+	{OPT_REAL, "retry-jitter-factor", &o.retry_jitter, "X", "random part of the pause (0.2)",
+	 NULL, 0, 1, NULL},
+	{OPT_REAL, "retry-budget", &o.retry_budget, "X",
+	 "retries per request in the long run, 100 saved at most (0.5)", NULL, 0, 100, NULL},
+	{OPT_FLAG, "disable-retries", &o.no_retries, NULL, "one attempt only", NULL, 0, 0, NULL},
+
+	{.type = OPT_HEADING, .help = "circuit breaker and health"},
+	{OPT_INT, "cb-failure-threshold", &o.cb_failures, "N",
+	 "consecutive failures that open it; 4xx never counts (10)", NULL, 1, 1e6, NULL},
+	{OPT_INT, "cb-success-threshold", &o.cb_successes, "N",
+	 "successes, one at a time, that close it (3)", NULL, 1, 1e6, NULL},
+	{OPT_REAL, "cb-timeout-duration-secs", &o.cb_timeout, "S",
+	 "open before one request may try (60)", NULL, 0.001, SECONDS_MAX, NULL},
+	{OPT_FLAG, "disable-circuit-breaker", &o.no_breaker, NULL, "never open it", NULL, 0, 0,
+	 NULL},
+	{OPT_INT, "health-failure-threshold", &o.health_failures, "N",
+	 "failed checks that take a worker out (3)", NULL, 1, 1000, NULL},
+	{OPT_INT, "health-success-threshold", &o.health_successes, "N",
+	 "good checks that bring it back (2)", NULL, 1, 1000, NULL},
+	{OPT_REAL, "health-check-timeout-secs", &o.health_timeout, "S", "of one check (5)", NULL,
+	 0.001, SECONDS_MAX, NULL},
+	{OPT_REAL, "health-check-interval-secs", &o.health_interval, "S",
+	 "between checks, with 10 % jitter (60)", NULL, 0.01, SECONDS_MAX, NULL},
+	{OPT_TEXT, "health-check-endpoint", &o.health_endpoint, "PATH", "what is asked (/health)",
+	 NULL, 0, 0, NULL},
+
+	{.type = OPT_HEADING, .help = "prefill/decode"},
+	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
+	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
+	 "request fails",
+	 "decode-only|fail", 0, 0, NULL},
+	{OPT_REAL, "pd-lease-secs", &o.lease, "S",
+	 "decode is dispatched within this time after prefill, else prefill is repeated (30)", NULL,
+	 0.001, SECONDS_MAX, NULL},
+
+	{.type = OPT_HEADING, .help = "running"},
+	{OPT_REAL, "drain-timeout-secs", &o.drain_timeout, "S",
+	 "SIGTERM: streams may go on this long (30)", NULL, 0, SECONDS_MAX, "drain-timeout"},
+	{OPT_REAL, "drain-delay-secs", &o.drain_delay, "S",
+	 "SIGTERM: /readiness is 503 this long before the port closes (0)", NULL, 0, SECONDS_MAX,
+	 NULL},
+	{OPT_CHOICE, "log-level", &o.log_level, NULL, "least important lines to write",
+	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
+	{OPT_CHOICE, "log-format", &o.log_format, NULL, "form of the lines on standard error",
+	 "text|json", 0, 0, NULL},
+	{OPT_LIST, "request-id-headers", &o.id_headers, "NAME...",
+	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
+	 "request-id)",
+	 NULL, 0, 0, NULL},
+	{OPT_FLAG, "batch-threads", &o.batch, NULL,
+	 "SCHED_BATCH for connection threads; --no-batch-threads turns it off (on)", NULL, 0, 0,
+	 NULL},
+	{OPT_FLAG, "half-close", &o.half_close, NULL,
+	 "a client that closes its sending side is still there", NULL, 0, 0, NULL},
+	{.type = OPT_END},
+};
+
+static const struct opt_command command = {
+	.name = "serve",
+	.usage = "pdctl serve (--worker-urls URL... | --pd-disaggregation --prefill URL ... "
+		 "--decode URL ...) [options]",
+	.summary = "Route requests to LLM workers: a plain pool, or prefill and decode pools.",
+	.about = "Option names and defaults are vllm-router's where it has the option. Own routes: "
+		 "/health /liveness /readiness /list_workers\n"
+		 "/get_loads /workers /workers/ID/drain /workers/ID/undrain /reload /metrics "
+		 "/v1/models; everything else goes to a worker.\n"
+		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
+		 "file again.\n"
+		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
+		 "refuses no connection.",
+	.examples = "  two workers, sessions stay where they are:\n"
+		    "    pdctl serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000 "
+		    "--policy consistent_hash\n"
+		    "  prefill and decode pools; names keep sessions in place when ports change:\n"
+		    "    pdctl serve --pd-disaggregation --prefill p1=http://10.0.0.1:8000 "
+		    "--prefill p2=http://10.0.0.2:8000 \\\n"
+		    "                --decode d1=http://10.0.0.3:8000 --decode "
+		    "d2=http://10.0.0.4:8000\n"
+		    "  coming from vllm-router, sessions keep their workers:\n"
+		    "    pdctl serve --worker-urls ... --ring-hash fbi --key-compat vllm-router\n",
+	.opts = options,
+};
+
+static int64_t ns(double seconds)
+{
+	return (int64_t)(seconds * 1e9);
+}
+
+static void defaults(const struct router_config *c)
+{
+	memset(&o, 0, sizeof(o));
+	o.host = c->host;
+	o.port = c->port;
+	o.prometheus_host = c->metrics_host;
+	o.prometheus_port = c->metrics_port;
+	o.policy = "consistent_hash";
+	o.key_compat = "none";
+	o.keyless = "least_request";
+	o.ring_hash = "xxh3";
+	o.log_level = "info";
+	o.log_format = "text";
+	o.fallback = "decode-only";
+	o.health_endpoint = c->health_endpoint;
+	o.dp = c->dp_size;
+	o.vnodes = c->vnodes;
+	o.max_body = (int64_t)c->max_body;
+	o.max_concurrent = c->max_concurrent;
+	o.queue_size = c->queue_size;
+	o.pool_size = c->pool_size;
+	o.retry_max = c->retry_max;
+	o.cb_failures = c->cb_failures;
+	o.cb_successes = c->cb_successes;
+	o.health_failures = c->health_failures;
+	o.health_successes = c->health_successes;
+	o.queue_timeout = 60;
+	o.connect_timeout = 10;
+	o.first_byte = 600;
+	o.inter_token = 120;
+	o.request_timeout = 1800;
+	o.write_stall = 30;
+	o.head_timeout = 10;
+	o.client_idle = 75;
+	o.pool_idle = 2;
+	o.retry_initial_ms = 50;
+	o.retry_max_ms = 30000;
+	o.retry_multiplier = c->retry_multiplier;
+	o.retry_jitter = c->retry_jitter;
+	o.retry_budget = c->retry_budget;
+	o.cb_timeout = 60;
+	o.health_timeout = 5;
+	o.health_interval = 60;
+	o.lease = 30;
+	o.drain_timeout = 30;
+	o.batch = true;
+}
+
+static void read_limits(struct router_config *c)
+{
+	c->host = o.host;
+	c->port = (uint16_t)o.port;
+	c->metrics_host = o.prometheus_host;
+	c->metrics_port = (int)o.prometheus_port;
+	c->dp_size = (unsigned)o.dp;
+	c->vnodes = (unsigned)o.vnodes;
+	c->seed = (uint64_t)o.seed;
+	c->max_body = (size_t)o.max_body;
+	c->max_connections = (unsigned)o.max_connections;
+	c->max_concurrent = (unsigned)o.max_concurrent;
+	c->queue_size = (unsigned)o.queue_size;
+	c->worker_cap = (unsigned)o.worker_cap;
+	c->pool_size = (unsigned)o.pool_size;
+	c->retry_max = (unsigned)o.retry_max;
+	c->retry_multiplier = o.retry_multiplier;
+	c->retry_jitter = o.retry_jitter;
+	c->retry_budget = o.retry_budget;
+	c->retries_off = o.no_retries;
+	c->cb_failures = (unsigned)o.cb_failures;
+	c->cb_successes = (unsigned)o.cb_successes;
+	c->cb_off = o.no_breaker;
+	c->health_failures = (unsigned)o.health_failures;
+	c->health_successes = (unsigned)o.health_successes;
+	c->health_endpoint = o.health_endpoint;
+	c->batch_threads = o.batch;
+	c->half_close_ok = o.half_close;
+}
+
+static void read_times(struct router_config *c)
+{
+	c->queue_timeout = ns(o.queue_timeout);
+	c->connect_timeout = ns(o.connect_timeout);
+	c->first_byte_timeout = ns(o.first_byte);
+	c->inter_token_timeout = ns(o.inter_token);
+	c->request_timeout = ns(o.request_timeout);
+	c->write_stall_timeout = ns(o.write_stall);
+	c->head_timeout = ns(o.head_timeout);
+	c->client_idle_timeout = ns(o.client_idle);
+	c->pool_idle_timeout = ns(o.pool_idle);
+	c->retry_initial = ns(o.retry_initial_ms / 1e3);
+	c->retry_cap = ns(o.retry_max_ms / 1e3);
+	c->cb_timeout = ns(o.cb_timeout);
+	c->health_timeout = ns(o.health_timeout);
+	c->health_interval = ns(o.health_interval);
+	c->pd_lease = ns(o.lease);
+	c->drain_delay = ns(o.drain_delay);
+	c->drain_timeout = ns(o.drain_timeout);
+}
+
+static int read_policy(struct router_config *c, struct pd_msg *msg)
+{
+	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
+					  o.decode_policy ? o.decode_policy : o.policy};
+	int err = PD_OK;
+
+	for (int r = 0; !err && r < ROLES; r++)
+		err = route_policy_parse(names[r], &c->fleet.policy[r], msg);
+	c->ring_hash = strcmp(o.ring_hash, "fbi") == 0 ? ROUTE_HASH_FBI : ROUTE_HASH_XXH3;
+	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
+	c->pd_fallback =
+		strcmp(o.fallback, "fail") == 0 ? PD_FALLBACK_FAIL : PD_FALLBACK_DECODE_ONLY;
+	if (!err && o.session_key)
+		err = route_keyspec_parse(&c->keys, o.session_key, msg);
+	if (strcmp(o.key_compat, "vllm-router") == 0)
+		c->keys.compat = ROUTE_COMPAT_VLLM_ROUTER;
+	return err;
+}
+
+/* --prefill URL [PORT|none]: the second word of an occurrence must be one of these. */
+static int check_bootstrap(const char *word, struct pd_msg *msg)
+{
+	if (strcmp(word, "none") == 0 ||
+	    (word[0] && strspn(word, "0123456789") == strlen(word) && strlen(word) <= 5))
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       "--prefill: found '%s' after the URL, expected a port number or none", word);
+}
+
+static int add_list(struct router_config *c, enum worker_role role, const char *flag,
+		    const struct opt_list *l, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < l->n; i++) {
+		if (role == ROLE_PREFILL && i > 0 && l->occurrence[i] == l->occurrence[i - 1])
+			err = check_bootstrap(l->items[i], msg);
+		else if (worker_list_add(&c->fleet.workers, role, l->items[i], c->dp_size, &inner))
+			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flag, inner.text);
+	}
+	return err;
+}
+
+static int read_workers(struct router_config *c, struct pd_msg *msg)
+{
+	int err;
+
+	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
+	c->workers_file = o.workers_file;
+	if (c->pd && o.workers.n > 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--worker-urls and --prefill/--decode do not go together");
+	if (o.workers_file && (o.workers.n > 0 || o.prefill.n > 0 || o.decode.n > 0))
+		return pd_fail(msg, PD_EINVAL,
+			       "--workers-file replaces --worker-urls, --prefill and --decode");
+	if (o.workers_file) {
+		struct fleet_config fc;
+
+		err = fleet_config_read(o.workers_file, c, &fc, msg);
+		if (err)
+			return err;
+		c->fleet = fc;
+		return PD_OK;
+	}
+	err = add_list(c, ROLE_REGULAR, "worker-urls", &o.workers, msg);
+	err = err ? err : add_list(c, ROLE_PREFILL, "prefill", &o.prefill, msg);
+	err = err ? err : add_list(c, ROLE_DECODE, "decode", &o.decode, msg);
+	if (err)
+		return err;
+	if (!c->pd && o.workers.n == 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "no workers: expected --worker-urls URL..., --prefill and --decode, "
+			       "or --workers-file FILE");
+	if (c->pd && o.decode.n == 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "prefill/decode mode needs at least one --decode URL");
+	if (c->pd && o.prefill.n == 0 && c->pd_fallback == PD_FALLBACK_FAIL)
+		return pd_fail(msg, PD_EINVAL,
+			       "--pd-fallback fail needs at least one --prefill URL");
+	return PD_OK;
+}
+
+/* LISTEN_PID and LISTEN_FDS as systemd sets them. */
+static int inherited_socket(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+	char mine[24];
+
+	(void)snprintf(mine, sizeof(mine), "%ld", (long)getpid());
+	return pid && fds && strcmp(pid, mine) == 0 && fds[0] >= '1' && fds[0] <= '9' ? LISTEN_FD
+										      : -1;
+}
+
+static int read_config(struct router_config *c, struct pd_msg *msg)
+{
+	enum log_level level;
+	int err;
+
+	read_limits(c);
+	read_times(c);
+	if (o.id_headers.n > 0) {
+		c->request_id_headers = o.id_headers.items;
+		c->request_id_headers_n = o.id_headers.n;
+	}
+	err = read_policy(c, msg);
+	err = err ? err : read_workers(c, msg);
+	if (err)
+		return err;
+	c->listen_fd = inherited_socket();
+	if (log_level_parse(o.log_level, &level))
+		return pd_fail(msg, PD_EINVAL, "--log-level: found '%s'", o.log_level);
+	c->log = log_new(STDERR_FILENO, level, strcmp(o.log_format, "json") == 0);
+	return c->log ? PD_OK : pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
+}
+
+static void announce(const struct router *rt, const struct router_config *c)
+{
+	char line[512];
+	int n = snprintf(line, sizeof(line), "pdctl serve listening on http://%s:%u\n", c->host,
+			 router_port(rt));
+
+	cli_print(line, (size_t)n);
+	(void)fflush(stdout);
+	if (router_metrics_port(rt))
+		log_line(c->log, LOG_INFO, "metrics and admin on http://%s:%u", c->metrics_host,
+			 router_metrics_port(rt));
+	log_line(c->log, LOG_INFO,
+		 "Starting router on %s:%u | mode: %s | policy: %s | workers: %zu | max_payload: "
+		 "%zuMB",
+		 c->host, router_port(rt), c->pd ? "prefill/decode" : "regular",
+		 route_policy_name(c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR]),
+		 c->fleet.workers.n, c->max_body >> 20);
+}
+
+static void block_signals(sigset_t *set)
+{
+	(void)sigemptyset(set);
+	(void)sigaddset(set, SIGTERM);
+	(void)sigaddset(set, SIGINT);
+	(void)sigaddset(set, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+struct second_signal {
+	sigset_t set;
+	struct router *rt;
+	_Atomic bool done;
+};
+
+/* During a drain: the next TERM or INT cuts what is left. */
+static void *await_second(void *arg)
+{
+	struct second_signal *s = arg;
+	int sig;
+
+	do
+		(void)sigwait(&s->set, &sig);
+	while (sig == SIGHUP && !atomic_load(&s->done));
+	if (!atomic_load(&s->done))
+		(void)router_wait(s->rt, clock_now());
+	return NULL;
+}
+
+static int drain(struct router *rt, const struct router_config *c, const sigset_t *set)
+{
+	struct second_signal second = {.set = *set, .rt = rt};
+	bool watching;
+	pthread_t thread;
+	unsigned cut;
+
+	log_line(c->log, LOG_INFO, "draining: no new connections, streams may go on for %.0f s",
+		 (double)c->drain_timeout / 1e9);
+	watching = pthread_create(&thread, NULL, await_second, &second) == 0;
+	router_drain(rt);
+	cut = router_wait(rt, clock_now() + c->drain_timeout);
+	atomic_store(&second.done, true);
+	if (watching) {
+		(void)pthread_kill(thread, SIGTERM);
+		(void)pthread_join(thread, NULL);
+	}
+	log_line(c->log, cut ? LOG_WARN : LOG_INFO, "stopped: %u connections were cut", cut);
+	return EXIT_OK;
+}
+
+static int run(const struct router_config *c)
+{
+	struct pd_msg msg = {0};
+	struct router *rt;
+	sigset_t set;
+	int sig, code;
+
+	block_signals(&set);
+	if (router_start(&rt, c, &msg))
+		return cli_runtime_error(&command, &msg);
+	announce(rt, c);
+	do {
+		(void)sigwait(&set, &sig);
+		if (sig == SIGHUP)
+			(void)!router_reload(rt, &msg);
+	} while (sig == SIGHUP);
+	code = drain(rt, c, &set);
+	router_free(rt);
+	return code;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	struct router_config c;
+	struct pd_msg msg = {0};
+	int code;
+
+	router_config_default(&c);
+	defaults(&c);
+	code = cli_parse(&command, argc, argv, NULL);
+	if (code < 0)
+		code = read_config(&c, &msg) ? cli_usage_error(&command, &msg) : run(&c);
+	log_free(c.log);
+	worker_list_release(&c.fleet.workers);
+	opt_list_release(&o.workers);
+	opt_list_release(&o.prefill);
+	opt_list_release(&o.decode);
+	opt_list_release(&o.id_headers);
+	return code;
+}

@@ -1,0 +1,217 @@
+/*
+ * Health probes, all in parallel on one thread (libcurl's multi interface), and the other periodic
+ * duties: breaker clocks, idle connections, names. A refused probe is as clear as a refused
+ * request: the worker is ejected at once.
+ */
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/router.h"
+
+#define TICK_NS	      (50 * NS_PER_MS) /* while something is wrong */
+#define CALM_TICK_NS  (500 * NS_PER_MS)
+#define RESOLVE_EVERY (30 * NS_PER_S)
+
+struct probe {
+	struct probe *next;
+	struct fleet *fleet; /* keeps the worker alive */
+	struct worker *worker;
+	CURL *easy;
+};
+
+struct health {
+	struct router *rt;
+	pthread_t thread;
+	CURLM *multi;
+	_Atomic bool stop;
+	struct probe *running;
+	int64_t next_resolve;
+};
+
+static size_t swallow(char *p, size_t size, size_t n, void *arg)
+{
+	(void)p;
+	(void)arg;
+	return size * n;
+}
+
+static bool set_options(CURL *easy, struct health *h, struct probe *p)
+{
+	const struct router_config *c = &h->rt->cfg;
+	char url[900];
+
+	(void)snprintf(url, sizeof(url), "http://%s%s%s", p->worker->at.authority,
+		       p->worker->at.base, c->health_endpoint);
+	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(c->health_timeout / NS_PER_MS)) ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
+}
+
+static void probe_free(struct probe *p)
+{
+	if (p->easy)
+		curl_easy_cleanup(p->easy);
+	fleet_put(p->fleet);
+	free(p);
+}
+
+static void start_probe(struct health *h, struct worker *w)
+{
+	struct probe *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return;
+	p->fleet = fleet_get(&h->rt->fleet);
+	p->worker = w;
+	p->easy = curl_easy_init();
+	if (!p->easy || !set_options(p->easy, h, p) ||
+	    curl_multi_add_handle(h->multi, p->easy) != CURLM_OK) {
+		probe_free(p);
+		return;
+	}
+	p->next = h->running;
+	h->running = p;
+}
+
+static void end_probe(struct health *h, struct probe *p)
+{
+	struct probe **at = &h->running;
+
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	(void)curl_multi_remove_handle(h->multi, p->easy);
+	probe_free(p);
+}
+
+static void judge(struct health *h, CURL *easy, CURLcode result)
+{
+	struct probe *p = NULL;
+	long status = 0;
+	bool ok, before;
+
+	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p) != CURLE_OK || !p)
+		return;
+	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+	ok = result == CURLE_OK && status >= 200 && status < 300;
+	before = atomic_load(&p->worker->slot.available);
+	if (result == CURLE_COULDNT_CONNECT)
+		worker_eject(p->worker, &h->rt->cfg, clock_now());
+	worker_probed(p->worker, &h->rt->cfg, ok, clock_now());
+	if (before != atomic_load(&p->worker->slot.available))
+		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
+			 before ? "out of the rotation" : "back in the rotation",
+			 result == CURLE_OK ? "health check answered" : curl_easy_strerror(result));
+	end_probe(h, p);
+}
+
+static bool is_probed(const struct health *h, const struct worker *w)
+{
+	for (const struct probe *p = h->running; p; p = p->next)
+		if (p->worker == w)
+			return true;
+	return false;
+}
+
+/* Name look-ups may block for seconds; literals are skipped. */
+static bool is_name(const struct worker *w)
+{
+	return w->at.host[strspn(w->at.host, "0123456789abcdefABCDEF.:")] != '\0';
+}
+
+/* True when every worker is available: then there is no hurry. */
+static bool attend(struct health *h, struct fleet *f, int64_t now)
+{
+	bool calm = true, resolve = now >= h->next_resolve;
+
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			struct worker *w = f->pool[r].worker[i];
+
+			worker_tick(w, &h->rt->cfg, now);
+			http_pool_trim(&w->pool, now);
+			if (resolve && is_name(w))
+				worker_resolve(w);
+			if (now >= w->next_probe && !is_probed(h, w))
+				start_probe(h, w);
+			calm &= atomic_load(&w->slot.available);
+		}
+	}
+	if (resolve)
+		h->next_resolve = now + RESOLVE_EVERY;
+	return calm;
+}
+
+static void *run(void *arg)
+{
+	struct health *h = arg;
+	CURLMsg *m;
+	int n;
+
+	(void)pthread_setname_np(pthread_self(), "pdctl-health");
+	while (!atomic_load(&h->stop)) {
+		struct fleet *f = fleet_get(&h->rt->fleet);
+		bool calm = attend(h, f, clock_now());
+
+		fleet_put(f);
+		(void)curl_multi_perform(h->multi, &n);
+		while ((m = curl_multi_info_read(h->multi, &n)))
+			if (m->msg == CURLMSG_DONE)
+				judge(h, m->easy_handle, m->data.result);
+		(void)curl_multi_poll(h->multi, NULL, 0,
+				      (int)((calm ? CALM_TICK_NS : TICK_NS) / NS_PER_MS), NULL);
+	}
+	return NULL;
+}
+
+int health_start(struct router *rt, struct pd_msg *msg)
+{
+	struct health *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	h->rt = rt;
+	h->next_resolve = clock_now() + RESOLVE_EVERY;
+	h->multi = curl_multi_init();
+	if (!h->multi || pthread_create(&h->thread, NULL, run, h) != 0) {
+		if (h->multi)
+			(void)curl_multi_cleanup(h->multi);
+		free(h);
+		return pd_fail(msg, PD_ENOMEM, "cannot start the health thread");
+	}
+	rt->health = h;
+	return PD_OK;
+}
+
+void health_nudge(struct router *rt)
+{
+	if (rt->health)
+		(void)curl_multi_wakeup(rt->health->multi);
+}
+
+void health_stop(struct router *rt)
+{
+	struct health *h = rt->health;
+
+	if (!h)
+		return;
+	rt->health = NULL;
+	atomic_store(&h->stop, true);
+	(void)curl_multi_wakeup(h->multi);
+	(void)pthread_join(h->thread, NULL);
+	while (h->running)
+		end_probe(h, h->running);
+	(void)curl_multi_cleanup(h->multi);
+	free(h);
+}

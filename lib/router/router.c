@@ -1,0 +1,151 @@
+#include "lib/router/router.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+
+#define ADMIN_CONNECTIONS 64
+#define ADMIN_BODY_MAX	  65536
+
+static void admin_request(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	(void)admin_answer(ctx, c, r, true);
+}
+
+static int start_admin(struct router *rt, struct pd_msg *msg)
+{
+	struct http_server_config sc;
+
+	if (rt->cfg.metrics_port < 0)
+		return PD_OK;
+	http_server_config_default(&sc);
+	sc.host = rt->cfg.metrics_host;
+	sc.port = (uint16_t)rt->cfg.metrics_port;
+	sc.max_connections = ADMIN_CONNECTIONS;
+	sc.max_body = ADMIN_BODY_MAX;
+	sc.batch_threads = false;
+	sc.log = rt->cfg.log;
+	sc.ctx = rt;
+	sc.on_request = admin_request;
+	return http_server_start(&rt->admin, &sc, msg);
+}
+
+static int start_server(struct router *rt, struct pd_msg *msg)
+{
+	const struct router_config *c = &rt->cfg;
+	struct http_server_config sc;
+
+	http_server_config_default(&sc);
+	sc.host = c->host;
+	sc.port = c->port;
+	sc.listen_fd = c->listen_fd;
+	sc.max_connections = c->max_connections;
+	sc.max_body = c->max_body;
+	sc.head_timeout_ns = c->head_timeout;
+	sc.idle_timeout_ns = c->client_idle_timeout;
+	sc.write_stall_ns = c->write_stall_timeout;
+	sc.batch_threads = c->batch_threads;
+	sc.half_close_ok = c->half_close_ok;
+	sc.log = c->log;
+	sc.ctx = rt;
+	sc.on_head = proxy_on_head;
+	sc.on_request = proxy_on_request;
+	sc.on_abandon = proxy_on_abandon;
+	return http_server_start(&rt->server, &sc, msg);
+}
+
+static int init_parts(struct router *rt, struct pd_msg *msg)
+{
+	if (fleet_holder_init(&rt->fleet) ||
+	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size))
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
+	rt->started_ns = clock_now();
+	rt->seed = rt->cfg.seed;
+	if (rt->seed == 0)
+		rng_system_bytes((unsigned char *)&rt->seed, sizeof(rt->seed));
+	return PD_OK;
+}
+
+int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg)
+{
+	struct router *rt = aligned_alloc(64, (sizeof(*rt) + 63) / 64 * 64);
+	int err;
+
+	*out = NULL;
+	if (!rt)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	memset(rt, 0, sizeof(*rt));
+	rt->cfg = *cfg;
+	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+	err = init_parts(rt, msg);
+	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
+	err = err ? err : start_admin(rt, msg);
+	err = err ? err : health_start(rt, msg);
+	err = err ? err : start_server(rt, msg);
+	if (err) {
+		router_free(rt);
+		return err;
+	}
+	*out = rt;
+	return PD_OK;
+}
+
+uint16_t router_port(const struct router *rt)
+{
+	return http_server_port(rt->server);
+}
+
+uint16_t router_metrics_port(const struct router *rt)
+{
+	return rt->admin ? http_server_port(rt->admin) : 0;
+}
+
+int router_reload(struct router *rt, struct pd_msg *msg)
+{
+	struct fleet_config fc;
+	int err;
+
+	if (!rt->cfg.workers_file)
+		return pd_fail(msg, PD_EINVAL, "there is no --workers-file to read again");
+	err = fleet_config_read(rt->cfg.workers_file, &rt->cfg, &fc, msg);
+	if (!err) {
+		err = fleet_load(&rt->fleet, &rt->cfg, &fc, msg);
+		worker_list_release(&fc.workers);
+	}
+	atomic_fetch_add(err ? &rt->reload_failures : &rt->reloads, 1);
+	log_line(rt->cfg.log, err ? LOG_ERROR : LOG_INFO,
+		 err ? "reload failed, nothing was changed: %s" : "reloaded%s",
+		 err ? msg->text : "");
+	health_nudge(rt);
+	return err;
+}
+
+void router_drain(struct router *rt)
+{
+	if (atomic_exchange(&rt->draining, true))
+		return;
+	if (rt->cfg.drain_delay > 0)
+		clock_sleep_until(clock_now() + rt->cfg.drain_delay);
+	http_server_drain(rt->server);
+}
+
+unsigned router_wait(struct router *rt, int64_t deadline)
+{
+	return http_server_wait(rt->server, deadline);
+}
+
+void router_free(struct router *rt)
+{
+	if (!rt)
+		return;
+	http_server_free(rt->server);
+	health_stop(rt);
+	http_server_free(rt->admin);
+	fleet_holder_release(&rt->fleet);
+	gate_release(&rt->gate);
+	curl_global_cleanup();
+	free(rt);
+}
