@@ -19,9 +19,11 @@ struct command {
 static const struct command commands[] = {
 	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
+	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
 	{"worker", cmd_worker,
 	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
-	{"simulate", cmd_simulate, "replay workloads on virtual workers, before deploying a policy"},
+	{"simulate", cmd_simulate,
+	 "replay workloads on virtual workers, before deploying a policy"},
 	{NULL, NULL, NULL},
 };
 

@@ -194,6 +194,15 @@ static enum exchange_result decode_answered(struct pd_state *s, struct leg *l)
 	return RESULT_DONE;
 }
 
+/* With prefilled blocks their coordinates, verbatim; without them none, not even ones that the
+ * client made up. */
+static int edit_decode(const struct pd_state *s, struct json_edit *e)
+{
+	if (s->have_prefill && s->prefill.params.n > 0)
+		return pd_nixl_decode(e, s->prefill.params);
+	return json_edit_remove(e, "kv_transfer_params");
+}
+
 static enum exchange_result decode_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
@@ -210,8 +219,7 @@ static enum exchange_result decode_leg(struct pd_state *s)
 		x->why_status = 504;
 		return RESULT_RETRY;
 	}
-	if (json_edit_init(&edit, &x->body) == PD_OK &&
-	    pd_nixl_decode(&edit, s->have_prefill ? s->prefill.params : (struct span){0}) == PD_OK)
+	if (json_edit_init(&edit, &x->body) == PD_OK && edit_decode(s, &edit) == PD_OK)
 		e = dispatch(s, &l, ROLE_DECODE, &edit,
 			     x->streaming ? x->rt->cfg.first_byte_timeout
 					  : x->rt->cfg.request_timeout);
