@@ -18,6 +18,7 @@ struct command {
 
 static const struct command commands[] = {
 	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
+	{"bench", cmd_bench, "send sessions and schedules to a server and measure what users get"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
 	{"worker", cmd_worker,

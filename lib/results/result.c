@@ -200,7 +200,8 @@ static void put_itls(struct writer *w, const struct result_request *r)
 			put(w, any ? ", " : "");
 			any = true;
 			if (!w->err)
-				w->err = result_put_number(w->out, (double)ns / (double)tokens / 1e9);
+				w->err = result_put_number(w->out,
+							   (double)ns / (double)tokens / 1e9);
 		}
 	}
 }
@@ -450,7 +451,7 @@ static void own_object(struct writer *w, const struct result_run *run)
 	close_object(w);
 }
 
-static void set_defaults(struct result_run *run)
+void result_defaults(struct result_run *run)
 {
 	if (run->pooling) {
 		run->metric[0] = RESULT_E2EL;
@@ -476,7 +477,7 @@ int result_write(const struct result_run *given, struct buf *out)
 
 	if (err)
 		return err;
-	set_defaults(&run);
+	result_defaults(&run);
 	put(&w, "{");
 	header(&w, &run);
 	put_totals(&w, &run, &t);

@@ -137,6 +137,12 @@ int result_lags(const struct result_run *run, double **out, size_t *n) PD_MUST;
 /* Appends the document: one JSON object and a line feed. */
 int result_write(const struct result_run *run, struct buf *out) PD_MUST;
 
+/* Appends the figures as text for people. Metrics and percentiles must be chosen (result_defaults).
+ */
+int result_table(const struct result_run *run, struct buf *out) PD_MUST;
+/* Chooses ttft, tpot, itl and p99 where nothing was chosen; e2el only for pooling. */
+void result_defaults(struct result_run *run);
+
 /* Appends a number as Python writes a float: the shortest form that reads back equal, "12.0" for
  * whole ones; null when not finite. */
 int result_put_number(struct buf *out, double v) PD_MUST;

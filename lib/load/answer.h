@@ -1,0 +1,67 @@
+/*
+ * One answer of an OpenAI-compatible server, read as it arrives: what came when, how many tokens,
+ * and how it ended. No I/O and no clock: bytes and times come in as arguments, so all the rules of
+ * measurement can be tested byte by byte.
+ *
+ * The first token is the first event whose delta carries text (content, reasoning, tool calls, or
+ * text of a completion); an event with only a role, an empty delta or only usage is none. A stream
+ * is whole when [DONE] or a finish_reason came; else it is "truncated". Owner thread only.
+ */
+#ifndef PD_LOAD_ANSWER_H
+#define PD_LOAD_ANSWER_H
+
+#include <stdint.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/http/sse.h"
+#include "lib/results/result.h"
+
+#define ANSWER_EVENT_MAX ((size_t)16 << 20)  /* one event of a stream */
+#define ANSWER_BODY_MAX	 ((size_t)256 << 20) /* an answer that is not streamed */
+#define ANSWER_GAPS_MAX	 ((size_t)16 << 20)  /* pieces of one stream */
+#define ANSWER_ERROR_MAX 300
+
+struct answer {
+	bool streamed; /* the head said text/event-stream */
+	bool keep_text;
+	int status; /* set by the owner before the first byte of the body */
+	struct sse_reader sse;
+	struct buf body;
+	struct buf text;	/* generated text, when keep_text */
+	struct result_gap *gap; /* owned until answer_take_gaps */
+	size_t ngaps, gaps_cap;
+	int64_t first_token_ns; /* -1: none yet */
+	int64_t last_token_ns;	/* -1: none yet */
+	int64_t first_tokens;	/* tokens of the first piece; -1: the server did not say */
+	int64_t said;		/* completion tokens stated up to the last piece; -1: never */
+	int64_t pieces;
+	int64_t prompt_tokens; /* -1: not stated, like the next two */
+	int64_t completion_tokens;
+	int64_t cached_tokens;
+	bool finished;	     /* a finish_reason */
+	bool done;	     /* [DONE] */
+	const char *failure; /* NULL while all is well; a constant label */
+	char error[ANSWER_ERROR_MAX];
+};
+
+void answer_init(struct answer *a, bool keep_text);
+void answer_release(struct answer *a);
+/* Ready for the next answer; keeps the memory. */
+void answer_clear(struct answer *a);
+
+/* Body bytes that arrived at now_ns. Problems are noted in failure and error, the first one counts;
+ * never fails otherwise. */
+void answer_feed(struct answer *a, const char *p, size_t n, int64_t now_ns);
+
+/*
+ * The body is over at now_ns; whole: as far as the transport knows nothing is missing. Decides
+ * about truncation, reads an answer that was not streamed, and refuses one without choices
+ * (embeddings: without data).
+ */
+void answer_end(struct answer *a, int64_t now_ns, bool whole, bool embeddings);
+
+/* Hands the gaps to the caller, who frees them. */
+struct result_gap *answer_take_gaps(struct answer *a, size_t *n);
+
+#endif
