@@ -64,6 +64,8 @@ static int set_field(struct worker_faults *f, const struct json_member *m, struc
 {
 	const struct fault_field *d = fields;
 	double value = 0;
+	int64_t whole;
+	bool flag;
 
 	while (d < fields + NFIELDS && !span_eq(m->key, span_of(d->name)))
 		d++;
@@ -71,17 +73,19 @@ static int set_field(struct worker_faults *f, const struct json_member *m, struc
 		return api_fail(e, 400, NULL, "unknown fault '%.*s'",
 				(int)(m->key.n < 64 ? m->key.n : 64), m->key.p);
 	if (d->type == FAULT_BOOL) {
-		if (m->type != JSON_TRUE && m->type != JSON_FALSE)
+		flag = m->type == JSON_TRUE;
+		if (!flag && m->type != JSON_FALSE)
 			return api_fail(e, 400, d->name, "%s: expected true or false", d->name);
-		memcpy((char *)f + d->offset, &(bool){m->type == JSON_TRUE}, sizeof(bool));
+		memcpy((char *)f + d->offset, &flag, sizeof(flag));
 		return PD_OK;
 	}
 	if (m->type != JSON_NUMBER || read_number(m->value, &value) != PD_OK || value < d->min ||
 	    value > d->max || (d->type == FAULT_INT && value != floor(value)))
 		return api_fail(e, 400, d->name, "%s: expected %s from %g to %g", d->name,
 				d->type == FAULT_INT ? "an integer" : "a number", d->min, d->max);
+	whole = (int64_t)value;
 	if (d->type == FAULT_INT)
-		memcpy((char *)f + d->offset, &(int64_t){(int64_t)value}, sizeof(int64_t));
+		memcpy((char *)f + d->offset, &whole, sizeof(whole));
 	else
 		memcpy((char *)f + d->offset, &value, sizeof(value));
 	return PD_OK;

@@ -27,7 +27,7 @@ struct gen_flow {
 	size_t sent; /* tokens of this request that exist, over all prompts: the faults count them
 		      */
 	const char *finish;
-	bool streaming, stalled, cut;
+	bool streaming, held, stalled, cut;
 };
 
 static void settle(struct gen_flow *f, const char *outcome, int status)
@@ -267,6 +267,27 @@ static void finish_answer(struct gen_flow *f, struct kvcache_pin *pin)
 
 /* -- both -- */
 
+/* The fault that holds every request for a while before the engine sees it. */
+static int hold_back(struct gen_flow *f)
+{
+	if (f->held || !(f->faults.delay_s > 0))
+		return PD_OK;
+	f->held = true;
+	return http_conn_sleep(f->c, clock_now() + (int64_t)(f->faults.delay_s * (double)NS_PER_S))
+		       ? PD_ECANCELED
+		       : PD_OK;
+}
+
+/* Prompt i through the engine up to its first token. */
+static int start_prompt(struct gen_flow *f, size_t i)
+{
+	int err = run_prepare(&f->run, i, &f->error);
+
+	if (!err)
+		err = hold_back(f);
+	return err ? err : run_prefill(&f->run, &f->error);
+}
+
 static void note_prefilled(struct gen_flow *f)
 {
 	const struct engine_job *job = &f->run.job;
@@ -284,10 +305,8 @@ static bool offers_blocks(const struct gen_flow *f)
 
 static int one_prompt(struct gen_flow *f, size_t i, struct kvcache_pin *pin)
 {
-	int err = run_prepare(&f->run, i, &f->error);
+	int err = start_prompt(f, i);
 
-	if (!err)
-		err = run_prefill(&f->run, &f->error);
 	if (!err) {
 		note_prefilled(f);
 		buf_clear(&f->text);
@@ -309,17 +328,13 @@ static void embed_finish(struct gen_flow *f)
 
 static int one_embedding(struct gen_flow *f, size_t i)
 {
-	uint64_t seed;
-	int err = run_prepare(&f->run, i, &f->error);
+	int err = start_prompt(f, i);
 
-	seed = f->run.seed;
-	if (!err)
-		err = run_prefill(&f->run, &f->error);
 	if (!err) {
 		note_prefilled(f);
 		if (i > 0)
 			jout_put(&f->out, ",");
-		answer_embedding(&f->out, &f->g, i, seed);
+		answer_embedding(&f->out, &f->g, i, f->run.seed);
 	}
 	run_end(&f->run, NULL);
 	return err;
@@ -391,12 +406,6 @@ static void fail_on_purpose(struct gen_flow *f)
 	api_reply_error(f->c, &f->error, extra[0] ? extra : NULL);
 }
 
-static bool held_back(struct gen_flow *f)
-{
-	return f->faults.delay_s > 0 &&
-	       http_conn_sleep(f->c, clock_now() + (int64_t)(f->faults.delay_s * (double)NS_PER_S));
-}
-
 static void handle(struct gen_flow *f, enum gen_kind kind)
 {
 	int err = gen_request_parse(f->w, f->r, kind, &f->g, &f->error);
@@ -414,7 +423,7 @@ static void handle(struct gen_flow *f, enum gen_kind kind)
 				       1);
 		err = nixl_check(f->w, &f->g, &f->error);
 	}
-	if (err || held_back(f))
+	if (err)
 		give_up(f);
 	else
 		generate(f);

@@ -20,6 +20,7 @@
 
 #define WORKER_BODY_MAX	     ((size_t)512 << 20)
 #define WORKER_OUT_MAX	     ((size_t)64 << 20)
+#define WORKER_TOKENS_MAX    ((size_t)64 << 20) /* of all prompts of a request */
 #define WORKER_PROMPTS_MAX   1024
 #define WORKER_N_MAX	     128
 #define WORKER_STOP_MAX	     16

@@ -177,7 +177,6 @@ void page_tokenize(struct worker *w, struct http_conn *c, struct http_request *r
 	struct jout o;
 	int err = api_check_json(r, &e);
 
-	tokens_init(&g.tokens, SIZE_MAX / 8);
 	if (!err && json_object_scan(&g.body, r->body.p, r->body.n, NULL) != PD_OK)
 		err = api_fail(&e, 400, NULL, "JSON decode error");
 	if (!err)

@@ -85,6 +85,14 @@ static int add_message(struct gen_request *g, struct span message)
 	return err;
 }
 
+/* Tokenising stopped at the maximum: no need to know by how much the prompt is too long. */
+static int too_long(const struct gen_request *g, struct api_error *e)
+{
+	return api_fail(e, 400, g->kind == GEN_CHAT ? "messages" : "prompt",
+			"the request has more than %zu prompt tokens, the most this worker takes",
+			g->tokens.max);
+}
+
 static int chat_prompt(struct gen_request *g, struct api_error *e)
 {
 	const struct json_member *m = json_object_get(&g->body, "messages");
@@ -113,6 +121,8 @@ static int chat_prompt(struct gen_request *g, struct api_error *e)
 			"messages: List should have at least 1 item after validation, not 0");
 	if (!err)
 		err = tokens_add_special(&g->tokens, "\"assistant\"", 11);
+	if (err == PD_ETOOBIG)
+		return too_long(g, e);
 	if (err)
 		return api_fail(e, 500, NULL, "out of memory");
 	g->prompt[0] = (struct gen_prompt){0, g->tokens.n};
@@ -176,6 +186,8 @@ static int text_prompt(struct gen_request *g, const char *name, struct api_error
 	if (!m || m->type == JSON_NULL)
 		return api_fail(e, 400, name, "%s: Field required", name);
 	err = m->type == JSON_ARRAY ? list_prompt(g, m->value) : add_prompt(g, m->value, m->type);
+	if (err == PD_ETOOBIG && g->nprompts < WORKER_PROMPTS_MAX)
+		return too_long(g, e);
 	if (err == PD_ETOOBIG)
 		return api_fail(e, 400, name, "%s: at most %d prompts in one request", name,
 				WORKER_PROMPTS_MAX);
@@ -210,11 +222,20 @@ static int check_length(const struct worker *w, const struct gen_request *g, siz
 		limit, n + out, n, what, out, what);
 }
 
+/* One chat prompt, or several others, each of which is checked on its own. */
+static size_t tokens_max(const struct worker *w, enum gen_kind kind)
+{
+	if (kind == GEN_CHAT || w->cfg.max_model_len > WORKER_TOKENS_MAX)
+		return w->cfg.max_model_len;
+	return WORKER_TOKENS_MAX;
+}
+
 int prompt_parse(struct worker *w, struct gen_request *g, struct api_error *e)
 {
 	static const char *const name[] = {"messages", "prompt", "input"};
 	int err;
 
+	tokens_init(&g->tokens, tokens_max(w, g->kind));
 	g->prompt = calloc(g->kind == GEN_CHAT ? 1 : WORKER_PROMPTS_MAX, sizeof(*g->prompt));
 	if (!g->prompt)
 		return api_fail(e, 500, NULL, "out of memory");

@@ -273,7 +273,6 @@ int gen_request_parse(struct worker *w, const struct http_request *r, enum gen_k
 	int err;
 
 	*g = (struct gen_request){.kind = kind, .n = 1};
-	tokens_init(&g->tokens, SIZE_MAX / 8);
 	buf_init(&g->stop_text, 65536);
 	make_id(w, r, g);
 	err = api_check_json(r, e);

@@ -246,6 +246,14 @@ def test_slow_accept_and_delay(pdctl):
     assert time.monotonic() - start >= 0.3
 
 
+def test_client_that_leaves_while_held_back(pdctl):
+    w = pdctl("worker", "--delay-s", 60)
+    conn = open_stream(w, {"prompt": "x", "max_tokens": 5})
+    wait_for("it to arrive", lambda: w.get_json("/pdctl/requests")["total"] == 1)
+    conn.close()
+    wait_for("the abort", lambda: w.metric("pdctl_worker_aborted_requests_total") == 1, timeout=5)
+
+
 def test_journal_shows_what_arrived(pdctl):
     w = pdctl("worker", "--decode-ms-per-token", 0)
     body = b'{"prompt": "x y",  "max_tokens":1, "user":"u\\u00e9", "session_params":{"session_id":"s1"}, "big":12345678901234567890}'
