@@ -23,6 +23,7 @@ int experiment_run(const struct experiment_spec *spec, struct experiment *out, s
 	err = plan_arms(&spec->plan, &out->arms, msg);
 	if (!err)
 		err = load(spec, out, msg);
+	out->plan.key = out->key;
 	if (!err)
 		err = arms_run(&out->arms, &out->trace, msg);
 	if (!err && spec->nexpect > 0)

@@ -52,6 +52,10 @@ static int whole(const struct scenario *s, const char *path, const uint64_t *fro
 {
 	if (!from)
 		return PD_OK;
+	if (*from > INT64_MAX) /* the schema's reader lets a minus sign through */
+		return at(s, msg, path, 0,
+			  "found %" PRId64 ": expected a whole number from %" PRIu64 " to %" PRIu64,
+			  (int64_t)*from, min, max);
 	if (*from < min || *from > max)
 		return at(s, msg, path, 0,
 			  "found %" PRIu64 ": expected a whole number from %" PRIu64 " to %" PRIu64,

@@ -68,8 +68,10 @@ static void read_trace(const char *log, struct trace *t)
 				       quote + 1);
 			t->at_key |= first;
 		} else if (strncmp(p, "sequence entry '", 16) == 0 && quote && quote < eol) {
-			(void)snprintf(part[n++], 80, "[%.*s]", (int)strcspn(quote + 1, "'"),
-				       quote + 1);
+			/* libcyaml already counts the next entry while it reads one. */
+			unsigned long index = strtoul(quote + 1, NULL, 10);
+
+			(void)snprintf(part[n++], 80, "[%lu]", index ? index - 1 : 0);
 		}
 		first = false;
 		p = eol;
@@ -130,7 +132,7 @@ static void say_unknown(const struct trace *t, const char *key, char *out, size_
 	used = (size_t)snprintf(out, cap, "unknown key '%.60s'", key);
 	if (near)
 		used += (size_t)snprintf(out + used, cap - used, ", did you mean '%s'?", near);
-	used += (size_t)snprintf(out + used, cap - used, " expected one of");
+	used += (size_t)snprintf(out + used, cap - used, "%s expected one of", near ? "" : ":");
 	for (size_t i = 0; i < n && used + 40 < cap; i++)
 		used += (size_t)snprintf(out + used, cap - used, "%s %s", i ? "," : "", names[i]);
 }
@@ -169,6 +171,13 @@ static void say_value(const char *line, char *out, size_t cap)
 	else if (strncmp(line, "Expecting ", 10) == 0 && got)
 		(void)snprintf(out, cap, "found %s: expected %s", plain(got + 11),
 			       plain(line + 10));
+	else if (strncmp(line, "STRING length < ", 16) == 0)
+		(void)snprintf(out, cap, "found empty text: expected at least one character");
+	else if (strncmp(line, "Insufficient entries", 20) == 0)
+		(void)snprintf(out, cap, "found an empty list: expected at least one entry");
+	else if (strncmp(line, "Excessive entries (", 19) == 0)
+		(void)snprintf(out, cap, "too many entries: expected at most %ld",
+			       strtol(line + 19, NULL, 10));
 	else
 		(void)snprintf(out, cap, "%.*s", (int)(eol > 200 ? 200 : eol), line);
 }
@@ -196,10 +205,12 @@ static int explain(const char *log, const struct yamlpos *pos, const char *name,
 	} else if (absent) {
 		line += sizeof(missing) - 1;
 		t.n -= t.at_key && t.n > 0;
-		(void)snprintf(what, sizeof(what), "missing '%.*s' in %s", (int)strcspn(line, "\n"),
-			       line, t.n ? t.part[t.n - 1] : "the scenario");
 		join(&t, t.n, NULL, &path);
+		(void)snprintf(what, sizeof(what), "missing '%.*s' in %s", (int)strcspn(line, "\n"),
+			       line, path.len ? path.data : "the scenario");
 	} else {
+		/* About the number of entries: the list is meant, not the entry. */
+		t.n -= strstr(line, " in sequence.") && t.n > 0;
 		say_value(line, what, sizeof(what));
 		join(&t, t.n, NULL, &path);
 	}

@@ -1,7 +1,8 @@
 #include "sim/simstats.h"
 
 #include <math.h>
-#include <stdlib.h>
+
+#include "lib/stats/summary.h"
 
 void balance_of(const uint64_t *load, size_t n, struct balance *out)
 {
@@ -30,45 +31,18 @@ void balance_of(const uint64_t *load, size_t n, struct balance *out)
 	out->jain = sum * sum / ((double)n * squares);
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-double sorted_percentile(const double *value, size_t n, double p)
-{
-	double rank, part;
-	size_t low;
-
-	if (n == 0)
-		return 0;
-	rank = p / 100.0 * (double)(n - 1);
-	low = (size_t)rank;
-	if (low + 1 >= n)
-		return value[n - 1];
-	part = rank - (double)low;
-	return value[low] + (value[low + 1] - value[low]) * part;
-}
-
 void spread_of(double *value, size_t n, struct spread *out)
 {
-	double sum = 0, variance = 0;
+	struct summary sum;
 
-	*out = (struct spread){.n = n};
-	if (n == 0)
-		return;
-	qsort(value, n, sizeof(*value), by_value);
-	for (size_t i = 0; i < n; i++)
-		sum += value[i];
-	out->mean = sum / (double)n;
-	for (size_t i = 0; i < n; i++)
-		variance += (value[i] - out->mean) * (value[i] - out->mean);
-	out->std = sqrt(variance / (double)n);
-	out->median = sorted_percentile(value, n, 50);
-	out->p90 = sorted_percentile(value, n, 90);
-	out->p95 = sorted_percentile(value, n, 95);
-	out->p99 = sorted_percentile(value, n, 99);
-	out->max = value[n - 1];
+	summary_sort(value, n);
+	sum = summary_of(value, n);
+	*out = (struct spread){.n = n,
+			       .mean = sum.mean,
+			       .median = sum.median,
+			       .std = sum.std,
+			       .p90 = summary_percentile(value, n, 90),
+			       .p95 = summary_percentile(value, n, 95),
+			       .p99 = summary_percentile(value, n, 99),
+			       .max = sum.max};
 }

@@ -30,7 +30,4 @@ struct spread {
 /* Sorts value[0..n). */
 void spread_of(double *value, size_t n, struct spread *out);
 
-/* p in 0..100 of a sorted array; 0 when n is 0. */
-double sorted_percentile(const double *value, size_t n, double p);
-
 #endif
