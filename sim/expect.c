@@ -285,7 +285,7 @@ static int check_arm(const struct expect *e, const struct arms *arms, size_t at,
 	return err;
 }
 
-int expect_check(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
+int expect_evaluate(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
 		 struct pd_msg *msg)
 {
 	int err = PD_OK;

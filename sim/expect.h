@@ -60,7 +60,7 @@ struct expect_results {
  * Checks all expectations on all arms. PD_EINVAL when an expectation selects no arm, or its right
  * side selects none or several: such a line would never fail.
  */
-int expect_check(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
+int expect_evaluate(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
 		 struct pd_msg *msg) PD_MUST;
 void expect_results_release(struct expect_results *r);
 

@@ -27,7 +27,7 @@ int experiment_run(const struct experiment_spec *spec, struct experiment *out, s
 	if (!err)
 		err = arms_run(&out->arms, &out->trace, msg);
 	if (!err && spec->nexpect > 0)
-		err = expect_check(spec->expect, spec->nexpect, &out->arms, &out->expected, msg);
+		err = expect_evaluate(spec->expect, spec->nexpect, &out->arms, &out->expected, msg);
 	if (err)
 		experiment_release(out);
 	return err;

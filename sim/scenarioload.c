@@ -225,6 +225,63 @@ static int explain(const char *log, const struct yamlpos *pos, const char *name,
 	return PD_EINVAL;
 }
 
+/* The schema of the value at a path that the schema has accepted, or NULL. */
+static const cyaml_schema_value_t *schema_at(const char *path)
+{
+	const cyaml_schema_value_t *v = &scenario_schema;
+
+	while (*path) {
+		size_t n = strcspn(path, ".[");
+
+		if (*path == '[') {
+			if (v->type != CYAML_SEQUENCE)
+				return NULL;
+			v = v->sequence.entry;
+			path += strcspn(path, "]") + 1;
+		} else {
+			const cyaml_schema_field_t *f =
+				v->type == CYAML_MAPPING ? v->mapping.fields : NULL;
+
+			while (f && f->key &&
+			       (strlen(f->key) != n || strncmp(f->key, path, n) != 0))
+				f++;
+			if (!f || !f->key)
+				return NULL;
+			v = &f->value;
+			path += n;
+		}
+		path += *path == '.';
+	}
+	return v;
+}
+
+static bool is_number(cyaml_type_e type, const char *text)
+{
+	char *end;
+
+	if (type == CYAML_UINT)
+		return text[strspn(text, "0123456789")] == '\0' || text[0] == '-';
+	(void)strtod(text, &end);
+	return end != text && *end == '\0';
+}
+
+/* libcyaml stops reading a number where it stops being one: "1.5" is 1 and "3x" is 3. */
+static int check_numbers(const struct yamlpos *pos, const char *name, struct pd_msg *msg)
+{
+	for (size_t i = 0; i < pos->n; i++) {
+		const struct yamlpos_entry *e = &pos->entry[i];
+		const cyaml_schema_value_t *v = e->scalar ? schema_at(e->path) : NULL;
+
+		if (!v || (v->type != CYAML_UINT && v->type != CYAML_FLOAT) ||
+		    is_number(v->type, e->scalar))
+			continue;
+		return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: '%s': found '%.60s': expected %s", name,
+			       e->value_line, e->value_column, e->path, e->scalar,
+			       v->type == CYAML_UINT ? "a whole number" : "a number");
+	}
+	return PD_OK;
+}
+
 int scenario_read(struct y_scenario **out, struct yamlpos *pos, const char *text, size_t n,
 		  const char *name, struct pd_msg *msg)
 {
@@ -243,10 +300,15 @@ int scenario_read(struct y_scenario **out, struct yamlpos *pos, const char *text
 		else if (e != CYAML_OK)
 			err = explain(log.data ? log.data : cyaml_strerror(e), pos, name, msg);
 		*out = data;
+		if (!err)
+			err = check_numbers(pos, name, msg);
 	}
 	buf_release(&log);
-	if (err)
+	if (err) {
 		yamlpos_release(pos);
+		scenario_read_free(*out);
+		*out = NULL;
+	}
 	return err;
 }
 

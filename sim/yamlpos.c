@@ -116,7 +116,10 @@ static int begin_value(struct scan *s, const yaml_event_t *ev, bool quoted)
 	e->value_line = ev->start_mark.line + 1;
 	e->value_column = ev->start_mark.column + 1;
 	e->text_column = e->value_column + quoted;
-	return PD_OK;
+	if (ev->type != YAML_SCALAR_EVENT)
+		return PD_OK;
+	e->scalar = strdup((const char *)ev->data.scalar.value);
+	return e->scalar ? PD_OK : pd_fail(s->msg, PD_ENOMEM, "out of memory");
 }
 
 /* 077, -0123: YAML 1.1 says octal, people mean decimal. */
@@ -234,8 +237,10 @@ int yamlpos_scan(struct yamlpos *p, const char *text, size_t n, const char *name
 
 void yamlpos_release(struct yamlpos *p)
 {
-	for (size_t i = 0; i < p->n; i++)
+	for (size_t i = 0; i < p->n; i++) {
 		free(p->entry[i].path);
+		free(p->entry[i].scalar);
+	}
 	free(p->entry);
 	*p = (struct yamlpos){0};
 }

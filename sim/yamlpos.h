@@ -18,6 +18,7 @@
 #define YAMLPOS_DEPTH_MAX   16
 
 struct yamlpos_entry {
+	char *scalar;			 /* owned: the value when it is a scalar, else NULL */
 	char *path;			 /* owned */
 	size_t line, column;		 /* of the key, or of the entry of a sequence; from 1 */
 	size_t value_line, value_column; /* of its value */

@@ -1,0 +1,701 @@
+/* The parts of the simulator against naive versions of themselves. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "lib/base/rng.h"
+#include "sim/ballsbins.h"
+#include "sim/events.h"
+#include "sim/simreplay.h"
+#include "sim/simtrace.h"
+#include "sim/vengine.h"
+#include "sim/vrouter.h"
+
+static void near(double a, double b, double eps)
+{
+	if (!(fabs(a - b) <= eps))
+		fail_msg("found %.9g, expected %.9g +- %g", a, b, eps);
+}
+
+static void test_events_are_ordered_and_stable(void **state)
+{
+	struct events q;
+	struct event e, last = {.at = -1};
+	struct rng rng;
+
+	(void)state;
+	events_init(&q, 1000);
+	rng_seed(&rng, 7);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(events_push(&q, &(struct event){.at = (int64_t)rng_below(&rng, 50),
+								 .subject = i}),
+				 PD_OK);
+	assert_int_equal(events_push(&q, &(struct event){.at = 1}), PD_ETOOBIG);
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_ptr_equal(events_peek(&q), &q.heap[0]);
+		assert_true(events_pop(&q, &e));
+		assert_true(e.at > last.at || (e.at == last.at && e.subject > last.subject));
+		last = e;
+	}
+	assert_false(events_pop(&q, &e));
+	assert_null(events_peek(&q));
+	events_release(&q);
+}
+
+/* Takes every step on its own, which the engine's jumps must equal. */
+struct naive {
+	struct vengine_params p;
+	struct {
+		uint32_t prefill, out;
+		uint64_t ctx;
+		bool in, done;
+		double first_ms, end_ms;
+	} seq[64];
+	size_t n;
+};
+
+static void naive_run(struct naive *m, const double *arrive_ms)
+{
+	double now = 0;
+	size_t left = m->n, order[64], norder = 0;
+
+	while (left > 0) {
+		double cost = 0, soonest = 1e300;
+		uint32_t budget = m->p.max_batched_tokens, chunk[64] = {0};
+		size_t kept = 0;
+		bool any = false;
+
+		for (size_t i = 0; i < m->n; i++) {
+			if (m->seq[i].done || m->seq[i].in)
+				continue;
+			if (arrive_ms[i] <= now && norder < m->p.max_num_seqs) {
+				order[norder++] = i;
+				m->seq[i].in = true;
+			} else if (arrive_ms[i] < soonest) {
+				soonest = arrive_ms[i];
+			}
+		}
+		for (size_t k = 0; k < norder; k++) {
+			size_t i = order[k];
+			uint32_t want = m->seq[i].prefill ? m->seq[i].prefill : 1;
+
+			chunk[i] = want < budget ? want : budget;
+			budget -= chunk[i];
+			any |= chunk[i] > 0;
+			if (m->seq[i].prefill)
+				cost += m->p.prefill_us * chunk[i];
+			else if (chunk[i])
+				cost += m->p.request_us + m->p.context_us * (double)m->seq[i].ctx;
+		}
+		if (!any) {
+			now = soonest;
+			continue;
+		}
+		now += m->p.step_ms + cost / 1e3;
+		for (size_t k = 0; k < norder; k++) {
+			size_t i = order[k];
+
+			if (m->seq[i].prefill) {
+				m->seq[i].prefill -= chunk[i];
+				if (m->seq[i].prefill)
+					continue;
+				chunk[i] = 1;
+			}
+			if (!chunk[i])
+				continue;
+			if (m->seq[i].first_ms == 0)
+				m->seq[i].first_ms = now;
+			m->seq[i].ctx++;
+			if (--m->seq[i].out == 0) {
+				m->seq[i].end_ms = now;
+				m->seq[i].done = true;
+				left--;
+			}
+		}
+		for (size_t k = 0; k < norder; k++)
+			if (!m->seq[order[k]].done)
+				order[kept++] = order[k];
+		norder = kept;
+	}
+}
+
+/* Drives the engine as the replay does; fills first and end in ms. */
+static void engine_run(const struct vengine_params *p, size_t n, const double *arrive_ms,
+		       const uint32_t *prefill, const uint32_t *out, double *first, double *end)
+{
+	struct vengine e;
+	size_t next = 0, done = 0, nout;
+
+	vengine_init(&e, p);
+	while (done < n) {
+		int64_t at = next < n ? llround(arrive_ms[next] * 1e6) : INT64_MAX;
+
+		if (e.stepping && e.end <= at) {
+			int64_t now = e.end;
+
+			assert_int_equal(vengine_step_end(&e, &nout), PD_OK);
+			for (size_t i = 0; i < nout; i++) {
+				if (e.out[i].marks & VENGINE_FIRST)
+					first[e.out[i].req] = (double)now / 1e6;
+				if (e.out[i].marks & VENGINE_DONE)
+					end[e.out[i].req] = (double)now / 1e6;
+				done += (e.out[i].marks & VENGINE_DONE) != 0;
+			}
+			continue;
+		}
+		assert_int_equal(vengine_submit(&e, at, (uint32_t)next, prefill[next],
+						prefill[next], out[next]),
+				 PD_OK);
+		next++;
+	}
+	vengine_release(&e);
+}
+
+static void test_engine_jumps_equal_single_steps(void **state)
+{
+	struct rng rng;
+
+	(void)state;
+	rng_seed(&rng, 11);
+	for (int round = 0; round < 60; round++) {
+		struct naive m = {.p = {.step_ms = 5,
+					.prefill_us = 20,
+					.request_us = 100,
+					.context_us = 0.5,
+					.max_num_seqs = 1 + (uint32_t)rng_below(&rng, 8),
+					.max_batched_tokens = 16 + (uint32_t)rng_below(&rng, 600)}};
+		double at[64], first[64] = {0}, end[64] = {0}, t = 0;
+		uint32_t prefill[64], out[64];
+
+		m.n = 40;
+		for (size_t i = 0; i < m.n; i++) {
+			t += rng_exp(&rng, 40);
+			at[i] = floor(t * 1000) / 1000;
+			m.seq[i].prefill = prefill[i] = 1 + (uint32_t)rng_below(&rng, 900);
+			m.seq[i].ctx = prefill[i];
+			m.seq[i].out = out[i] = 1 + (uint32_t)rng_below(&rng, 60);
+		}
+		naive_run(&m, at);
+		engine_run(&m.p, m.n, at, prefill, out, first, end);
+		for (size_t i = 0; i < m.n; i++) {
+			/* each step of the engine is rounded to a nanosecond */
+			near(first[i], m.seq[i].first_ms, 0.01);
+			near(end[i], m.seq[i].end_ms, 0.01);
+		}
+	}
+}
+
+static void test_engine_abort_lists_everything(void **state)
+{
+	struct vengine_params p = VENGINE_DEFAULTS;
+	struct vengine e;
+	size_t n;
+
+	(void)state;
+	p.max_num_seqs = 2;
+	vengine_init(&e, &p);
+	for (uint32_t i = 0; i < 5; i++)
+		assert_int_equal(vengine_submit(&e, 0, i, 100, 100, 10), PD_OK);
+	assert_int_equal(vengine_abort(&e, &n), PD_OK);
+	assert_int_equal(n, 5);
+	for (uint32_t i = 0; i < 5; i++)
+		assert_int_equal(e.out[i].req, i);
+	assert_false(e.stepping);
+	vengine_release(&e);
+}
+
+static void test_engine_refuses_senseless_costs(void **state)
+{
+	struct vengine_params p = VENGINE_DEFAULTS;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(vengine_params_check(&p, &msg), PD_OK);
+	p.prefill_us = -1;
+	assert_int_equal(vengine_params_check(&p, &msg), PD_EINVAL);
+	assert_non_null(strstr(msg.text, "prefill_us"));
+	p = VENGINE_DEFAULTS;
+	p.context_us = (double)NAN;
+	assert_int_equal(vengine_params_check(&p, &msg), PD_EINVAL);
+	p = VENGINE_DEFAULTS;
+	p.step_ms = 0;
+	assert_int_equal(vengine_params_check(&p, &msg), PD_EINVAL);
+	p = VENGINE_DEFAULTS;
+	p.max_num_seqs = 0;
+	assert_int_equal(vengine_params_check(&p, &msg), PD_EINVAL);
+}
+
+/* Exact expectations of max/mean, from the coefficients of (sum x^k/k!)^workers. */
+static void test_floor_equals_exact_expectation(void **state)
+{
+	static const struct {
+		size_t workers, sessions;
+		double floor;
+	} table[] = {{4, 16, 1.5348}, {4, 64, 1.2626},	{8, 16, 2.1007},
+		     {8, 32, 1.7619}, {8, 128, 1.3693}, {16, 16, 3.0782}};
+	const uint32_t heavy[] = {1000, 1, 1, 1};
+	struct ballsbins b;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		assert_int_equal(ballsbins_floor(table[i].sessions, NULL, table[i].workers, 3, &b),
+				 PD_OK);
+		near(b.peak_to_mean, table[i].floor, 0.025);
+	}
+	/* (7/8)^16 of 8 workers stay empty */
+	assert_int_equal(ballsbins_floor(16, NULL, 8, 3, &b), PD_OK);
+	near(b.idle, 0.9445, 0.06);
+	assert_int_equal(ballsbins_floor(4, heavy, 4, 3, &b), PD_OK);
+	near(b.peak_to_mean, 4, 0.02);
+	assert_int_equal(ballsbins_floor(0, NULL, 8, 3, &b), PD_OK);
+	near(b.peak_to_mean, 0, 0);
+}
+
+static void test_trace_numbers_keys_and_sorts(void **state)
+{
+	struct simtrace t;
+	uint64_t blocks[] = {1, 2, 3};
+
+	(void)state;
+	simtrace_init(&t, 16);
+	assert_int_equal(simtrace_add(&t, 30, SPAN("b"), 10, 1, blocks, 1), PD_OK);
+	assert_int_equal(simtrace_add(&t, 10, SPAN("a"), 11, 1, blocks, 2), PD_OK);
+	assert_int_equal(simtrace_add(&t, 10, SPAN("b"), 12, 1, blocks, 3), PD_OK);
+	assert_int_equal(simtrace_add(&t, 10, SPAN(""), 13, 1, blocks, 0), PD_OK);
+	assert_int_equal(simtrace_add(&t, 10, SPAN("c"), 0, 1, blocks, 0), PD_EINVAL);
+	assert_int_equal(simtrace_add(&t, 10, SPAN("c"), 1, 0, blocks, 0), PD_EINVAL);
+	assert_int_equal(simtrace_finish(&t), PD_OK);
+	assert_int_equal(t.n, 4);
+	assert_int_equal(t.nkeys, 2);
+	assert_int_equal(t.req[0].input_tokens, 11);
+	assert_int_equal(t.req[1].input_tokens, 12);
+	assert_int_equal(t.req[2].key, SIM_NO_KEY);
+	assert_int_equal(t.req[3].arrival_ns, 30);
+	assert_int_equal(t.req[1].key, t.req[3].key);
+	assert_int_equal(t.key[t.req[1].key].requests, 2);
+	assert_true(span_eq(simtrace_key(&t, t.req[0].key), SPAN("a")));
+	simtrace_release(&t);
+}
+
+static void test_spread_keeps_order_and_bounds(void **state)
+{
+	struct simtrace t;
+	bool moved = false;
+
+	(void)state;
+	simtrace_init(&t, 16);
+	for (int64_t i = 0; i < 90; i++)
+		assert_int_equal(simtrace_add(&t, i / 30 * 3000, SPAN("k"), i + 1, 1, NULL, 0),
+				 PD_OK);
+	assert_int_equal(simtrace_finish(&t), PD_OK);
+	assert_int_equal(simtrace_spread(&t, 5), PD_OK);
+	for (size_t i = 0; i < t.n; i++) {
+		assert_int_equal(t.req[i].input_tokens, i + 1);
+		assert_true(t.req[i].arrival_ns >= (int64_t)(i / 30) * 3000);
+		assert_true(t.req[i].arrival_ns < (int64_t)(i / 30 + 1) * 3000);
+		assert_true(i == 0 || t.req[i].arrival_ns >= t.req[i - 1].arrival_ns);
+		moved |= t.req[i].arrival_ns % 3000 != 0;
+	}
+	assert_true(moved);
+	simtrace_release(&t);
+}
+
+#define WORKERS 5
+
+static const char *const names[WORKERS + 1] = {"w1", "w2", "w3", "w4", "w5", "w6"};
+
+/* 400 requests of 60 sessions with chains of blocks that overlap between sessions. */
+static void make_trace(struct simtrace *t)
+{
+	struct rng rng;
+	uint64_t blocks[12];
+	char key[16];
+
+	rng_seed(&rng, 21);
+	simtrace_init(t, 10);
+	for (int i = 0; i < 400; i++) {
+		uint64_t session = rng_below(&rng, 60), n = 1 + rng_below(&rng, 12);
+
+		for (uint64_t b = 0; b < n; b++)
+			blocks[b] = b < 2 ? session % 7 * 100 + b : session * 1000 + b;
+		(void)snprintf(key, sizeof(key), "s%d", (int)session);
+		assert_int_equal(simtrace_add(t, i * 1000000, span_of(key), (int64_t)n * 10 - 3, 5,
+					      blocks, n),
+				 PD_OK);
+	}
+	assert_int_equal(simtrace_finish(t), PD_OK);
+}
+
+static struct replay_config config(enum route_policy_kind policy)
+{
+	struct replay_config c = {.npools = 1,
+				  .hash = ROUTE_HASH_XXH3,
+				  .vnodes = ROUTE_VNODES,
+				  .seed = 9,
+				  .engine = VENGINE_DEFAULTS,
+				  .routing_only = true};
+
+	c.pool[0] = (struct replay_pool){.names = names, .n = WORKERS, .policy = policy};
+	return c;
+}
+
+/* One worker's cache as a list, the most recent first; searched and shifted by brute force. */
+struct list_cache {
+	uint64_t id[64];
+	size_t n, capacity;
+};
+
+static bool list_has(const struct list_cache *c, uint64_t id, size_t *at)
+{
+	for (*at = 0; *at < c->n; (*at)++)
+		if (c->id[*at] == id)
+			return true;
+	return false;
+}
+
+static size_t list_access(struct list_cache *c, const uint64_t *b, size_t n)
+{
+	size_t hits = 0, at;
+
+	while (hits < n && list_has(c, b[hits], &at))
+		hits++;
+	for (size_t i = n; i-- > 0;) {
+		if (list_has(c, b[i], &at))
+			memmove(c->id + at, c->id + at + 1, (--c->n - at) * sizeof(c->id[0]));
+		else if (c->n == c->capacity)
+			c->n--;
+		memmove(c->id + 1, c->id, c->n * sizeof(c->id[0]));
+		c->id[0] = b[i];
+		c->n++;
+	}
+	return hits;
+}
+
+/* All counters of a replay, counted again from its decisions in the plainest way. */
+static void test_replay_equals_naive_counting(void **state)
+{
+	static const enum route_policy_kind policies[] = {
+		ROUTE_CONSISTENT_HASH, ROUTE_RENDEZVOUS_HASH, ROUTE_ROUND_ROBIN, ROUTE_RANDOM};
+	struct replay_choice choices[400];
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	for (size_t p = 0; p < sizeof(policies) / sizeof(policies[0]); p++) {
+		struct replay_config c = config(policies[p]);
+		struct list_cache cache[WORKERS] = {{.n = 0}};
+		struct replay_result r;
+		uint64_t requests[WORKERS] = {0}, hits = 0, tokens = 0, moves = 0, follow = 0;
+		uint64_t kept = 0, multi = 0, most = 0;
+
+		c.cache_blocks = 40;
+		c.choices = choices;
+		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+		for (size_t i = 0; i < t.n; i++) {
+			const struct sim_request *q = &t.req[i];
+			struct list_cache *lc = &cache[choices[i].worker];
+			size_t h, j;
+
+			lc->capacity = 40;
+			h = list_access(lc, t.block + q->block, q->nblocks);
+			hits += h;
+			tokens += h * 10 < q->input_tokens ? h * 10 : q->input_tokens;
+			requests[choices[i].worker]++;
+			for (j = i; j-- > 0;)
+				if (t.req[j].key == q->key)
+					break;
+			if (j < i) {
+				follow++;
+				moves += choices[j].worker != choices[i].worker;
+			}
+		}
+		for (uint32_t k = 0; k < t.nkeys; k++) {
+			uint32_t first = UINT32_MAX;
+			bool one = true;
+			size_t n = 0;
+
+			for (size_t i = 0; i < t.n; i++) {
+				if (t.req[i].key != k)
+					continue;
+				n++;
+				first = n == 1 ? choices[i].worker : first;
+				one &= choices[i].worker == first;
+			}
+			multi += n > 1;
+			kept += n > 1 && one;
+		}
+		for (size_t w = 0; w < WORKERS; w++) {
+			assert_int_equal(r.pool[0].worker[w].requests, requests[w]);
+			most = requests[w] > most ? requests[w] : most;
+		}
+		assert_int_equal(r.completed, 400);
+		assert_int_equal(r.pool[0].hit_blocks, hits);
+		assert_int_equal(r.pool[0].hit_tokens, tokens);
+		assert_true(hits > 0);
+		assert_int_equal(r.pool[0].follow_ups, follow);
+		assert_int_equal(r.pool[0].moves, moves);
+		assert_int_equal(r.pool[0].multi_keys, multi);
+		near(r.pool[0].session_consistency, (double)kept / (double)multi, 1e-12);
+		near(r.pool[0].requests.peak_to_mean, (double)most * WORKERS / 400.0, 1e-12);
+		replay_result_release(&r);
+	}
+	simtrace_release(&t);
+}
+
+static void test_hash_policies_keep_and_round_robin_rotates(void **state)
+{
+	struct replay_config c = config(ROUTE_CONSISTENT_HASH);
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	near(r.pool[0].session_consistency, 1, 0);
+	near(r.pool[0].stickiness, 1, 0);
+	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_KEY], 400);
+	replay_result_release(&r);
+	c.pool[0].policy = ROUTE_ROUND_ROBIN;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	near(r.pool[0].requests.cv, 0, 1e-12);
+	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_ROTATION], 400);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+/* The same keys in the same order: the replay and the plain sequence choose alike, whatever the
+ * policy. */
+static void test_sequence_and_replay_choose_alike(void **state)
+{
+	struct replay_choice choices[400];
+	struct span keys[400];
+	uint32_t worker[400];
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	for (int p = 0; p < ROUTE_POLICIES; p++) {
+		struct replay_config c = config((enum route_policy_kind)p);
+		struct vrouter_config vc = {.names = names,
+					    .n = WORKERS,
+					    .policy = (enum route_policy_kind)p,
+					    .hash = c.hash,
+					    .vnodes = c.vnodes,
+					    .seed = c.seed};
+		struct replay_result r;
+		struct vrouter v;
+
+		c.choices = choices;
+		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+		assert_int_equal(vrouter_init(&v, &vc, NULL), PD_OK);
+		for (size_t i = 0; i < t.n; i++)
+			keys[i] = simtrace_key(&t, t.req[i].key);
+		assert_int_equal(vrouter_sequence(&v, keys, t.n, worker), PD_OK);
+		for (size_t i = 0; i < t.n; i++)
+			assert_int_equal(worker[i], choices[i].worker);
+		for (size_t w = 0; w < WORKERS; w++)
+			assert_int_equal(v.slot[w].in_flight, 0);
+		vrouter_release(&v);
+		replay_result_release(&r);
+	}
+	simtrace_release(&t);
+}
+
+/* A worker that is unavailable and a pool without it give the same homes, and moved keys counts
+ * exactly those. */
+static void test_moved_keys(void **state)
+{
+	static const enum route_policy_kind policies[] = {ROUTE_CONSISTENT_HASH,
+							  ROUTE_RENDEZVOUS_HASH};
+	struct simtrace t;
+	struct movedkeys m;
+
+	(void)state;
+	make_trace(&t);
+	for (size_t p = 0; p < 2; p++) {
+		struct vrouter_config vc = {.names = names,
+					    .n = WORKERS,
+					    .policy = policies[p],
+					    .hash = ROUTE_HASH_XXH3,
+					    .vnodes = ROUTE_VNODES};
+		struct route_decision full, less;
+		struct vrouter v;
+		size_t moved = 0;
+
+		assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
+		assert_true(m.known);
+		assert_int_equal(m.removals, WORKERS);
+		near(m.leave.moved, 1.0 / WORKERS, 1e-12);
+		near(m.leave.ideal, 1.0 / WORKERS, 1e-12);
+		near(m.leave.unnecessary, 0, 0);
+		near(m.join.unnecessary, 0, 0);
+		assert_true(m.join.moved > 0.05 && m.join.moved < 0.35);
+		assert_int_equal(vrouter_init(&v, &vc, NULL), PD_OK);
+		for (uint32_t w = 0; w < WORKERS; w++) {
+			for (uint32_t k = 0; k < t.nkeys; k++) {
+				v.slot[w].available = true;
+				assert_int_equal(vrouter_pick(&v, simtrace_key(&t, k), &full),
+						 PD_OK);
+				v.slot[w].available = false;
+				assert_int_equal(vrouter_pick(&v, simtrace_key(&t, k), &less),
+						 PD_OK);
+				assert_int_equal(less.home, full.worker);
+				moved += less.worker != full.worker;
+				assert_true((less.worker != full.worker) == (full.worker == w));
+			}
+			v.slot[w].available = true;
+		}
+		near((double)moved / (double)t.nkeys / WORKERS, m.leave.moved, 1e-12);
+		vrouter_release(&v);
+	}
+	simtrace_release(&t);
+}
+
+/* Round robin has no homes; one worker cannot lose one. */
+static void test_moved_keys_unknown(void **state)
+{
+	struct vrouter_config vc = {
+		.names = names, .n = WORKERS, .policy = ROUTE_ROUND_ROBIN, .vnodes = 1};
+	struct simtrace t;
+	struct movedkeys m;
+
+	(void)state;
+	make_trace(&t);
+	assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
+	assert_false(m.known);
+	vc.policy = ROUTE_RENDEZVOUS_HASH;
+	vc.n = 1;
+	assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
+	assert_true(m.known);
+	assert_int_equal(m.removals, 0);
+	simtrace_release(&t);
+}
+
+/* Every request is accounted for, in flight counts end at zero, failures lose what ran and the
+ * cache. */
+static void test_failure_is_accounted(void **state)
+{
+	const struct replay_event events[] = {
+		{.by_request = true, .request = 200, .action = REPLAY_FAIL, .worker = 2},
+		{.at_ns = 300500000, .action = REPLAY_JOIN, .worker = 2}};
+	struct replay_config c = config(ROUTE_CONSISTENT_HASH);
+	struct replay_choice choices[400];
+	struct replay_result r;
+	struct simtrace t;
+	uint64_t failovers = 0;
+
+	(void)state;
+	make_trace(&t);
+	c.routing_only = false;
+	c.events = events;
+	c.nevents = 2;
+	c.choices = choices;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_int_equal(r.completed + r.lost + r.refused, 400);
+	assert_int_equal(r.refused, 0);
+	assert_true(r.lost > 0);
+	for (size_t i = 200; i < 300; i++)
+		assert_int_not_equal(choices[i].worker, 2);
+	for (size_t i = 0; i < 400; i++)
+		failovers += choices[i].reason == ROUTE_REASON_FAILOVER;
+	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_FAILOVER], failovers);
+	assert_true(failovers > 0);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+static void test_no_worker_left_is_refused(void **state)
+{
+	const bool absent[WORKERS] = {true, true, true, true, true};
+	struct replay_config c = config(ROUTE_ROUND_ROBIN);
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	c.pool[0].absent = absent;
+	c.routing_only = false;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_int_equal(r.refused, 400);
+	assert_int_equal(r.completed, 0);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+/* P/D of a lone request: prefill step, hand-over, decode steps, nothing else. */
+static void test_pd_latency_of_one_request(void **state)
+{
+	struct replay_config c = {.npools = 2,
+				  .vnodes = ROUTE_VNODES,
+				  .engine = VENGINE_DEFAULTS,
+				  .transfer_ms = 3,
+				  .transfer_us_token = 10};
+	struct replay_result r;
+	struct simtrace t;
+	double prefill = 7 + 22e-3 * 1000, hand = 3 + 10e-3 * 1000, first, step;
+
+	(void)state;
+	simtrace_init(&t, 16);
+	assert_int_equal(simtrace_add(&t, 0, SPAN("s"), 1000, 3, NULL, 0), PD_OK);
+	assert_int_equal(simtrace_finish(&t), PD_OK);
+	c.pool[0] = (struct replay_pool){.names = names, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
+	c.pool[1] =
+		(struct replay_pool){.names = names + 2, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	first = prefill + hand + 7 + 0.056e-3 * 1000;
+	step = 7 + 0.056e-3 * 1001;
+	assert_int_equal(r.completed, 1);
+	near(r.ttft.mean, first, 1e-4);
+	near(r.e2el.mean, first + step + step + 0.056e-3, 1e-4);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+static void test_concurrency_limit_holds(void **state)
+{
+	struct replay_config c = config(ROUTE_LEAST_REQUEST);
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	c.routing_only = false;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_true(r.peak_in_flight > 3);
+	replay_result_release(&r);
+	c.max_concurrency = 3;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_int_equal(r.completed, 400);
+	assert_int_equal(r.peak_in_flight, 3);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_events_are_ordered_and_stable),
+		cmocka_unit_test(test_engine_jumps_equal_single_steps),
+		cmocka_unit_test(test_engine_abort_lists_everything),
+		cmocka_unit_test(test_engine_refuses_senseless_costs),
+		cmocka_unit_test(test_floor_equals_exact_expectation),
+		cmocka_unit_test(test_trace_numbers_keys_and_sorts),
+		cmocka_unit_test(test_spread_keeps_order_and_bounds),
+		cmocka_unit_test(test_replay_equals_naive_counting),
+		cmocka_unit_test(test_hash_policies_keep_and_round_robin_rotates),
+		cmocka_unit_test(test_sequence_and_replay_choose_alike),
+		cmocka_unit_test(test_moved_keys),
+		cmocka_unit_test(test_moved_keys_unknown),
+		cmocka_unit_test(test_failure_is_accounted),
+		cmocka_unit_test(test_no_worker_left_is_refused),
+		cmocka_unit_test(test_pd_latency_of_one_request),
+		cmocka_unit_test(test_concurrency_limit_holds),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
