@@ -255,29 +255,39 @@ static const cyaml_schema_value_t *schema_at(const char *path)
 	return v;
 }
 
-static bool is_number(cyaml_type_e type, const char *text)
+static const char *wanted(cyaml_type_e type)
+{
+	return type == CYAML_UINT    ? "a whole number"
+	       : type == CYAML_FLOAT ? "a number"
+	       : type == CYAML_BOOL  ? "true or false"
+				     : NULL;
+}
+
+static bool is_of_type(cyaml_type_e type, const char *text)
 {
 	char *end;
 
-	if (type == CYAML_UINT)
+	if (type == CYAML_BOOL)
+		return strcmp(text, "true") == 0 || strcmp(text, "false") == 0 ||
+		       strcmp(text, "yes") == 0 || strcmp(text, "no") == 0;
+	if (type == CYAML_UINT) /* a minus sign is for the range check to complain about */
 		return text[strspn(text, "0123456789")] == '\0' || text[0] == '-';
 	(void)strtod(text, &end);
 	return end != text && *end == '\0';
 }
 
-/* libcyaml stops reading a number where it stops being one: "1.5" is 1 and "3x" is 3. */
-static int check_numbers(const struct yamlpos *pos, const char *name, struct pd_msg *msg)
+/* libcyaml reads a number as far as it is one ("1.5" is 1, "3x" is 3) and takes any word for true.
+ */
+static int check_scalars(const struct yamlpos *pos, const char *name, struct pd_msg *msg)
 {
 	for (size_t i = 0; i < pos->n; i++) {
 		const struct yamlpos_entry *e = &pos->entry[i];
 		const cyaml_schema_value_t *v = e->scalar ? schema_at(e->path) : NULL;
 
-		if (!v || (v->type != CYAML_UINT && v->type != CYAML_FLOAT) ||
-		    is_number(v->type, e->scalar))
+		if (!v || !wanted(v->type) || is_of_type(v->type, e->scalar))
 			continue;
 		return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: '%s': found '%.60s': expected %s", name,
-			       e->value_line, e->value_column, e->path, e->scalar,
-			       v->type == CYAML_UINT ? "a whole number" : "a number");
+			       e->value_line, e->value_column, e->path, e->scalar, wanted(v->type));
 	}
 	return PD_OK;
 }
@@ -301,7 +311,7 @@ int scenario_read(struct y_scenario **out, struct yamlpos *pos, const char *text
 			err = explain(log.data ? log.data : cyaml_strerror(e), pos, name, msg);
 		*out = data;
 		if (!err)
-			err = check_numbers(pos, name, msg);
+			err = check_scalars(pos, name, msg);
 	}
 	buf_release(&log);
 	if (err) {
