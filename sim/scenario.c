@@ -27,12 +27,12 @@ struct scenario {
 	struct expect *expect;	   /* owned */
 };
 
-/* "FILE:LINE:COLUMN: text" for the value at this path; extra columns to the right of its first
- * character. */
-static int at(const struct scenario *s, struct pd_msg *msg, const char *path, size_t extra,
+/* "FILE:LINE:COLUMN: text" for the value at this path; a column (from 1) counts inside the value's
+ * text, 0 is the value. */
+static int at(const struct scenario *s, struct pd_msg *msg, const char *path, size_t column,
 	      const char *fmt, ...) PD_PRINTF(5, 6);
 
-static int at(const struct scenario *s, struct pd_msg *msg, const char *path, size_t extra,
+static int at(const struct scenario *s, struct pd_msg *msg, const char *path, size_t column,
 	      const char *fmt, ...)
 {
 	const struct yamlpos_entry *e = yamlpos_find(&s->pos, path);
@@ -43,7 +43,7 @@ static int at(const struct scenario *s, struct pd_msg *msg, const char *path, si
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %s", s->path, e ? e->value_line : 1,
-		       e ? (extra ? e->text_column + extra : e->value_column) : 1, text);
+		       e ? (column ? e->text_column + column - 1 : e->value_column) : 1, text);
 }
 
 /* *to = *from when it is stated and within min..max. */
@@ -421,7 +421,7 @@ static int read_expectations(struct scenario *s, struct pd_msg *msg)
 	for (size_t i = 0; i < s->y->nexpect; i++) {
 		(void)snprintf(path, sizeof(path), "expect[%zu]", i);
 		if (expect_parse(&s->expect[i], s->y->expect[i], &column, &inner))
-			return at(s, msg, path, column - 1, "%s", inner.text);
+			return at(s, msg, path, column, "%s", inner.text);
 	}
 	s->spec.expect = s->expect;
 	s->spec.nexpect = s->y->nexpect;
