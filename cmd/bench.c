@@ -15,7 +15,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/load/load.h"
-#include "lib/load/plan.h"
+#include "lib/load/loadplan.h"
 #include "lib/results/result.h"
 #include "lib/results/verify.h"
 #include "lib/stats/summary.h"
@@ -177,7 +177,7 @@ static void on_interrupt(int sig)
 struct bench {
 	struct load_options load;
 	struct workload work;
-	struct plan plan;
+	struct load_plan plan;
 	struct result_run run;
 	struct load_outcome outcome;
 	struct verify verify;
@@ -339,8 +339,8 @@ static int read_workload(struct bench *b, struct pd_msg *msg)
 	if (o.dataset)
 		return workload_read(&b->work, o.dataset, &w, msg);
 	buf_init(&text, WORKLOAD_FILE_MAX);
-	err = plan_builtin(&text, o.num_prompts > 0 ? o.num_prompts : 100, o.sessions, o.turns,
-			   o.input_len, (uint64_t)o.seed);
+	err = load_plan_builtin(&text, o.num_prompts > 0 ? o.num_prompts : 100, o.sessions, o.turns,
+				o.input_len, (uint64_t)o.seed);
 	if (!err)
 		err = workload_parse_take(&b->work, &text, "built-in prompts", NULL, msg);
 	buf_release(&text);
@@ -349,13 +349,13 @@ static int read_workload(struct bench *b, struct pd_msg *msg)
 
 static int make_plan(struct bench *b, struct pd_msg *msg)
 {
-	struct plan_options p = {.requests = (size_t)o.num_prompts,
-				 .pattern = o.session_pattern,
-				 .request_rate = o.request_rate,
-				 .burstiness = o.burstiness,
-				 .timestamps = o.timestamps,
-				 .speedup = o.speedup,
-				 .seed = (uint64_t)o.seed};
+	struct load_plan_options p = {.requests = (size_t)o.num_prompts,
+				      .pattern = o.session_pattern,
+				      .request_rate = o.request_rate,
+				      .burstiness = o.burstiness,
+				      .timestamps = o.timestamps,
+				      .speedup = o.speedup,
+				      .seed = (uint64_t)o.seed};
 	struct pd_msg why = {""};
 	int err = read_workload(b, msg);
 
@@ -368,7 +368,7 @@ static int make_plan(struct bench *b, struct pd_msg *msg)
 			err = pd_fail(msg, PD_EINVAL, "%s: %s",
 				      o.dataset ? o.dataset : "built-in prompts", why.text);
 	if (!err)
-		err = plan_make(&b->plan, &b->work, &p, msg);
+		err = load_plan_make(&b->plan, &b->work, &p, msg);
 	b->load.scheduled = b->plan.scheduled;
 	return err;
 }
@@ -665,7 +665,7 @@ static void release(struct bench *b)
 {
 	verify_release(&b->verify);
 	load_outcome_release(&b->outcome);
-	plan_release(&b->plan);
+	load_plan_release(&b->plan);
 	workload_release(&b->work);
 	buf_release(&b->members);
 	json_object_release(&b->load.body.extra);

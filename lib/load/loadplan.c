@@ -1,4 +1,4 @@
-#include "lib/load/plan.h"
+#include "lib/load/loadplan.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,17 +11,17 @@
 #include "lib/workload/names.h"
 #include "lib/workload/pattern.h"
 
-void plan_release(struct plan *p)
+void load_plan_release(struct load_plan *p)
 {
 	for (size_t i = 0; i < p->nnames; i++)
 		free(p->name[i]);
 	free(p->name);
 	free(p->item);
 	free(p->request);
-	*p = (struct plan){0};
+	*p = (struct load_plan){0};
 }
 
-static int allocate(struct plan *p, const struct workload *w)
+static int allocate(struct load_plan *p, const struct workload *w)
 {
 	p->item = calloc(p->n + 1, sizeof(*p->item));
 	p->request = calloc(p->n + 1, sizeof(*p->request));
@@ -33,8 +33,8 @@ static int allocate(struct plan *p, const struct workload *w)
 	return PD_OK;
 }
 
-static int set_times(struct plan *p, const struct workload *w, const struct plan_options *o,
-		     struct pd_msg *msg)
+static int set_times(struct load_plan *p, const struct workload *w,
+		     const struct load_plan_options *o, struct pd_msg *msg)
 {
 	int64_t *at;
 	int err;
@@ -63,7 +63,7 @@ static int set_times(struct plan *p, const struct workload *w, const struct plan
 }
 
 /* Turns of a session follow each other; everything else is free. */
-static int set_turns(struct plan *p, const struct workload *w, double speedup)
+static int set_turns(struct load_plan *p, const struct workload *w, double speedup)
 {
 	uint32_t *last = calloc((size_t)w->nsessions + 1, sizeof(*last));
 
@@ -89,7 +89,7 @@ static int set_turns(struct plan *p, const struct workload *w, double speedup)
 }
 
 /* One copy of each distinct key, numbered in order, so that equal keys are equal pointers. */
-static int set_key(struct plan *p, struct names *names, size_t i, struct span key)
+static int set_key(struct load_plan *p, struct names *names, size_t i, struct span key)
 {
 	uint32_t before = names->n, number;
 	char *copy = strndup(key.p, key.n);
@@ -134,7 +134,7 @@ static int pattern_key(const struct pattern *pattern, const struct workload_requ
 	return err ? pd_fail(msg, err, "--session-pattern: request %zu: %s", i, why.text) : PD_OK;
 }
 
-static int set_keys(struct plan *p, const struct pattern *pattern, struct pd_msg *msg)
+static int set_keys(struct load_plan *p, const struct pattern *pattern, struct pd_msg *msg)
 {
 	struct names names;
 	struct buf text;
@@ -159,7 +159,7 @@ static int set_keys(struct plan *p, const struct pattern *pattern, struct pd_msg
 	return err;
 }
 
-static int compile(const struct plan_options *o, struct pattern **pattern, struct pd_msg *msg)
+static int compile(const struct load_plan_options *o, struct pattern **pattern, struct pd_msg *msg)
 {
 	struct pd_msg why = {""};
 	int err;
@@ -171,13 +171,13 @@ static int compile(const struct plan_options *o, struct pattern **pattern, struc
 	return err ? pd_fail(msg, err, "--session-pattern: '%s', %s", o->pattern, why.text) : PD_OK;
 }
 
-int plan_make(struct plan *p, const struct workload *w, const struct plan_options *o,
-	      struct pd_msg *msg)
+int load_plan_make(struct load_plan *p, const struct workload *w, const struct load_plan_options *o,
+		   struct pd_msg *msg)
 {
 	struct pattern *pattern;
 	int err = compile(o, &pattern, msg);
 
-	*p = (struct plan){.n = o->requests > 0 ? o->requests : w->n};
+	*p = (struct load_plan){.n = o->requests > 0 ? o->requests : w->n};
 	if (!err && p->n > w->n)
 		err = pd_fail(msg, PD_EINVAL,
 			      "--num-prompts: asks for %zu requests, the data set has %zu", p->n,
@@ -196,7 +196,7 @@ int plan_make(struct plan *p, const struct workload *w, const struct plan_option
 	if (err == PD_ENOMEM)
 		(void)pd_fail(msg, err, "out of memory for %zu requests", p->n);
 	if (err)
-		plan_release(p);
+		load_plan_release(p);
 	return err;
 }
 
@@ -209,8 +209,8 @@ static uint64_t id_of(uint64_t seed, uint64_t a, uint64_t b)
 	return rng_splitmix(&x) | 1;
 }
 
-int plan_builtin(struct buf *out, int64_t requests, int64_t sessions, int64_t turns,
-		 int64_t input_tokens, uint64_t seed)
+int load_plan_builtin(struct buf *out, int64_t requests, int64_t sessions, int64_t turns,
+		      int64_t input_tokens, uint64_t seed)
 {
 	int64_t own = input_tokens * 3 / 4 > 0 ? input_tokens * 3 / 4 : 1;
 	int err = PD_OK;

@@ -2,12 +2,12 @@
  * From a workload and options to the list of what is sent when, with which session key. Pure: the
  * same input gives the same plan.
  */
-#ifndef PD_LOAD_PLAN_H
-#define PD_LOAD_PLAN_H
+#ifndef PD_LOAD_LOADPLAN_H
+#define PD_LOAD_LOADPLAN_H
 
 #include "lib/load/load.h"
 
-struct plan_options {
+struct load_plan_options {
 	size_t requests; /* how many of the workload's requests, from its start; 0: all */
 	const char
 		*pattern; /* session pattern that makes the keys, or NULL: the record's own key */
@@ -18,7 +18,7 @@ struct plan_options {
 	uint64_t seed;
 };
 
-struct plan {
+struct load_plan {
 	struct load_item *item; /* owned */
 	size_t n;
 	struct workload_request *request; /* owned copies, with scaled think times */
@@ -28,16 +28,16 @@ struct plan {
 };
 
 /* PD_EINVAL with a message that names the flag or the line. The workload must outlive the plan. */
-int plan_make(struct plan *p, const struct workload *w, const struct plan_options *o,
-	      struct pd_msg *msg) PD_MUST;
-void plan_release(struct plan *p);
+int load_plan_make(struct load_plan *p, const struct workload *w, const struct load_plan_options *o,
+		   struct pd_msg *msg) PD_MUST;
+void load_plan_release(struct load_plan *p);
 
 /*
  * The built-in workload as text in the format of a workload file: `requests` independent prompts of
  * input_tokens each, or, with sessions > 0, that many sessions of `turns` requests, three quarters
  * of whose prompt is the session's own and always the same.
  */
-int plan_builtin(struct buf *out, int64_t requests, int64_t sessions, int64_t turns,
-		 int64_t input_tokens, uint64_t seed) PD_MUST;
+int load_plan_builtin(struct buf *out, int64_t requests, int64_t sessions, int64_t turns,
+		      int64_t input_tokens, uint64_t seed) PD_MUST;
 
 #endif
