@@ -40,6 +40,7 @@ static int put_field(struct buf *b, const struct field *f)
 	p += f->value.n;
 	*p++ = '\r';
 	*p++ = '\n';
+	*p = '\0';
 	b->len += n;
 	return PD_OK;
 }

@@ -17,6 +17,8 @@ static void admin_request(void *ctx, struct http_conn *c, struct http_request *r
 static int start_admin(struct router *rt, struct pd_msg *msg)
 {
 	struct http_server_config sc;
+	struct pd_msg inner = {0};
+	int err;
 
 	if (rt->cfg.metrics_port < 0)
 		return PD_OK;
@@ -29,7 +31,12 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	sc.log = rt->cfg.log;
 	sc.ctx = rt;
 	sc.on_request = admin_request;
-	return http_server_start(&rt->admin, &sc, msg);
+	err = http_server_start(&rt->admin, &sc, &inner);
+	return err ? pd_fail(msg, err,
+			     "metrics port: %.400s; choose another with --prometheus-port, -1 for "
+			     "none",
+			     inner.text)
+		   : PD_OK;
 }
 
 static int start_server(struct router *rt, struct pd_msg *msg)

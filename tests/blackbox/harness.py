@@ -102,6 +102,8 @@ class Pdctl:
         self.expect_exit = expect_exit
         self.proc = None
         self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
+        if command == "serve" and "--prometheus-port" not in self.args:
+            self.args += ["--prometheus-port", "0"]
         self.env = {**CLEAN_ENV, **(env or {})}
         self.ready = re.compile(ready or rf"pdctl {command} listening on (http://\S+)")
         self.dir = tempfile.TemporaryDirectory(prefix=f"pdctl-{command}-")
@@ -120,6 +122,8 @@ class Pdctl:
             return f.read()
 
     def start(self):
+        if self.proc:
+            return self
         with open(self.path("stdout"), "wb") as out, open(self.path("stderr"), "wb") as err:
             self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self.env)
 

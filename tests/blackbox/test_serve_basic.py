@@ -258,7 +258,7 @@ def test_smuggling_probes_are_refused_and_closed(pdctl, name):
         router = pdctl("serve", "--worker-urls", engine.url).start()
         answer = raw_exchange(router, PROBES[name])
         assert re.match(rb"HTTP/1\.1 (400|413|501|505) ", answer), answer[:200]
-        assert answer.count(b"HTTP/1.1 ") == 1, "one answer, then the connection closes"
+        assert b"\nHTTP/1.1 " not in answer, "one answer, then the connection closes"
         assert engine.seen == []
         assert router.post("/v1/completions", {"model": "m", "prompt": "p"})[0] == 200
         engine.check()
