@@ -40,14 +40,15 @@ static size_t slot_of(struct span id)
 	return (size_t)(XXH3_64bits(id.p, id.n) % LEASES_SLOTS);
 }
 
-static void forget(struct lease_table *t, struct lease *l)
+static void forget_oldest(struct lease_table *t, struct lease_list *list)
 {
+	struct lease *l = list->oldest;
 	struct lease **at = &t->slot[slot_of(span_of(l->request_id))];
 
 	while (*at != l)
 		at = &(*at)->chain;
 	*at = l->chain;
-	list_remove(l->state == LEASE_LIVE ? &t->live : &t->dead, l);
+	list_remove(list, l);
 	free(l->pin.block);
 	free(l->request_id);
 	free(l);
@@ -56,9 +57,9 @@ static void forget(struct lease_table *t, struct lease *l)
 void leases_release(struct lease_table *t)
 {
 	while (t->live.oldest)
-		forget(t, t->live.oldest);
+		forget_oldest(t, &t->live);
 	while (t->dead.oldest)
-		forget(t, t->dead.oldest);
+		forget_oldest(t, &t->dead);
 }
 
 struct lease *leases_find(const struct lease_table *t, struct span request_id)
@@ -94,7 +95,7 @@ struct lease *leases_add(struct lease_table *t, struct span request_id, struct s
 	*slot = l;
 	list_append(&t->live, l);
 	while (t->live.n + t->dead.n > LEASES_MAX && t->dead.oldest)
-		forget(t, t->dead.oldest);
+		forget_oldest(t, &t->dead);
 	return l;
 }
 
