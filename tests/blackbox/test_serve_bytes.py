@@ -31,7 +31,7 @@ def reply_completion(seen, wire):
 
 
 def pd_pair(pdctl, prefill, decode, *flags):
-    return pdctl("serve", "--pd-disaggregation", "--prefill", f"p1={prefill.url}", "--decode", f"d1={decode.url}", *flags).start()
+    return pdctl("serve", "--pd-disaggregation", "--prefill", f"p1={prefill.url}", "--decode", f"d1={decode.url}", *flags)
 
 
 def reply_prefill(seen, wire):
@@ -43,7 +43,7 @@ def reply_prefill(seen, wire):
 def test_regular_body_is_identical(pdctl, name):
     body = ODD_BODIES[name]
     with FakeEngine(reply_completion) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         status, _, _ = router.post("/v1/completions", body, {"Content-Type": "application/json"})
         assert status == 200
         assert [s.body for s in engine.seen] == [body]
@@ -75,21 +75,21 @@ def test_decode_body_is_identical_but_for_the_params(pdctl, name):
 def test_an_answer_is_passed_as_it_is(pdctl):
     odd = b'{"id":"x","n":123456789012345678901234567890,"s":"\\u0000\\/","choices":[],"choices":[ ]}'
     with FakeEngine(lambda seen, wire: wire.reply(200, odd)) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         assert router.post("/v1/completions", {"model": "m", "prompt": "p"})[2] == odd
 
 
 def test_large_body(pdctl):
     body = b'{"model":"m","prompt":"' + b"0123456789abcdef" * (1 << 20) + b'"}'
     with FakeEngine(reply_completion) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         assert router.post("/v1/completions", body)[0] == 200
         assert engine.seen[0].body == body
 
 
 def test_chunked_request_body(pdctl):
     with FakeEngine(reply_completion) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         with router.connect() as s:
             s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                       b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
@@ -114,7 +114,7 @@ def test_each_event_arrives_before_the_next_is_sent(pdctl, mode):
         wire.end_stream()
 
     with FakeEngine(reply_prefill) as prefill, FakeEngine(stream) as engine:
-        router = pd_pair(pdctl, prefill, engine) if mode == "pd" else pdctl("serve", "--worker-urls", engine.url).start()
+        router = pd_pair(pdctl, prefill, engine) if mode == "pd" else pdctl("serve", "--worker-urls", engine.url)
         with router.connect() as s:
             body = b'{"model":"m","prompt":"p","stream":true}'
             s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -145,7 +145,7 @@ def test_the_stream_is_the_same_bytes(pdctl):
         wire.end_stream()
 
     with FakeEngine(stream) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         status, headers, raw = router.post("/v1/completions", {"model": "m", "prompt": "p", "stream": True})
         assert status == 200 and headers["Content-Type"] == "text/event-stream"
         assert raw == b"".join(pieces)
@@ -187,7 +187,7 @@ def test_answer_headers_that_travel_and_do_not(pdctl):
                                        ("Connection", "X-Secret"), ("X-Secret", "s"), ("Keep-Alive", "timeout=5")])
 
     with FakeEngine(reply) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         status, headers, _ = router.post("/v1/completions", {"model": "m", "prompt": "p"})
         assert status == 200 and headers["X-Engine"] == "e" and headers.get_all("Set-Cookie") == ["a=1", "b=2"]
         assert headers["X-Secret"] is None and headers["Keep-Alive"] is None
@@ -243,7 +243,7 @@ def test_unknown_paths_are_passed_through(pdctl, method):
         wire.reply(418, b"\x00\xff raw", "application/x-thing", [("X-A", "b")])
 
     with FakeEngine(reply) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         body = b"\x00 not json \xff" if method in ("POST", "PUT", "PATCH") else None
         status, headers, raw = request(router.url, method, "/v2/any%2Fthing?q=a+b&q=%00", body, {"X-B": "c"})
         assert (status, raw, headers["X-A"]) == (418, b"\x00\xff raw", "b")
@@ -255,7 +255,7 @@ def test_unknown_paths_are_passed_through(pdctl, method):
 
 def test_connections_are_kept_on_both_sides(pdctl):
     with FakeEngine(reply_completion) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url).start()
+        router = pdctl("serve", "--worker-urls", engine.url)
         body = b'{"model":"m","prompt":"p"}'
         with router.connect() as s:
             reader = s.makefile("rb")
