@@ -83,6 +83,8 @@ static const struct opt opts[] = {
 	 65536, NULL},
 	{OPT_INT, "max-num-batched-tokens", &o.batched, "N", "tokens in a step (default: 8192)",
 	 NULL, 1, 1 << 24, NULL},
+	{OPT_INT, "kv-tokens", &o.kv_tokens, "N",
+	 "KV memory of a worker in tokens; 0 is no limit (default: 0)", NULL, 0, 1e15, NULL},
 	{OPT_REAL, "transfer-ms", &o.transfer_ms, "MS",
 	 "P/D: fixed time of a hand-over (default: 1)", NULL, 0, 1e6, NULL},
 	{OPT_REAL, "transfer-us-per-token", &o.transfer_us, "US",
@@ -205,8 +207,8 @@ static void print_marked(const char *text, size_t n)
 static int print_table(const struct session *s, struct pd_msg *msg)
 {
 	static const char note[] =
-		"\n* simulated engine, calibrated against nothing unless its parameters were "
-		"fitted: trust the order, not the size\n";
+		"\n* ms, simulated; the engine's defaults are a data-sheet prior, calibrated "
+		"against nothing: trust the order, not the size\n";
 	bool md = o.format && strcmp(o.format, "md") == 0;
 	struct buf out;
 	int err;

@@ -169,8 +169,10 @@ void side_result(struct side *s, const struct simtrace *t, enum route_policy_kin
 		 struct replay_pool_result *out)
 {
 	*out = (struct replay_pool_result){.nworkers = s->n, .policy = policy};
-	for (size_t i = 0; i < s->n; i++)
+	for (size_t i = 0; i < s->n; i++) {
+		s->work[i].preemptions = s->engine[i].preemptions;
 		s->work[i].busy_s = (double)s->engine[i].busy / 1e9;
+	}
 	consistency(s, t, out);
 	totals(s, out);
 	memcpy(out->reasons, s->reasons, sizeof(out->reasons));

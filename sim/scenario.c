@@ -359,6 +359,9 @@ static int read_engine(struct scenario *s, struct pd_msg *msg)
 	if (!err)
 		err = whole(s, "engine.max_num_batched_tokens", e->max_num_batched_tokens, 1,
 			    1 << 24, &batched, msg);
+	if (!err)
+		err = whole(s, "engine.kv_tokens", e->kv_tokens, 0, UINT64_C(1) << 50,
+			    &p->engine.kv_tokens, msg);
 	if (e->prefill_tokens_per_s)
 		p->engine.prefill_us = 1e6 / rate;
 	p->engine.max_num_seqs = (uint32_t)seqs;

@@ -45,7 +45,7 @@ struct y_cache {
 struct y_engine {
 	double *prefill_tokens_per_s, *decode_ms_per_token, *decode_us_per_request;
 	double *decode_us_per_context_token, *transfer_ms, *transfer_us_per_token;
-	uint64_t *max_num_seqs, *max_num_batched_tokens;
+	uint64_t *max_num_seqs, *max_num_batched_tokens, *kv_tokens;
 };
 
 struct y_event {

@@ -75,6 +75,7 @@ struct replay_worker {
 	uint64_t input_tokens, uncached_tokens;
 	uint64_t blocks, hit_blocks, hit_tokens;
 	uint32_t peak_in_flight;
+	uint64_t preemptions;
 	double busy_s; /* simulated time spent in steps */
 };
 

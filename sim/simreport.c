@@ -11,9 +11,8 @@
 #include <string.h>
 
 #define CAVEAT                                                                                     \
-	"latencies come from a simulated engine that is calibrated against nothing unless its "    \
-	"parameters were fitted: trust their order, not their size; hit rates, balance and "       \
-	"consistency do not depend on it with hash policies and round robin"
+	"latencies come from a simulated engine; its default parameters are a data-sheet prior, "  \
+	"calibrated against nothing: trust their order, not their size"
 
 static const char *const actions[] = {"join", "leave", "fail"};
 
@@ -89,6 +88,7 @@ static void put_engine(cJSON *o, const struct arm *a)
 	put(e, "context_us", p->context_us);
 	put(e, "max_num_seqs", p->max_num_seqs);
 	put(e, "max_batched_tokens", p->max_batched_tokens);
+	put(e, "kv_tokens", (double)p->kv_tokens);
 	if (a->cfg.npools < 2)
 		return;
 	put(e, "transfer_ms", a->cfg.transfer_ms);
@@ -113,6 +113,7 @@ static void put_workers(cJSON *o, const struct arm *a, size_t pool)
 		put(e, "hit_blocks", (double)w->hit_blocks);
 		put(e, "hit_tokens", (double)w->hit_tokens);
 		put(e, "peak_in_flight", w->peak_in_flight);
+		put(e, "preemptions", (double)w->preemptions);
 		put(e, "busy_s", w->busy_s);
 		(void)cJSON_AddItemToArray(list, e);
 	}

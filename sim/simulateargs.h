@@ -12,7 +12,7 @@ struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
 	const char *workload, *workers, *caches, *hash, *json, *json_dir, *decisions, *format;
 	struct opt_list policies, names, expects;
-	int64_t prefill, decode, vnodes, limit, block_tokens, concurrency, seqs, batched, seed;
+	int64_t prefill, decode, vnodes, limit, block_tokens, concurrency, seqs, batched, kv_tokens, seed;
 	bool routing_only;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct vengine_params engine;

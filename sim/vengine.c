@@ -79,24 +79,74 @@ static int out_reserve(struct vengine *e, size_t n)
 	return PD_OK;
 }
 
-static int wait_push(struct vengine *e, const struct vengine_seq *s)
+static int wait_reserve(struct vengine *e)
 {
 	size_t cap = e->wait_cap ? e->wait_cap * 2 : 32;
 	struct vengine_seq *wait;
 
-	if (e->nwait == e->wait_cap) {
-		wait = reallocarray(NULL, cap, sizeof(*wait));
-		if (!wait)
-			return PD_ENOMEM;
-		for (size_t i = 0; i < e->nwait; i++)
-			wait[i] = e->wait[(e->wait_head + i) % e->wait_cap];
-		free(e->wait);
-		e->wait = wait;
-		e->wait_cap = cap;
-		e->wait_head = 0;
-	}
-	e->wait[(e->wait_head + e->nwait++) % e->wait_cap] = *s;
+	if (e->nwait < e->wait_cap)
+		return PD_OK;
+	wait = reallocarray(NULL, cap, sizeof(*wait));
+	if (!wait)
+		return PD_ENOMEM;
+	for (size_t i = 0; i < e->nwait; i++)
+		wait[i] = e->wait[(e->wait_head + i) % e->wait_cap];
+	free(e->wait);
+	e->wait = wait;
+	e->wait_cap = cap;
+	e->wait_head = 0;
 	return PD_OK;
+}
+
+static int wait_push(struct vengine *e, const struct vengine_seq *s)
+{
+	int err = wait_reserve(e);
+
+	if (!err)
+		e->wait[(e->wait_head + e->nwait++) % e->wait_cap] = *s;
+	return err;
+}
+
+/* The last running request gives its room up and will be computed again. */
+static int preempt_last(struct vengine *e)
+{
+	struct vengine_seq *s = &e->run[e->nrun - 1];
+	int err = wait_reserve(e);
+
+	if (err)
+		return err;
+	s->prefill_left = (uint32_t)s->ctx;
+	e->wait_head = (e->wait_head + e->wait_cap - 1) % e->wait_cap;
+	e->wait[e->wait_head] = *s;
+	e->nwait++;
+	e->nrun--;
+	e->preemptions++;
+	return PD_OK;
+}
+
+/* Tokens that the running requests hold after the next step, prompts counted whole. */
+static uint64_t room_needed(const struct vengine *e)
+{
+	uint64_t tokens = 0;
+
+	for (size_t i = 0; i < e->nrun; i++)
+		tokens += e->run[i].ctx + (e->run[i].prefill_left == 0);
+	return tokens;
+}
+
+/* Makes the running requests fit; *used is what they need. */
+static int make_room(struct vengine *e, uint64_t *used, bool *preempted)
+{
+	int err = PD_OK;
+
+	*preempted = false;
+	*used = room_needed(e);
+	while (!err && e->p.kv_tokens > 0 && *used > e->p.kv_tokens && e->nrun > 1) {
+		err = preempt_last(e);
+		*preempted = true;
+		*used = room_needed(e);
+	}
+	return err;
 }
 
 static int64_t jump_end(const struct vengine *e, uint32_t steps)
@@ -106,20 +156,30 @@ static int64_t jump_end(const struct vengine *e, uint32_t steps)
 	return e->start + llround(ms * 1e6);
 }
 
+static bool may_join(const struct vengine *e, uint32_t budget, uint64_t used)
+{
+	if (e->nwait == 0 || e->nrun >= e->p.max_num_seqs || budget == 0)
+		return false;
+	return e->p.kv_tokens == 0 || e->nrun == 0 ||
+	       used + e->wait[e->wait_head].ctx <= e->p.kv_tokens;
+}
+
 /* Hands out the tokens of the next step to the running requests, then lets waiting ones join. */
 static int form_batch(struct vengine *e)
 {
 	uint32_t budget = e->p.max_batched_tokens;
-	int err;
+	uint64_t used;
+	bool preempted;
+	int err = make_room(e, &used, &preempted);
 
-	for (size_t i = 0; i < e->nrun; i++) {
+	for (size_t i = 0; !err && i < e->nrun; i++) {
 		struct vengine_seq *s = &e->run[i];
 		uint32_t want = s->prefill_left ? s->prefill_left : 1;
 
 		s->chunk = want < budget ? want : budget;
 		budget -= s->chunk;
 	}
-	while (e->nwait > 0 && e->nrun < e->p.max_num_seqs && budget > 0) {
+	while (!err && !preempted && may_join(e, budget, used)) {
 		struct vengine_seq *s;
 
 		err = run_reserve(e);
@@ -129,12 +189,24 @@ static int form_batch(struct vengine *e)
 		*s = e->wait[e->wait_head];
 		e->wait_head = (e->wait_head + 1) % e->wait_cap;
 		e->nwait--;
+		used += s->ctx;
 		s->chunk = s->prefill_left ? s->prefill_left : 1;
 		if (s->chunk > budget)
 			s->chunk = budget;
 		budget -= s->chunk;
 	}
-	return PD_OK;
+	return err;
+}
+
+/* How many decode steps fit into the room that is left; at least the one that was made room for. */
+static uint32_t steps_that_fit(const struct vengine *e, double decodes, double context)
+{
+	double steps;
+
+	if (e->p.kv_tokens == 0 || decodes < 1 || e->nrun == 1)
+		return UINT32_MAX;
+	steps = floor(((double)e->p.kv_tokens - context) / decodes);
+	return steps < 1 ? 1 : steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps;
 }
 
 /* Sums of the batch that the step time depends on, and how many steps may be taken at once. */
@@ -160,6 +232,8 @@ static void time_batch(struct vengine *e)
 		if (s->out_left < jump)
 			jump = s->out_left;
 	}
+	if (jump > steps_that_fit(e, decodes, context))
+		jump = steps_that_fit(e, decodes, context);
 	e->steps = jump;
 	e->growth_ms = e->p.context_us * decodes / 1e3;
 	e->first_ms = e->p.step_ms + (e->p.prefill_us * prefill + e->p.request_us * decodes +

@@ -8,9 +8,11 @@
  *     step time = step_ms + prefill_us * (prefill tokens) + request_us * (decodes) + context_us *
  * (sum of their context)
  *
- * There is no memory limit and no preemption in this model, and attention inside a prefill is not
- * charged: it predicts order and rough size, not milliseconds. Every figure that comes from it is
- * marked as simulated.
+ * With a limit on KV tokens a request joins only when its whole prompt fits, and when the running
+ * ones outgrow the room the last of the list goes back to the front of the queue and is computed
+ * again, generated tokens included (none of its blocks are kept). A request that is alone may
+ * exceed the room. Attention inside a prefill is not charged. The model predicts order and rough
+ * size, not milliseconds: every figure that comes from it is marked as simulated.
  *
  * Between two changes of the batch the step times are an arithmetic series, so decode-only steps
  * are taken in one jump. Times are virtual nanoseconds. Deterministic. Not thread-safe.
@@ -31,6 +33,7 @@ struct vengine_params {
 	double context_us;	     /* per token of context of the decoding requests */
 	uint32_t max_num_seqs;	     /* requests in a batch */
 	uint32_t max_batched_tokens; /* tokens in a step */
+	uint64_t kv_tokens;	     /* room for the context of the running requests; 0: no limit */
 };
 
 /* Llama-3.1-8B, bf16, on one H100: data-sheet floors at 65-70 % of the peak. Calibrated against
@@ -74,7 +77,8 @@ struct vengine {
 	double first_ms;    /* duration of the first step of the jump */
 	double growth_ms;   /* how much longer each following one is */
 	uint32_t gen;	    /* changes whenever `end` does: events of older generations are void */
-	int64_t busy;	    /* ns spent stepping */
+	uint64_t preemptions;
+	int64_t busy; /* ns spent stepping */
 };
 
 /* PD_EINVAL when a parameter is not finite, negative, or a limit is 0, or a step would take no

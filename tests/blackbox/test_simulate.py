@@ -300,3 +300,52 @@ def test_spread_changes_times_and_not_routing():
     for key, doc in got.items():
         assert pool(doc)["hit_blocks"] == pool(spread[key])["hit_blocks"]
         assert doc["median_ttft_ms"] > spread[key]["median_ttft_ms"]
+
+
+# The simulated engine against measured runs, with coefficients that were fitted on the very same runs: this shows that the form of
+# the model and its queueing are right, not that it predicts other machines.
+
+MEASURED = {
+    "RTXPRO6000": dict(step=13.3, prefill=41.3, context=0.103, seqs=128, kv=0),
+    "RTX4090": dict(step=23.7, prefill=97.6, context=0.0, seqs=256, kv=2587 * 16),
+}
+
+
+def percentile(values, p):
+    values = sorted(values)
+    k = (len(values) - 1) * p / 100
+    low = int(k)
+    return values[low] + (values[min(low + 1, len(values) - 1)] - values[low]) * (k - low)
+
+
+@pytest.mark.parametrize("gpu", sorted(MEASURED))
+def test_engine_against_measured_runs(gpu, tmp_path):
+    source = DATA / f"vllm_measured_{gpu}_Llama-3.1-8B.jsonl"
+    if not source.exists():
+        pytest.skip(f"no {source}: set PDCTL_DATA to the folder of public traces")
+    rows = sorted((json.loads(x) for x in source.read_text().splitlines()), key=lambda r: r["arrival_time"])
+    aligned = min(r["queued_ts"] - r["arrival_time"] for r in rows)
+    start = rows[0]["arrival_time"]
+    trace = tmp_path / "trace.jsonl"
+    with open(trace, "w") as f:
+        for r in rows:
+            at = int((r["arrival_time"] - start) * 1e9)
+            f.write(json.dumps({"input_toks": r["input_toks"], "output_toks": r["output_toks"], "arrival_time_ns": at}) + "\n")
+    real = {
+        "ttft": [(r["first_token_ts"] - r["arrival_time"] - aligned) * 1e3 for r in rows],
+        "tpot": [(r["last_token_ts"] - r["first_token_ts"]) * 1e3 / (r["output_toks"] - 1) for r in rows],
+        "e2el": [(r["last_token_ts"] - r["arrival_time"] - aligned) * 1e3 for r in rows],
+    }
+    p = MEASURED[gpu]
+    doc = json.loads(
+        simulate(
+            "--workload", trace, "--workers", 1, "--key", "none", "--policy", "round_robin", "--json", "-",
+            "--decode-ms-per-token", p["step"], "--prefill-tokens-per-s", 1e6 / p["prefill"],
+            "--decode-us-per-context-token", p["context"], "--max-num-seqs", p["seqs"],
+            "--max-num-batched-tokens", 2048, "--kv-tokens", p["kv"],
+        ).stdout
+    )
+    for name, values in real.items():
+        assert doc[f"mean_{name}_ms"] == pytest.approx(sum(values) / len(values), rel=0.03), name
+        assert doc[f"median_{name}_ms"] == pytest.approx(percentile(values, 50), rel=0.06), name
+        assert doc[f"p99_{name}_ms"] == pytest.approx(percentile(values, 99), rel=0.03), name

@@ -57,70 +57,135 @@ struct naive {
 		double first_ms, end_ms;
 	} seq[64];
 	size_t n;
+	bool preempted;
 };
+
+/* The order of the running requests; waiting ones are those that arrived and are neither in nor
+ * done, by number. */
+struct order {
+	size_t i[64], n;
+};
+
+static uint64_t naive_room(const struct naive *m, const struct order *o)
+{
+	uint64_t room = 0;
+
+	for (size_t k = 0; k < o->n; k++)
+		room += m->seq[o->i[k]].ctx + (m->seq[o->i[k]].prefill == 0);
+	return room;
+}
+
+static bool naive_preempt(struct naive *m, struct order *o)
+{
+	bool any = false;
+
+	while (m->p.kv_tokens && naive_room(m, o) > m->p.kv_tokens && o->n > 1) {
+		size_t last = o->i[--o->n];
+
+		m->seq[last].in = false;
+		m->seq[last].prefill = (uint32_t)m->seq[last].ctx;
+		any = true;
+	}
+	return any;
+}
+
+static uint32_t naive_take(struct naive *m, size_t i, uint32_t *budget)
+{
+	uint32_t want = m->seq[i].prefill ? m->seq[i].prefill : 1;
+	uint32_t chunk = want < *budget ? want : *budget;
+
+	*budget -= chunk;
+	return chunk;
+}
+
+static void naive_admit(struct naive *m, struct order *o, const double *arrive_ms, double now,
+			uint32_t *budget, uint32_t *chunk)
+{
+	uint64_t room = naive_room(m, o);
+
+	for (size_t i = 0; i < m->n && arrive_ms[i] <= now; i++) {
+		if (m->seq[i].done || m->seq[i].in)
+			continue;
+		if (o->n == m->p.max_num_seqs || *budget == 0)
+			return;
+		if (m->p.kv_tokens && o->n > 0 && room + m->seq[i].ctx > m->p.kv_tokens)
+			return;
+		room += m->seq[i].ctx;
+		o->i[o->n++] = i;
+		m->seq[i].in = true;
+		chunk[i] = naive_take(m, i, budget);
+	}
+}
+
+static double naive_cost(const struct naive *m, const struct order *o, const uint32_t *chunk)
+{
+	double us = 0;
+
+	for (size_t k = 0; k < o->n; k++) {
+		size_t i = o->i[k];
+
+		if (m->seq[i].prefill)
+			us += m->p.prefill_us * chunk[i];
+		else if (chunk[i])
+			us += m->p.request_us + m->p.context_us * (double)m->seq[i].ctx;
+	}
+	return m->p.step_ms + us / 1e3;
+}
+
+/* One token or one chunk for everybody who got some; returns how many requests ended. */
+static size_t naive_apply(struct naive *m, struct order *o, const uint32_t *chunk, double now)
+{
+	size_t kept = 0, ended = 0;
+
+	for (size_t k = 0; k < o->n; k++) {
+		size_t i = o->i[k];
+		bool token = chunk[i] > 0;
+
+		if (m->seq[i].prefill) {
+			m->seq[i].prefill -= chunk[i];
+			token = m->seq[i].prefill == 0;
+		}
+		if (token && m->seq[i].first_ms == 0)
+			m->seq[i].first_ms = now;
+		m->seq[i].ctx += token;
+		m->seq[i].out -= token;
+		m->seq[i].done = m->seq[i].out == 0;
+		if (m->seq[i].done) {
+			m->seq[i].end_ms = now;
+			ended++;
+		} else {
+			o->i[kept++] = i;
+		}
+	}
+	o->n = kept;
+	return ended;
+}
 
 static void naive_run(struct naive *m, const double *arrive_ms)
 {
+	struct order o = {.n = 0};
+	size_t left = m->n;
 	double now = 0;
-	size_t left = m->n, order[64], norder = 0;
 
 	while (left > 0) {
-		double cost = 0, soonest = 1e300;
 		uint32_t budget = m->p.max_batched_tokens, chunk[64] = {0};
-		size_t kept = 0;
-		bool any = false;
+		bool preempted = naive_preempt(m, &o);
+		double soonest = 1e300;
 
-		for (size_t i = 0; i < m->n; i++) {
-			if (m->seq[i].done || m->seq[i].in)
-				continue;
-			if (arrive_ms[i] <= now && norder < m->p.max_num_seqs) {
-				order[norder++] = i;
-				m->seq[i].in = true;
-			} else if (arrive_ms[i] < soonest) {
+		for (size_t k = 0; k < o.n; k++)
+			chunk[o.i[k]] = naive_take(m, o.i[k], &budget);
+		if (!preempted)
+			naive_admit(m, &o, arrive_ms, now, &budget, chunk);
+		m->preempted |= preempted;
+		for (size_t i = 0; i < m->n; i++)
+			if (arrive_ms[i] > now && arrive_ms[i] < soonest)
 				soonest = arrive_ms[i];
-			}
-		}
-		for (size_t k = 0; k < norder; k++) {
-			size_t i = order[k];
-			uint32_t want = m->seq[i].prefill ? m->seq[i].prefill : 1;
-
-			chunk[i] = want < budget ? want : budget;
-			budget -= chunk[i];
-			any |= chunk[i] > 0;
-			if (m->seq[i].prefill)
-				cost += m->p.prefill_us * chunk[i];
-			else if (chunk[i])
-				cost += m->p.request_us + m->p.context_us * (double)m->seq[i].ctx;
-		}
-		if (!any) {
+		if (o.n == 0) {
 			now = soonest;
 			continue;
 		}
-		now += m->p.step_ms + cost / 1e3;
-		for (size_t k = 0; k < norder; k++) {
-			size_t i = order[k];
-
-			if (m->seq[i].prefill) {
-				m->seq[i].prefill -= chunk[i];
-				if (m->seq[i].prefill)
-					continue;
-				chunk[i] = 1;
-			}
-			if (!chunk[i])
-				continue;
-			if (m->seq[i].first_ms == 0)
-				m->seq[i].first_ms = now;
-			m->seq[i].ctx++;
-			if (--m->seq[i].out == 0) {
-				m->seq[i].end_ms = now;
-				m->seq[i].done = true;
-				left--;
-			}
-		}
-		for (size_t k = 0; k < norder; k++)
-			if (!m->seq[order[k]].done)
-				order[kept++] = order[k];
-		norder = kept;
+		now += naive_cost(m, &o, chunk);
+		left -= naive_apply(m, &o, chunk, now);
 	}
 }
 
@@ -159,10 +224,11 @@ static void engine_run(const struct vengine_params *p, size_t n, const double *a
 static void test_engine_jumps_equal_single_steps(void **state)
 {
 	struct rng rng;
+	bool preempted = false;
 
 	(void)state;
 	rng_seed(&rng, 11);
-	for (int round = 0; round < 60; round++) {
+	for (int round = 0; round < 120; round++) {
 		struct naive m = {.p = {.step_ms = 5,
 					.prefill_us = 20,
 					.request_us = 100,
@@ -173,6 +239,8 @@ static void test_engine_jumps_equal_single_steps(void **state)
 		uint32_t prefill[64], out[64];
 
 		m.n = 40;
+		if (round % 2)
+			m.p.kv_tokens = 700 + rng_below(&rng, 1500);
 		for (size_t i = 0; i < m.n; i++) {
 			t += rng_exp(&rng, 40);
 			at[i] = floor(t * 1000) / 1000;
@@ -181,6 +249,7 @@ static void test_engine_jumps_equal_single_steps(void **state)
 			m.seq[i].out = out[i] = 1 + (uint32_t)rng_below(&rng, 60);
 		}
 		naive_run(&m, at);
+		preempted |= m.preempted;
 		engine_run(&m.p, m.n, at, prefill, out, first, end);
 		for (size_t i = 0; i < m.n; i++) {
 			/* each step of the engine is rounded to a nanosecond */
@@ -188,6 +257,7 @@ static void test_engine_jumps_equal_single_steps(void **state)
 			near(end[i], m.seq[i].end_ms, 0.01);
 		}
 	}
+	assert_true(preempted);
 }
 
 static void test_engine_abort_lists_everything(void **state)
