@@ -292,16 +292,16 @@ static int write_one_each(const struct session *s, struct pd_msg *msg)
 	return err;
 }
 
+/* Files first: when one cannot be written nothing was printed. */
 static int output(struct session *s, struct pd_msg *msg)
 {
-	int err = PD_OK;
+	bool instead = o.json && strcmp(o.json, "-") == 0;
+	int err = o.json_dir ? write_one_each(s, msg) : PD_OK;
 
-	if (!o.json || strcmp(o.json, "-") != 0)
-		err = print_table(s, msg);
 	if (!err && o.json)
 		err = write_json(s, msg);
-	if (!err && o.json_dir)
-		err = write_one_each(s, msg);
+	if (!err && !instead)
+		err = print_table(s, msg);
 	return err;
 }
 

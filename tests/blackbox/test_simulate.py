@@ -176,6 +176,18 @@ def test_wrong_input_is_said(args, said, sessions):
     done = run("simulate", *[str(sessions) if a == "W" else a for a in args])
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert said in done.stderr and done.stderr.startswith("pdctl simulate: ")
+    assert done.stdout == ""
+
+
+def test_every_metric_is_documented(sessions):
+    page = (ROOT / "docs/scenarios.md").read_text()
+    doc = arms("--workload", sessions, "--workers", 2)["round_robin", 2, 0]
+    named = [k for k in pool(doc) if k not in ("policy", "workers", "total_blocks", "hit_tokens", "keys_asked", "reasons", "per_worker")]
+    assert len(named) > 25
+    for name in named:
+        assert f"| `{name}` | pool |" in page
+        # every figure may be expected, and what is not a number here misses
+        simulate("--workload", sessions, "--workers", 2, "--expect", f"{name} >= -1e9", "--policy", "round_robin", code=0 if pool(doc)[name] is not None else 1)
 
 
 def test_wrong_record_is_said_with_its_line(tmp_path):
