@@ -167,9 +167,6 @@ static int stream_prompt(struct gen_flow *f, size_t prompt)
 		f->sent += f->g.n;
 		f->completion_tokens += f->g.n;
 		(void)atomic_fetch_add(&f->w->stats.generation_tokens, f->g.n);
-		if (k + 1 == total) /* free the seat before the last event, so that its reader finds
-				       it free */
-			run_end(&f->run, NULL);
 		err = stream_token(f, head, prompt, k);
 	}
 	return err;

@@ -426,8 +426,5 @@ int nixl_fetch(struct gen_run *run, struct api_error *e)
 			return PD_EPROTO;
 	}
 	(void)atomic_fetch_add(&w->stats.kv_reads_ok, 1);
-	(void)atomic_fetch_add(&w->stats.kv_blocks_read,
-			       engine_blocks(&w->engine, run->job.prompt_tokens, 1, 1) -
-				       run->job.pin.hits);
 	return PD_OK;
 }

@@ -172,6 +172,9 @@ static int fetch(struct gen_run *run, struct api_error *e)
 	(void)pthread_mutex_lock(&w->lock);
 	if (err == PD_OK) {
 		run->kv_fetched = true;
+		(void)atomic_fetch_add(&w->stats.kv_blocks_read,
+				       engine_blocks(&w->engine, run->job.prompt_tokens, 1, 1) -
+					       run->job.pin.hits);
 		engine_fetched(&w->engine, &run->job, clock_now());
 	} else {
 		engine_finish(&w->engine, &run->job, clock_now(), NULL);
@@ -215,13 +218,13 @@ void run_end(struct gen_run *run, struct kvcache_pin *keep)
 	if (!run->prepared)
 		return;
 	run->prepared = false;
+	(void)pthread_mutex_lock(&run->w->lock);
+	engine_finish(&run->w->engine, &run->job, clock_now(), keep);
+	(void)pthread_mutex_unlock(&run->w->lock);
 	/* The client left before the blocks were fetched: the prefill worker must still hear that
 	 * nobody will. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)
 		(void)!nixl_fetch(run, &ignored);
-	(void)pthread_mutex_lock(&run->w->lock);
-	engine_finish(&run->w->engine, &run->job, clock_now(), keep);
-	(void)pthread_mutex_unlock(&run->w->lock);
 	free(run->ids);
 	free(run->hash);
 	run->ids = NULL;

@@ -191,6 +191,13 @@ def test_faults_at_run_time(pdctl):
     assert w.get("/health")[0] == 200
 
 
+def test_changing_faults_restarts_their_counts(pdctl):
+    w = pdctl("worker")
+    for _ in range(2):
+        w.post_json("/pdctl/faults", {"fail_first": 1})
+        assert [w.post(TEXT, {"prompt": "x", "max_tokens": 1})[0] for _ in range(2)] == [500, 200]
+
+
 def test_close_mid_stream(pdctl):
     w = pdctl("worker", "--close-mid-stream", 3)
     answer = open_stream(w, {"prompt": "x", "max_tokens": 10}).getresponse()

@@ -132,6 +132,20 @@ def test_lease_ends(pdctl):
     assert "expired_lease" in pair.d.log() and "lease_expired_unread" in pair.p.log()
 
 
+def test_end_of_a_lease_lets_others_in(pdctl):
+    p = pdctl.worker(*FAST, "--num-gpu-blocks", 4, "--kv-lease-s", 0.5)
+    p.post_json(TEXT, {"prompt": words(40), "max_tokens": 1, "kv_transfer_params": PREFILL})
+    assert p.post_json(TEXT, {"prompt": words(40, "z"), "max_tokens": 1})["usage"]["completion_tokens"] == 1
+    assert mistakes(p) == {"lease_expired_unread": 1}
+
+
+def test_connections_for_reads_are_kept(strict):
+    for i in range(5):
+        body = {"prompt": words(20, f"p{i}-"), "max_tokens": 1}
+        decoded(strict.decode(body, strict.prefill(body)))
+    wait_for("one idle connection beside that of the metrics", lambda: strict.p.metric("pdctl_worker_connections") == 2)
+
+
 def test_log_names_mistakes(lax):
     lax.decode({"prompt": "x", "max_tokens": 1}, {"do_remote_prefill": True})
     wait_for("the log line", lambda: "protocol mistake missing_fields: request cmpl-id-1" in lax.d.log())
