@@ -1,6 +1,7 @@
 """pdctl bench against an engine that says exactly what a test wants: what is sent, when, in which order, and what is measured."""
 
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -527,6 +528,38 @@ def test_wrong_dataset_line_is_named(tmp_path):
         assert done.returncode == 2 and "--num-prompts" in done.stderr
 
 
+def test_connections_are_reused_and_names_resolved():
+    conns = set()
+
+    def handler(seen, wire):
+        conns.add(id(wire))
+        good_stream(wire)
+
+    with FakeEngine(handler) as engine:
+        engine.url = f"http://localhost:{engine.port}/"
+        doc = bench(engine, "--num-prompts", 30, "--max-concurrency", 3, "--model", "m")
+        assert doc["completed"] == 30 and len(conns) <= 3
+        engine.url = "http://no-such-host.invalid:80"
+        done = harness.run("bench", "--base-url", engine.url, "--model", "m")
+        assert done.returncode == 3 and "no-such-host.invalid" in done.stderr
+
+
+def test_a_late_client_says_so():
+    """Stopped for a while in the middle of a schedule, the client must not blame the server."""
+    with FakeEngine(lambda seen, wire: good_stream(wire)) as engine:
+        proc = subprocess.Popen(
+            [harness.PDCTL, "bench", "--base-url", engine.url, "--model", "m", "--num-prompts", "60", "--request-rate", "100", "--burstiness", "inf",
+             "--json"], stdout=subprocess.PIPE, text=True, env=harness.CLEAN_ENV)
+        harness.wait_for("requests", lambda: len(engine.seen) >= 5)
+        proc.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        proc.send_signal(signal.SIGCONT)
+        out, _ = proc.communicate(timeout=30)
+    doc = json.loads(out)
+    assert proc.returncode == 0 and doc["completed"] == 60
+    assert doc["pdctl"]["client_ok"] is False and doc["pdctl"]["schedule_lag"]["max_ms"] > 300
+
+
 # ---- our own engine ----
 
 
@@ -539,3 +572,17 @@ def test_worker_streams_and_sessions_hit_its_cache(pdctl):
     assert plain["completed"] == 3 and plain["total_output_tokens"] == 15
     assert bench(worker, "--num-prompts", 3, "--endpoint", "/v1/completions")["completed"] == 3
     assert bench(worker, "--num-prompts", 3, "--endpoint", "/v1/embeddings")["completed"] == 3
+
+
+def test_trace_through_the_router(pdctl):
+    """The first 500 requests of the public conversation trace, a tenth of their size, over serve and four workers."""
+    trace = os.path.join(os.environ.get("PDCTL_DATA", os.path.join(os.path.dirname(__file__), "../../../shared/data")), "mooncake_conversation.jsonl")
+    if not os.path.exists(trace):
+        pytest.skip(f"{trace} is not there (set PDCTL_DATA)")
+    workers = [pdctl.worker("--speedup", 50, "--num-gpu-blocks", 20000) for _ in range(4)]
+    router = pdctl("serve", "--worker-urls", *[w.url for w in workers], "--policy", "round_robin", "--prometheus-port", 0)
+    doc = bench(router, "--dataset", trace, "--num-prompts", 500, "--scale-tokens", 0.1, "--max-concurrency", 32)
+    assert doc["completed"] == 500 and doc["failed"] == 0
+    used = doc["pdctl"]["workers"]["worker"]
+    assert sorted(used) == sorted(w.url for w in workers) and set(used.values()) == {125}
+    assert doc["pdctl"]["cached_tokens"]["total"] > 0
