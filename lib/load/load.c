@@ -160,6 +160,7 @@ static struct slot *slot_get(struct load *l)
 		return s;
 	}
 	if (l->nslots == l->slots_cap) {
+		/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
 		p = realloc(l->slot, cap * sizeof(*p));
 		if (!p)
 			return NULL;

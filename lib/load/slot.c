@@ -19,6 +19,7 @@
 #define CONNECT_TIMEOUT_MS 30000L
 #define RECEIVE_BUFFER	   8192L
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
 static size_t on_header(char *p, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;

@@ -216,12 +216,13 @@ static int by_time(const void *a, const void *b)
 /* Sweep over starts and ends; at equal times the end comes first. */
 static int peak_concurrency(const struct result_run *run, size_t *out)
 {
-	int64_t *start = calloc(2 * run->n + 1, sizeof(*start)), *end = start + run->n;
+	int64_t *start = calloc(2 * run->n + 1, sizeof(*start)), *end;
 	size_t n = 0, now = 0, j = 0;
 
 	*out = 0;
 	if (!start)
 		return PD_ENOMEM;
+	end = start + run->n;
 	for (size_t i = 0; i < run->n; i++)
 		if (run->req[i].sent_ns >= 0) {
 			start[n] = run->req[i].sent_ns;

@@ -244,9 +244,10 @@ static double number(const cJSON *doc, const char *path)
 		doc = cJSON_GetObjectItemCaseSensitive(doc, name);
 	}
 	doc = cJSON_GetObjectItemCaseSensitive(doc, name);
-	if (!doc || !cJSON_IsNumber(doc))
-		fail_msg("no number at %s", path);
-	return doc->valuedouble;
+	if (doc && cJSON_IsNumber(doc))
+		return doc->valuedouble;
+	fail_msg("no number at %s", path);
+	return 0;
 }
 
 static const struct {
