@@ -49,7 +49,10 @@ static void capture(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
 
 	if (level < CYAML_LOG_ERROR)
 		return;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* libcyaml's own format */
 	(void)vsnprintf(line, sizeof(line), fmt, args);
+#pragma GCC diagnostic pop
 	line[strcspn(line, "\n")] = '\0';
 	if (b->len > 0 && buf_puts(b, "; "))
 		return;

@@ -88,6 +88,14 @@ def test_block_hits_are_counted_by_hand(tmp_path):
     assert pool(small["round_robin", 1, 2])["hit_blocks"] == 2
 
 
+def test_times_of_the_file_and_speedup(tmp_path):
+    path = tmp_path / "w.jsonl"
+    path.write_text("".join(json.dumps({"prompt": "x", "output_tokens": 1, "timestamp": t}) + "\n" for t in [0, 10000, 20000]))
+    one = arms("--workload", path, "--policy", "round_robin")["round_robin", 4, 0]
+    ten = arms("--workload", path, "--policy", "round_robin", "--speedup", 10)["round_robin", 4, 0]
+    assert one["duration"] == pytest.approx(20, abs=0.1) and ten["duration"] == pytest.approx(2, abs=0.1)
+
+
 def test_same_seed_same_bytes(sessions, tmp_path):
     first, second = tmp_path / "1.json", tmp_path / "2.json"
     args = ["--workload", sessions, "--workers", "2,4", "--policy", "all", "--cache-blocks", "0,30", "--seed", 5]

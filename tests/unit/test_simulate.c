@@ -11,6 +11,7 @@
 #include "lib/base/rng.h"
 #include "sim/ballsbins.h"
 #include "sim/events.h"
+#include "sim/shape.h"
 #include "sim/simreplay.h"
 #include "sim/simtrace.h"
 #include "sim/vengine.h"
@@ -746,6 +747,155 @@ static void test_concurrency_limit_holds(void **state)
 	simtrace_release(&t);
 }
 
+/* The only session of the only worker: after the failure its prefix has to be computed again. */
+static void test_failure_empties_the_cache(void **state)
+{
+	const struct replay_event events[] = {
+		{.by_request = true, .request = 2, .action = REPLAY_FAIL},
+		{.by_request = true, .request = 2, .action = REPLAY_JOIN}};
+	const uint64_t blocks[] = {1, 2, 3};
+	struct replay_config c = config(ROUTE_ROUND_ROBIN);
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	simtrace_init(&t, 10);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(
+			simtrace_add(&t, i * INT64_C(1000000000), SPAN("s"), 30, 2, blocks, 3),
+			PD_OK);
+	assert_int_equal(simtrace_finish(&t), PD_OK);
+	c.pool[0].n = 1;
+	c.routing_only = false;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_int_equal(r.pool[0].hit_blocks, 9);
+	replay_result_release(&r);
+	c.events = events;
+	c.nevents = 2;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_int_equal(r.pool[0].hit_blocks, 6);
+	assert_int_equal(r.lost, 0);
+	assert_int_equal(r.completed, 4);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
+/* P/D: the decode worker dies while the prompt is computed, or while it decodes: lost once, never
+ * twice. */
+static void test_decode_failure_loses_the_request_once(void **state)
+{
+	struct replay_config c = {.npools = 2, .vnodes = ROUTE_VNODES, .engine = VENGINE_DEFAULTS};
+	struct simtrace t;
+
+	(void)state;
+	simtrace_init(&t, 16);
+	assert_int_equal(simtrace_add(&t, 0, SPAN("s"), 4000, 50, NULL, 0), PD_OK);
+	assert_int_equal(simtrace_add(&t, 900000000, SPAN("s"), 100, 1, NULL, 0), PD_OK);
+	assert_int_equal(simtrace_finish(&t), PD_OK);
+	c.pool[0] = (struct replay_pool){.names = names, .n = 1, .policy = ROUTE_ROUND_ROBIN};
+	c.pool[1] = (struct replay_pool){.names = names + 1, .n = 1, .policy = ROUTE_ROUND_ROBIN};
+	for (int64_t ms = 50; ms <= 250; ms += 200) {
+		struct replay_event events[] = {
+			{.at_ns = ms * 1000000, .action = REPLAY_FAIL, .pool = 1},
+			{.at_ns = 800000000, .action = REPLAY_JOIN, .pool = 1}};
+		struct replay_result r;
+
+		c.events = events;
+		c.nevents = 2;
+		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+		assert_int_equal(r.lost, 1);
+		assert_int_equal(r.completed, 1);
+		assert_int_equal(r.peak_in_flight, 1);
+		replay_result_release(&r);
+	}
+	simtrace_release(&t);
+}
+
+static void test_balance(void **state)
+{
+	const uint64_t load[] = {1, 2, 3, 0};
+	struct balance b;
+
+	(void)state;
+	balance_of(load, 4, &b);
+	near(b.mean, 1.5, 1e-12);
+	near(b.peak_to_mean, 2, 1e-12);
+	near(b.cv, sqrt(1.25) / 1.5, 1e-12);
+	near(b.jain, 36.0 / (4 * 14), 1e-12);
+	assert_int_equal(b.idle, 1);
+	balance_of((const uint64_t[]){0, 0}, 2, &b);
+	near(b.peak_to_mean, 0, 0);
+	assert_int_equal(b.idle, 2);
+	balance_of(NULL, 0, &b);
+	near(b.mean, 0, 0);
+}
+
+static size_t common_blocks(const struct simtrace *t, size_t a, size_t b)
+{
+	size_t n = 0;
+
+	while (n < t->req[a].nblocks && n < t->req[b].nblocks &&
+	       t->block[t->req[a].block + n] == t->block[t->req[b].block + n])
+		n++;
+	return n;
+}
+
+/* Two groups, three sessions, two turns; 40 tokens of prefix are two full blocks of 16 and a half
+ * one. */
+static void test_shape_shares_what_it_says(void **state)
+{
+	struct shape s = SHAPE_DEFAULTS;
+	struct simtrace t;
+	struct pd_msg msg;
+
+	(void)state;
+	s.sessions = 3;
+	s.turns = 2;
+	s.groups = 2;
+	s.round_robin_groups = true;
+	s.prefix_tokens = 40;
+	s.turn_tokens = 50;
+	s.output_tokens = 30;
+	simtrace_init(&t, 0);
+	assert_int_equal(shape_make(&s, 4, &t, &msg), PD_OK);
+	assert_int_equal(t.n, 6);
+	assert_int_equal(t.nkeys, 3);
+	for (size_t i = 0; i < 6; i++) {
+		assert_int_equal(t.req[i].key, i % 3);
+		assert_int_equal(t.req[i].input_tokens, i < 3 ? 90 : 170);
+		assert_int_equal(t.req[i].nblocks, i < 3 ? 5 : 10);
+	}
+	assert_int_equal(common_blocks(&t, 0, 1), 0); /* groups 0 and 1 */
+	assert_int_equal(common_blocks(&t, 0, 2), 2); /* same group, other session */
+	assert_int_equal(common_blocks(&t, 0, 3), 5); /* same session, next turn */
+	simtrace_release(&t);
+	s.turns = 0;
+	assert_int_equal(shape_check(&s, &msg), PD_EINVAL);
+	assert_non_null(strstr(msg.text, "turns"));
+}
+
+static void test_shape_popularity(void **state)
+{
+	struct shape s = SHAPE_DEFAULTS;
+	struct simtrace t;
+
+	(void)state;
+	s.sessions = 20000;
+	s.groups = 10;
+	s.zipf = 1;
+	s.key = SHAPE_KEY_GROUP;
+	s.prefix_tokens = 16;
+	simtrace_init(&t, 0);
+	assert_int_equal(shape_make(&s, 4, &t, NULL), PD_OK);
+	assert_int_equal(t.nkeys, 10);
+	for (uint32_t k = 0; k < t.nkeys; k++) /* 1 / (rank * H(10)) */
+		if (span_eq(simtrace_key(&t, k), SPAN("group-0")))
+			near(t.key[k].requests / 20000.0, 1 / 2.9290, 0.015);
+		else if (span_eq(simtrace_key(&t, k), SPAN("group-9")))
+			near(t.key[k].requests / 20000.0, 1 / 29.290, 0.006);
+	simtrace_release(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -765,6 +915,11 @@ int main(void)
 		cmocka_unit_test(test_no_worker_left_is_refused),
 		cmocka_unit_test(test_pd_latency_of_one_request),
 		cmocka_unit_test(test_concurrency_limit_holds),
+		cmocka_unit_test(test_failure_empties_the_cache),
+		cmocka_unit_test(test_decode_failure_loses_the_request_once),
+		cmocka_unit_test(test_balance),
+		cmocka_unit_test(test_shape_shares_what_it_says),
+		cmocka_unit_test(test_shape_popularity),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
