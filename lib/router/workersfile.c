@@ -42,7 +42,8 @@ static const cyaml_schema_value_t schema = {
 };
 
 /* libcyaml tells its story in several lines: the first says what, a later one where. */
-static void capture(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void capture(cyaml_log_t level, void *ctx,
+							  const char *fmt, va_list args)
 {
 	struct buf *b = ctx;
 	char line[256];
