@@ -286,7 +286,7 @@ static int check_arm(const struct expect *e, const struct arms *arms, size_t at,
 }
 
 int expect_evaluate(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
-		 struct pd_msg *msg)
+		    struct pd_msg *msg)
 {
 	int err = PD_OK;
 

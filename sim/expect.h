@@ -61,7 +61,7 @@ struct expect_results {
  * side selects none or several: such a line would never fail.
  */
 int expect_evaluate(struct expect *e, size_t n, const struct arms *arms, struct expect_results *out,
-		 struct pd_msg *msg) PD_MUST;
+		    struct pd_msg *msg) PD_MUST;
 void expect_results_release(struct expect_results *r);
 
 #endif

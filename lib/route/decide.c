@@ -172,7 +172,8 @@ static int pick(struct route_policy *p, const struct route_pool *pool, const str
 	return PD_EINVAL;
 }
 
-/* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster. */
+/* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.
+ */
 static bool permitted(struct route_slot *s)
 {
 	uint32_t left = atomic_load_explicit(&s->permits, memory_order_relaxed);
@@ -181,7 +182,8 @@ static bool permitted(struct route_slot *s)
 		return true;
 	while (left > 0)
 		if (atomic_compare_exchange_weak_explicit(&s->permits, &left, left - 1,
-							  memory_order_relaxed, memory_order_relaxed))
+							  memory_order_relaxed,
+							  memory_order_relaxed))
 			return true;
 	return false;
 }
