@@ -498,6 +498,11 @@ int load_run(const struct load_options *o, const struct load_item *items, size_t
 
 	*out = (struct load_outcome){0};
 	l.in_flight_max = in_flight_limit(o);
+	if (o->max_concurrency > 0 && (size_t)o->max_concurrency > l.in_flight_max)
+		return pd_fail(msg, PD_EINVAL,
+			       "--max-concurrency: found %lld, expected at most %zu with this "
+			       "limit of open files (ulimit -n)",
+			       (long long)o->max_concurrency, l.in_flight_max);
 	err = open_engine(&l, msg);
 	l.origin = clock_now();
 	if (!err)

@@ -544,6 +544,21 @@ def test_connections_are_reused_and_names_resolved():
         assert done.returncode == 3 and "no-such-host.invalid" in done.stderr
 
 
+def test_few_descriptors():
+    """A limit of open files bounds the requests in flight; asking for more is refused, not ignored."""
+
+    def limited(*args):
+        return subprocess.run(["bash", "-c", 'ulimit -n 150; exec "$@"', "-", harness.PDCTL, "bench", *args], capture_output=True, text=True,
+                              timeout=60, env=harness.CLEAN_ENV)
+
+    t = Tracker()
+    with FakeEngine(t.handler) as engine:
+        done = limited("--base-url", engine.url, "--num-prompts", "300")
+        assert done.returncode == 0 and "300/300" in done.stdout and t.peak <= 86
+        done = limited("--base-url", engine.url, "--model", "m", "--max-concurrency", "100")
+        assert done.returncode == 2 and "--max-concurrency: found 100, expected at most 86" in done.stderr
+
+
 def test_a_late_client_says_so():
     """Stopped for a while in the middle of a schedule, the client must not blame the server."""
     with FakeEngine(lambda seen, wire: good_stream(wire)) as engine:
