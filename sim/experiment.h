@@ -5,6 +5,7 @@
 #ifndef PD_SIM_EXPERIMENT_H
 #define PD_SIM_EXPERIMENT_H
 
+#include "lib/workload/generate.h"
 #include "sim/expect.h"
 #include "sim/shape.h"
 #include "sim/simreport.h"
@@ -14,7 +15,9 @@ struct experiment_spec {
 	struct plan plan;
 	const char *workload; /* file, or NULL: `shape` */
 	struct simload_options load;
-	const struct shape *shape; /* used when workload is NULL */
+	const struct generate_options
+		*gen; /* file of `pdctl gen`, made in memory; its seed is the plan\'s */
+	const struct shape *shape; /* used when workload and gen are NULL */
 	struct expect *expect;	   /* parsed; `used` is written */
 	size_t nexpect;
 };

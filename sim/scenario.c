@@ -14,12 +14,15 @@
 #include "sim/kvcache.h"
 #include "sim/scenarioload.h"
 
+#define SEED_MAX ((UINT64_C(1) << 53) - 1) /* a JSON number holds it exactly */
+
 struct scenario {
 	char *path;	      /* owned */
 	struct y_scenario *y; /* owned by libcyaml */
 	struct yamlpos pos;
 	struct experiment_spec spec;
 	struct shape shape;
+	struct generate_options gen;
 	char *workload; /* owned: path of the workload file */
 	uint32_t counts[3][64];
 	uint64_t *caches;	   /* owned */
@@ -172,13 +175,53 @@ static int workload_path(struct scenario *s, const char *file)
 	return s->workload ? PD_OK : PD_ENOMEM;
 }
 
+static int read_gen(struct scenario *s, struct pd_msg *msg)
+{
+	static const char *const kinds[] = {"shared-prefix", "multi-prefix", "conversations", NULL};
+	const struct y_gen *g = s->y->workload->gen;
+	struct generate_options *to = &s->gen;
+	const struct {
+		const char *path;
+		const uint64_t *from;
+		uint64_t min, max;
+		int64_t *to;
+	} counts[] = {
+		{"workload.gen.num_prompts", g->num_prompts, 1, GENERATE_RECORDS_MAX, &to->prompts},
+		{"workload.gen.num_prefixes", g->num_prefixes, 1, GENERATE_RECORDS_MAX,
+		 &to->prefixes},
+		{"workload.gen.prefix_len", g->prefix_len, 0, GENERATE_LENGTH_MAX, &to->prefix_len},
+		{"workload.gen.suffix_len", g->suffix_len, 0, GENERATE_LENGTH_MAX, &to->suffix_len},
+		{"workload.gen.num_conversations", g->num_conversations, 1, GENERATE_RECORDS_MAX,
+		 &to->conversations},
+		{"workload.gen.messages_per_conv", g->messages_per_conv, 1, GENERATE_RECORDS_MAX,
+		 &to->messages},
+		{"workload.gen.context_len", g->context_len, 0, GENERATE_LENGTH_MAX,
+		 &to->context_len},
+		{"workload.gen.new_msg_len", g->new_msg_len, 1, GENERATE_LENGTH_MAX,
+		 &to->new_msg_len},
+		{"workload.gen.output_tokens", g->output_tokens, 1, 1000000, &to->output_tokens},
+	};
+	int kind = 0, err = choice(s, "workload.gen.kind", g->kind, kinds, &kind, msg);
+
+	generate_defaults(to, (enum generate_kind)kind);
+	for (size_t i = 0; !err && i < sizeof(counts) / sizeof(counts[0]); i++) {
+		uint64_t value = (uint64_t)*counts[i].to;
+
+		err = whole(s, counts[i].path, counts[i].from, counts[i].min, counts[i].max, &value,
+			    msg);
+		*counts[i].to = (int64_t)value;
+	}
+	s->spec.gen = to;
+	return err;
+}
+
 static int read_file_workload(struct scenario *s, struct pd_msg *msg)
 {
 	const struct y_workload *w = s->y->workload;
 	struct simload_options *o = &s->spec.load;
 	struct pd_msg inner = {.text = ""};
 	uint64_t limit = 0, block = 0, output = 128;
-	int err = workload_path(s, w->file);
+	int err = w->file ? workload_path(s, w->file) : read_gen(s, msg);
 
 	*o = (struct simload_options){.key = w->key,
 				      .seed = s->spec.plan.seed,
@@ -213,15 +256,18 @@ static int read_workload(struct scenario *s, struct pd_msg *msg)
 						"workload.requests",	 "workload.block_tokens",
 						"workload.output_tokens"};
 
-	if ((w->file != NULL) == (w->generate != NULL))
-		return at(s, msg, "workload", 0, "%s: expected either 'file' or 'generate'",
-			  w->file ? "both 'file' and 'generate'" : "neither 'file' nor 'generate'");
-	if (w->file)
+	int stated = (w->file != NULL) + (w->gen != NULL) + (w->generate != NULL);
+
+	if (stated != 1)
+		return at(s, msg, "workload", 0,
+			  "found %d of 'file', 'gen' and 'generate': expected one", stated);
+	if (!w->generate)
 		return read_file_workload(s, msg);
 	for (size_t i = 0; i < sizeof(only_file) / sizeof(only_file[0]); i++)
 		if (yamlpos_find(&s->pos, only_file[i]))
 			return at(s, msg, only_file[i], 0,
-				  "'%s' goes with 'file': expected it inside 'generate', if there",
+				  "'%s' goes with 'file' or 'gen': expected it inside 'generate', "
+				  "if there",
 				  only_file[i] + 9);
 	return read_generate(s, msg);
 }
@@ -459,7 +505,7 @@ static int convert(struct scenario *s, struct pd_msg *msg)
 			   .transfer_ms = 1,
 			   .transfer_us_token = 5.24,
 			   .routing_only = s->y->routing_only && *s->y->routing_only};
-	err = whole(s, "seed", s->y->seed, 0, INT64_MAX, &p->seed, msg);
+	err = whole(s, "seed", s->y->seed, 0, SEED_MAX, &p->seed, msg);
 	if (!err)
 		err = whole(s, "max_concurrency", s->y->max_concurrency, 1, 1000000000,
 			    &concurrency, msg);

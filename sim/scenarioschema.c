@@ -27,7 +27,14 @@ static const cyaml_schema_field_t generate_fields[] = {
 	TEXT(y_generate, assign),	 TEXT(y_generate, key),
 	TEXT(y_generate, order),	 CYAML_FIELD_END};
 
+static const cyaml_schema_field_t gen_fields[] = {
+	TEXT_MUST(y_gen, kind),		UINT(y_gen, num_prompts), UINT(y_gen, num_prefixes),
+	UINT(y_gen, prefix_len),	UINT(y_gen, suffix_len),  UINT(y_gen, num_conversations),
+	UINT(y_gen, messages_per_conv), UINT(y_gen, context_len), UINT(y_gen, new_msg_len),
+	UINT(y_gen, output_tokens),	CYAML_FIELD_END};
+
 static const cyaml_schema_field_t workload_fields[] = {
+	CYAML_FIELD_MAPPING_PTR("gen", OPT, struct y_workload, gen, gen_fields),
 	TEXT(y_workload, file),
 	TEXT(y_workload, key),
 	CYAML_FIELD_MAPPING_PTR("generate", OPT, struct y_workload, generate, generate_fields),

@@ -15,7 +15,14 @@ struct y_generate {
 	char *assign, *key, *order;
 };
 
+struct y_gen {
+	char *kind;
+	uint64_t *num_prompts, *num_prefixes, *prefix_len, *suffix_len;
+	uint64_t *num_conversations, *messages_per_conv, *context_len, *new_msg_len, *output_tokens;
+};
+
 struct y_workload {
+	struct y_gen *gen;
 	char *file, *key;
 	struct y_generate *generate;
 	double *request_rate, *speedup;

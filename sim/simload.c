@@ -308,8 +308,10 @@ static int load(struct loader *l, struct simtrace *t, const char *path, struct p
 	return err;
 }
 
-int simload_file(struct simtrace *t, const char *path, const struct simload_options *opt,
-		 char *key_used, size_t cap, struct pd_msg *msg)
+/* `text` NULL: read the file. */
+static int read_and_load(struct simtrace *t, struct buf *text, const char *name,
+			 const struct simload_options *opt, char *key_used, size_t cap,
+			 struct pd_msg *msg)
 {
 	struct workload_options wo = {opt->max_requests, opt->block_tokens};
 	struct loader l = {.opt = opt};
@@ -322,11 +324,12 @@ int simload_file(struct simtrace *t, const char *path, const struct simload_opti
 	buf_init(&l.body, BODY_MAX);
 	err = parse_choice(opt->key, &l.choice, msg);
 	if (!err)
-		err = workload_read(&w, path, &wo, msg);
+		err = text ? workload_parse_take(&w, text, name, &wo, msg)
+			   : workload_read(&w, name, &wo, msg);
 	if (!err && msg)
 		msg->text[0] = '\0';
 	if (!err)
-		err = load(&l, t, path, msg);
+		err = load(&l, t, name, msg);
 	if (l.choice.mode == KEY_FIRST_BLOCKS)
 		(void)snprintf(key_used, cap, "first-blocks:%u", l.choice.blocks);
 	else
@@ -335,4 +338,16 @@ int simload_file(struct simtrace *t, const char *path, const struct simload_opti
 	loader_release(&l);
 	workload_release(&w);
 	return err;
+}
+
+int simload_file(struct simtrace *t, const char *path, const struct simload_options *opt,
+		 char *key_used, size_t cap, struct pd_msg *msg)
+{
+	return read_and_load(t, NULL, path, opt, key_used, cap, msg);
+}
+
+int simload_text(struct simtrace *t, struct buf *text, const char *name,
+		 const struct simload_options *opt, char *key_used, size_t cap, struct pd_msg *msg)
+{
+	return read_and_load(t, text, name, opt, key_used, cap, msg);
 }

@@ -44,4 +44,9 @@ int simload_key_check(const char *key, struct pd_msg *msg) PD_MUST;
 int simload_file(struct simtrace *t, const char *path, const struct simload_options *opt,
 		 char *key_used, size_t cap, struct pd_msg *msg) PD_MUST;
 
+/* The same for the text of a file; takes the text over. `name` is for messages. */
+int simload_text(struct simtrace *t, struct buf *text, const char *name,
+		 const struct simload_options *opt, char *key_used, size_t cap,
+		 struct pd_msg *msg) PD_MUST;
+
 #endif

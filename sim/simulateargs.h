@@ -6,13 +6,15 @@
 #include "lib/base/opt.h"
 #include "sim/experiment.h"
 
-#define SIMULATE_LIST_MAX 64 /* worker counts, cache sizes */
+#define SIMULATE_SEED_MAX 9007199254740991 /* 2^53 - 1: a JSON number holds it exactly */
+#define SIMULATE_LIST_MAX 64		   /* worker counts, cache sizes */
 
 struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
 	const char *workload, *workers, *caches, *hash, *json, *json_dir, *decisions, *format;
 	struct opt_list policies, names, expects;
-	int64_t prefill, decode, vnodes, limit, block_tokens, concurrency, seqs, batched, kv_tokens, seed;
+	int64_t prefill, decode, vnodes, limit, block_tokens, concurrency, seqs, batched, kv_tokens,
+		seed;
 	bool routing_only;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct vengine_params engine;

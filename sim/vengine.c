@@ -116,7 +116,7 @@ static int preempt_last(struct vengine *e)
 	if (err)
 		return err;
 	s->prefill_left = (uint32_t)s->ctx;
-	e->wait_head = (e->wait_head + e->wait_cap - 1) % e->wait_cap;
+	e->wait_head = (e->wait_head ? e->wait_head : e->wait_cap) - 1;
 	e->wait[e->wait_head] = *s;
 	e->nwait++;
 	e->nrun--;

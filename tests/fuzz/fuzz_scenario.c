@@ -31,7 +31,8 @@ static int parse(const uint8_t *data, size_t n, struct pd_msg *msg)
 		return err;
 	}
 	spec = scenario_spec(s);
-	expect((spec->workload != NULL) != (spec->shape != NULL), "one workload");
+	expect((spec->workload != NULL) + (spec->shape != NULL) + (spec->gen != NULL) == 1,
+	       "one workload");
 	expect(spec->plan.npolicies > 0, "a policy");
 	if (spec->shape)
 		expect(shape_check(spec->shape, NULL) == PD_OK, "an accepted shape is valid");

@@ -134,11 +134,17 @@ static void test_values(void **state)
 	       "f.yaml:4:20: ", "consistent_hash");
 	refuse(HEAD POOL "policies: [consistent_hash@md5]\n", "f.yaml:4:12: ", "xxh3 or fbi");
 	refuse(HEAD POOL "policies: [random/random]\n", "f.yaml:4:12: ", "two pools");
-	refuse("name: a\nworkload: {}\n" POOL "policies: [random]\n", "f.yaml:2:11: ", "either");
+	refuse("name: a\nworkload: {}\n" POOL "policies: [random]\n",
+	       "f.yaml:2:11: ", "found 0 of");
 	refuse("name: a\nworkload: {file: x, generate: {}}\n" POOL "policies: [random]\n",
-	       "f.yaml:2:11: ", "either");
+	       "f.yaml:2:11: ", "found 2 of");
+	refuse("name: a\nworkload: {gen: {kind: multi-prefx}}\n" POOL "policies: [random]\n",
+	       "f.yaml:2:24: ", "did you mean 'multi-prefix'");
+	refuse("name: a\nworkload: {gen: {kind: multi-prefix, num_prompts: 0}}\n" POOL
+	       "policies: [random]\n",
+	       "f.yaml:2:51: ", "from 1 to");
 	refuse("name: a\nworkload: {spread: yes, generate: {}}\n" POOL "policies: [random]\n",
-	       "f.yaml:2:20: ", "goes with 'file'");
+	       "f.yaml:2:20: ", "goes with 'file' or 'gen'");
 	refuse("name: a\nworkload: {generate: {key: group}}\n" POOL "policies: [random]\n",
 	       "f.yaml:2:28: ", "groups");
 	refuse("name: a\nworkload: {generate: {order: shufled}}\n" POOL "policies: [random]\n",
