@@ -1,7 +1,7 @@
--- Load for wrk: POST /v1/chat/completions of about BYTES bytes, 64 sessions in turn, the session id in the body.
--- wrk ... -s chat.lua URL -- header|body BYTES [stream]
+-- Load for wrk: POST /v1/chat/completions of BYTES bytes, 64 sessions in turn, the session id in the body.
+-- wrk ... -s chat.lua URL -- header|body BYTES
 --   header: the id is also in X-Session-Id, for proxies that hash a header; body: it is only in the body.
-local SESSIONS = 64
+local SESSIONS, MEMORY = 64, 64 * 1024 * 1024 -- fewer sessions when bodies are large
 local requests, at = {}, 0
 
 local TEXT = "You are a careful assistant; answer in short sentences and say so when you do not know. "
@@ -16,6 +16,7 @@ local function chat(session, bytes)
 end
 
 function init(args)
+	SESSIONS = math.max(4, math.min(SESSIONS, math.floor(MEMORY / tonumber(args[2]))))
 	for i = 1, SESSIONS do
 		local id = string.format("session-%04d", i)
 		local headers = { ["Content-Type"] = "application/json", ["Accept"] = "*/*", ["User-Agent"] = "wrk" }

@@ -15,8 +15,7 @@ WARM_S = 0.4
 
 def wrk(port, connections, seconds, key, body_bytes, threads=1):
     """One run of wrk; the numbers that chat.lua prints."""
-    argv = [need("wrk"), f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds * 1000))}ms", "--timeout", "30s"]
-    argv[3] = f"-d{max(1, round(seconds))}s"
+    argv = [need("wrk"), f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
     argv += ["-s", f"{HERE}/chat.lua", f"http://127.0.0.1:{port}", "--", key, str(body_bytes)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
     for line in done.stdout.splitlines():

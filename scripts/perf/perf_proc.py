@@ -91,7 +91,7 @@ class Proc:
 
     def __init__(self, name, argv, port, cwd, env=None):
         self.name, self.port, self.argv = name, port, argv
-        self.log_path = os.path.join(cwd, f"{name}.{port}.log".replace("/", "_"))
+        self.log_path = os.path.join(cwd, "log")
         with open(self.log_path, "wb") as log:
             self.child = subprocess.Popen(argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True)
 
@@ -186,7 +186,7 @@ class Bench:
         self.tmp.cleanup()
 
     def folder(self, name):
-        path = os.path.join(self.tmp.name, name)
+        path = os.path.join(self.tmp.name, name.replace(" ", "-"))
         os.makedirs(path, exist_ok=True)
         return path
 

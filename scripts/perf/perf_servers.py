@@ -76,10 +76,8 @@ def nginx_argv(bench, folder, http, workers, access="off", files=20000):
     return ["nginx", "-p", where, "-c", bench.file(folder, "nginx.conf", conf)]
 
 
-def backends(bench, count=4, answer=None, name="backend", discard=True):
-    """nginx that answers at once, on `count` ports, with one worker process. Gives the process and its ports.
-
-    discard: bodies are thrown away as they come; else the same, through a proxied location (never needed for small bodies)."""
+def backends(bench, count=4, answer=None, name="backend"):
+    """nginx that answers at once, on `count` ports, with one worker process. Gives the process and its ports."""
     ports = free_ports(count)
     body = (answer or chat_answer()).replace("\\", "\\\\").replace("'", "\\'").replace("$", "")
     servers = "".join(
@@ -92,7 +90,7 @@ def backends(bench, count=4, answer=None, name="backend", discard=True):
 
 
 def nginx(bench, ports, logging=False, extra="", name="nginx"):
-    """hash on the session header, keep-alive upstreams over HTTP/1.1."""
+    """hash on the session header, keep-alive upstreams over HTTP/1.1. extra: more lines for its server."""
     (port,) = free_ports(1)
     folder = f"{name}{port}"
     servers = " ".join(f"server 127.0.0.1:{p} max_fails=0;" for p in ports)
@@ -160,6 +158,11 @@ def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_po
         argv += ["--worker-urls", *(f"http://127.0.0.1:{p}" for p in ports)]
     p = bench.start(name, [*argv, *extra], port, f"{name}{port}")
     return p.wait_port()
+
+
+def key_of(server):
+    """Where the load puts the session id: pdctl and the LLM routers read the body; nginx and haproxy need a header."""
+    return "header" if server.name.split(" ")[0] in ("nginx", "haproxy") else "body"
 
 
 def need(program):

@@ -1,0 +1,106 @@
+"""Tables for a terminal, and the goals with their verdicts."""
+
+import sys
+
+
+def number(key, form, scale=1.0):
+    return lambda r: form % (r[key] * scale) if r.get(key) is not None else ""
+
+
+# (title, width, text of a row); a column is left out of a table in which it is empty
+COLUMNS = [
+    ("server", 18, lambda r: r["server"]),
+    ("cpu us", 10, number("cpu_us", "%.2f")),
+    ("spread", 7, number("spread", "%.0f%%", 100)),
+    ("ratio", 7, number("ratio", "%.2f")),
+    ("ns/B", 7, number("ns_per_byte", "%.3f")),
+    ("req/s", 8, number("rps", "%.0f")),
+    ("event/s", 8, number("eps", "%.0f")),
+    ("cores", 6, number("cores", "%.2f")),
+    ("p50 us", 8, number("p50_us", "%.0f")),
+    ("p99 us", 8, number("p99_us", "%.0f")),
+    ("+p50", 7, number("added_p50_us", "%+.0f")),
+    ("+p99", 7, number("added_p99_us", "%+.0f")),
+    ("peak MB", 8, number("peak_rss_kib", "%.1f", 1 / 1024)),
+    ("rss MB", 8, number("rss_kib", "%.1f", 1 / 1024)),
+    ("x rss", 6, number("rss_ratio", "%.2f")),
+    ("x pss", 6, number("pss_ratio", "%.2f")),
+    ("fds", 7, number("descriptors", "%.0f")),
+    ("threads", 8, number("threads", "%.0f")),
+    ("KiB/conn", 9, number("kib_per_stream", "%.1f")),
+    ("fd/conn", 8, number("descriptors_per_stream", "%.2f")),
+    ("client us", 10, number("client_cpu_us", "%.1f")),
+    ("first ms", 9, number("first_answer_ms", "%.1f")),
+    ("errors", 7, number("errors", "%.0f")),
+]
+
+# name, section, beginning of the case, what ours is called after the binary's name, field, limit
+GOALS = [
+    ("CPU per request, 32 connections, x nginx", "regular", "32 ", "", "ratio", 1.0),
+    ("CPU per request, 256 connections, x nginx", "regular", "256 ", "", "ratio", 1.2),
+    ("CPU per event, 1,000 streams, x nginx", "sse", "1000 ", "", "ratio", 1.0),
+    ("resident memory, 1,000 streams, x nginx", "sse", "1000 ", "", "rss_ratio", 0.4),
+    ("P/D, 32 connections, x regular", "pd", "32 ", " p/d", "ratio", 2.2),
+    ("P/D, 256 connections, x regular", "pd", "256 ", " p/d", "ratio", 2.2),
+    ("CPU per byte, 64 KiB, x nginx", "bodies", "64 ", "", "ratio", 1.5),
+    ("CPU per byte, 1 MiB, x nginx", "bodies", "1024 ", "", "ratio", 1.5),
+    ("CPU per byte, 16 MiB, x nginx", "bodies", "16384 ", "", "ratio", 1.5),
+    ("KiB of user memory per stream, 5,000 held", "hold", "5000 s", "", "kib_per_stream", 40),
+    ("descriptors per stream, 5,000 held", "hold", "5000 s", "", "descriptors_per_stream", 2.02),
+    ("incomplete streams of 5,000", "hold", "5000 s", "", "errors", 0),
+    ("KiB of user memory, 10,000 idle", "hold", "10000 i", "", "kib_per_stream", 40),
+    ("lost of 10,000 idle", "hold", "10000 i", "", "errors", 0),
+    ("start to first answer, ms", "start", "", "", "first_answer_ms", 50),
+]
+# against the LLM router that is installed: name, section, case, ours, theirs, limit
+PEER_GOALS = [
+    ("CPU per request, 32 connections, x vllm-router", "regular", "32 ", "", "vllm-router", 0.18),
+    ("P/D, 32 connections, x vllm-router", "pd", "32 ", " p/d", "vllm-router p/d", 0.16),
+    ("CPU per event, 1,000 streams, x vllm-router", "sse", "1000 ", "", "vllm-router", 0.65),
+]
+
+
+def show(rows):
+    """One table per case."""
+    for case in dict.fromkeys((r["section"], r["case"]) for r in rows):
+        part = [r for r in rows if (r["section"], r["case"]) == case]
+        columns = [c for c in COLUMNS if any(c[2](r) for r in part)]
+        print(f"\n{case[0]}: {case[1]}")
+        print(line([c[0] for c in columns], columns))
+        for r in part:
+            print(line([c[2](r) for c in columns], columns))
+    sys.stdout.flush()
+
+
+def line(texts, columns):
+    return "  " + "".join(f"{t:<{c[1]}}" if i == 0 else f"{t:>{c[1]}}" for i, (t, c) in enumerate(zip(texts, columns)))
+
+
+def find(rows, section, case, server):
+    return next((r for r in rows if r["section"] == section and r["case"].startswith(case) and r["server"] == server), None)
+
+
+def verdict(goal, server, value, limit):
+    return {"goal": goal, "server": server, "value": round(value, 4), "limit": limit, "met": value <= limit}
+
+
+def judge(rows, binaries):
+    """The goals that these rows can answer."""
+    out = []
+    for binary in binaries:
+        for name, section, case, ours, field, limit in GOALS:
+            r = find(rows, section, case, binary + ours)
+            if r and r.get(field) is not None:
+                out.append(verdict(name, binary, r[field], limit))
+        for name, section, case, ours, theirs, limit in PEER_GOALS:
+            r, peer = find(rows, section, case, binary + ours), find(rows, section, case, theirs)
+            if r and peer:
+                out.append(verdict(name, binary, r["cpu_us"] / peer["cpu_us"], limit))
+    return out
+
+
+def show_goals(verdicts):
+    if verdicts:
+        print(f"\n{'goal':<50}{'':<12}{'measured':>10}{'limit':>8}")
+    for v in verdicts:
+        print(f"{v['goal']:<50}{v['server']:<12}{v['value']:>10.2f}{v['limit']:>8g}  {'met' if v['met'] else 'MISSED'}")
