@@ -21,11 +21,14 @@ class PerfError(Exception):
     """Something that makes a measurement impossible; the text is for people."""
 
 
-def raise_file_limit():
-    """Children inherit it; nginx and haproxy get what pdctl gets."""
+def raise_file_limit(wanted=65536):
+    """Children inherit it; nginx and haproxy get what pdctl gets. Only root may lift the hard limit; else what there is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, hard), max(wanted, hard)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def free_ports(count):
