@@ -94,7 +94,9 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		x->first_ns = now;
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_TTFT,
 				now - x->req->accepted_ns);
-		leg_limit(r->leg, x->rt->cfg.inter_token_timeout);
+		/* A wait for the first byte may be long; from now on silence is suspicious. */
+		if (!r->leg->ended)
+			leg_limit(r->leg, x->rt->cfg.inter_token_timeout);
 	} else if (r->sse && events > 0) {
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_ITL, now - x->last_ns);
 	}
