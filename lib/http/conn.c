@@ -9,7 +9,7 @@
 #include "lib/http/conn.h"
 
 #include <arpa/inet.h>
-#include <poll.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,15 +19,13 @@
 #include "lib/base/clock.h"
 #include "lib/http/net.h"
 
-#define READ_STEP 8192
-#define KEEP_CAPACITY                                                                              \
-	16384		  /* a bigger input buffer is given back when the connection falls idle    \
-			   */
-#define SHRINK_AFTER 2000 /* ms */
-#define LINGER_STEP  (5 * NS_PER_S) /* silence that ends a lingering close */
-#define LINGER_MAX   (10 * NS_PER_S)
+#define READ_STEP     8192
+#define KEEP_CAPACITY 65536	     /* an input buffer up to this stays with its thread */
+#define KEEP_TOTAL    (64u << 20)    /* what all threads together keep above that */
+#define LINGER_STEP   (5 * NS_PER_S) /* silence that ends a lingering close */
+#define LINGER_MAX    (10 * NS_PER_S)
 
-enum read_result { READ_OK, READ_END };
+enum read_result { READ_OK, READ_END, READ_NOTHING };
 
 static void count(_Atomic uint64_t *n)
 {
@@ -36,47 +34,42 @@ static void count(_Atomic uint64_t *n)
 
 /* -- reading -- */
 
-/* Gives a big buffer back when nothing comes for a while. */
-static void shrink_when_idle(struct http_conn *c)
-{
-	struct pollfd p = {.fd = c->fd, .events = POLLIN};
-
-	if (c->in.cap > KEEP_CAPACITY && c->in.len == 0 && poll(&p, 1, SHRINK_AFTER) == 0)
-		buf_release(&c->in);
-}
-
-/* First bytes of a request. The socket's receive timeout is the idle limit. */
+/* First bytes of a request, if there are any: the connection was reported readable, or has just
+ * finished a request. */
 static enum read_result read_first(struct http_conn *c)
 {
+	struct buf *in = &c->thread->in;
 	ssize_t n;
 
-	atomic_store(&c->state, CONN_IDLE);
-	if (atomic_load(&c->server->draining))
+	if (buf_reserve(in, READ_STEP))
 		return READ_END;
-	shrink_when_idle(c);
-	if (buf_reserve(&c->in, READ_STEP))
-		return READ_END;
-	n = net_recv(c->fd, c->in.data, c->in.cap - 1);
+	do
+		n = recv(c->fd, in->data, in->cap - 1, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		return READ_NOTHING;
 	if (n <= 0)
 		return READ_END;
-	c->in.len = (size_t)n;
-	atomic_store_explicit(&c->state, CONN_READING, memory_order_relaxed);
+	in->len = (size_t)n;
 	return READ_OK;
 }
 
 /* More bytes before the deadline; the capacity grows with what has arrived. */
 static ssize_t read_more(struct http_conn *c, int64_t deadline)
 {
-	size_t step = c->in.len > READ_STEP ? c->in.len : READ_STEP, left = c->in.max - c->in.len;
+	size_t step = c->thread->in.len > READ_STEP ? c->thread->in.len : READ_STEP,
+	       left = c->thread->in.max - c->thread->in.len;
 	ssize_t n;
 
-	if (c->in.cap - c->in.len < READ_STEP && buf_reserve(&c->in, step < left ? step : left))
+	if (c->thread->in.cap - c->thread->in.len < READ_STEP &&
+	    buf_reserve(&c->thread->in, step < left ? step : left))
 		return PD_ENOMEM;
-	if (c->in.cap - 1 == c->in.len)
+	if (c->thread->in.cap - 1 == c->thread->in.len)
 		return PD_ETOOBIG;
-	n = net_recv_by(c->fd, c->in.data + c->in.len, c->in.cap - 1 - c->in.len, deadline);
+	n = net_recv_by(c->fd, c->thread->in.data + c->thread->in.len,
+			c->thread->in.cap - 1 - c->thread->in.len, deadline);
 	if (n > 0)
-		c->in.len += (size_t)n;
+		c->thread->in.len += (size_t)n;
 	else if (n == PD_ETIMEOUT)
 		count(&c->server->read_timeouts);
 	return n;
@@ -93,14 +86,15 @@ static enum read_result refuse(struct http_conn *c, int status, const char *why)
 
 static enum read_result read_head(struct http_conn *c)
 {
-	struct http_request *r = &c->req;
+	struct http_request *r = &c->thread->req;
 	int64_t deadline = 0;
 	size_t scanned = 0;
 	ssize_t n;
 	int err;
 
 	r->accepted_ns = clock_now();
-	while ((err = http_request_parse(&r->head, c->in.data, c->in.len, &scanned)) == PD_EAGAIN) {
+	while ((err = http_request_parse(&r->head, c->thread->in.data, c->thread->in.len,
+					 &scanned)) == PD_EAGAIN) {
 		if (deadline == 0)
 			deadline = r->accepted_ns + c->server->cfg.head_timeout_ns;
 		n = read_more(c, deadline);
@@ -121,7 +115,7 @@ static int64_t body_deadline(const struct http_conn *c, size_t got)
 	const struct http_server_config *cfg = &c->server->cfg;
 	int64_t earned = cfg->body_min_rate ? (int64_t)(got / cfg->body_min_rate) * NS_PER_S : 0;
 
-	return c->req.head_ns + cfg->body_grace_ns + earned;
+	return c->thread->req.head_ns + cfg->body_grace_ns + earned;
 }
 
 static enum read_result body_failed(struct http_conn *c, ssize_t n)
@@ -135,15 +129,15 @@ static enum read_result body_failed(struct http_conn *c, ssize_t n)
 
 static enum read_result read_body_length(struct http_conn *c)
 {
-	size_t at = c->req.head.len, length = (size_t)c->req.head.length;
+	size_t at = c->thread->req.head.len, length = (size_t)c->thread->req.head.length;
 	ssize_t n;
 
-	while (c->in.len - at < length) {
-		n = read_more(c, body_deadline(c, c->in.len - at));
+	while (c->thread->in.len - at < length) {
+		n = read_more(c, body_deadline(c, c->thread->in.len - at));
 		if (n <= 0)
 			return body_failed(c, n);
 	}
-	c->req.body.n = length;
+	c->thread->req.body.n = length;
 	return READ_OK;
 }
 
@@ -151,43 +145,45 @@ static enum read_result read_body_length(struct http_conn *c)
  * behind it. */
 static enum read_result read_body_chunked(struct http_conn *c)
 {
-	size_t at = c->req.head.len, raw = at, body = 0, used;
+	size_t at = c->thread->req.head.len, raw = at, body = 0, used;
 	struct http_chunked chunked;
 	struct span piece;
 	ssize_t n;
 
 	http_chunked_init(&chunked);
 	while (!chunked.done) {
-		if (raw == c->in.len) {
-			c->in.len = raw = at + body;
+		if (raw == c->thread->in.len) {
+			c->thread->in.len = raw = at + body;
 			n = read_more(c, body_deadline(c, body));
 			if (n <= 0)
 				return body_failed(c, n);
 		}
-		if (http_chunked_feed(&chunked, c->in.data + raw, c->in.len - raw, &used, &piece))
+		if (http_chunked_feed(&chunked, c->thread->in.data + raw, c->thread->in.len - raw,
+				      &used, &piece))
 			return refuse(c, 400, "malformed chunked body");
 		if (body + piece.n > c->server->cfg.max_body)
 			return refuse(c, 413, "the request body is too large");
 		if (piece.n > 0)
-			memmove(c->in.data + at + body, piece.p, piece.n);
+			memmove(c->thread->in.data + at + body, piece.p, piece.n);
 		body += piece.n;
 		raw += used;
 	}
-	memmove(c->in.data + at + body, c->in.data + raw, c->in.len - raw);
-	c->in.len -= raw - at - body;
-	c->req.body.n = body;
+	memmove(c->thread->in.data + at + body, c->thread->in.data + raw, c->thread->in.len - raw);
+	c->thread->in.len -= raw - at - body;
+	c->thread->req.body.n = body;
 	return READ_OK;
 }
 
 static enum read_result read_body(struct http_conn *c)
 {
-	struct http_request *r = &c->req;
-	const char *before = c->in.data;
+	struct http_request *r = &c->thread->req;
+	const char *before = c->thread->in.data;
 	enum read_result result = READ_OK;
 	size_t scanned = 0;
 
 	r->body.n = 0;
-	if (r->head.expect_continue && c->in.len == r->head.len && r->head.body != HTTP_BODY_NONE &&
+	if (r->head.expect_continue && c->thread->in.len == r->head.len &&
+	    r->head.body != HTTP_BODY_NONE &&
 	    net_send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, c->server->cfg.write_stall_ns))
 		return READ_END;
 	if (r->head.body == HTTP_BODY_LENGTH)
@@ -195,16 +191,16 @@ static enum read_result read_body(struct http_conn *c)
 	else if (r->head.body == HTTP_BODY_CHUNKED)
 		result = read_body_chunked(c);
 	/* The buffer moved: the spans of the head are found again. */
-	if (result == READ_OK && c->in.data != before &&
-	    http_request_parse(&r->head, c->in.data, c->in.len, &scanned))
+	if (result == READ_OK && c->thread->in.data != before &&
+	    http_request_parse(&r->head, c->thread->in.data, c->thread->in.len, &scanned))
 		return READ_END;
-	r->body.p = c->in.data + r->head.len;
+	r->body.p = c->thread->in.data + r->head.len;
 	return result;
 }
 
 static enum read_result admit(struct http_conn *c)
 {
-	struct http_request *r = &c->req;
+	struct http_request *r = &c->thread->req;
 
 	if (r->head.body == HTTP_BODY_LENGTH && r->head.length > c->server->cfg.max_body)
 		return refuse(c, 413, "the request body is larger than this server accepts");
@@ -217,7 +213,7 @@ static enum read_result admit(struct http_conn *c)
 
 static enum read_result read_request(struct http_conn *c)
 {
-	enum read_result result = c->in.len > 0 ? READ_OK : read_first(c);
+	enum read_result result = c->thread->in.len > 0 ? READ_OK : read_first(c);
 
 	c->started = c->complete = c->chunked_out = false;
 	if (result == READ_OK)
@@ -226,11 +222,12 @@ static enum read_result read_request(struct http_conn *c)
 		result = admit(c);
 	if (result != READ_OK)
 		return result;
-	if (c->req.head.body == HTTP_BODY_NONE) {
-		c->req.body = (struct span){c->in.data + c->req.head.len, 0};
+	if (c->thread->req.head.body == HTTP_BODY_NONE) {
+		c->thread->req.body =
+			(struct span){c->thread->in.data + c->thread->req.head.len, 0};
 		return READ_OK;
 	}
-	c->req.head_ns = c->server->cfg.on_head ? clock_now() : c->req.accepted_ns;
+	c->thread->req.head_ns = c->server->cfg.on_head ? clock_now() : c->thread->req.accepted_ns;
 	result = read_body(c);
 	if (result != READ_OK && c->server->cfg.on_abandon)
 		c->server->cfg.on_abandon(c->server->cfg.ctx, c);
@@ -254,38 +251,89 @@ static void linger(struct http_conn *c)
 	free(waste);
 }
 
-void conn_serve(struct http_conn *c)
+/*
+ * A thread keeps its input buffer for the next request, also a large one, as long as all threads
+ * together keep no more than a bound: fresh memory costs a page fault for every 4 KiB.
+ */
+static void keep_or_release(struct http_thread *t)
+{
+	size_t cap = t->in.cap;
+
+	if (cap <= KEEP_CAPACITY)
+		return;
+	if (atomic_fetch_add(&t->server->kept, cap) + cap <= KEEP_TOTAL && t->in.len == 0) {
+		/* It is counted while it is idle only: the next user takes it off the account
+		 * again. */
+		t->counted = cap;
+		return;
+	}
+	atomic_fetch_sub(&t->server->kept, cap);
+	if (t->in.len == 0)
+		buf_release(&t->in);
+}
+
+static void take_account(struct http_thread *t)
+{
+	if (t->counted > 0)
+		atomic_fetch_sub(&t->server->kept, t->counted);
+	t->counted = 0;
+}
+
+static void handle(struct http_conn *c)
 {
 	struct http_server *s = c->server;
 
-	c->close_after = c->drain_input = false;
-	net_set_timeouts(c->fd, s->cfg.idle_timeout_ns, s->cfg.write_stall_ns);
-	while (read_request(c) == READ_OK) {
-		c->req.body_ns = c->req.accepted_ns;
-		atomic_store_explicit(&c->state, CONN_HANDLING, memory_order_relaxed);
-		s->cfg.on_request(s->cfg.ctx, c, &c->req);
-		if (!c->started)
-			(void)http_reply_error(c, 500, "server_error", NULL,
-					       "the request was not answered");
-		if (!c->complete || c->close_after || !c->req.head.keep_alive ||
-		    atomic_load(&c->client_left))
-			break;
-		buf_consume(&c->in, c->req.head.len + c->req.body.n);
-	}
-	if (atomic_load(&c->client_left))
-		count(&s->left);
-	if (c->drain_input)
-		linger(c);
-	buf_clear(&c->in);
-	if (c->data_release)
-		c->data_release(c->data);
-	c->data = NULL;
-	c->data_release = NULL;
+	c->thread->req.body_ns = c->thread->req.accepted_ns;
+	s->cfg.on_request(s->cfg.ctx, c, &c->thread->req);
+	if (!c->started)
+		(void)http_reply_error(c, 500, "server_error", NULL,
+				       "the request was not answered");
 }
 
-void conn_release(struct http_conn *c)
+static bool goes_on(const struct http_conn *c)
 {
-	buf_release(&c->in);
+	return c->complete && !c->close_after && c->thread->req.head.keep_alive &&
+	       !atomic_load(&c->client_left);
+}
+
+bool conn_serve(struct http_conn *c, struct http_thread *t)
+{
+	enum read_result result;
+
+	take_account(t);
+	c->thread = t;
+	c->close_after = c->drain_input = false;
+	for (;;) {
+		result = read_request(c);
+		if (result == READ_OK) {
+			handle(c);
+			if (!goes_on(c))
+				break;
+			buf_consume(&t->in, t->req.head.len + t->req.body.n);
+			if (t->in.len > 0)
+				continue;
+		} else if (result == READ_END) {
+			break;
+		}
+		if (atomic_load(&c->server->draining))
+			break;
+		if (ready_give_back(c)) {
+			keep_or_release(t);
+			return false;
+		}
+		c->thread = t;
+	}
+	if (atomic_load(&c->client_left))
+		count(&c->server->left);
+	if (c->drain_input)
+		linger(c);
+	buf_clear(&t->in);
+	keep_or_release(t);
+	return true;
+}
+
+void conn_free(struct http_conn *c)
+{
 	(void)pthread_mutex_destroy(&c->lock);
 	(void)pthread_cond_destroy(&c->wake);
 	free(c);
@@ -311,7 +359,8 @@ void http_conn_close_after(struct http_conn *c)
 
 bool http_conn_closing(const struct http_conn *c)
 {
-	return c->close_after || !c->req.head.keep_alive || atomic_load(&c->server->draining);
+	return c->close_after || !c->thread->req.head.keep_alive ||
+	       atomic_load(&c->server->draining);
 }
 
 int64_t http_conn_write_stall(const struct http_conn *c)
@@ -321,13 +370,13 @@ int64_t http_conn_write_stall(const struct http_conn *c)
 
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *))
 {
-	c->data = data;
-	c->data_release = release;
+	c->thread->data = data;
+	c->thread->data_release = release;
 }
 
 void *http_conn_data(const struct http_conn *c)
 {
-	return c->data;
+	return c->thread->data;
 }
 
 void http_conn_abort(struct http_conn *c, bool hard)

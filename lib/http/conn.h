@@ -1,5 +1,12 @@
-/* Private to the server: what a connection is, shared by server.c (threads), reaper.c and conn.c
- * (one connection). */
+/*
+ * Private to the server: connections and threads, shared by server.c (start, accept, stop), ready.c
+ * (threads and events), sweeper.c (deadlines) and conn.c (one request after the other).
+ *
+ * A thread serves a connection only while a request is in work; between requests the connection
+ * waits in epoll and costs a few hundred bytes. Whoever moves the state word from IDLE to BUSY owns
+ * the connection until it moves it back. The word carries the slot's generation, so that an event
+ * that was on its way when a connection ended cannot touch the next one.
+ */
 #ifndef PD_HTTP_CONN_H
 #define PD_HTTP_CONN_H
 
@@ -10,69 +17,94 @@
 #include "lib/http/chunk.h"
 #include "lib/http/server.h"
 
-enum conn_state { CONN_PARKED, CONN_IDLE, CONN_READING, CONN_HANDLING };
+enum conn_state {
+	CONN_FREE,
+	CONN_IDLE,
+	CONN_BUSY,
+	CONN_PENDING /* busy, and more bytes have arrived */
+};
+
+#define CONN_STATE(word)      ((enum conn_state)((word)&3))
+#define CONN_GENERATION(word) ((uint32_t)((word) >> 2))
+#define CONN_WORD(gen, state) ((uint64_t)(gen) << 2 | (uint64_t)(state))
+
+/* What a thread keeps from request to request, whichever connection it serves. */
+struct http_thread {
+	struct http_server *server;
+	struct buf in; /* head, body, then bytes of the next request */
+	struct http_request req;
+	size_t counted; /* of `kept` */
+	void *data;
+	void (*data_release)(void *);
+};
 
 /*
- * One connection slot. It belongs to a thread for the thread's life, serves one descriptor after
- * the other and is never freed while the server lives, so that the reaper may look at it through a
- * stale event; `generation` tells a stale event apart.
- *
- * `lock` protects fd (against close), up_fd, generation, woken and the condition. It is held for no
- * blocking call.
+ * One connection slot, never freed while the server lives. `lock` protects fd (against close),
+ * up_fd, woken, timed_out and the condition. It is held for no blocking call.
  */
 struct http_conn {
 	struct http_server *server;
-	struct http_conn *next; /* parked or free list, under the server's lock */
+	struct http_conn *next; /* free list, under the server's lock */
 	unsigned index;		/* place in the server's table */
+	_Atomic uint64_t word;	/* generation and state */
+	_Atomic int64_t idle_since;
+	_Atomic int64_t up_deadline; /* the published leg is shut down after it; 0: none */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	int fd;
 	int up_fd;
-	uint32_t generation;
 	bool woken;
-	bool exit; /* parked thread: end yourself */
 	_Atomic bool client_left;
-	_Atomic int state;
-	struct sockaddr_storage peer;
-	char peer_text[64];
+	_Atomic bool timed_out;
 
-	/* The connection thread's own: */
-	struct buf in; /* head, body, then bytes of the next request */
-	struct http_request req;
+	/* The owner's own: */
+	struct http_thread *thread;
 	bool started;  /* a response head was sent */
 	bool complete; /* the response ended by its framing */
 	bool close_after;
 	bool chunked_out;
 	bool drain_input; /* unread body may be on its way: close lingering */
-	void *data;
-	void (*data_release)(void *);
+	struct sockaddr_storage peer;
+	char peer_text[64];
 };
 
 struct http_server {
 	struct http_server_config cfg;
-	int listen_fd, wake_fd, epoll_fd, reserve_fd;
+	int listen_fd, wake_fd, epoll_fd, stop_fd, reserve_fd;
 	uint16_t port;
 	unsigned max_connections;
-	pthread_t acceptor, reaper;
-	pthread_mutex_t lock; /* table, lists, counts */
+	pthread_t acceptor, sweeper;
+	pthread_mutex_t lock; /* table, free list, counts */
 	pthread_cond_t changed;
 	struct http_conn **table; /* max_connections slots, filled up to ntable */
-	unsigned ntable, connections, peak, threads, parked_n;
-	struct http_conn *parked, *spare; /* waiting threads; slots without a thread */
+	_Atomic unsigned ntable;
+	unsigned connections, peak, threads;
+	_Atomic int waiting; /* threads in epoll_wait */
+	_Atomic size_t kept; /* bytes of large input buffers that threads keep */
+	struct http_conn *spare;
 	_Atomic bool draining, stopping, cut;
 	int64_t last_error_log;
 	_Atomic uint64_t accepted, refused, accept_errors, thread_failures, bad_requests, left,
 		read_timeouts, write_stalls;
 };
 
-/* conn.c: serves c->fd until it ends, without closing it. */
-void conn_serve(struct http_conn *c);
-void conn_release(struct http_conn *c);
+/* conn.c: serves requests until the connection ends (true: close it) or falls idle (false: it may
+ * belong to somebody else already). */
+bool conn_serve(struct http_conn *c, struct http_thread *t) PD_MUST;
+void conn_free(struct http_conn *c);
 
-/* reaper.c */
-int reaper_start(struct http_server *s) PD_MUST;
-void reaper_stop(struct http_server *s);
-void reaper_watch(struct http_conn *c);
-void reaper_forget(struct http_conn *c);
+/* ready.c */
+int ready_start(struct http_server *s) PD_MUST;
+/* Tells the threads to end and waits for them; false when some are stuck in a handler. */
+bool ready_stop(struct http_server *s);
+/* Puts an accepted descriptor under watch. False: no slot could be made. */
+bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *peer) PD_MUST;
+/* Gives the connection back to epoll; false when more bytes arrived meanwhile and it is still ours.
+ */
+bool ready_give_back(struct http_conn *c) PD_MUST;
+
+/* sweeper.c */
+int sweeper_start(struct http_server *s) PD_MUST;
+void sweeper_stop(struct http_server *s);
 
 #endif

@@ -53,7 +53,7 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 	       const void *body, size_t n)
 {
 	bool bodyless = status == 204 || status == 304,
-	     is_head = span_eq(c->req.head.method, SPAN("HEAD"));
+	     is_head = span_eq(c->thread->req.head.method, SPAN("HEAD"));
 	struct iovec iov[2];
 	struct buf b;
 	int err;
@@ -99,7 +99,7 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype, const 
 	struct buf b;
 	int err;
 
-	c->chunked_out = c->req.head.minor >= 1;
+	c->chunked_out = c->thread->req.head.minor >= 1;
 	if (!c->chunked_out)
 		c->close_after = true;
 	buf_init(&b, REPLY_HEAD_MAX);

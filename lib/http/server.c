@@ -1,19 +1,17 @@
 /*
- * Threads: one acceptor, a cache of parked connection threads, the reaper. A finished connection
- * thread parks for 30 s, because creating a thread costs more than serving a request. Admission
- * happens before a thread is found or made, so that overload costs one accept and one fixed answer.
+ * Start, accept, drain, stop. Admission happens before anything is allocated, so that overload
+ * costs one accept and one fixed answer; out of descriptors the acceptor pauses instead of
+ * spinning.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include <netinet/tcp.h>
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
@@ -23,7 +21,6 @@
 #define LISTEN_BACKLOG 4096
 #define FD_RESERVE     64
 #define ACCEPT_PAUSE   (100 * NS_PER_MS)
-#define USER_TIMEOUT   60000 /* ms until unacknowledged bytes end a connection */
 #define CUT_WAIT       (5 * NS_PER_S)
 
 static const char overloaded[] =
@@ -46,165 +43,6 @@ void http_server_config_default(struct http_server_config *cfg)
 	};
 }
 
-/* -- connection threads -- */
-
-static void open_connection(struct http_conn *c)
-{
-	int on = 1;
-	unsigned user_timeout = USER_TIMEOUT;
-
-	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
-	reaper_watch(c);
-}
-
-static void close_connection(struct http_conn *c)
-{
-	int fd = c->fd;
-
-	reaper_forget(c);
-	(void)pthread_mutex_lock(&c->lock);
-	c->fd = -1;
-	c->up_fd = -1;
-	c->generation++;
-	c->woken = false;
-	atomic_store(&c->client_left, false);
-	atomic_store(&c->state, CONN_PARKED);
-	(void)pthread_mutex_unlock(&c->lock);
-	c->peer_text[0] = '\0';
-	(void)close(fd);
-}
-
-static void unlink_parked(struct http_server *s, struct http_conn *c)
-{
-	struct http_conn **p = &s->parked;
-
-	while (*p && *p != c)
-		p = &(*p)->next;
-	if (*p) {
-		*p = c->next;
-		s->parked_n--;
-	}
-}
-
-/* Waits for the next descriptor. False: the thread ends. Called and returns with the server's lock
- * held. */
-static bool park(struct http_server *s, struct http_conn *c)
-{
-	int64_t until = clock_now() + PARK_NS;
-	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
-	int rc = 0;
-
-	s->connections--;
-	c->next = s->parked;
-	s->parked = c;
-	s->parked_n++;
-	(void)pthread_cond_broadcast(&s->changed);
-	while (c->fd < 0 && !c->exit && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&c->wake, &s->lock, &ts);
-	if (c->fd >= 0)
-		return true;
-	unlink_parked(s, c);
-	return false;
-}
-
-static void *conn_thread(void *arg)
-{
-	struct http_conn *c = arg;
-	struct http_server *s = c->server;
-	struct sched_param zero = {0};
-
-	if (s->cfg.batch_threads)
-		(void)sched_setscheduler(0, SCHED_BATCH, &zero);
-	(void)pthread_setname_np(pthread_self(), "pdctl-conn");
-	(void)pthread_mutex_lock(&s->lock);
-	do {
-		(void)pthread_mutex_unlock(&s->lock);
-		open_connection(c);
-		conn_serve(c);
-		close_connection(c);
-		(void)pthread_mutex_lock(&s->lock);
-	} while (park(s, c));
-	buf_release(&c->in);
-	c->next = s->spare;
-	s->spare = c;
-	s->threads--;
-	(void)pthread_cond_broadcast(&s->changed);
-	(void)pthread_mutex_unlock(&s->lock);
-	return NULL;
-}
-
-static struct http_conn *new_slot(struct http_server *s)
-{
-	struct http_conn *c = calloc(1, sizeof(*c));
-	pthread_condattr_t attr;
-
-	if (!c)
-		return NULL;
-	c->server = s;
-	c->fd = c->up_fd = -1;
-	(void)pthread_mutex_init(&c->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&c->wake, &attr);
-	(void)pthread_condattr_destroy(&attr);
-	buf_init(&c->in, s->cfg.max_body + 2 * HTTP_HEAD_MAX);
-	c->index = s->ntable;
-	s->table[s->ntable++] = c;
-	return c;
-}
-
-static bool start_thread(struct http_server *s, struct http_conn *c)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	int rc;
-
-	(void)pthread_attr_init(&attr);
-	(void)pthread_attr_setstacksize(&attr, s->cfg.stack_bytes);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	rc = pthread_create(&thread, &attr, conn_thread, c);
-	(void)pthread_attr_destroy(&attr);
-	if (rc == 0)
-		s->threads++;
-	return rc == 0;
-}
-
-static void give(struct http_conn *c, int fd, const struct sockaddr_storage *peer)
-{
-	(void)pthread_mutex_lock(&c->lock);
-	c->fd = fd;
-	c->peer = *peer;
-	(void)pthread_mutex_unlock(&c->lock);
-}
-
-/* Hands the descriptor to a parked thread or to a new one. Called with the server's lock held. */
-static bool hand_over(struct http_server *s, int fd, const struct sockaddr_storage *peer)
-{
-	struct http_conn *c = s->parked;
-
-	if (c) {
-		unlink_parked(s, c);
-		give(c, fd, peer);
-		(void)pthread_cond_signal(&c->wake);
-		return true;
-	}
-	c = s->spare;
-	if (c)
-		s->spare = c->next;
-	else
-		c = new_slot(s);
-	if (!c)
-		return false;
-	give(c, fd, peer);
-	if (start_thread(s, c))
-		return true;
-	give(c, -1, peer);
-	c->next = s->spare;
-	s->spare = c;
-	return false;
-}
-
 /* -- accepting -- */
 
 static void turn_away(struct http_server *s, int fd, _Atomic uint64_t *why)
@@ -217,18 +55,22 @@ static void turn_away(struct http_server *s, int fd, _Atomic uint64_t *why)
 
 static void admit(struct http_server *s, int fd, const struct sockaddr_storage *peer)
 {
-	bool full, taken = false;
+	bool full;
 
 	atomic_fetch_add_explicit(&s->accepted, 1, memory_order_relaxed);
 	(void)pthread_mutex_lock(&s->lock);
 	full = s->connections >= s->max_connections;
-	if (!full)
-		taken = hand_over(s, fd, peer);
-	if (taken && ++s->connections > s->peak)
+	if (!full && ++s->connections > s->peak)
 		s->peak = s->connections;
 	(void)pthread_mutex_unlock(&s->lock);
-	if (!taken)
-		turn_away(s, fd, full ? &s->refused : &s->thread_failures);
+	if (!full && ready_open(s, fd, peer))
+		return;
+	turn_away(s, fd, &s->refused);
+	if (full)
+		return;
+	(void)pthread_mutex_lock(&s->lock);
+	s->connections--;
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 /* Out of descriptors: use the reserve to take one connection off the queue and close it, then pause
@@ -342,6 +184,30 @@ static int init_parts(struct http_server *s, struct pd_msg *msg)
 	return err;
 }
 
+static void close_all(struct http_server *s)
+{
+	const int fds[] = {s->wake_fd, s->epoll_fd, s->stop_fd, s->reserve_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			(void)close(fds[i]);
+}
+
+static int start_threads(struct http_server *s, struct pd_msg *msg)
+{
+	if (ready_start(s))
+		return pd_fail(msg, PD_ENOMEM, "cannot start the connection threads");
+	if (sweeper_start(s) == PD_OK) {
+		if (pthread_create(&s->acceptor, NULL, acceptor, s) == 0)
+			return PD_OK;
+		(void)ready_stop(s);
+		sweeper_stop(s);
+		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that accepts connections");
+	}
+	(void)ready_stop(s);
+	return pd_fail(msg, PD_ENOMEM, "cannot start the thread that keeps the deadlines");
+}
+
 int http_server_start(struct http_server **out, const struct http_server_config *cfg,
 		      struct pd_msg *msg)
 {
@@ -352,24 +218,17 @@ int http_server_start(struct http_server **out, const struct http_server_config 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = *cfg;
-	s->listen_fd = s->wake_fd = s->epoll_fd = s->reserve_fd = -1;
+	s->listen_fd = s->wake_fd = s->epoll_fd = s->stop_fd = s->reserve_fd = -1;
 	err = init_parts(s, msg);
-	if (!err && reaper_start(s))
-		err = pd_fail(msg, PD_EIO, "cannot start the thread that watches clients");
-	if (!err && pthread_create(&s->acceptor, NULL, acceptor, s) != 0) {
-		err = pd_fail(msg, PD_ENOMEM, "cannot start the thread that accepts connections");
-		reaper_stop(s);
-	}
+	if (!err)
+		err = start_threads(s, msg);
 	if (!err) {
 		*out = s;
 		return PD_OK;
 	}
+	close_all(s);
 	if (s->listen_fd >= 0)
 		(void)close(s->listen_fd);
-	if (s->wake_fd >= 0)
-		(void)close(s->wake_fd);
-	if (s->reserve_fd >= 0)
-		(void)close(s->reserve_fd);
 	free(s->table);
 	free(s);
 	return err;
@@ -380,26 +239,24 @@ uint16_t http_server_port(const struct http_server *s)
 	return s->port;
 }
 
-/* Applies shutdown() to connections in one of two ways: only idle ones (their recv ends), or all of
- * them and their upstream legs. */
-static void end_connections(struct http_server *s, bool all)
+/* Cuts every connection and its upstream leg. */
+static void cut_connections(struct http_server *s)
 {
-	(void)pthread_mutex_lock(&s->lock);
-	for (unsigned i = 0; i < s->ntable; i++) {
+	unsigned n = atomic_load(&s->ntable);
+
+	atomic_store(&s->cut, true);
+	for (unsigned i = 0; i < n; i++) {
 		struct http_conn *c = s->table[i];
 
 		(void)pthread_mutex_lock(&c->lock);
-		if (c->fd >= 0 && all) {
+		if (c->fd >= 0) {
 			(void)shutdown(c->fd, SHUT_RDWR);
 			if (c->up_fd >= 0)
 				(void)shutdown(c->up_fd, SHUT_RDWR);
 			(void)pthread_cond_signal(&c->wake);
-		} else if (c->fd >= 0 && atomic_load(&c->state) == CONN_IDLE) {
-			(void)shutdown(c->fd, SHUT_RD);
 		}
 		(void)pthread_mutex_unlock(&c->lock);
 	}
-	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void http_server_drain(struct http_server *s)
@@ -411,7 +268,7 @@ void http_server_drain(struct http_server *s)
 	if (write(s->wake_fd, &one, sizeof(one)) < 0)
 		log_line(s->cfg.log, LOG_WARN, "cannot wake the acceptor");
 	(void)pthread_join(s->acceptor, NULL);
-	end_connections(s, false);
+	/* Idle connections are ended by the sweeper, now and as they fall idle. */
 }
 
 /* Waits until no connection is left or the deadline; returns how many are left. */
@@ -434,31 +291,10 @@ unsigned http_server_wait(struct http_server *s, int64_t deadline)
 	unsigned left = wait_for_none(s, deadline);
 
 	if (left > 0) {
-		atomic_store(&s->cut, true);
-		end_connections(s, true);
+		cut_connections(s);
 		(void)wait_for_none(s, clock_now() + CUT_WAIT);
 	}
 	return left;
-}
-
-/* Tells parked threads to end and waits until all threads are gone; false when some are stuck in a
- * handler. */
-static bool end_threads(struct http_server *s)
-{
-	int64_t deadline = clock_now() + CUT_WAIT;
-	struct timespec ts = {.tv_sec = deadline / NS_PER_S, .tv_nsec = deadline % NS_PER_S};
-	int rc = 0;
-
-	(void)pthread_mutex_lock(&s->lock);
-	for (struct http_conn *c = s->parked; c; c = c->next) {
-		c->exit = true;
-		(void)pthread_cond_signal(&c->wake);
-	}
-	while (s->threads > 0 && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&s->changed, &s->lock, &ts);
-	rc = s->threads == 0;
-	(void)pthread_mutex_unlock(&s->lock);
-	return rc;
 }
 
 void http_server_free(struct http_server *s)
@@ -467,16 +303,14 @@ void http_server_free(struct http_server *s)
 		return;
 	http_server_drain(s);
 	(void)http_server_wait(s, clock_now());
-	reaper_stop(s);
 	/* A thread that does not end keeps its memory: the process is about to exit anyway, a crash
 	 * would be worse. */
-	if (!end_threads(s))
+	if (!ready_stop(s))
 		return;
-	for (unsigned i = 0; i < s->ntable; i++)
-		conn_release(s->table[i]);
-	(void)close(s->wake_fd);
-	if (s->reserve_fd >= 0)
-		(void)close(s->reserve_fd);
+	sweeper_stop(s);
+	for (unsigned i = 0; i < atomic_load(&s->ntable); i++)
+		conn_free(s->table[i]);
+	close_all(s);
 	free(s->table);
 	(void)pthread_mutex_destroy(&s->lock);
 	(void)pthread_cond_destroy(&s->changed);
@@ -492,7 +326,7 @@ void http_server_stats(const struct http_server *s, struct http_server_stats *ou
 		.connections = s->connections,
 		.peak_connections = s->peak,
 		.threads = s->threads,
-		.parked = s->parked_n,
+		.parked = (unsigned)(atomic_load(&s->waiting) > 0 ? atomic_load(&s->waiting) : 0),
 	};
 	(void)pthread_mutex_unlock(&w->lock);
 	out->accepted = atomic_load_explicit(&s->accepted, memory_order_relaxed);

@@ -1,12 +1,12 @@
 /*
- * The thread-per-connection HTTP/1.1 server: acceptor, parked threads, keep-alive, admission before
- * memory is spent, a reaper that notices clients that leave. Used by the router, its metrics port
- * and the simulated worker.
+ * The HTTP/1.1 server with a thread per request in work: acceptor, connection threads, keep-alive,
+ * admission before memory is spent, clients that leave are noticed. Used by the router, its metrics
+ * port and the simulated worker.
  *
- * The handler runs on the connection's thread, blocks as long as it likes, and answers with exactly
- * one of http_reply(), or http_stream_begin/_write/_end, or by writing the whole response to c->fd
- * itself (the router's relay, which then calls http_conn_wrote). One request is handled at a time
- * per connection.
+ * The handler runs on a connection thread, blocks as long as it likes, and answers with exactly one
+ * of http_reply(), http_stream_begin/_write/_end, or by writing the whole response to the client's
+ * socket itself (the router's relay, which then calls http_conn_wrote). One request is handled at a
+ * time per connection.
  */
 #ifndef PD_HTTP_SERVER_H
 #define PD_HTTP_SERVER_H
@@ -108,19 +108,26 @@ bool http_conn_closing(const struct http_conn *c);
 void http_conn_abort(struct http_conn *c, bool hard);
 const char *http_conn_peer(const struct http_conn *c);
 int64_t http_conn_write_stall(const struct http_conn *c);
-/* A pointer of the handler's own, kept for the life of the connection; freed by `release`. */
+/* A pointer of the handler's own, kept by the thread that serves the connection for its life (the
+ * next request of this connection may be served by another one); freed by `release`. */
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *));
 void *http_conn_data(const struct http_conn *c);
 
 /*
- * While an upstream leg is active its descriptor is published; when the client leaves, the reaper
+ * While an upstream leg is active its descriptor is published; when the client leaves, the server
  * shuts it down in both directions and the blocked recv returns 0. publish returns false when the
  * client has left already (nothing is published). withdraw must come before the descriptor is
- * closed or pooled; it returns true when the client had left.
+ * closed or pooled; it returns true when the client had left or the
+ * deadline had passed: the descriptor was shut down and cannot be pooled.
  */
 bool http_conn_publish(struct http_conn *c, int fd);
 bool http_conn_withdraw(struct http_conn *c);
 bool http_conn_client_left(const struct http_conn *c);
+/* The published leg is shut down like this too when the deadline (monotonic ns; 0: none) passes, at
+ * most 50 ms late. withdraw clears it. */
+void http_conn_deadline(struct http_conn *c, int64_t deadline);
+/* True when that happened since the last publish. */
+bool http_conn_timed_out(const struct http_conn *c);
 /* Sleeps until the deadline, until the client leaves or until http_conn_wake; true when the client
  * left. */
 bool http_conn_sleep(struct http_conn *c, int64_t deadline);

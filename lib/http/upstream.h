@@ -16,7 +16,6 @@
 struct http_idle {
 	int fd;
 	int64_t since;	    /* monotonic ns */
-	int64_t recv_limit; /* the SO_RCVTIMEO it carries, so that it is not set again */
 };
 
 struct http_pool {

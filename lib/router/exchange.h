@@ -47,6 +47,7 @@ struct leg {
 	struct worker *worker;
 	struct http_idle up; /* fd -1: not open */
 	bool reused;
+	bool own_limit; /* its socket has a receive timeout of its own: not for the pool */
 	struct http_head head;
 	struct buf *in; /* head, then raw body bytes */
 	size_t at;	/* first raw body byte that was not consumed */
@@ -102,9 +103,9 @@ ssize_t leg_more(struct leg *l);
  * (or the body ended). PD_EPROTO in *err. */
 bool leg_piece(struct leg *l, struct span *piece, int *err);
 /* Reads the whole body into `out`. PD_ETOOBIG, PD_ECLOSED, PD_ETIMEOUT, PD_EPROTO. */
-int leg_collect(struct leg *l, struct buf *out) PD_MUST;
-/* How long one receive may take from now on. */
-void leg_limit(struct leg *l, int64_t ns);
+int leg_collect(struct leg *l, struct exchange *x, struct buf *out) PD_MUST;
+/* The worker must have said something before the deadline (monotonic ns). */
+void leg_limit(struct leg *l, struct exchange *x, int64_t deadline);
 /* Ends the conversation: back to the pool when the answer was complete, else closed. True when the
  * client had left. */
 bool leg_end(struct leg *l, struct exchange *x);

@@ -53,7 +53,6 @@ static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 		return local ? LEG_LOCAL : LEG_CONNECT;
 	}
 	count(&l->worker->connects);
-	l->up.recv_limit = 0;
 	net_set_timeouts(l->up.fd, -1, c->write_stall_timeout);
 	return LEG_OK;
 }
@@ -67,12 +66,15 @@ static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fr
 	return LEG_OK;
 }
 
-void leg_limit(struct leg *l, int64_t ns)
+void leg_limit(struct leg *l, struct exchange *x, int64_t deadline)
 {
-	if (l->up.recv_limit == ns)
+	if (!x->detached) {
+		http_conn_deadline(x->conn, deadline);
 		return;
-	net_set_timeouts(l->up.fd, ns, -1);
-	l->up.recv_limit = ns;
+	}
+	/* Nobody watches a leg that goes on without its client: its socket keeps the time. */
+	net_set_timeouts(l->up.fd, deadline - clock_now(), -1);
+	l->own_limit = true;
 }
 
 bool leg_end(struct leg *l, struct exchange *x)
@@ -82,7 +84,7 @@ bool leg_end(struct leg *l, struct exchange *x)
 	if (l->up.fd < 0)
 		return http_conn_client_left(x->conn);
 	left = http_conn_withdraw(x->conn) && !x->detached;
-	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !left;
+	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !left && !l->own_limit;
 	if (clean) {
 		l->up.since = clock_now();
 		http_pool_put(&l->worker->pool, &l->up);
@@ -114,7 +116,7 @@ static enum leg_error no_bytes(const struct exchange *x, ssize_t n, bool some)
 {
 	if (http_conn_client_left(x->conn) && !x->detached)
 		return LEG_CLIENT_LEFT;
-	if (n == PD_ETIMEOUT)
+	if (n == PD_ETIMEOUT || http_conn_timed_out(x->conn))
 		return LEG_TIMEOUT;
 	return some ? LEG_BROKEN : LEG_CLOSED;
 }
@@ -140,6 +142,7 @@ static enum leg_error read_head(struct leg *l, struct exchange *x)
 	if (err)
 		return LEG_BROKEN;
 	l->head_ns = clock_now();
+	leg_limit(l, x, l->head_ns + x->rt->cfg.inter_token_timeout);
 	l->at = l->head.len;
 	l->left = l->head.length;
 	l->ended = l->head.body == HTTP_BODY_NONE ||
@@ -158,9 +161,9 @@ static enum leg_error talk(struct leg *l, struct exchange *x, const struct iovec
 		return LEG_LOCAL;
 	if (!http_conn_publish(x->conn, l->up.fd) && !x->detached)
 		return LEG_CLIENT_LEFT;
-	leg_limit(l, first_byte);
 	memcpy(copy, iov, n * sizeof(*iov));
 	l->sent_ns = clock_now();
+	leg_limit(l, x, l->sent_ns + first_byte);
 	err = net_send_iov(l->up.fd, copy, n, x->rt->cfg.write_stall_timeout, NULL);
 	/* A worker that refuses a body may close while we send: its answer may be there all the
 	 * same. */
@@ -176,7 +179,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 	l->worker = w;
 	l->in = in;
-	l->ended = false;
+	l->ended = l->own_limit = false;
 	for (bool fresh = false;; fresh = true) {
 		e = take_connection(l, x, fresh);
 		if (e == LEG_OK)
@@ -261,7 +264,7 @@ static int end_or_error(struct leg *l, ssize_t n)
 	return n == 0 ? PD_ECLOSED : (int)n;
 }
 
-int leg_collect(struct leg *l, struct buf *out)
+int leg_collect(struct leg *l, struct exchange *x, struct buf *out)
 {
 	struct span piece;
 	ssize_t n;
@@ -279,7 +282,9 @@ int leg_collect(struct leg *l, struct buf *out)
 		if (n <= 0) {
 			err = end_or_error(l, n);
 			if (err)
-				return err;
+				return http_conn_timed_out(x->conn) ? PD_ETIMEOUT : err;
+		} else {
+			leg_limit(l, x, clock_now() + x->rt->cfg.inter_token_timeout);
 		}
 	}
 	return PD_OK;

@@ -77,7 +77,7 @@ static void ask(struct exchange *x, struct worker *w, struct models *m)
 	iov = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	buf_init(&body, MODELS_MAX);
 	if (leg_exchange(&l, x, w, &x->lane->up, &iov, 1, MODELS_TIMEOUT) == LEG_OK &&
-	    l.head.status == 200 && leg_collect(&l, &body) == PD_OK)
+	    l.head.status == 200 && leg_collect(&l, x, &body) == PD_OK)
 		add_answer(m, &body);
 	(void)leg_end(&l, x);
 	buf_release(&body);

@@ -104,7 +104,7 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 		return RESULT_DONE;
 	}
 	buf_clear(&x->lane->prefill);
-	err = leg_collect(l, &x->lane->prefill);
+	err = leg_collect(l, x, &x->lane->prefill);
 	if (leg_end(l, x) && !x->detached)
 		x->client_left = true;
 	if (err) {
@@ -161,7 +161,7 @@ static void release_blocks(struct pd_state *s)
 	    pd_nixl_decode(&edit, s->prefill.params) == PD_OK &&
 	    dispatch(s, &l, ROLE_DECODE, &edit, RELEASE_TIMEOUT) == LEG_OK) {
 		buf_clear(&x->lane->side);
-		if (leg_collect(&l, &x->lane->side))
+		if (leg_collect(&l, x, &x->lane->side))
 			l.ended = false;
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_RELEASED, x->route, 1);
 	}

@@ -283,7 +283,7 @@ static void drop_answer(struct exchange *x, struct leg *l)
 {
 	buf_clear(&x->lane->side);
 	if (l->head.body == HTTP_BODY_LENGTH && l->head.length < LANE_KEEP &&
-	    leg_collect(l, &x->lane->side))
+	    leg_collect(l, x, &x->lane->side))
 		l->ended = false;
 	(void)leg_end(l, x);
 }

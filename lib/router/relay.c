@@ -94,12 +94,12 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		x->first_ns = now;
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_TTFT,
 				now - x->req->accepted_ns);
-		/* A wait for the first byte may be long; from now on silence is suspicious. */
-		if (!r->leg->ended)
-			leg_limit(r->leg, x->rt->cfg.inter_token_timeout);
 	} else if (r->sse && events > 0) {
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_ITL, now - x->last_ns);
 	}
+	/* From the first byte on silence is suspicious. */
+	if (!r->leg->ended)
+		leg_limit(r->leg, x, now + x->rt->cfg.inter_token_timeout);
 	x->last_ns = r->now = now;
 	x->events += events;
 	x->bytes += bytes;
@@ -265,6 +265,8 @@ static enum relay_end worker_failed(struct relay *r, int err)
 
 	if (http_conn_client_left(x->conn))
 		return client_left(r);
+	if (http_conn_timed_out(x->conn))
+		err = PD_ETIMEOUT;
 	(void)snprintf(x->why, sizeof(x->why), "worker %s %s", r->leg->worker->url,
 		       err == PD_ETIMEOUT ? "stalled in the middle of its answer"
 					  : "ended its answer early");
@@ -348,7 +350,7 @@ static enum relay_end stream(struct relay *r)
 /* -- answers that are complete before they are passed on -- */
 
 /* Receives until the whole body of known length stands in the buffer. */
-static int fill(struct leg *l)
+static int fill(struct leg *l, struct exchange *x)
 {
 	size_t need = l->at + (size_t)l->head.length;
 	ssize_t n;
@@ -360,6 +362,8 @@ static int fill(struct leg *l)
 		if (n <= 0)
 			return n == 0 ? PD_ECLOSED : (int)n;
 		l->in->len += (size_t)n;
+		if (l->in->len < need)
+			leg_limit(l, x, clock_now() + x->rt->cfg.inter_token_timeout);
 	}
 	return PD_OK;
 }
@@ -381,7 +385,7 @@ static enum relay_end whole(struct relay *r)
 {
 	struct leg *l = r->leg;
 	size_t n = (size_t)l->head.length;
-	int err = fill(l);
+	int err = fill(l, r->x);
 
 	if (err)
 		return worker_failed(r, err);
@@ -400,7 +404,7 @@ static enum relay_end merged(struct relay *r)
 
 	buf_init(&body, MERGE_JSON_MAX);
 	buf_init(&doc, 2 * MERGE_JSON_MAX);
-	err = leg_collect(r->leg, &body);
+	err = leg_collect(r->leg, r->x, &body);
 	if (!err && pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
 		changed = false; /* not a JSON document: passed on as it is */
 	if (err)
