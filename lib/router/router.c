@@ -148,9 +148,10 @@ void router_free(struct router *rt)
 {
 	if (!rt)
 		return;
+	/* The admin port answers to the end of a drain; it reads everything else, so it goes first. */
+	http_server_free(rt->admin);
 	http_server_free(rt->server);
 	health_stop(rt);
-	http_server_free(rt->admin);
 	fleet_holder_release(&rt->fleet);
 	gate_release(&rt->gate);
 	curl_global_cleanup();
