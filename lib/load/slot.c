@@ -320,7 +320,12 @@ const char *slot_finish(struct slot *s, CURLcode code, int64_t now_ns, bool embe
 	/* a stream that had begun and lost its connection is truncated, unless it had said [DONE]
 	 * already */
 	if (lost && a->status == 200 && a->streamed && code != CURLE_OPERATION_TIMEDOUT) {
+		size_t n;
+
 		answer_end(a, now_ns, a->done, embeddings);
+		n = strlen(a->error);
+		if (a->failure && n < sizeof(a->error))
+			(void)snprintf(a->error + n, sizeof(a->error) - n, " (%s)", s->why[0] ? s->why : curl_easy_strerror(code));
 		return a->failure;
 	}
 	if (lost) {

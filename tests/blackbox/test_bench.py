@@ -597,7 +597,7 @@ def test_trace_through_the_router(pdctl):
     workers = [pdctl.worker("--speedup", 50, "--num-gpu-blocks", 20000) for _ in range(4)]
     router = pdctl("serve", "--worker-urls", *[w.url for w in workers], "--policy", "round_robin", "--prometheus-port", 0)
     doc = bench(router, "--dataset", trace, "--num-prompts", 500, "--scale-tokens", 0.1, "--max-concurrency", 32)
-    assert doc["completed"] == 500 and doc["failed"] == 0
+    assert doc["completed"] == 500 and doc["failed"] == 0, (doc["pdctl"]["failures"], [e for e in doc["errors"] if e][:3], router.log()[-1500:], [w.log()[-500:] for w in workers])
     used = doc["pdctl"]["workers"]["worker"]
     assert sorted(used) == sorted(w.url for w in workers) and set(used.values()) == {125}
     assert doc["pdctl"]["cached_tokens"]["total"] > 0
