@@ -162,6 +162,10 @@ static bool pass_as_is(struct relay *r)
 	bool whole;
 	int err;
 
+	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
+	 * framing must not follow. */
+	if (!http_chunked_at_boundary(&before))
+		return false;
 	if (!r->chunked || l->head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
 	    (r->merge && pd_usage_maybe(l->in->data + at, l->in->len - at)))
 		return false;
