@@ -140,22 +140,23 @@ static void *acceptor(void *arg)
 
 /* -- start and stop -- */
 
+/* By default half of the descriptors, because each connection may need one to a worker; who asks
+ * for more knows that most of them are idle. */
 static unsigned connection_limit(unsigned asked)
 {
 	struct rlimit r;
-	unsigned most = 1024;
+	rlim_t most = 1024;
 
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
 		r.rlim_cur = r.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &r);
 		(void)getrlimit(RLIMIT_NOFILE, &r);
-		most = r.rlim_cur > 2 * FD_RESERVE
-			       ? (unsigned)((r.rlim_cur < 2000000 ? r.rlim_cur : 2000000) -
-					    FD_RESERVE) /
-					 2
-			       : FD_RESERVE / 2;
+		most = r.rlim_cur < 2000000 ? r.rlim_cur : 2000000;
+		most = most > 2 * FD_RESERVE ? most - FD_RESERVE : FD_RESERVE;
 	}
-	return asked > 0 && asked < most ? asked : most;
+	if (asked == 0)
+		return (unsigned)(most / 2);
+	return asked < most ? asked : (unsigned)most;
 }
 
 static int init_parts(struct http_server *s, struct pd_msg *msg)

@@ -136,8 +136,10 @@ def hold_streams(bench, o, name, path, ports, scale):
 
 def hold_idle(bench, o, name, path, ports, scale):
     """Connections that have had one answer each and wait; one more request must still be quick."""
-    server = servers.pdctl(bench, ports, path, name=name)
-    before, n = look(server), IDLE // scale
+    n = IDLE // scale
+    # By default there is a descriptor for a worker's side of every connection; idle ones need none.
+    server = servers.pdctl(bench, ports, path, name=name, extra=["--max-connections", str(n + 100)])
+    before = look(server)
     with Sink(server.port, n, 1, 1, "body") as sink:
         end = sink.wait("end")
         time.sleep(3)  # longer than idle worker connections are kept
