@@ -34,22 +34,29 @@ static void count(_Atomic uint64_t *n)
 
 /* -- reading -- */
 
-/* First bytes of a request, if there are any: the connection was reported readable, or has just
- * finished a request. */
+/*
+ * First bytes of a request. Blocks; the sweeper interrupts the wait (EINTR) when it has lasted a
+ * second, and the connection goes back to epoll.
+ */
 static enum read_result read_first(struct http_conn *c)
 {
 	struct buf *in = &c->thread->in;
+	int64_t since = clock_now();
 	ssize_t n;
 
 	if (buf_reserve(in, READ_STEP))
 		return READ_END;
+	atomic_store_explicit(&c->idle_since, since, memory_order_seq_cst);
+	if (atomic_load(&c->server->draining))
+		return READ_END;
 	do
-		n = recv(c->fd, in->data, in->cap - 1, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		n = recv(c->fd, in->data, in->cap - 1, 0);
+	while (n < 0 && errno == EINTR && clock_now() - since < CONN_HOLD_NS);
+	if (n < 0 && errno == EINTR)
 		return READ_NOTHING;
 	if (n <= 0)
 		return READ_END;
+	atomic_store_explicit(&c->idle_since, 0, memory_order_relaxed);
 	in->len = (size_t)n;
 	return READ_OK;
 }
@@ -301,27 +308,21 @@ bool conn_serve(struct http_conn *c, struct http_thread *t)
 	enum read_result result;
 
 	take_account(t);
-	c->thread = t;
 	c->close_after = c->drain_input = false;
-	for (;;) {
-		result = read_request(c);
-		if (result == READ_OK) {
-			handle(c);
-			if (!goes_on(c))
-				break;
-			buf_consume(&t->in, t->req.head.len + t->req.body.n);
-			if (t->in.len > 0)
-				continue;
-		} else if (result == READ_END) {
-			break;
+	ready_own(c, t);
+	while ((result = read_request(c)) != READ_END) {
+		if (result == READ_NOTHING) {
+			if (ready_give_back(c)) {
+				keep_or_release(t);
+				return false;
+			}
+			ready_own(c, t);
+			continue;
 		}
-		if (atomic_load(&c->server->draining))
+		handle(c);
+		if (!goes_on(c))
 			break;
-		if (ready_give_back(c)) {
-			keep_or_release(t);
-			return false;
-		}
-		c->thread = t;
+		buf_consume(&t->in, t->req.head.len + t->req.body.n);
 	}
 	if (atomic_load(&c->client_left))
 		count(&c->server->left);

@@ -2,16 +2,17 @@
  * Private to the server: connections and threads, shared by server.c (start, accept, stop), ready.c
  * (threads and events), sweeper.c (deadlines) and conn.c (one request after the other).
  *
- * A thread serves a connection only while a request is in work; between requests the connection
- * waits in epoll and costs a few hundred bytes. Whoever moves the state word from IDLE to BUSY owns
- * the connection until it moves it back. The word carries the slot's generation, so that an event
- * that was on its way when a connection ended cannot touch the next one.
+ * A thread serves a connection while requests keep coming; a silent connection waits in epoll and
+ * costs a few hundred bytes. Whoever moves the state word from IDLE to BUSY owns the connection
+ * until it moves it back. The word carries the slot's generation, so that an event that was on its
+ * way when a connection ended cannot touch the next one.
  */
 #ifndef PD_HTTP_CONN_H
 #define PD_HTTP_CONN_H
 
 #include <netinet/in.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include "lib/http/chunk.h"
@@ -28,9 +29,13 @@ enum conn_state {
 #define CONN_GENERATION(word) ((uint32_t)((word) >> 2))
 #define CONN_WORD(gen, state) ((uint64_t)(gen) << 2 | (uint64_t)(state))
 
+#define CONN_HOLD_NS (1 * NS_PER_S) /* a thread stays with a silent connection this long */
+#define CONN_SIGNAL  SIGUSR2	    /* interrupts the wait for a first byte; has no other effect */
+
 /* What a thread keeps from request to request, whichever connection it serves. */
 struct http_thread {
 	struct http_server *server;
+	pthread_t id;
 	struct buf in; /* head, body, then bytes of the next request */
 	struct http_request req;
 	size_t counted; /* of `kept` */
@@ -44,10 +49,10 @@ struct http_thread {
  */
 struct http_conn {
 	struct http_server *server;
-	struct http_conn *next; /* free list, under the server's lock */
-	unsigned index;		/* place in the server's table */
-	_Atomic uint64_t word;	/* generation and state */
-	_Atomic int64_t idle_since;
+	struct http_conn *next;	     /* free list, under the server's lock */
+	unsigned index;		     /* place in the server's table */
+	_Atomic uint64_t word;	     /* generation and state */
+	_Atomic int64_t idle_since;  /* when it fell silent; 0 while a request is in work */
 	_Atomic int64_t up_deadline; /* the published leg is shut down after it; 0: none */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -57,8 +62,9 @@ struct http_conn {
 	_Atomic bool client_left;
 	_Atomic bool timed_out;
 
+	struct http_thread *thread; /* the owner, written under lock */
+
 	/* The owner's own: */
-	struct http_thread *thread;
 	bool started;  /* a response head was sent */
 	bool complete; /* the response ended by its framing */
 	bool close_after;
@@ -102,6 +108,8 @@ bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *pe
 /* Gives the connection back to epoll; false when more bytes arrived meanwhile and it is still ours.
  */
 bool ready_give_back(struct http_conn *c) PD_MUST;
+/* The thread reads the connection itself from now on. */
+void ready_own(struct http_conn *c, struct http_thread *t);
 
 /* sweeper.c */
 int sweeper_start(struct http_server *s) PD_MUST;

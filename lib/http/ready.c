@@ -1,14 +1,15 @@
 /*
- * Threads and events. All client sockets are in one epoll instance, registered once,
- * edge-triggered; connection threads wait in it, one event each. A thread that takes a request
- * makes sure that another one waits, so the number of threads follows the number of requests in
- * work; a thread that has waited for 30 s in vain ends. Under load a thread that finishes finds the
- * next request without sleeping: that saves the context switch that a thread per connection pays
- * for every request.
+ * Threads and events. A thread serves one connection in plain blocking style as long as requests
+ * keep coming: four system calls and two context switches per routed request. A connection that is
+ * silent for a second goes back to epoll, where it costs a few hundred bytes; its thread waits for
+ * the next event, and ends when there is none for 30 s. A thread that takes a connection makes sure
+ * that another one waits.
  *
- * The same events tell when a client leaves (EPOLLRDHUP): whoever sees one sets the connection's
- * flag and shuts down the upstream leg that is published, and the owner, blocked in recv, wakes and
- * cleans up. The event comes only once, so the owner tests the flag whenever it publishes a leg.
+ * The same epoll instance tells when a client leaves (EPOLLRDHUP): whoever sees the event sets the
+ * connection's flag and shuts down the upstream leg that is published, and the owner, blocked in
+ * recv, wakes and cleans up. The event comes only once, so the owner tests the flag whenever it
+ * publishes a leg. While a thread owns the connection, arriving bytes are its own business: EPOLLIN
+ * is off.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -51,6 +52,21 @@ static struct http_conn *new_slot(struct http_server *s)
 	return c;
 }
 
+static uint64_t tag_of(const struct http_conn *c, uint32_t generation)
+{
+	return (uint64_t)c->index << 32 | generation;
+}
+
+/* Which events matter: all of them while the connection is idle, only the client's leaving while a
+ * thread reads it. */
+static void watch(struct http_conn *c, uint32_t generation, uint32_t events)
+{
+	struct epoll_event ev = {.events = events | EPOLLRDHUP | EPOLLET,
+				 .data.u64 = tag_of(c, generation)};
+
+	(void)epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
 bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *peer)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
@@ -77,7 +93,7 @@ bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *pe
 	(void)pthread_mutex_unlock(&c->lock);
 	atomic_store(&c->idle_since, clock_now());
 	atomic_store(&c->word, CONN_WORD(generation, CONN_IDLE));
-	ev.data.u64 = (uint64_t)c->index << 32 | generation;
+	ev.data.u64 = tag_of(c, generation);
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0)
 		return true;
 	(void)pthread_mutex_lock(&c->lock);
@@ -101,13 +117,14 @@ static void close_connection(struct http_conn *c)
 	c->fd = -1;
 	c->up_fd = -1;
 	c->woken = false;
+	c->thread = NULL;
 	atomic_store(&c->up_deadline, 0);
+	atomic_store(&c->idle_since, 0);
 	atomic_store(&c->client_left, false);
 	atomic_store(&c->timed_out, false);
 	atomic_store(&c->word, CONN_WORD((generation + 1) & 0x3fffffffu, CONN_FREE));
 	(void)pthread_mutex_unlock(&c->lock);
 	c->peer_text[0] = '\0';
-	c->thread = NULL;
 	(void)close(fd); /* leaves the epoll set with its last reference */
 	(void)pthread_mutex_lock(&s->lock);
 	c->next = s->spare;
@@ -152,15 +169,25 @@ bool ready_give_back(struct http_conn *c)
 	uint64_t word = atomic_load(&c->word);
 	uint32_t generation = CONN_GENERATION(word);
 
-	if (CONN_STATE(word) == CONN_BUSY) {
-		c->thread = NULL;
-		atomic_store_explicit(&c->idle_since, clock_now(), memory_order_relaxed);
-		if (atomic_compare_exchange_strong(&c->word, &word,
-						   CONN_WORD(generation, CONN_IDLE)))
-			return true;
-	}
+	(void)pthread_mutex_lock(&c->lock);
+	c->thread = NULL;
+	(void)pthread_mutex_unlock(&c->lock);
+	/* Armed before it is given away: afterwards the descriptor may be somebody else's. An event
+	 * in between makes it PENDING. */
+	watch(c, generation, EPOLLIN);
+	if (CONN_STATE(word) == CONN_BUSY &&
+	    atomic_compare_exchange_strong(&c->word, &word, CONN_WORD(generation, CONN_IDLE)))
+		return true;
 	atomic_store(&c->word, CONN_WORD(generation, CONN_BUSY));
 	return false;
+}
+
+void ready_own(struct http_conn *c, struct http_thread *t)
+{
+	watch(c, CONN_GENERATION(atomic_load(&c->word)), 0);
+	(void)pthread_mutex_lock(&c->lock);
+	c->thread = t;
+	(void)pthread_mutex_unlock(&c->lock);
 }
 
 static void handle(struct http_server *s, struct http_thread *t, const struct epoll_event *ev)
@@ -216,6 +243,7 @@ static void *thread_main(void *arg)
 	struct http_server *s = t->server;
 	struct sched_param zero = {0};
 
+	t->id = pthread_self();
 	if (s->cfg.batch_threads)
 		(void)sched_setscheduler(0, SCHED_BATCH, &zero);
 	(void)pthread_setname_np(pthread_self(), "pdctl-conn");

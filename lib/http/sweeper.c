@@ -13,11 +13,11 @@
 
 #define SWEEP_MS 50
 
-/* The idle connection's peer sees the end; an event follows and a thread closes it. */
+/* The idle connection reads its end; its thread, or the one that gets the event, closes it. */
 static void end_idle(struct http_conn *c, uint64_t word)
 {
 	(void)pthread_mutex_lock(&c->lock);
-	if (atomic_load(&c->word) == word && c->fd >= 0)
+	if (atomic_load(&c->word) == word && c->fd >= 0 && atomic_load(&c->idle_since) != 0)
 		(void)shutdown(c->fd, SHUT_RD);
 	(void)pthread_mutex_unlock(&c->lock);
 }
@@ -36,27 +36,48 @@ static void end_leg(struct http_conn *c, int64_t now)
 	(void)pthread_mutex_unlock(&c->lock);
 }
 
+/* A thread has waited long enough on a silent connection: its recv returns, and the connection goes
+ * back to epoll. */
+static void interrupt_wait(struct http_conn *c)
+{
+	(void)pthread_mutex_lock(&c->lock);
+	if (c->thread && atomic_load(&c->idle_since) != 0)
+		(void)pthread_kill(c->thread->id, CONN_SIGNAL);
+	(void)pthread_mutex_unlock(&c->lock);
+}
+
+static void look_at(struct http_server *s, struct http_conn *c, uint64_t word, int64_t now)
+{
+	int64_t idle = atomic_load_explicit(&c->idle_since, memory_order_relaxed), deadline;
+
+	if (idle != 0) {
+		if (atomic_load(&s->draining) || now - idle > s->cfg.idle_timeout_ns)
+			end_idle(c, word);
+		else if (CONN_STATE(word) != CONN_IDLE && now - idle > CONN_HOLD_NS)
+			interrupt_wait(c);
+		return;
+	}
+	deadline = atomic_load_explicit(&c->up_deadline, memory_order_relaxed);
+	if (deadline > 0 && now > deadline)
+		end_leg(c, now);
+}
+
 static void sweep(struct http_server *s, int64_t now)
 {
 	unsigned n = atomic_load_explicit(&s->ntable, memory_order_acquire);
-	bool all = atomic_load(&s->draining);
 
 	for (unsigned i = 0; i < n; i++) {
 		struct http_conn *c = s->table[i];
 		uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
-		int64_t deadline;
 
-		if (CONN_STATE(word) == CONN_IDLE) {
-			if (all ||
-			    now - atomic_load_explicit(&c->idle_since, memory_order_relaxed) >
-				    s->cfg.idle_timeout_ns)
-				end_idle(c, word);
-		} else if (CONN_STATE(word) != CONN_FREE) {
-			deadline = atomic_load_explicit(&c->up_deadline, memory_order_relaxed);
-			if (deadline > 0 && now > deadline)
-				end_leg(c, now);
-		}
+		if (CONN_STATE(word) != CONN_FREE)
+			look_at(s, c, word, now);
 	}
+}
+
+static void no_effect(int sig)
+{
+	(void)sig;
 }
 
 static void *run(void *arg)
@@ -74,6 +95,11 @@ static void *run(void *arg)
 
 int sweeper_start(struct http_server *s)
 {
+	struct sigaction act = {.sa_handler = no_effect};
+
+	/* Without SA_RESTART: the point is that recv returns. */
+	if (sigaction(CONN_SIGNAL, &act, NULL) < 0)
+		return PD_EIO;
 	return pthread_create(&s->sweeper, NULL, run, s) == 0 ? PD_OK : PD_ENOMEM;
 }
 
