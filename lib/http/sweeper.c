@@ -12,6 +12,7 @@
 #include "lib/http/conn.h"
 
 #define SWEEP_MS 50
+#define IDLE_MS	 200 /* without connections */
 
 /* The idle connection reads its end; its thread, or the one that gets the event, closes it. */
 static void end_idle(struct http_conn *c, uint64_t word)
@@ -62,17 +63,22 @@ static void look_at(struct http_server *s, struct http_conn *c, uint64_t word, i
 		end_leg(c, now);
 }
 
-static void sweep(struct http_server *s, int64_t now)
+/* True when there is any connection to look after. */
+static bool sweep(struct http_server *s, int64_t now)
 {
+	bool any = false;
 	unsigned n = atomic_load_explicit(&s->ntable, memory_order_acquire);
 
 	for (unsigned i = 0; i < n; i++) {
 		struct http_conn *c = s->table[i];
 		uint64_t word = atomic_load_explicit(&c->word, memory_order_relaxed);
 
-		if (CONN_STATE(word) != CONN_FREE)
+		if (CONN_STATE(word) != CONN_FREE) {
 			look_at(s, c, word, now);
+			any = true;
+		}
 	}
+	return any;
 }
 
 static void no_effect(int sig)
@@ -84,11 +90,12 @@ static void *run(void *arg)
 {
 	struct http_server *s = arg;
 	struct pollfd p = {.fd = s->stop_fd, .events = POLLIN};
+	bool any = false;
 
 	(void)pthread_setname_np(pthread_self(), "pdctl-sweep");
 	while (!atomic_load(&s->stopping)) {
-		(void)poll(&p, 1, SWEEP_MS);
-		sweep(s, clock_now());
+		(void)poll(&p, 1, any ? SWEEP_MS : IDLE_MS);
+		any = sweep(s, clock_now());
 	}
 	return NULL;
 }

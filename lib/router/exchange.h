@@ -79,6 +79,7 @@ struct exchange {
 	unsigned attempt;
 	struct worker *worker[ROLES]; /* who serves: for headers and logs */
 	struct route_decision decision[ROLES];
+	bool released[ROLES]; /* the pick is not counted in flight any more */
 	int64_t dispatched_ns, first_ns, last_ns;
 	int status;   /* sent to the client; 0: none yet */
 	bool started; /* a byte went to the client */
@@ -147,6 +148,9 @@ void models_ask_all(struct exchange *x);
 /* Picks a worker of the role into x->worker and x->decision; waits while all are at their cap.
  * PD_ENOENT, PD_EBUSY, PD_ECANCELED. */
 int choose(struct exchange *x, enum worker_role role) PD_MUST;
+/* The worker has done its part: it is not in flight any more, although the last bytes still go to
+ * the client. */
+void release_early(struct exchange *x, const struct worker *w);
 /* Ends the pick: the count goes down, the breaker hears the verdict. */
 void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v);
 /* What a failed leg says about the worker: breaker, ejection, x->why. */

@@ -177,6 +177,7 @@ int choose(struct exchange *x, enum worker_role role)
 		return err;
 	}
 	x->worker[role] = x->fleet->pool[role].worker[x->decision[role].worker];
+	x->released[role] = false;
 	atomic_fetch_add_explicit(&x->worker[role]->requests, 1, memory_order_relaxed);
 	if (x->decision[role].reason == ROUTE_REASON_FAILOVER)
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
@@ -199,11 +200,23 @@ void no_worker(struct exchange *x, enum worker_role role, int err)
 	x->why_status = 503;
 }
 
+void release_early(struct exchange *x, const struct worker *w)
+{
+	for (int r = 0; r < ROLES; r++) {
+		if (x->worker[r] == w && !x->released[r]) {
+			route_release(&x->worker[r]->slot);
+			x->released[r] = true;
+		}
+	}
+}
+
 void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 {
 	struct worker *w = x->worker[role];
 
-	route_release(&w->slot);
+	if (!x->released[role])
+		route_release(&w->slot);
+	x->released[role] = true;
 	worker_report(w, &x->rt->cfg, v, clock_now());
 }
 

@@ -33,6 +33,10 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 	struct exchange *x = r->x;
 	bool first = !x->started;
 
+	/* A client that asks again at once finds the worker free. */
+	if (r->leg->ended)
+		release_early(x, r->leg->worker);
+
 	if (first)
 		iov[0] = (struct iovec){.iov_base = x->lane->head.data,
 					.iov_len = x->lane->head.len};

@@ -148,7 +148,8 @@ void router_free(struct router *rt)
 {
 	if (!rt)
 		return;
-	/* The admin port answers to the end of a drain; it reads everything else, so it goes first. */
+	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
+	 */
 	http_server_free(rt->admin);
 	http_server_free(rt->server);
 	health_stop(rt);
