@@ -472,7 +472,7 @@ static void *await_second(void *arg)
 		(void)sigwait(&s->set, &sig);
 	while (sig == SIGHUP && !atomic_load(&s->done));
 	if (!atomic_load(&s->done))
-		(void)router_wait(s->rt, clock_now());
+		router_hurry(s->rt);
 	return NULL;
 }
 

@@ -42,21 +42,24 @@ static enum read_result read_first(struct http_conn *c)
 {
 	struct buf *in = &c->thread->in;
 	int64_t since = clock_now();
+	bool draining;
 	ssize_t n;
 
 	if (buf_reserve(in, READ_STEP))
 		return READ_END;
 	atomic_store_explicit(&c->idle_since, since, memory_order_seq_cst);
-	if (atomic_load(&c->server->draining))
-		return READ_END;
+	/* A drain serves what has arrived, and leaves a connection that never had a request to the
+	 * sweeper, which gives it some time. */
+	draining = atomic_load(&c->server->draining);
 	do
-		n = recv(c->fd, in->data, in->cap - 1, 0);
+		n = recv(c->fd, in->data, in->cap - 1, draining ? MSG_DONTWAIT : 0);
 	while (n < 0 && errno == EINTR && clock_now() - since < CONN_HOLD_NS);
-	if (n < 0 && errno == EINTR)
+	if (n < 0 && (errno == EINTR || (draining && errno == EAGAIN && atomic_load(&c->fresh))))
 		return READ_NOTHING;
 	if (n <= 0)
 		return READ_END;
 	atomic_store_explicit(&c->idle_since, 0, memory_order_relaxed);
+	atomic_store_explicit(&c->fresh, false, memory_order_relaxed);
 	in->len = (size_t)n;
 	return READ_OK;
 }
@@ -211,9 +214,14 @@ static enum read_result admit(struct http_conn *c)
 
 	if (r->head.body == HTTP_BODY_LENGTH && r->head.length > c->server->cfg.max_body)
 		return refuse(c, 413, "the request body is larger than this server accepts");
-	if (!c->server->cfg.on_head || c->server->cfg.on_head(c->server->cfg.ctx, c, r) == 0)
+	if (!c->server->cfg.on_head)
 		return READ_OK;
+	/* A refusal leaves the body unread, so it must say that the connection ends. */
 	c->close_after = true;
+	if (c->server->cfg.on_head(c->server->cfg.ctx, c, r) == 0) {
+		c->close_after = false;
+		return READ_OK;
+	}
 	c->drain_input = r->head.body != HTTP_BODY_NONE;
 	return READ_END;
 }

@@ -53,6 +53,7 @@ struct http_conn {
 	unsigned index;		     /* place in the server's table */
 	_Atomic uint64_t word;	     /* generation and state */
 	_Atomic int64_t idle_since;  /* when it fell silent; 0 while a request is in work */
+	_Atomic bool fresh;	     /* has not had a request yet */
 	_Atomic int64_t up_deadline; /* the published leg is shut down after it; 0: none */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;

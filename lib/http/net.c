@@ -137,7 +137,7 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 	return PD_OK;
 }
 
-static uint16_t bound_port(int fd)
+uint16_t net_bound_port(int fd)
 {
 	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
@@ -169,7 +169,7 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 		*fd = -1;
 		return PD_EIO;
 	}
-	*port = bound_port(*fd);
+	*port = net_bound_port(*fd);
 	return PD_OK;
 }
 

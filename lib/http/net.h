@@ -36,6 +36,8 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg) PD_MU
 int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg) PD_MUST;
 
 /* Listening socket; port 0 picks a free one, *port receives the number. SO_REUSEADDR. */
+/* Port of a bound socket; 0 when it has none. */
+uint16_t net_bound_port(int fd);
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg) PD_MUST;
 
 /* Connects within the deadline (monotonic ns). PD_ETIMEOUT, PD_ECLOSED (refused, reset) or PD_EIO.

@@ -92,6 +92,7 @@ bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *pe
 	c->peer = *peer;
 	(void)pthread_mutex_unlock(&c->lock);
 	atomic_store(&c->idle_since, clock_now());
+	atomic_store(&c->fresh, true);
 	atomic_store(&c->word, CONN_WORD(generation, CONN_IDLE));
 	ev.data.u64 = tag_of(c, generation);
 	if (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0)

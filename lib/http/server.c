@@ -115,8 +115,10 @@ static bool accept_one(struct http_server *s)
 	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
 		return false;
-	if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+	if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
 		out_of_descriptors(s, errno);
+		return !atomic_load(&s->draining);
+	}
 	/* Everything else is a pending error of a connection that is gone already: try the next. */
 	return errno != EINVAL && errno != EBADF;
 }
@@ -134,6 +136,10 @@ static void *acceptor(void *arg)
 		while ((p[0].revents & POLLIN) && !atomic_load(&s->draining) && accept_one(s))
 			continue;
 	}
+	/* What the kernel has accepted for us would be reset by the close. A socket that somebody
+	 * else keeps open is left to the next one who accepts. */
+	for (int i = 0; s->cfg.listen_fd < 0 && i < LISTEN_BACKLOG && accept_one(s); i++)
+		continue;
 	(void)close(s->listen_fd);
 	return NULL;
 }
@@ -182,6 +188,8 @@ static int init_parts(struct http_server *s, struct pd_msg *msg)
 		err = net_listen(s->cfg.host, &s->port, LISTEN_BACKLOG, &s->listen_fd, msg);
 	else if (fcntl(s->listen_fd, F_SETFL, O_NONBLOCK) < 0)
 		err = pd_fail(msg, PD_EIO, "the inherited listening socket is not usable");
+	else
+		s->port = net_bound_port(s->listen_fd);
 	return err;
 }
 

@@ -11,8 +11,9 @@
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
 
-#define SWEEP_MS 50
-#define IDLE_MS	 200 /* without connections */
+#define SWEEP_MS    50
+#define IDLE_MS	    200	     /* without connections */
+#define FRESH_GRACE NS_PER_S /* a drain waits so long for the first request of a connection */
 
 /* The idle connection reads its end; its thread, or the one that gets the event, closes it. */
 static void end_idle(struct http_conn *c, uint64_t word)
@@ -37,6 +38,15 @@ static void end_leg(struct http_conn *c, int64_t now)
 	(void)pthread_mutex_unlock(&c->lock);
 }
 
+/* While the server drains idle connections end at once, but not one that was accepted a moment ago:
+ * its first request may be on the way, and a restart must not lose it. */
+static int64_t idle_limit(const struct http_server *s, const struct http_conn *c, bool draining)
+{
+	if (!draining)
+		return s->cfg.idle_timeout_ns;
+	return atomic_load_explicit(&c->fresh, memory_order_relaxed) ? FRESH_GRACE : -1;
+}
+
 /* A thread has waited long enough on a silent connection: its recv returns, and the connection goes
  * back to epoll. */
 static void interrupt_wait(struct http_conn *c)
@@ -52,7 +62,7 @@ static void look_at(struct http_server *s, struct http_conn *c, uint64_t word, i
 	int64_t idle = atomic_load_explicit(&c->idle_since, memory_order_relaxed), deadline;
 
 	if (idle != 0) {
-		if (atomic_load(&s->draining) || now - idle > s->cfg.idle_timeout_ns)
+		if (now - idle > idle_limit(s, c, atomic_load(&s->draining)))
 			end_idle(c, word);
 		else if (CONN_STATE(word) != CONN_IDLE && now - idle > CONN_HOLD_NS)
 			interrupt_wait(c);

@@ -15,7 +15,7 @@
 
 struct http_idle {
 	int fd;
-	int64_t since;	    /* monotonic ns */
+	int64_t since; /* monotonic ns */
 };
 
 struct http_pool {

@@ -174,18 +174,17 @@ static int pick(struct route_policy *p, const struct route_pool *pool, const str
 
 /* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.
  */
-static bool permitted(struct route_slot *s)
+static bool permitted(struct route_slot *s, bool *trial)
 {
 	uint32_t left = atomic_load_explicit(&s->permits, memory_order_relaxed);
 
+	*trial = false;
 	if (atomic_load_explicit(&s->available, memory_order_acquire))
 		return true;
-	while (left > 0)
-		if (atomic_compare_exchange_weak_explicit(&s->permits, &left, left - 1,
-							  memory_order_relaxed,
-							  memory_order_relaxed))
-			return true;
-	return false;
+	while (left > 0 && !*trial)
+		*trial = atomic_compare_exchange_weak_explicit(
+			&s->permits, &left, left - 1, memory_order_relaxed, memory_order_relaxed);
+	return *trial;
 }
 
 int route_decide(struct route_policy *p, const struct route_pool *pool,
@@ -201,7 +200,7 @@ int route_decide(struct route_policy *p, const struct route_pool *pool,
 		err = pick(p, pool, in, out);
 		if (err)
 			return err;
-		if (permitted(pool->worker[out->worker].slot))
+		if (permitted(pool->worker[out->worker].slot, &out->trial))
 			break;
 		route_release(pool->worker[out->worker].slot);
 	}

@@ -52,6 +52,7 @@ struct route_decision {
 	uint32_t worker; /* index in the pool */
 	enum route_reason reason;
 	uint32_t home; /* hash policies: the key's first choice, available or not; else = worker */
+	bool trial;    /* took a permit: the one request that a worker on probation may get */
 	uint32_t ties; /* other candidates that were equally good */
 	double score;  /* of the chosen: least_request and power_of_two: its in-flight count before;
 			  rendezvous: the hash as a fraction of 2^64; ring: distance on the ring as a

@@ -4,8 +4,10 @@
  *
  * Closed -> open after `failures` consecutive failures; open -> half-open when `timeout` has passed
  * (breaker_tick); half-open lets one request at a time through: `successes` successes close it, one
- * failure opens it again. A 4xx answer is a success: the worker did its work. A request that ends
- * without a verdict (the client left) gives its permit back.
+ * failure opens it again. A 4xx answer is a success: the worker did its work. Only the trial, the
+ * request that was let through, judges a half-open breaker: streams that began before it opened may
+ * end at any time and say nothing about now. A trial that ends without a verdict (the client left)
+ * leaves the state as it is, and the next request is the trial.
  */
 #ifndef PD_ROUTER_BREAKER_H
 #define PD_ROUTER_BREAKER_H
@@ -31,9 +33,9 @@ struct breaker {
 };
 
 void breaker_init(struct breaker *b);
-/* The outcome of one request. True when the state changed or a permit must be given out again. */
-bool breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
-		    int64_t now);
+/* The outcome of one request; `trial`: it was the one that half-open let through. */
+void breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
+		    bool trial, int64_t now);
 /* Time passes. True when the breaker became half-open. */
 bool breaker_tick(struct breaker *b, const struct breaker_limits *l, int64_t now);
 const char *breaker_state_name(enum breaker_state s);

@@ -138,6 +138,12 @@ struct fleet *fleet_get(struct fleet_holder *h)
 	return f;
 }
 
+struct fleet *fleet_ref(struct fleet *f)
+{
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	return f;
+}
+
 void fleet_put(struct fleet *f)
 {
 	if (f && atomic_fetch_sub(&f->refs, 1) == 1)
@@ -147,13 +153,16 @@ void fleet_put(struct fleet *f)
 int fleet_holder_init(struct fleet_holder *h)
 {
 	*h = (struct fleet_holder){0};
-	return pthread_mutex_init(&h->lock, NULL) == 0 ? PD_OK : PD_ENOMEM;
+	return pthread_mutex_init(&h->lock, NULL) == 0 && pthread_mutex_init(&h->loading, NULL) == 0
+		       ? PD_OK
+		       : PD_ENOMEM;
 }
 
 void fleet_holder_release(struct fleet_holder *h)
 {
 	fleet_put(h->now);
 	h->now = NULL;
+	(void)pthread_mutex_destroy(&h->loading);
 	(void)pthread_mutex_destroy(&h->lock);
 }
 
@@ -173,8 +182,8 @@ static void retire(struct fleet *old, struct fleet *fresh)
 	}
 }
 
-int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
-	       struct pd_msg *msg)
+static int load(struct fleet_holder *h, const struct router_config *c,
+		const struct fleet_config *fc, struct pd_msg *msg)
 {
 	struct fleet *f = calloc(1, sizeof(*f)), *old;
 	int err = PD_OK;
@@ -197,6 +206,19 @@ int fleet_load(struct fleet_holder *h, const struct router_config *c, const stru
 		retire(old, f);
 	fleet_put(old);
 	return PD_OK;
+}
+
+int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
+	       struct pd_msg *msg)
+{
+	int err;
+
+	/* A signal and an admin request may ask at once: the second builds upon the first's fleet.
+	 */
+	(void)pthread_mutex_lock(&h->loading);
+	err = load(h, c, fc, msg);
+	(void)pthread_mutex_unlock(&h->loading);
+	return err;
 }
 
 size_t fleet_available(const struct fleet_pool *p)

@@ -27,13 +27,13 @@ struct worker {
 	struct breaker breaker;
 	bool healthy, ejected; /* ejected: by a failed connection; one good probe brings it back */
 	bool draining;
+	bool trial;	 /* a half-open breaker's permit is out or taken */
 	unsigned streak; /* probes in a row that disagree with `healthy` */
 	int64_t next_probe;
 	int64_t probe_wait; /* growing pause between probes of an ejected worker */
 
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
-	_Atomic int64_t busy_until; /* Retry-After of its last refusal */
 	_Atomic uint64_t requests, errors, connects, connect_failures, reused, stale, ejections;
 };
 
@@ -51,6 +51,7 @@ struct fleet {
 };
 
 struct fleet_holder {
+	pthread_mutex_t loading; /* one fleet_load at a time */
 	pthread_mutex_t lock;
 	struct fleet *now;
 	uint64_t version;
@@ -60,6 +61,8 @@ int fleet_holder_init(struct fleet_holder *h) PD_MUST;
 void fleet_holder_release(struct fleet_holder *h);
 /* The current fleet with a reference; fleet_put gives it back. */
 struct fleet *fleet_get(struct fleet_holder *h);
+/* One more reference to a fleet that the caller holds. */
+struct fleet *fleet_ref(struct fleet *f);
 void fleet_put(struct fleet *f);
 
 /*
@@ -69,9 +72,13 @@ void fleet_put(struct fleet *f);
 int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
 	       struct pd_msg *msg) PD_MUST;
 
-/* Outcome of a request on the worker. */
+/* Outcome of a request on the worker; `trial` as its decision said. */
 void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
-		   int64_t now);
+		   bool trial, int64_t now);
+/* The probe came to nothing: the next one is planned, nothing is concluded. */
+void worker_probe_later(struct worker *w, const struct router_config *c, int64_t now);
+/* True when the worker should be probed now. */
+bool worker_probe_due(struct worker *w, int64_t now);
 /* A connection could not be made: out of the rotation at once, probed soon. */
 void worker_eject(struct worker *w, const struct router_config *c, int64_t now);
 /* Outcome of a health probe. */

@@ -13,30 +13,40 @@ static struct breaker_limits limits(const struct router_config *c)
 	return (struct breaker_limits){c->cb_failures, c->cb_successes, c->cb_timeout, c->cb_off};
 }
 
-/* Called with the lock held after every change. Half-open hands out one permit; a closed breaker
- * needs none. */
-static void sync(struct worker *w, bool permit)
+/*
+ * Called with the lock held after every change. A half-open breaker hands out one permit; the next
+ * one follows when the trial has reported. A permit that nobody took is taken back first, so that a
+ * drain or a failed probe in between can neither lose it nor double it.
+ */
+static void sync(struct worker *w)
 {
 	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED;
 
-	atomic_store(&w->slot.permits,
-		     usable && w->breaker.state == BREAKER_HALF_OPEN && permit ? 1u : 0u);
+	if (atomic_exchange(&w->slot.permits, 0) > 0)
+		w->trial = false;
+	if (usable && w->breaker.state == BREAKER_HALF_OPEN && !w->trial) {
+		w->trial = true;
+		atomic_store(&w->slot.permits, 1);
+	}
 	atomic_store(&w->slot.available, usable && closed);
 	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
 }
 
 void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
-		   int64_t now)
+		   bool trial, int64_t now)
 {
 	struct breaker_limits l = limits(c);
 
 	if (v == VERDICT_FAILURE)
 		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
 	/* The usual case, a success on a worker that has no failures, needs no lock. */
-	if (v != VERDICT_FAILURE && atomic_load_explicit(&w->quiet, memory_order_relaxed))
+	if (v != VERDICT_FAILURE && !trial && atomic_load_explicit(&w->quiet, memory_order_relaxed))
 		return;
 	(void)pthread_mutex_lock(&w->lock);
-	sync(w, breaker_report(&w->breaker, &l, v, now));
+	breaker_report(&w->breaker, &l, v, trial, now);
+	if (trial)
+		w->trial = false;
+	sync(w);
 	(void)pthread_mutex_unlock(&w->lock);
 }
 
@@ -46,8 +56,18 @@ void worker_tick(struct worker *w, const struct router_config *c, int64_t now)
 
 	(void)pthread_mutex_lock(&w->lock);
 	if (breaker_tick(&w->breaker, &l, now))
-		sync(w, true);
+		sync(w);
 	(void)pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_probe_due(struct worker *w, int64_t now)
+{
+	bool due;
+
+	(void)pthread_mutex_lock(&w->lock);
+	due = now >= w->next_probe;
+	(void)pthread_mutex_unlock(&w->lock);
+	return due;
 }
 
 void worker_eject(struct worker *w, const struct router_config *c, int64_t now)
@@ -61,7 +81,7 @@ void worker_eject(struct worker *w, const struct router_config *c, int64_t now)
 		w->probe_wait = PROBE_SOON;
 		w->next_probe = now + w->probe_wait;
 		atomic_fetch_add_explicit(&w->ejections, 1, memory_order_relaxed);
-		sync(w, false);
+		sync(w);
 	}
 	(void)pthread_mutex_unlock(&w->lock);
 	http_pool_flush(&w->pool);
@@ -84,19 +104,26 @@ static void plan_probe(struct worker *w, const struct router_config *c, int64_t 
 	}
 }
 
+void worker_probe_later(struct worker *w, const struct router_config *c, int64_t now)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	plan_probe(w, c, now);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
 void worker_probed(struct worker *w, const struct router_config *c, bool ok, int64_t now)
 {
 	unsigned needed = ok ? c->health_successes : c->health_failures;
 
+	(void)pthread_mutex_lock(&w->lock);
 	if (w->ejected && ok)
 		needed = 1;
-	(void)pthread_mutex_lock(&w->lock);
 	w->streak = ok == w->healthy ? 0 : w->streak + 1;
 	if (w->streak >= needed && ok != w->healthy) {
 		w->healthy = ok;
 		w->ejected = false;
 		w->streak = 0;
-		sync(w, w->breaker.state == BREAKER_HALF_OPEN);
+		sync(w);
 	}
 	plan_probe(w, c, now);
 	(void)pthread_mutex_unlock(&w->lock);
@@ -107,7 +134,7 @@ void worker_set_draining(struct worker *w, const struct router_config *c, bool o
 	(void)c;
 	(void)pthread_mutex_lock(&w->lock);
 	w->draining = on;
-	sync(w, true);
+	sync(w);
 	(void)pthread_mutex_unlock(&w->lock);
 }
 

@@ -4,6 +4,7 @@
  * request: the worker is ejected at once.
  */
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,13 +67,14 @@ static void probe_free(struct probe *p)
 	free(p);
 }
 
-static void start_probe(struct health *h, struct worker *w)
+/* The fleet that the worker was found in: a reload may have dropped it from the next one. */
+static void start_probe(struct health *h, struct fleet *f, struct worker *w)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return;
-	p->fleet = fleet_get(&h->rt->fleet);
+	p->fleet = fleet_ref(f);
 	p->worker = w;
 	p->easy = curl_easy_init();
 	if (!p->easy || !set_options(p->easy, h, p) ||
@@ -95,6 +97,20 @@ static void end_probe(struct health *h, struct probe *p)
 	probe_free(p);
 }
 
+/* The probe failed here (no descriptor, no memory, no port), which says nothing about the worker.
+ */
+static bool failed_here(CURL *easy, CURLcode result)
+{
+	long error = 0;
+
+	if (result == CURLE_OUT_OF_MEMORY || result == CURLE_FAILED_INIT)
+		return true;
+	(void)curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &error);
+	return result == CURLE_COULDNT_CONNECT &&
+	       (error == 0 || error == EMFILE || error == ENFILE || error == ENOBUFS ||
+		error == ENOMEM || error == EADDRNOTAVAIL);
+}
+
 static void judge(struct health *h, CURL *easy, CURLcode result)
 {
 	struct probe *p = NULL;
@@ -103,6 +119,11 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 
 	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p) != CURLE_OK || !p)
 		return;
+	if (failed_here(easy, result)) {
+		worker_probe_later(p->worker, &h->rt->cfg, clock_now());
+		end_probe(h, p);
+		return;
+	}
 	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	ok = result == CURLE_OK && status >= 200 && status < 300;
 	before = atomic_load(&p->worker->slot.available);
@@ -143,8 +164,8 @@ static bool attend(struct health *h, struct fleet *f, int64_t now)
 			http_pool_trim(&w->pool, now);
 			if (resolve && is_name(w))
 				worker_resolve(w);
-			if (now >= w->next_probe && !is_probed(h, w))
-				start_probe(h, w);
+			if (worker_probe_due(w, now) && !is_probed(h, w))
+				start_probe(h, f, w);
 			calm &= atomic_load(&w->slot.available);
 		}
 	}

@@ -69,7 +69,8 @@ static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fr
 void leg_limit(struct leg *l, struct exchange *x, int64_t deadline)
 {
 	if (!x->detached) {
-		http_conn_deadline(x->conn, deadline);
+		/* The whole request has its own limit, also while this step is within its. */
+		http_conn_deadline(x->conn, deadline < x->deadline ? deadline : x->deadline);
 		return;
 	}
 	/* Nobody watches a leg that goes on without its client: its socket keeps the time. */

@@ -36,6 +36,8 @@ enum metrics_route {
 	  "Requests sent again because a pooled connection was dead")                              \
 	X(NO_WORKER, "pdctl_no_worker_total", "Decisions that found no available worker")          \
 	X(CLIENT_LEFT, "pdctl_client_left_total", "Requests whose client left before the end")     \
+	X(WRITE_STALLS, "pdctl_write_stalls_total",                                                \
+	  "Answers given up because the client did not read")                                      \
 	X(STREAM_ERRORS, "pdctl_stream_errors_total",                                              \
 	  "Answers that a worker cut after the first byte")                                        \
 	X(EVENTS, "pdctl_events_relayed_total", "Server-sent events relayed")                      \

@@ -69,6 +69,16 @@ static const struct {
 	{"pdctl_upstream_idle", "gauge", "Pooled connections"},
 };
 
+static uint64_t breaker_state(struct worker *w)
+{
+	enum breaker_state state;
+
+	(void)pthread_mutex_lock(&w->lock);
+	state = w->breaker.state;
+	(void)pthread_mutex_unlock(&w->lock);
+	return (uint64_t)state;
+}
+
 static uint64_t gauge_of(struct worker *w, enum gauge g)
 {
 	switch (g) {
@@ -83,7 +93,7 @@ static uint64_t gauge_of(struct worker *w, enum gauge g)
 	case G_ERRORS:
 		return atomic_load(&w->errors);
 	case G_CB_STATE:
-		return (uint64_t)w->breaker.state;
+		return breaker_state(w);
 	case G_CONNECTS:
 		return atomic_load(&w->connects);
 	case G_CONNECT_FAILURES:

@@ -217,7 +217,7 @@ void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 	if (!x->released[role])
 		route_release(&w->slot);
 	x->released[role] = true;
-	worker_report(w, &x->rt->cfg, v, clock_now());
+	worker_report(w, &x->rt->cfg, v, x->decision[role].trial, clock_now());
 }
 
 void blame(struct exchange *x, enum worker_role role, enum leg_error e)
@@ -274,11 +274,11 @@ bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
 	x->attempt++;
 	x->wait_ns = 0;
 	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_RETRIES, x->route, 1);
-	if (wait > 0 && http_conn_sleep(x->conn, now + wait)) {
-		x->client_left = true;
-		return false;
-	}
-	return true;
+	/* A wake-up that was meant for the queue may still be there: the pause is kept all the
+	 * same. */
+	while (wait > 0 && !x->client_left && clock_now() < now + wait)
+		x->client_left = http_conn_sleep(x->conn, now + wait);
+	return !x->client_left;
 }
 
 bool refused(struct exchange *x, const struct leg *l)

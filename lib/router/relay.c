@@ -32,6 +32,7 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 {
 	struct exchange *x = r->x;
 	bool first = !x->started;
+	int err;
 
 	/* A client that asks again at once finds the worker free. */
 	if (r->leg->ended)
@@ -42,9 +43,14 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 					.iov_len = x->lane->head.len};
 	x->started = true;
 	x->status = r->leg->head.status;
-	if (net_send_iov(http_conn_fd(x->conn), first ? iov : iov + 1, first ? n : n - 1,
-			 x->rt->cfg.write_stall_timeout, NULL))
-		r->client_gone = true;
+	err = net_send_iov(http_conn_fd(x->conn), first ? iov : iov + 1, first ? n : n - 1,
+			   x->rt->cfg.write_stall_timeout, NULL);
+	if (err == PD_ETIMEOUT) {
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_WRITE_STALLS, x->route, 1);
+		(void)snprintf(x->why, sizeof(x->why), "the client read nothing for %.1f s",
+			       (double)x->rt->cfg.write_stall_timeout / (double)NS_PER_S);
+	}
+	r->client_gone = err != PD_OK;
 	return !r->client_gone;
 }
 
@@ -163,6 +169,7 @@ static bool pass_as_is(struct relay *r)
 	struct http_chunked before = l->chunked;
 	size_t at = l->at;
 	struct span piece, last = {0};
+	uint64_t events = 0; /* counted in the data: chunk framing has line ends of its own */
 	bool whole;
 	int err;
 
@@ -173,8 +180,10 @@ static bool pass_as_is(struct relay *r)
 	if (!r->chunked || l->head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
 	    (r->merge && pd_usage_maybe(l->in->data + at, l->in->len - at)))
 		return false;
-	while (leg_piece(l, &piece, &err))
+	while (leg_piece(l, &piece, &err)) {
+		events += count_events(piece.p, piece.n);
 		last = piece;
+	}
 	whole = !err && (l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked)) &&
 		(last.n == 0 || sse_complete(last.p, last.n) == last.n);
 	if (!whole) {
@@ -184,7 +193,7 @@ static bool pass_as_is(struct relay *r)
 		return false;
 	}
 	if (emit_plain(r, l->in->data + at, l->at - at))
-		account(r, count_events(l->in->data + at, l->at - at), l->at - at);
+		account(r, events, l->at - at);
 	return true;
 }
 
@@ -276,8 +285,10 @@ static enum relay_end worker_failed(struct relay *r, int err)
 	if (http_conn_timed_out(x->conn))
 		err = PD_ETIMEOUT;
 	(void)snprintf(x->why, sizeof(x->why), "worker %s %s", r->leg->worker->url,
-		       err == PD_ETIMEOUT ? "stalled in the middle of its answer"
-					  : "ended its answer early");
+		       err != PD_ETIMEOUT ? "ended its answer early"
+		       : clock_now() >= x->deadline
+			       ? "did not finish within the time limit of a request"
+			       : "stalled in the middle of its answer");
 	x->why_status = err == PD_ETIMEOUT ? 504 : 502;
 	if (!x->started)
 		return RELAY_RETRY;

@@ -7,6 +7,7 @@
 #include "lib/base/clock.h"
 
 #define ADMIN_CONNECTIONS 64
+#define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
 #define ADMIN_BODY_MAX	  65536
 
 static void admin_request(void *ctx, struct http_conn *c, struct http_request *r)
@@ -132,11 +133,20 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 
 void router_drain(struct router *rt)
 {
+	int64_t until, now;
+
 	if (atomic_exchange(&rt->draining, true))
 		return;
-	if (rt->cfg.drain_delay > 0)
-		clock_sleep_until(clock_now() + rt->cfg.drain_delay);
+	until = clock_now() + rt->cfg.drain_delay;
+	while (!atomic_load(&rt->hurry) && (now = clock_now()) < until)
+		clock_sleep_until(now + HURRY_STEP < until ? now + HURRY_STEP : until);
 	http_server_drain(rt->server);
+}
+
+void router_hurry(struct router *rt)
+{
+	atomic_store(&rt->hurry, true);
+	(void)router_wait(rt, clock_now());
 }
 
 unsigned router_wait(struct router *rt, int64_t deadline)
