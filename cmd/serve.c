@@ -158,7 +158,7 @@ static const struct opt options[] = {
 	 "decode-only|fail", 0, 0, NULL},
 	{OPT_REAL, "pd-lease-secs", &o.lease, "S",
 	 "decode is dispatched within this time after prefill, else prefill is repeated (30)", NULL,
-	 0.001, SECONDS_MAX, NULL},
+	 1e-6, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "running"},
 	{OPT_REAL, "drain-timeout-secs", &o.drain_timeout, "S",

@@ -22,6 +22,15 @@ struct pd_state {
 	struct span id; /* the same on both legs */
 };
 
+/* The decode worker that was picked will not be called in this attempt: its count goes down, and no
+ * answer names it. */
+static void drop_decode(struct exchange *x)
+{
+	if (x->worker[ROLE_DECODE])
+		unchoose(x, ROLE_DECODE, VERDICT_NONE);
+	x->worker[ROLE_DECODE] = NULL;
+}
+
 /* The id of this attempt: engines refuse an id that is still in use, so repeated attempts get a
  * suffix. */
 static void attempt_id(struct pd_state *s)
@@ -92,10 +101,12 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 	int err;
 
 	if (refused(x, l)) {
+		drop_decode(x);
 		s->counted = retry_refusal(x, l, ROLE_PREFILL);
 		return s->counted ? RESULT_RETRY : RESULT_DONE;
 	}
 	if (l->head.status >= 300) {
+		drop_decode(x);
 		if (relay_answer(x, l, NULL) == RELAY_RETRY)
 			give_up(x);
 		(void)leg_end(l, x);
@@ -129,6 +140,8 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 	    pd_nixl_prefill(&edit, pd_path_of(x->req->head.path), &msg)) {
 		json_edit_release(&edit);
 		unchoose(x, ROLE_PREFILL, VERDICT_NONE);
+		x->worker[ROLE_PREFILL] = NULL;
+		drop_decode(x);
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_DUPLICATE, x->route, 1);
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return RESULT_DONE;
@@ -212,7 +225,7 @@ static enum exchange_result decode_leg(struct pd_state *s)
 
 	s->failed = ROLE_DECODE;
 	if (s->have_prefill && clock_now() - s->prefill_ns > x->rt->cfg.pd_lease) {
-		unchoose(x, ROLE_DECODE, VERDICT_NONE);
+		drop_decode(x);
 		(void)snprintf(
 			x->why, sizeof(x->why),
 			"the lease on the prefilled blocks passed before decode was dispatched");
@@ -246,8 +259,10 @@ static enum exchange_result decode_leg(struct pd_state *s)
 static enum exchange_result pick_both(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	int err = choose(x, ROLE_DECODE);
+	int err;
 
+	x->worker[ROLE_PREFILL] = x->worker[ROLE_DECODE] = NULL;
+	err = choose(x, ROLE_DECODE);
 	s->failed = ROLE_DECODE;
 	if (err == PD_OK) {
 		err = choose(x, ROLE_PREFILL);
@@ -259,7 +274,7 @@ static enum exchange_result pick_both(struct pd_state *s)
 			x->worker[ROLE_PREFILL] = NULL;
 			return RESULT_DONE;
 		}
-		unchoose(x, ROLE_DECODE, VERDICT_NONE);
+		drop_decode(x);
 		s->failed = ROLE_PREFILL;
 	}
 	if (err == PD_ECANCELED) {
@@ -284,7 +299,7 @@ static enum exchange_result attempt(struct pd_state *s)
 		s->failed = ROLE_PREFILL;
 		result = prefill_leg(s);
 		if (result != RESULT_DONE || x->started || (x->client_left && !s->have_prefill)) {
-			unchoose(x, ROLE_DECODE, VERDICT_NONE);
+			drop_decode(x);
 			return result;
 		}
 		if (x->client_left && s->prefill.params.n > 0) {

@@ -192,6 +192,8 @@ static bool pass_as_is(struct relay *r)
 		l->ended = false;
 		return false;
 	}
+	if (l->at == at)
+		return true; /* only the head is here: it waits for the first event */
 	if (emit_plain(r, l->in->data + at, l->at - at))
 		account(r, events, l->at - at);
 	return true;
