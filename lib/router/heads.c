@@ -58,12 +58,23 @@ static int put_line(struct buf *b, struct span name, struct span value)
 	return put_field(b, &f);
 }
 
+/* Decimal digits without printf, which would be a tenth of what a request costs in here. Returns
+ * where the text begins. */
+static struct span decimal(size_t n, char *end)
+{
+	char *p = end;
+
+	do
+		*--p = (char)('0' + n % 10);
+	while ((n /= 10) > 0);
+	return (struct span){p, (size_t)(end - p)};
+}
+
 static int put_length(struct buf *b, size_t length)
 {
 	char text[24];
-	int n = snprintf(text, sizeof(text), "%zu", length);
 
-	return put_line(b, SPAN("Content-Length"), (struct span){text, (size_t)n});
+	return put_line(b, SPAN("Content-Length"), decimal(length, text + sizeof(text)));
 }
 
 static int put_request_line(struct buf *b, const struct exchange *x, const struct worker *w)
@@ -87,7 +98,7 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 		    bool pd, struct span id)
 {
 	const struct http_head *h = &x->req->head;
-	char rank[16];
+	char rank[24];
 	int err;
 
 	buf_clear(b);
@@ -97,9 +108,8 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
 	if (!err && w->at.rank >= 0) {
-		int n = snprintf(rank, sizeof(rank), "%d", w->at.rank);
-
-		err = put_line(b, SPAN("X-data-parallel-rank"), (struct span){rank, (size_t)n});
+		err = put_line(b, SPAN("X-data-parallel-rank"),
+			       decimal((size_t)w->at.rank, rank + sizeof(rank)));
 	}
 	if (!err && length != SIZE_MAX)
 		err = put_length(b, length);
@@ -118,18 +128,26 @@ int head_names(struct buf *b, const struct exchange *x)
 	return err;
 }
 
-int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
+static int put_status_line(struct buf *b, const struct http_head *h)
 {
-	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
-	char line[32];
-	int n = snprintf(line, sizeof(line), "HTTP/1.1 %d ", h->status), err;
+	char code[24];
+	int err = buf_puts(b, "HTTP/1.1 ");
 
-	buf_clear(b);
-	err = buf_append(b, line, (size_t)n);
+	err = err ? err : put_span(b, decimal((size_t)h->status, code + sizeof(code)));
+	err = err ? err : buf_putc(b, ' ');
 	err = err	    ? err
 	      : h->reason.n ? put_span(b, h->reason)
 			    : buf_puts(b, http_reason(h->status));
-	err = err ? err : buf_puts(b, "\r\n");
+	return err ? err : buf_puts(b, "\r\n");
+}
+
+int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
+{
+	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
+	int err;
+
+	buf_clear(b);
+	err = put_status_line(b, h);
 	for (size_t i = 0; !err && i < h->nfields; i++) {
 		const struct field *f = &h->field[i];
 

@@ -87,7 +87,8 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	memset(rt, 0, sizeof(*rt));
 	rt->cfg = *cfg;
-	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+	/* Probes speak plain HTTP: no TLS library is set up. */
+	(void)curl_global_init(CURL_GLOBAL_NOTHING);
 	err = init_parts(rt, msg);
 	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
 	err = err ? err : start_admin(rt, msg);
