@@ -21,6 +21,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
+#include "lib/http/net.h"
 
 #define PARK_MS	     30000
 #define STOP_TAG     UINT64_MAX
@@ -86,6 +87,8 @@ bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *pe
 		return false;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
+	/* A send to a client that does not read comes back after this time; net_send_iov judges. */
+	net_set_timeouts(fd, -1, s->cfg.write_stall_ns);
 	generation = CONN_GENERATION(atomic_load(&c->word));
 	(void)pthread_mutex_lock(&c->lock);
 	c->fd = fd;
