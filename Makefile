@@ -128,15 +128,16 @@ unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corp
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
 TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
 tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
-blackbox: $(O)/pdctl $(TOOLS) ## tests that drive the program over sockets
+PERF_TOOLS := $(O)/scripts/perf/cheap_engine $(O)/scripts/perf/sse_sink
+blackbox: $(O)/pdctl $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang
 	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run
 fuzz-build: $(FUZZERS)
 fuzz-run: fuzz-build
 	$(Q)scripts/fuzz $(or $(FUZZ_SECONDS),10) $(FUZZERS)
-perf: $(O)/pdctl ## compares the router with nginx and haproxy (PEERS=1: and with vllm-router)
-	$(Q)PDCTL=$(abspath $(O)/pdctl) PEERS=$(PEERS) scripts/perf/run
+perf: $(O)/pdctl $(PERF_TOOLS) ## compares the router with nginx and haproxy (PEERS=1: and with vllm-router; PERF=args of the script)
+	$(Q)PDCTL=$(abspath $(O)/pdctl) PEERS=$(PEERS) scripts/perf/run $(PERF)
 coverage: ## line coverage of unit and blackbox, per file
 	$(Q)$(MAKE) --no-print-directory COV=1 check
 	$(Q)scripts/coverage build/cov

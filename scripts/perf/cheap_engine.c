@@ -28,6 +28,7 @@
 #define KEEP	  8192 /* of head and body: enough for the fields that are looked at */
 #define SLOTS_MAX 60000
 #define PORTS_MAX 16
+#define FD_MAX	  65536
 
 struct peer {
 	int fd; /* -1: gone, freed by its slot */
@@ -44,6 +45,7 @@ static struct {
 	int epoll;
 	unsigned slots, next_slot;
 	struct peer *slot[SLOTS_MAX];
+	struct peer *by_fd[FD_MAX];
 	uint64_t at; /* milliseconds: the slot of this time has been served */
 } engine;
 
@@ -70,10 +72,12 @@ static bool put(struct peer *p, const char *text, size_t n)
 
 static void watch(struct peer *p, int fd)
 {
-	struct epoll_event e = {.events = EPOLLIN, .data.ptr = p};
+	struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
 
 	p->fd = fd;
-	if (epoll_ctl(engine.epoll, EPOLL_CTL_ADD, fd, &e) != 0)
+	if (fd < FD_MAX)
+		engine.by_fd[fd] = p;
+	if (fd >= FD_MAX || epoll_ctl(engine.epoll, EPOLL_CTL_ADD, fd, &e) != 0)
 		fail("epoll_ctl");
 }
 
@@ -88,6 +92,7 @@ static struct peer *peer_new(void)
 
 static void drop(struct peer *p)
 {
+	engine.by_fd[p->fd] = NULL;
 	(void)close(p->fd);
 	p->fd = -1;
 	if (!p->streaming)
@@ -128,6 +133,8 @@ static void answer_stream(struct peer *p)
 	const char *tokens = field(p->keep, "\"max_tokens\":");
 	struct peer **slot = &engine.slot[engine.next_slot];
 
+	if (tokens == NULL) /* some routers rename it */
+		tokens = field(p->keep, "\"max_completion_tokens\":");
 	/* A step that shares no factor with the usual wheels spreads any number of streams. */
 	engine.next_slot = (engine.next_slot + 7919u) % engine.slots;
 	p->left = tokens == NULL ? 1u : (unsigned)strtoul(tokens, NULL, 10);
@@ -263,12 +270,11 @@ static void accept_one(const struct peer *listener)
 	watch(peer_new(), fd);
 }
 
-static void listen_on(unsigned port)
+static void listen_on(struct peer *p, unsigned port)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET,
 				.sin_port = htons((uint16_t)port),
 				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct peer *p = peer_new();
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
 
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
@@ -280,6 +286,7 @@ static void listen_on(unsigned port)
 
 int main(int argc, char **argv)
 {
+	static struct peer listeners[PORTS_MAX];
 	struct epoll_event events[256];
 	unsigned rate = argc == 3 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
 	char *at = argc == 3 ? argv[1] : NULL;
@@ -293,7 +300,7 @@ int main(int argc, char **argv)
 	engine.slots = 1000u / rate;
 	engine.epoll = epoll_create1(EPOLL_CLOEXEC);
 	for (int i = 0; i < PORTS_MAX && at != NULL && *at != '\0'; i++) {
-		listen_on((unsigned)strtoul(at, &at, 10));
+		listen_on(&listeners[i], (unsigned)strtoul(at, &at, 10));
 		at += *at == ',';
 	}
 	engine.at = now_us() / 1000u;
@@ -301,11 +308,11 @@ int main(int argc, char **argv)
 		int n = epoll_wait(engine.epoll, events, 256, 1);
 
 		for (int i = 0; i < n; i++) {
-			struct peer *p = events[i].data.ptr;
+			struct peer *p = engine.by_fd[events[i].data.fd];
 
-			if (p->listener)
+			if (p != NULL && p->listener)
 				accept_one(p);
-			else
+			else if (p != NULL)
 				peer_readable(p);
 		}
 		serve_due();

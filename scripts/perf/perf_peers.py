@@ -1,6 +1,6 @@
 """LLM routers that others run: installed from PyPI into a virtual environment of this build, used when they are there.
 
-`install` is only called when asked for (PEERS=1); without it a router found on PATH is used. What happened is told in `notes`.
+Only when asked for (PEERS=1); one that is on PATH already is used as it is. What happened is told in `notes`.
 """
 
 import os
@@ -19,19 +19,20 @@ PACKAGES = {"vllm-router": "consistent_hash", "sglang-router": "round_robin"}
 
 
 class Peers:
-    """The routers found on this machine."""
+    """The routers that take part: none unless wanted."""
 
-    def __init__(self, install):
+    def __init__(self, wanted):
         self.notes, self.found = [], {}
+        if not wanted:
+            self.notes.append("LLM routers: not asked for (make perf PEERS=1 installs vllm-router and sglang-router into build/peers)")
+            return
         for name in PACKAGES:
-            if install and not os.path.exists(f"{VENV}/bin/{name}"):
+            if not os.path.exists(f"{VENV}/bin/{name}") and not shutil.which(name):
                 self.install(name)
             path = f"{VENV}/bin/{name}" if os.path.exists(f"{VENV}/bin/{name}") else shutil.which(name)
             if path:
                 self.found[name] = path
                 self.notes.append(f"{name}: {self.version(name)}")
-            elif not install:
-                self.notes.append(f"{name}: not installed (make perf PEERS=1 installs it into build/peers)")
 
     def install(self, name):
         """A wheel may not exist for this platform; then the column is left out and the reason is printed."""

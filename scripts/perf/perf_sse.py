@@ -17,12 +17,14 @@ END_S = 120
 
 
 def program(name):
-    """Built by `make perf`; by hand: make build/scripts/perf/NAME."""
+    """Built by `make perf` beside the pdctl that is measured; else made here."""
+    beside = os.path.join(os.path.dirname(os.environ.get("PDCTL", "")), "scripts/perf", name)
     path = os.path.join(servers.ROOT, "build/scripts/perf", name)
-    if not os.path.exists(path):
-        done = subprocess.run(["make", "-s", "-C", servers.ROOT, f"build/scripts/perf/{name}"], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise PerfError(f"cannot build {path}: {done.stdout}{done.stderr}")
+    if os.path.exists(beside):
+        return os.path.abspath(beside)
+    done = subprocess.run(["make", "-s", "-C", servers.ROOT, f"build/scripts/perf/{name}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise PerfError(f"cannot build {path}: {done.stdout}{done.stderr}")
     return path
 
 
@@ -44,11 +46,12 @@ class Sink:
         return self
 
     def wait(self, word):
-        """The rest of the line that begins with `word`."""
-        for line in self.child.stdout:
-            if line.startswith(word + " "):
-                return json.loads(line[len(word) + 1 :])
-        raise PerfError(f"sse_sink ended before '{word}': {self.child.stderr.read()}")
+        """The rest of the line that begins with `word`, the next one it says."""
+        line = self.child.stdout.readline()
+        if line.startswith(word + " "):
+            return json.loads(line[len(word) + 1 :])
+        self.child.kill()
+        raise PerfError(f"sse_sink said '{line.strip()}' where '{word}' was expected: {self.child.stderr.read()}")
 
     def __exit__(self, *_):
         try:
@@ -140,12 +143,14 @@ def hold_idle(bench, o, name, path, ports, scale):
     # By default there is a descriptor for a worker's side of every connection; idle ones need none.
     server = servers.pdctl(bench, ports, path, name=name, extra=["--max-connections", str(n + 100)])
     before = look(server)
-    with Sink(server.port, n, 1, 1, "body") as sink:
+    with Sink(server.port, n, 1, 0, "body") as sink:
+        sink.wait("ready")
         end = sink.wait("end")
         time.sleep(3)  # longer than idle worker connections are kept
         seen = look(server)
         start = time.monotonic()
-        with Sink(server.port, 1, 1, 1, "body") as one:
+        with Sink(server.port, 1, 1, 0, "body") as one:
+            one.wait("ready")
             more = one.wait("end")
         end["request_ms"] = (time.monotonic() - start) * 1000
         end["complete"] -= more["complete"] != 1

@@ -5,7 +5,7 @@
  *
  * Opens STREAMS connections, asks each for EVENTS events, and counts. Says on standard output
  *   ready N     every stream has had its first event; N events so far
- *   window N    WINDOW_MS later
+ *   window N    WINDOW_MS later; never when that is 0
  *   end JSON    every stream has ended: how many were complete (all events in order of arrival,
  *               then [DONE], then the last chunk), delays between sending and receiving
  * and then holds all connections open, idle, until standard input ends. `header`: the session id is
@@ -250,7 +250,7 @@ static void say(const char *what)
 static void run(uint64_t window_us)
 {
 	uint64_t ready = 0, began = now_us();
-	bool window = false;
+	bool window = window_us == 0;
 
 	sink.last_us = began;
 	while (sink.over < sink.streams && now_us() - sink.last_us < STALL_US) {

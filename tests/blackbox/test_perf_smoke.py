@@ -1,0 +1,82 @@
+"""The performance comparison runs and writes a result of the right shape. No figure is judged here: machines that test are noisy."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from harness import CLEAN_ENV, PDCTL
+
+RUN = os.path.join(os.path.dirname(__file__), "../../scripts/perf/run")
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"
+MISSING = [p for p in ("nginx", "haproxy", "wrk", "make") if not shutil.which(p, path=PATH)]
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+
+
+def perf(*args):
+    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": ""}
+    return subprocess.run([sys.executable, RUN, *args], capture_output=True, text=True, timeout=300, env=env)
+
+
+def rows(doc, section, case):
+    return {r["server"]: r for r in doc["figures"] if r["section"] == section and r["case"].startswith(case)}
+
+
+def test_result_document(tmp_path):
+    out = tmp_path / "perf.json"
+    done = perf(
+        "regular", "sse", "start", "--seconds", "1", "--rounds", "1", "--connections", "4", "--streams", "20", "--json", str(out)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    doc = json.loads(out.read_text())
+    assert doc["pdctl_perf"] == 1
+    assert doc["machine"]["cores"] == os.cpu_count() and doc["machine"]["kernel"] == os.uname().release
+    assert set(doc["versions"]) >= {"nginx", "haproxy", "wrk"} and "unknown" not in doc["versions"].values()
+
+    regular = rows(doc, "regular", "4 connections")
+    assert set(regular) >= {"direct", "nginx", "haproxy", "pdctl"}
+    for r in regular.values():
+        assert r["cpu_us"] > 0 and r["requests"] > 0 and r["errors"] == 0 and r["descriptors"] > 0 and r["peak_rss_kib"] > 0
+    assert regular["pdctl"]["ratio"] == pytest.approx(regular["pdctl"]["cpu_us"] / regular["nginx"]["cpu_us"])
+
+    sse = rows(doc, "sse", "20 streams")
+    assert set(sse) >= {"nginx", "haproxy", "pdctl"}
+    for r in sse.values():
+        assert r["complete"] == r["streams"] == 20 and r["refused"] == 0 and r["cpu_us"] > 0
+    assert len({r["events"] for r in sse.values()}) == 1  # everybody relayed the same streams
+
+    assert rows(doc, "start", "")["pdctl"]["first_answer_ms"] > 0
+    goals = {g["goal"]: g for g in doc["goals"]}
+    assert goals["start to first answer, ms"]["limit"] == 50
+    assert all(g["met"] == (g["value"] <= g["limit"]) for g in goals.values())
+
+
+def test_nothing_is_left_behind(tmp_path):
+    """No process of a run outlives it, and sections that were asked for alone write no result by themselves."""
+    results = os.path.join(os.path.dirname(RUN), "../../results")
+    before = sorted(os.listdir(results)) if os.path.isdir(results) else []
+    env_mark = f"PERF_SMOKE={tmp_path}"
+    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": "", "PERF_SMOKE": str(tmp_path)}
+    done = subprocess.run([sys.executable, RUN, "start", "--rounds", "1"], capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
+    left = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", errors="replace") as f:
+                if env_mark in f.read().split("\0"):
+                    left.append(pid)
+        except OSError:
+            continue
+    assert not left
+    assert (sorted(os.listdir(results)) if os.path.isdir(results) else []) == before
+
+
+@pytest.mark.parametrize("args", [["--rounds", "0"], ["--pdctl", "/nonexistent"], ["tea"]])
+def test_wrong_arguments(args):
+    done = perf(*args)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") > 0 and "Traceback" not in done.stderr
