@@ -460,6 +460,7 @@ struct second_signal {
 	sigset_t set;
 	struct router *rt;
 	_Atomic bool done;
+	_Atomic unsigned cut;
 };
 
 /* During a drain: the next TERM or INT cuts what is left. */
@@ -472,7 +473,7 @@ static void *await_second(void *arg)
 		(void)sigwait(&s->set, &sig);
 	while (sig == SIGHUP && !atomic_load(&s->done));
 	if (!atomic_load(&s->done))
-		router_hurry(s->rt);
+		atomic_store(&s->cut, router_hurry(s->rt));
 	return NULL;
 }
 
@@ -493,27 +494,26 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 		(void)pthread_kill(thread, SIGTERM);
 		(void)pthread_join(thread, NULL);
 	}
+	cut += atomic_load(&second.cut);
 	log_line(c->log, cut ? LOG_WARN : LOG_INFO, "stopped: %u connections were cut", cut);
 	return EXIT_OK;
 }
 
-static int run(const struct router_config *c)
+static int run(const struct router_config *c, const sigset_t *set)
 {
 	struct pd_msg msg = {0};
 	struct router *rt;
-	sigset_t set;
 	int sig, code;
 
-	block_signals(&set);
 	if (router_start(&rt, c, &msg))
 		return cli_runtime_error(&command, &msg);
 	announce(rt, c);
 	do {
-		(void)sigwait(&set, &sig);
+		(void)sigwait(set, &sig);
 		if (sig == SIGHUP)
 			(void)!router_reload(rt, &msg);
 	} while (sig == SIGHUP);
-	code = drain(rt, c, &set);
+	code = drain(rt, c, set);
 	router_free(rt);
 	return code;
 }
@@ -522,13 +522,18 @@ int cmd_serve(int argc, char **argv)
 {
 	struct router_config c;
 	struct pd_msg msg = {0};
+	sigset_t set;
 	int code;
 
 	router_config_default(&c);
 	defaults(&c);
 	code = cli_parse(&command, argc, argv, NULL);
-	if (code < 0)
-		code = read_config(&c, &msg) ? cli_usage_error(&command, &msg) : run(&c);
+	if (code < 0) {
+		/* Before the first thread, the log's: one that did not block them would take a
+		 * signal that comes while nobody waits, and end the process. */
+		block_signals(&set);
+		code = read_config(&c, &msg) ? cli_usage_error(&command, &msg) : run(&c, &set);
+	}
 	log_free(c.log);
 	worker_list_release(&c.fleet.workers);
 	opt_list_release(&o.workers);

@@ -144,10 +144,10 @@ void router_drain(struct router *rt)
 	http_server_drain(rt->server);
 }
 
-void router_hurry(struct router *rt)
+unsigned router_hurry(struct router *rt)
 {
 	atomic_store(&rt->hurry, true);
-	(void)router_wait(rt, clock_now());
+	return router_wait(rt, clock_now());
 }
 
 unsigned router_wait(struct router *rt, int64_t deadline)
