@@ -491,6 +491,7 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	cut = router_wait(rt, clock_now() + c->drain_timeout);
 	atomic_store(&second.done, true);
 	if (watching) {
+		/* NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread): sigwait takes it */
 		(void)pthread_kill(thread, SIGTERM);
 		(void)pthread_join(thread, NULL);
 	}

@@ -131,9 +131,9 @@ static int resolve_events(const struct plan *p, struct arm *a, struct pd_msg *ms
 	int err = PD_OK;
 
 	a->events = calloc(p->nevents + 1, sizeof(*a->events));
-	for (size_t i = 0; i < a->cfg.npools; i++)
-		seen[i] = calloc(a->cfg.pool[i].n + 1, sizeof(bool));
-	if (!a->events || !seen[0] || (a->cfg.npools == 2 && !seen[1]))
+	seen[0] = calloc(a->cfg.pool[0].n + 1, sizeof(bool));
+	seen[1] = calloc(a->cfg.pool[1].n + 1, sizeof(bool));
+	if (!a->events || !seen[0] || !seen[1])
 		err = PD_ENOMEM;
 	for (size_t i = 0; !err && i < p->nevents; i++) {
 		struct replay_event *e = &a->events[i];

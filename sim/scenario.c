@@ -11,8 +11,9 @@
 
 #include "lib/base/file.h"
 #include "lib/base/opt.h"
+#include "lib/base/yamlload.h"
 #include "sim/kvcache.h"
-#include "sim/scenarioload.h"
+#include "sim/scenarioschema.h"
 
 #define SEED_MAX ((UINT64_C(1) << 53) - 1) /* a JSON number holds it exactly */
 
@@ -531,6 +532,7 @@ int scenario_parse(struct scenario **out, const char *text, size_t n, const char
 		   struct pd_msg *msg)
 {
 	struct scenario *s = calloc(1, sizeof(*s));
+	void *data;
 	int err;
 
 	*out = NULL;
@@ -540,7 +542,8 @@ int scenario_parse(struct scenario **out, const char *text, size_t n, const char
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
-	err = scenario_read(&s->y, &s->pos, text, n, path, msg);
+	err = yamlload_read(&scenario_schema, &data, &s->pos, text, n, path, msg);
+	s->y = data;
 	if (!err)
 		err = convert(s, msg);
 	if (err == PD_ENOMEM)
@@ -570,7 +573,7 @@ void scenario_free(struct scenario *s)
 {
 	if (!s)
 		return;
-	scenario_read_free(s->y);
+	yamlload_free(&scenario_schema, s->y);
 	yamlpos_release(&s->pos);
 	free(s->path);
 	free(s->workload);

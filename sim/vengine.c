@@ -89,7 +89,7 @@ static int wait_reserve(struct vengine *e)
 	wait = reallocarray(NULL, cap, sizeof(*wait));
 	if (!wait)
 		return PD_ENOMEM;
-	for (size_t i = 0; i < e->nwait; i++)
+	for (size_t i = 0; i < e->nwait && i < e->wait_cap; i++)
 		wait[i] = e->wait[(e->wait_head + i) % e->wait_cap];
 	free(e->wait);
 	e->wait = wait;

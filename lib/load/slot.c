@@ -325,7 +325,8 @@ const char *slot_finish(struct slot *s, CURLcode code, int64_t now_ns, bool embe
 		answer_end(a, now_ns, a->done, embeddings);
 		n = strlen(a->error);
 		if (a->failure && n < sizeof(a->error))
-			(void)snprintf(a->error + n, sizeof(a->error) - n, " (%s)", s->why[0] ? s->why : curl_easy_strerror(code));
+			(void)snprintf(a->error + n, sizeof(a->error) - n, " (%s)",
+				       s->why[0] ? s->why : curl_easy_strerror(code));
 		return a->failure;
 	}
 	if (lost) {

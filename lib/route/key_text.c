@@ -69,6 +69,7 @@ void key_build(struct route_key *out, const struct key_piece *piece, size_t n)
 		  8]; /* unescaping may leave 3 bytes unused; they must not decide */
 	size_t len = 0;
 
+	text[0] = '\0';
 	for (size_t i = 0; i < n; i++) {
 		const char *at = piece[i].text.p, *end = at + piece[i].text.n;
 

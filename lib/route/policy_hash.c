@@ -232,10 +232,9 @@ void route_order_rendezvous(const struct route_pool *pool, const struct route_ke
 			    uint32_t *order)
 {
 	uint64_t score[ROUTE_WORKERS_MAX];
-	struct route_set seen;
+	struct route_set seen = {0};
 
 	rendezvous_scores(pool, key, score);
-	route_set_clear(&seen, pool->n);
 	for (size_t n = 0; n < pool->n; n++) {
 		if (!next_score(pool, score, &seen, UINT64_MAX, NULL, &order[n]))
 			break;

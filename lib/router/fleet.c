@@ -26,7 +26,8 @@ static int worker_new(struct worker **out, const struct worker_spec *spec,
 
 	if (!w || http_pool_init(&w->pool, c->pool_size, c->pool_idle_timeout)) {
 		free(w);
-		return pd_fail(msg, PD_ENOMEM, "out of memory");
+		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
+		return PD_ENOMEM;
 	}
 	(void)pthread_mutex_init(&w->lock, NULL);
 	breaker_init(&w->breaker);
@@ -98,6 +99,7 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet 
 	int err = PD_OK;
 
 	route_policy_init(&p->policy, fc->policy[role]);
+	p->n = 0;
 	p->worker = calloc(fc->workers.n + 1, sizeof(struct worker *));
 	if (!p->worker)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");

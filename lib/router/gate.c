@@ -93,6 +93,7 @@ int gate_enter(struct gate *g, struct http_conn *c, int64_t deadline)
 		return err;
 	}
 	*g->last = &w;
+	/* cppcheck-suppress autoVariables ; wait_in_line takes w out again */
 	g->last = &w.next;
 	atomic_fetch_add(&g->waiting, 1);
 	atomic_fetch_add_explicit(&g->queued, 1, memory_order_relaxed);

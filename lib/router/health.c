@@ -32,6 +32,7 @@ struct health {
 	int64_t next_resolve;
 };
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
 static size_t swallow(char *p, size_t size, size_t n, void *arg)
 {
 	(void)p;

@@ -1,12 +1,12 @@
 /* The workers file: YAML with a schema, so that a misspelt key is an error that names its line and
  * not a silent surprise. */
 #include <cyaml/cyaml.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "lib/base/file.h"
+#include "lib/base/yamlload.h"
 #include "lib/router/config.h"
 
 #define FILE_MAX (4u << 20)
@@ -41,80 +41,66 @@ static const cyaml_schema_value_t schema = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_workers, fields),
 };
 
-/* libcyaml tells its story in several lines: the first says what, a later one where. */
-__attribute__((format(printf, 3, 0))) static void capture(cyaml_log_t level, void *ctx,
-							  const char *fmt, va_list args)
-{
-	struct buf *b = ctx;
-	char line[256];
+/* What was read, and where it stands. */
+struct source {
+	const char *path;
+	struct yaml_workers *y;
+	struct yamlpos pos;
+};
 
-	if (level < CYAML_LOG_ERROR)
-		return;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* libcyaml's own format */
-	(void)vsnprintf(line, sizeof(line), fmt, args);
-#pragma GCC diagnostic pop
-	line[strcspn(line, "\n")] = '\0';
-	if (b->len > 0 && buf_puts(b, "; "))
-		return;
-	if (buf_puts(b, line + (strncmp(line, "Load: ", 6) == 0 ? 6 : 0)))
-		b->max = b->len;
+/* "FILE:LINE:COLUMN: text" for the value under this key, or its entry i (SIZE_MAX: the value). */
+static int at(const struct source *s, const char *key, size_t i, const char *text,
+	      struct pd_msg *msg)
+{
+	const struct yamlpos_entry *e;
+	char path[64];
+
+	if (i == SIZE_MAX)
+		(void)snprintf(path, sizeof(path), "%s", key);
+	else
+		(void)snprintf(path, sizeof(path), "%s[%zu]", key, i);
+	e = yamlpos_find(&s->pos, path);
+	return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %.400s", s->path, e ? e->value_line : 1,
+		       e ? e->value_column : 1, text);
 }
 
-static int parse(const char *path, const struct buf *text, struct yaml_workers **y,
-		 struct pd_msg *msg)
+static int read_policies(const struct source *s, struct fleet_config *out, struct pd_msg *msg)
 {
-	struct buf story;
-	cyaml_config_t config = {.log_fn = capture,
-				 .log_ctx = &story,
-				 .mem_fn = cyaml_mem,
-				 .log_level = CYAML_LOG_WARNING,
-				 .flags = CYAML_CFG_NO_ALIAS};
-	cyaml_err_t rc;
-	int err = PD_OK;
-
-	buf_init(&story, 400);
-	rc = cyaml_load_data((const uint8_t *)text->data, text->len, &config, &schema,
-			     (cyaml_data_t **)y, NULL);
-	if (rc != CYAML_OK)
-		err = pd_fail(msg, PD_EINVAL, "%s: %s (%s)", path,
-			      story.len ? story.data : "not a workers file", cyaml_strerror(rc));
-	buf_release(&story);
-	return err;
-}
-
-static int read_policies(const struct yaml_workers *y, const char *path, struct fleet_config *out,
-			 struct pd_msg *msg)
-{
-	const char *const text[ROLES] = {y->policy,
-					 y->prefill_policy ? y->prefill_policy : y->policy,
-					 y->decode_policy ? y->decode_policy : y->policy};
+	static const char *const keys[ROLES] = {"policy", "prefill_policy", "decode_policy"};
+	const char *const text[ROLES] = {s->y->policy, s->y->prefill_policy, s->y->decode_policy};
 	struct pd_msg inner = {0};
 
-	for (int r = 0; r < ROLES; r++)
-		if (text[r] && route_policy_parse(text[r], &out->policy[r], &inner))
-			return pd_fail(msg, PD_EINVAL, "%s: %s", path, inner.text);
+	for (int r = 0; r < ROLES; r++) {
+		int from = text[r] ? r : 0;
+
+		if (text[from] && route_policy_parse(text[from], &out->policy[r], &inner))
+			return at(s, keys[from], SIZE_MAX, inner.text, msg);
+	}
 	return PD_OK;
 }
 
-static int read_workers(const struct yaml_workers *y, const char *path,
-			const struct router_config *base, struct fleet_config *out,
-			struct pd_msg *msg)
+static int read_workers(const struct source *s, const struct router_config *base,
+			struct fleet_config *out, struct pd_msg *msg)
 {
-	char *const *lists[ROLES] = {y->workers, y->prefill, y->decode};
-	unsigned counts[ROLES] = {y->workers_count, y->prefill_count, y->decode_count};
+	static const char *const keys[ROLES] = {"workers", "prefill", "decode"};
+	char *const *lists[ROLES] = {s->y->workers, s->y->prefill, s->y->decode};
+	unsigned counts[ROLES] = {s->y->workers_count, s->y->prefill_count, s->y->decode_count};
 	struct pd_msg inner = {0};
 
 	for (int r = 0; r < ROLES; r++) {
 		if (counts[r] > 0 && (r == ROLE_REGULAR) == base->pd)
-			return pd_fail(msg, PD_EINVAL,
-				       "%s: '%s' does not belong to this mode, expected %s", path,
-				       r ? worker_role_name((enum worker_role)r) : "workers",
-				       base->pd ? "prefill and decode" : "workers");
+			return at(
+				s, keys[r], SIZE_MAX,
+				base->pd
+					? "found workers of a plain pool, expected prefill and "
+					  "decode, as --pd-disaggregation is set"
+					: "found workers of prefill/decode mode, expected workers, "
+					  "or --pd-disaggregation",
+				msg);
 		for (unsigned i = 0; i < counts[r]; i++)
 			if (worker_list_add(&out->workers, (enum worker_role)r, lists[r][i],
 					    base->dp_size, &inner))
-				return pd_fail(msg, PD_EINVAL, "%s: %s", path, inner.text);
+				return at(s, keys[r], i, inner.text, msg);
 	}
 	return PD_OK;
 }
@@ -122,8 +108,8 @@ static int read_workers(const struct yaml_workers *y, const char *path,
 int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
 		      struct pd_msg *msg)
 {
-	cyaml_config_t config = {.mem_fn = cyaml_mem, .log_level = CYAML_LOG_ERROR};
-	struct yaml_workers *y = NULL;
+	struct source s = {.path = path};
+	void *data = NULL;
 	struct buf text;
 	int err;
 
@@ -131,11 +117,17 @@ int fleet_config_read(const char *path, const struct router_config *base, struct
 	memcpy(out->policy, base->fleet.policy, sizeof(out->policy));
 	buf_init(&text, FILE_MAX);
 	err = file_read(path, &text, msg);
-	err = err ? err : parse(path, &text, &y, msg);
-	err = err ? err : read_policies(y, path, out, msg);
-	err = err ? err : read_workers(y, path, base, out, msg);
-	if (y)
-		(void)cyaml_free(&config, &schema, y, 0);
+	if (!err)
+		err = yamlload_read(&schema, &data, &s.pos, text.data ? text.data : "", text.len,
+				    path, msg);
+	s.y = data;
+	err = err ? err : read_policies(&s, out, msg);
+	err = err ? err : read_workers(&s, base, out, msg);
+	if (!err && (base->pd ? s.y->decode_count : s.y->workers_count) == 0)
+		err = pd_fail(msg, PD_EINVAL, "%s:1:1: found no workers, expected the key '%s'",
+			      path, base->pd ? "decode" : "workers");
+	yamlload_free(&schema, data);
+	yamlpos_release(&s.pos);
 	buf_release(&text);
 	if (err)
 		worker_list_release(&out->workers);

@@ -7,8 +7,8 @@
  * keys, anchors and aliases, a second document, keys that are not plain text, numbers with leading
  * zeros (octal in YAML 1.1), deep nesting, an empty document.
  */
-#ifndef PD_SIM_YAMLPOS_H
-#define PD_SIM_YAMLPOS_H
+#ifndef PD_BASE_YAMLPOS_H
+#define PD_BASE_YAMLPOS_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* One pass over libyaml's events with a stack of the open mappings and sequences; the path is kept
  * in one buffer. */
-#include "sim/yamlpos.h"
+#include "lib/base/yamlpos.h"
 
 #include <ctype.h>
 #include <stdbool.h>
@@ -229,7 +229,8 @@ int yamlpos_scan(struct yamlpos *p, const char *text, size_t n, const char *name
 		yaml_event_delete(&ev);
 	}
 	if (!err && !s.filled)
-		err = pd_fail(msg, PD_EINVAL, "%s:1:1: an empty file: expected a scenario", name);
+		err = pd_fail(msg, PD_EINVAL, "%s:1:1: an empty file: expected keys and values",
+			      name);
 	buf_release(&s.path);
 	yaml_parser_delete(&y);
 	return err;

@@ -3,7 +3,7 @@
  * The lines are caught, the back-trace is turned into a path, and the path is looked up among the
  * positions of yamlpos, because the positions of the back-trace are those of the value before.
  */
-#include "sim/scenarioload.h"
+#include "lib/base/yamlload.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,11 +95,9 @@ static void join(const struct trace *t, size_t parts, const char *key, struct bu
 }
 
 /* The schema of the mapping that a trace leads to, or NULL. */
-static const cyaml_schema_field_t *fields_of(const struct trace *t, size_t parts)
+static const cyaml_schema_field_t *fields_of(const cyaml_schema_value_t *v, const struct trace *t)
 {
-	const cyaml_schema_value_t *v = &scenario_schema;
-
-	for (size_t i = 0; i < parts; i++) {
+	for (size_t i = 0; i < t->n; i++) {
 		const cyaml_schema_field_t *f;
 
 		if (t->part[i][0] == '[') {
@@ -119,9 +117,10 @@ static const cyaml_schema_field_t *fields_of(const struct trace *t, size_t parts
 	return v->type == CYAML_MAPPING ? v->mapping.fields : NULL;
 }
 
-static void say_unknown(const struct trace *t, const char *key, char *out, size_t cap)
+static void say_unknown(const cyaml_schema_value_t *schema, const struct trace *t, const char *key,
+			char *out, size_t cap)
 {
-	const cyaml_schema_field_t *f = fields_of(t, t->n);
+	const cyaml_schema_field_t *f = fields_of(schema, t);
 	const char *names[KEYS_MAX], *near;
 	size_t n = 0, used;
 
@@ -183,7 +182,8 @@ static void say_value(const char *line, char *out, size_t cap)
 }
 
 /* The message for a person from libcyaml's log. */
-static int explain(const char *log, const struct yamlpos *pos, const char *name, struct pd_msg *msg)
+static int explain(const cyaml_schema_value_t *schema, const char *log, const struct yamlpos *pos,
+		   const char *name, struct pd_msg *msg)
 {
 	static const char unexpected[] = "Unexpected key: ",
 			  missing[] = "Missing required mapping field: ";
@@ -200,14 +200,14 @@ static int explain(const char *log, const struct yamlpos *pos, const char *name,
 	if (unknown) {
 		line += sizeof(unexpected) - 1;
 		(void)snprintf(key, sizeof(key), "%.*s", (int)strcspn(line, "\n"), line);
-		say_unknown(&t, key, what, sizeof(what));
+		say_unknown(schema, &t, key, what, sizeof(what));
 		join(&t, t.n, key, &path);
 	} else if (absent) {
 		line += sizeof(missing) - 1;
 		t.n -= t.at_key && t.n > 0;
 		join(&t, t.n, NULL, &path);
 		(void)snprintf(what, sizeof(what), "missing '%.*s' in %s", (int)strcspn(line, "\n"),
-			       line, path.len ? path.data : "the scenario");
+			       line, path.len ? path.data : "the file");
 	} else {
 		/* About the number of entries: the list is meant, not the entry. */
 		t.n -= strstr(line, " in sequence.") && t.n > 0;
@@ -226,11 +226,9 @@ static int explain(const char *log, const struct yamlpos *pos, const char *name,
 }
 
 /* The schema of the value at a path that the schema has accepted, or NULL. */
-static const cyaml_schema_value_t *schema_at(const char *path)
+static const cyaml_schema_value_t *schema_at(const cyaml_schema_value_t *v, const char *path)
 {
-	const cyaml_schema_value_t *v = &scenario_schema;
-
-	while (*path) {
+	while (v && *path) {
 		size_t n = strcspn(path, ".[");
 
 		if (*path == '[') {
@@ -278,11 +276,12 @@ static bool is_of_type(cyaml_type_e type, const char *text)
 
 /* libcyaml reads a number as far as it is one ("1.5" is 1, "3x" is 3) and takes any word for true.
  */
-static int check_scalars(const struct yamlpos *pos, const char *name, struct pd_msg *msg)
+static int check_scalars(const cyaml_schema_value_t *schema, const struct yamlpos *pos,
+			 const char *name, struct pd_msg *msg)
 {
 	for (size_t i = 0; i < pos->n; i++) {
 		const struct yamlpos_entry *e = &pos->entry[i];
-		const cyaml_schema_value_t *v = e->scalar ? schema_at(e->path) : NULL;
+		const cyaml_schema_value_t *v = e->scalar ? schema_at(schema, e->path) : NULL;
 
 		if (!v || !wanted(v->type) || is_of_type(v->type, e->scalar))
 			continue;
@@ -292,41 +291,41 @@ static int check_scalars(const struct yamlpos *pos, const char *name, struct pd_
 	return PD_OK;
 }
 
-int scenario_read(struct y_scenario **out, struct yamlpos *pos, const char *text, size_t n,
-		  const char *name, struct pd_msg *msg)
+int yamlload_read(const cyaml_schema_value_t *schema, void **out, struct yamlpos *pos,
+		  const char *text, size_t n, const char *name, struct pd_msg *msg)
 {
 	cyaml_data_t *data = NULL;
 	struct buf log;
 	int err = yamlpos_scan(pos, text, n, name, msg);
 
-	*out = NULL;
 	buf_init(&log, LOG_MAX);
 	if (!err) {
-		cyaml_err_t e = cyaml_load_data((const uint8_t *)text, n, config(&log),
-						&scenario_schema, &data, NULL);
+		cyaml_err_t e = cyaml_load_data((const uint8_t *)text, n, config(&log), schema,
+						&data, NULL);
 
 		if (e == CYAML_ERR_OOM)
 			err = pd_fail(msg, PD_ENOMEM, "out of memory");
-		else if (e != CYAML_OK)
-			err = explain(log.data ? log.data : cyaml_strerror(e), pos, name, msg);
-		*out = data;
+		else if (e != CYAML_OK || !data)
+			err = explain(schema, log.data ? log.data : cyaml_strerror(e), pos, name,
+				      msg);
 		if (!err)
-			err = check_scalars(pos, name, msg);
+			err = check_scalars(schema, pos, name, msg);
 	}
 	buf_release(&log);
 	if (err) {
 		yamlpos_release(pos);
-		scenario_read_free(*out);
-		*out = NULL;
+		yamlload_free(schema, data);
+		data = NULL;
 	}
+	*out = data;
 	return err;
 }
 
-void scenario_read_free(struct y_scenario *y)
+void yamlload_free(const cyaml_schema_value_t *schema, void *data)
 {
 	struct buf log;
 
 	buf_init(&log, LOG_MAX);
-	(void)cyaml_free(config(&log), &scenario_schema, y, 0); /* fails only for a wrong schema */
+	(void)cyaml_free(config(&log), schema, data, 0); /* fails only for a wrong schema */
 	buf_release(&log);
 }

@@ -1,0 +1,38 @@
+"""A workers file that is wrong: the message says where, nothing is started, nothing crashes."""
+
+import pytest
+
+import harness
+
+BAD = [
+    ("", "1:1: an empty file"),
+    ("# nothing but a comment\n", "1:1: an empty file"),
+    ("{}\n", "1:1: found no workers, expected the key 'workers'"),
+    ("workers: []\n", "1:1: found no workers"),
+    ("policy: random\n", "1:1: found no workers"),
+    ("workers:\n  - http://127.0.0.1:1\npolcy: x\n", "3:1: unknown key 'polcy', did you mean 'policy'?"),
+    ("workers: [http://127.0.0.1:1\n", "2:1: did not find expected ',' or ']'"),
+    ("workers:\n  - ftp://127.0.0.1:1\n", "2:5: URL 'ftp://127.0.0.1:1': unknown scheme"),
+    ("workers:\n  - http://127.0.0.1:1\n  - {a: b}\n", "3:5: 'workers[1]': found a mapping: expected text"),
+    ("workers: 7\n", "1:10: 'workers': found a single value: expected a list"),
+    ("workers: [http://127.0.0.1:1]\npolicy: roundrobin\n", "2:9: unknown policy 'roundrobin'"),
+    ("policy: random\npolicy: random\nworkers: [http://127.0.0.1:1]\n", "2:1: double key 'policy'"),
+    ("prefill: [http://127.0.0.1:1]\n", "1:10: found workers of prefill/decode mode"),
+]
+
+
+@pytest.mark.parametrize("text, message", BAD, ids=[repr(t)[:40] for t, _ in BAD])
+def test_bad_file(tmp_path, text, message):
+    path = tmp_path / "workers.yaml"
+    path.write_text(text)
+    done = harness.run("serve", "--workers-file", path, "--port", 0, "--prometheus-port", -1)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert f"{path}:{message}" in done.stderr
+
+
+def test_pools_need_decode_workers(tmp_path):
+    path = tmp_path / "workers.yaml"
+    path.write_text("prefill: [http://127.0.0.1:1]\n")
+    done = harness.run("serve", "--pd-disaggregation", "--workers-file", path, "--port", 0, "--prometheus-port", -1)
+    assert (done.returncode, f"{path}:1:1: found no workers, expected the key 'decode'" in done.stderr) == (2, True)
