@@ -64,16 +64,31 @@ static enum read_result read_first(struct http_conn *c)
 	return READ_OK;
 }
 
-/* More bytes before the deadline; the capacity grows with what has arrived. */
+/* Room for more; the capacity grows with what has arrived. When a complete head moves with the
+ * buffer its spans are found again at once: a refusal of the body looks at them too. */
+static int make_room(struct http_conn *c)
+{
+	struct buf *in = &c->thread->in;
+	size_t step = in->len > READ_STEP ? in->len : READ_STEP, left = in->max - in->len,
+	       scanned = 0;
+	uintptr_t before = (uintptr_t)in->data;
+
+	if (in->cap - in->len >= READ_STEP)
+		return PD_OK;
+	if (buf_reserve(in, step < left ? step : left))
+		return PD_ENOMEM;
+	if ((uintptr_t)in->data == before || c->thread->req.head.len == 0)
+		return PD_OK;
+	return http_request_parse(&c->thread->req.head, in->data, in->len, &scanned);
+}
+
+/* More bytes before the deadline. */
 static ssize_t read_more(struct http_conn *c, int64_t deadline)
 {
-	size_t step = c->thread->in.len > READ_STEP ? c->thread->in.len : READ_STEP,
-	       left = c->thread->in.max - c->thread->in.len;
-	ssize_t n;
+	ssize_t n = make_room(c);
 
-	if (c->thread->in.cap - c->thread->in.len < READ_STEP &&
-	    buf_reserve(&c->thread->in, step < left ? step : left))
-		return PD_ENOMEM;
+	if (n)
+		return n;
 	if (c->thread->in.cap - 1 == c->thread->in.len)
 		return PD_ETOOBIG;
 	n = net_recv_by(c->fd, c->thread->in.data + c->thread->in.len,
@@ -187,9 +202,7 @@ static enum read_result read_body_chunked(struct http_conn *c)
 static enum read_result read_body(struct http_conn *c)
 {
 	struct http_request *r = &c->thread->req;
-	const char *before = c->thread->in.data;
 	enum read_result result = READ_OK;
-	size_t scanned = 0;
 
 	r->body.n = 0;
 	if (r->head.expect_continue && c->thread->in.len == r->head.len &&
@@ -200,10 +213,6 @@ static enum read_result read_body(struct http_conn *c)
 		result = read_body_length(c);
 	else if (r->head.body == HTTP_BODY_CHUNKED)
 		result = read_body_chunked(c);
-	/* The buffer moved: the spans of the head are found again. */
-	if (result == READ_OK && c->thread->in.data != before &&
-	    http_request_parse(&r->head, c->thread->in.data, c->thread->in.len, &scanned))
-		return READ_END;
 	r->body.p = c->thread->in.data + r->head.len;
 	return result;
 }
@@ -245,7 +254,7 @@ static enum read_result read_request(struct http_conn *c)
 	c->thread->req.head_ns = c->server->cfg.on_head ? clock_now() : c->thread->req.accepted_ns;
 	result = read_body(c);
 	if (result != READ_OK && c->server->cfg.on_abandon)
-		c->server->cfg.on_abandon(c->server->cfg.ctx, c);
+		c->server->cfg.on_abandon(c->server->cfg.ctx, c, &c->thread->req);
 	return result;
 }
 

@@ -54,9 +54,9 @@ struct http_server_config {
 	int (*on_head)(void *ctx, struct http_conn *c, struct http_request *r);
 	/* The request. When nothing was answered the server sends 500 and closes. */
 	void (*on_request)(void *ctx, struct http_conn *c, struct http_request *r);
-	/* on_head returned 0 but on_request was never reached (body timed out, client left). May be
-	 * NULL. */
-	void (*on_abandon)(void *ctx, struct http_conn *c);
+	/* on_head returned 0 but on_request was never reached (body timed out, client left); the
+	 * head is that of on_head, there is no body. May be NULL. */
+	void (*on_abandon)(void *ctx, struct http_conn *c, struct http_request *r);
 };
 
 void http_server_config_default(struct http_server_config *cfg);

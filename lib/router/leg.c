@@ -80,12 +80,14 @@ void leg_limit(struct leg *l, struct exchange *x, int64_t deadline)
 
 bool leg_end(struct leg *l, struct exchange *x)
 {
-	bool left, clean;
+	bool left, cut, clean;
 
 	if (l->up.fd < 0)
 		return http_conn_client_left(x->conn);
-	left = http_conn_withdraw(x->conn) && !x->detached;
-	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !left && !l->own_limit;
+	/* Cut by its deadline it cannot be used again either, but then the client is still there. */
+	cut = http_conn_withdraw(x->conn) && !x->detached;
+	left = cut && http_conn_client_left(x->conn);
+	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !cut && !l->own_limit;
 	if (clean) {
 		l->up.since = clock_now();
 		http_pool_put(&l->worker->pool, &l->up);

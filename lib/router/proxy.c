@@ -357,12 +357,13 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 	return -1;
 }
 
-void proxy_on_abandon(void *ctx, struct http_conn *c)
+void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 
 	(void)c;
-	gate_leave(&rt->gate);
+	if (!admin_route(rt, r))
+		gate_leave(&rt->gate);
 }
 
 static void finish(struct exchange *x)

@@ -50,7 +50,7 @@ void router_free(struct router *rt);
 /* proxy.c: callbacks of the data server. */
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r);
 void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r);
-void proxy_on_abandon(void *ctx, struct http_conn *c);
+void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r);
 /* admin.c: answers our own routes; false when the request is not for us. */
 bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port);
 bool admin_route(struct router *rt, const struct http_request *r);

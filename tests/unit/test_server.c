@@ -64,9 +64,10 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 		a->left += http_conn_sleep(c, clock_now() + 20 * NS_PER_S);
 }
 
-static void on_abandon(void *ctx, struct http_conn *c)
+static void on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	(void)c;
+	assert_true(span_eq(r->head.method, SPAN("POST")));
 	((struct app *)ctx)->abandoned++;
 }
 
