@@ -273,6 +273,14 @@ static void release_read(struct kv_read *k)
 	free(k->block);
 }
 
+/* The blocks of an engine that is no more: the process was started again on this port. That is bad
+ * luck of the reader, who finds the KV gone, and nobody's mistake. */
+static bool of_earlier_engine(const struct worker *w, const struct kv_read *k,
+			      const struct lease *l)
+{
+	return !l && !span_eq(buf_span(&k->engine_id), span_of(w->engine_id));
+}
+
 /* What is wrong with this read; MISTAKE_COUNT when nothing is. *free_blocks: the reader meant this
  * lease and is done with it. */
 static enum worker_mistake judge_read(const struct worker *w, const struct kv_read *k,
@@ -297,7 +305,7 @@ static enum worker_mistake judge_read(const struct worker *w, const struct kv_re
 	return MISTAKE_COUNT;
 }
 
-static enum worker_mistake do_read(struct worker *w, const struct kv_read *k)
+static enum worker_mistake do_read(struct worker *w, const struct kv_read *k, bool *gone)
 {
 	struct kvcache_pin pin = {0};
 	enum worker_mistake mistake;
@@ -307,6 +315,7 @@ static enum worker_mistake do_read(struct worker *w, const struct kv_read *k)
 	(void)pthread_mutex_lock(&w->lock);
 	(void)nixl_expire(w, clock_now());
 	l = leases_find(&w->leases, buf_span(&k->request_id));
+	*gone = of_earlier_engine(w, k, l);
 	mistake = judge_read(w, k, l, &free_blocks);
 	if (free_blocks) {
 		leases_end(&w->leases, l, LEASE_READ, &pin);
@@ -323,6 +332,7 @@ void nixl_serve_read(struct worker *w, struct http_conn *c, struct http_request 
 	struct api_error e = {0};
 	enum worker_mistake mistake;
 	struct jout o;
+	bool gone;
 
 	if (parse_read(r, &k) != PD_OK) {
 		(void)api_fail(&e, 400, NULL,
@@ -333,7 +343,13 @@ void nixl_serve_read(struct worker *w, struct http_conn *c, struct http_request 
 		release_read(&k);
 		return;
 	}
-	mistake = do_read(w, &k);
+	mistake = do_read(w, &k, &gone);
+	if (gone) {
+		(void)api_fail(&e, 410, NULL, "blocks of an engine that is no more");
+		api_reply_error(c, &e, NULL);
+		release_read(&k);
+		return;
+	}
 	if (mistake != MISTAKE_COUNT)
 		log_line(w->cfg.log, LOG_INFO, "KV read of %s answered with %s",
 			 k.request_id.data ? k.request_id.data : "", stats_mistake_name(mistake));

@@ -47,6 +47,8 @@ struct leg {
 	struct worker *worker;
 	struct http_idle up; /* fd -1: not open */
 	bool reused;
+	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
+		      have been read */
 	bool own_limit; /* its socket has a receive timeout of its own: not for the pool */
 	struct http_head head;
 	struct buf *in; /* head, then raw body bytes */

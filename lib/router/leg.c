@@ -187,7 +187,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 		e = take_connection(l, x, fresh);
 		if (e == LEG_OK)
 			e = talk(l, x, iov, n, first_byte);
-		if (e != LEG_CLOSED || !l->reused || !x->repeatable)
+		if (e != LEG_CLOSED || !l->reused || !x->repeatable || l->once)
 			return e;
 		(void)leg_end(l, x);
 		count(&w->stale);

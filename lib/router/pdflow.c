@@ -224,6 +224,8 @@ static enum exchange_result decode_leg(struct pd_state *s)
 	enum leg_error e = LEG_LOCAL;
 
 	s->failed = ROLE_DECODE;
+	/* The blocks can be read once: a decode that may have read them needs new ones. */
+	l.once = s->have_prefill && s->prefill.params.n > 0;
 	if (s->have_prefill && clock_now() - s->prefill_ns > x->rt->cfg.pd_lease) {
 		drop_decode(x);
 		(void)snprintf(

@@ -17,6 +17,7 @@ int64_t retry_backoff(const struct router_config *c, unsigned attempt, struct rn
 
 	d = d < cap ? d : cap;
 	d += d * c->retry_jitter * (2.0 * rng_unit(rng) - 1.0);
+	d = d < cap ? d : cap;
 	return d > 0 ? (int64_t)d : 0;
 }
 

@@ -214,6 +214,26 @@ def test_a_dying_decode_means_a_new_prefill(pdctl, how):
         idle(router)
 
 
+def test_coordinates_are_never_sent_twice(pdctl):
+    """A decode worker that closes a kept connection without a byte may have read the blocks: it is no stale connection to be replaced."""
+
+    def second_time_silent(seen, wire):
+        if seen.header("x-request-id") == "two":
+            wire.conn.shutdown(socket.SHUT_RDWR)
+            wire.keep = False
+        else:
+            reply_completion(seen, wire)
+
+    with FakeEngine(reply_prefill) as p, FakeEngine(second_time_silent) as d:
+        router = pd_pair(pdctl, p, d, *FAST)
+        for name in ("one", "two"):
+            code, _, raw = router.post("/v1/completions", BODY, {"X-Request-Id": name})
+            assert code == 200, raw
+        assert [s.header("x-request-id") for s in d.seen] == ["one", "two", "two-r1"]
+        assert [s.header("x-request-id") for s in p.seen] == ["one", "two", "two-r1"]
+        idle(router)
+
+
 def test_a_dead_decode_of_two_is_not_noticed(pdctl):
     router, ps, ds = fleet(pdctl)
     ds[0].kill()
@@ -223,6 +243,17 @@ def test_a_dead_decode_of_two_is_not_noticed(pdctl):
     assert router.get_json("/readiness")["decode"] == {"healthy": 1, "total": 2}
     assert mistakes(ps + [ds[1]]) == {}
     idle(router, ps + [ds[1]])
+
+
+def test_a_request_waits_for_a_decode_worker_that_comes_back(pdctl):
+    """Pauses stay at their limit however many there are: jitter does not end the attempts."""
+    router, ps, ds = fleet(pdctl, "--retry-max-retries", 100, "--retry-max-backoff-ms", 30, "--retry-jitter-factor", 1, decode=1)
+    ds[0].kill()
+    threading.Timer(0.7, lambda: pdctl.worker("--role", "decode", *WORKER, port=ds[0].port)).start()
+    code, _, raw = router.post("/v1/completions", BODY)
+    assert code == 200, raw
+    assert router.metric("vllm_router_retries_total") > 10
+    idle(router, ps)
 
 
 def test_after_the_first_event_nothing_is_sent_again(pdctl):

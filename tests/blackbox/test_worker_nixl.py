@@ -302,3 +302,15 @@ def test_journal_names_the_legs(strict):
 @pytest.mark.parametrize("body", [b"{", b"{}", b'{"request_id":1}', b'{"request_id":"a","engine_id":"b","block_ids":[-1],"prompt_hash":"","x_request_id":""}'])
 def test_read_route_refuses_nonsense(strict, body):
     assert strict.p.post("/pdctl/kv/read", body)[0] == 400
+
+
+def test_a_restarted_prefill_worker_has_no_blocks_and_nobody_made_a_mistake(pdctl):
+    p = pdctl.worker("--role", "prefill", "--strict")
+    d = pdctl.worker("--role", "decode", "--strict")
+    body = {"prompt": words(40), "max_tokens": 4}
+    kv = p.post_json(TEXT, {**body, "max_tokens": 1, "kv_transfer_params": PREFILL}, {"X-Request-Id": "id-1"})["kv_transfer_params"]
+    p.kill()
+    pdctl.worker("--role", "prefill", "--strict", port=p.port)
+    got = d.post_json(TEXT, {**body, "kv_transfer_params": kv}, {"X-Request-Id": "id-1"})
+    assert got["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, "computed here"
+    assert mistakes(d) == {} and d.metric("pdctl_worker_kv_read_failures_total") == 1
