@@ -50,9 +50,11 @@ class Sampler:
 def measure(server, connections, seconds, key, body_bytes):
     """One figure: CPU of the server per request, and what the client saw."""
     with Sampler(server, seconds * 0.6) as sampler:
+        switches = sum(server.switches())
         before, t0 = server.cpu_ns(), time.monotonic()
         seen = wrk(server.port, connections, seconds, key, body_bytes)
         cpu, wall = server.cpu_ns() - before, time.monotonic() - t0
+        switches = sum(server.switches()) - switches
     if not server.alive():
         raise PerfError(f"{server.name} died: {server.log_tail()}")
     if seen["requests"] == 0:
@@ -61,6 +63,7 @@ def measure(server, connections, seconds, key, body_bytes):
         **seen,
         **sampler.seen,
         "cpu_us": cpu / 1000 / seen["requests"],
+        "switches": max(0, switches) / seen["requests"],
         "cores": cpu / 1e9 / wall,
         "rps": seen["requests"] / seen["seconds"],
         "peak_rss_kib": server.peak_rss_kib(),

@@ -71,8 +71,8 @@ def cpu_clock(pid):
     return (~pid << 3) | 2
 
 
-def status_kib(pid, *names):
-    """Sum of the named lines of /proc/PID/status, in KiB."""
+def status_of(pid, *names):
+    """Sum of the named lines of /proc/PID/status: KiB, or a count."""
     total = 0
     with open(f"/proc/{pid}/status") as f:
         for line in f:
@@ -137,10 +137,10 @@ class Proc:
         return total
 
     def rss_kib(self):
-        return self._sum(lambda p: status_kib(p, "VmRSS"))
+        return self._sum(lambda p: status_of(p, "VmRSS"))
 
     def peak_rss_kib(self):
-        return self._sum(lambda p: status_kib(p, "VmHWM"))
+        return self._sum(lambda p: status_of(p, "VmHWM"))
 
     def anon_kib(self):
         """User memory that is this server's own: anonymous pages (heap, stacks), nothing shared with files."""
@@ -154,6 +154,22 @@ class Proc:
 
     def threads(self):
         return self._sum(lambda p: len(os.listdir(f"/proc/{p}/task")))
+
+    def switches(self):
+        """Context switches of all threads that live: (gave up the CPU, lost it)."""
+        wanted = lost = 0
+        for pid in self.pids():
+            try:
+                tasks = os.listdir(f"/proc/{pid}/task")
+            except OSError:
+                continue
+            for task in tasks:
+                try:
+                    wanted += status_of(f"{pid}/task/{task}", "voluntary_ctxt_switches")
+                    lost += status_of(f"{pid}/task/{task}", "nonvoluntary_ctxt_switches")
+                except OSError:
+                    continue
+        return wanted, lost
 
     def alive(self):
         return self.child.poll() is None

@@ -13,6 +13,7 @@ COLUMNS = [
     ("cpu us", 10, number("cpu_us", "%.2f")),
     ("spread", 7, number("spread", "%.0f%%", 100)),
     ("ratio", 7, number("ratio", "%.2f")),
+    ("switches", 9, number("switches", "%.2f")),
     ("ns/B", 7, number("ns_per_byte", "%.3f")),
     ("req/s", 8, number("rps", "%.0f")),
     ("event/s", 8, number("eps", "%.0f")),
