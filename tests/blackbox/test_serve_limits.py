@@ -401,6 +401,26 @@ def test_restart_through_an_inherited_socket_refuses_nobody(pdctl):
         listener.close()
 
 
+def test_bad_workers_files_name_the_place(pdctl, tmp_path):
+    """Unknown key, wrong type, bad policy, bad URL, wrong pool, no YAML at all: file, line and column, what was found."""
+    cases = {
+        "workers:\n  - http://a:1\npolcy: random\n": (":3:1:", "polcy", "policy"),
+        "workers: http://a:1\n": (":1:10:", "workers"),
+        "policy: fastest\nworkers:\n  - http://127.0.0.1:1\n": (":1:9:", "fastest"),
+        "workers:\n  - http://127.0.0.1:1\n  - w=ftp://x\n": (":3:5:", "ftp://x"),
+        "workers:\n  - http://127.0.0.1:1\nprefill:\n  - http://127.0.0.1:2\n": (":4:3:", "prefill"),
+        "workers: [http://127.0.0.1:1\n": (":2:1:",),
+    }
+    for i, (text, wanted) in enumerate(cases.items()):
+        path = tmp_path / f"w{i}.yaml"
+        path.write_text(text)
+        args = [PDCTL, "serve", "--workers-file", str(path), "--port", "0", "--prometheus-port", "-1"]
+        done = subprocess.run(args, capture_output=True, text=True, timeout=30, env=CLEAN_ENV)
+        assert done.returncode == 2 and done.stdout == "", (text, done)
+        for part in (str(path), *wanted):
+            assert part in done.stderr, (text, part, done.stderr)
+
+
 def test_one_dead_port_of_the_start_is_not_fatal(pdctl):
     with FakeEngine(ok) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, f"http://127.0.0.1:{free_port()}", "--policy", "round_robin")
