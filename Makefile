@@ -60,7 +60,7 @@ LIB_SRC := $(sort $(wildcard lib/*/*.c sim/*.c))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
-ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/rng.c)
+ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard lib/*/*.h sim/*.h cmd/*.h))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)

@@ -299,6 +299,12 @@ static int set_options(struct bench *b, int argc, char **argv, struct pd_msg *ms
 {
 	int err = set_body_options(b, msg);
 
+	if (!err && strncmp(o.base_url, "http://", 7) != 0 &&
+	    strncmp(o.base_url, "https://", 8) != 0)
+		err = pd_fail(msg, PD_EINVAL,
+			      "--base-url: found '%.200s', expected http://HOST:PORT or "
+			      "https://HOST:PORT",
+			      o.base_url);
 	if (!err)
 		err = set_session_fields(b, msg);
 	if (!err)

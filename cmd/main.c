@@ -7,6 +7,7 @@
 
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
+#include "lib/base/nearest.h"
 
 #define PDCTL_VERSION "0.1.0"
 
@@ -17,14 +18,14 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
-	{"bench", cmd_bench, "send sessions and schedules to a server and measure what users get"},
-	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
-	{"worker", cmd_worker,
-	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
 	{"simulate", cmd_simulate,
 	 "replay workloads on virtual workers, before deploying a policy"},
+	{"bench", cmd_bench, "send sessions and schedules to a server and measure what users get"},
+	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
+	{"worker", cmd_worker,
+	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
+	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{NULL, NULL, NULL},
 };
 
@@ -54,7 +55,7 @@ static int unknown(const char *word)
 	for (const struct command *c = commands; c->name; c++)
 		names[n++] = c->name;
 	names[n] = NULL;
-	near = opt_nearest(word, names);
+	near = nearest_word(word, names);
 	(void)fprintf(stderr,
 		      "pdctl: unknown command '%s'%s%s%s; `pdctl help` lists the commands\n", word,
 		      near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");

@@ -49,8 +49,9 @@ static const struct opt options[] = {
 	{OPT_FLAG, "pd-disaggregation", &o.pd, NULL, "route to prefill and decode pools", NULL, 0,
 	 0, "vllm-pd-disaggregation"},
 	{OPT_LIST, "prefill", &o.prefill, "URL [PORT|none]",
-	 "a prefill worker; a bootstrap port is accepted and unused by NIXL", NULL, 1, 2, NULL},
-	{OPT_LIST, "decode", &o.decode, "URL", "a decode worker", NULL, 1, 1, NULL},
+	 "a prefill worker, repeatable; a bootstrap port is accepted and unused by NIXL", NULL, 1,
+	 2, NULL},
+	{OPT_LIST, "decode", &o.decode, "URL", "a decode worker, repeatable", NULL, 1, 1, NULL},
 	{OPT_TEXT, "workers-file", &o.workers_file, "FILE",
 	 "YAML with workers and policies; read again on SIGHUP or POST /reload", NULL, 0, 0, NULL},
 	{OPT_INT, "intra-node-data-parallel-size", &o.dp, "N",
@@ -68,13 +69,13 @@ static const struct opt options[] = {
 	{OPT_TEXT, "session-key", &o.session_key, "LIST",
 	 "where the key is: header:NAME|body:PATH,... (session ids, then user ids)", NULL, 0, 0,
 	 NULL},
-	{OPT_CHOICE, "key-compat", &o.key_compat, NULL, "key order and prefixes of another router",
-	 "none|vllm-router", 0, 0, NULL},
+	{OPT_CHOICE, "key-compat", &o.key_compat, NULL,
+	 "key order and prefixes of another router (none)", "none|vllm-router", 0, 0, NULL},
 	{OPT_CHOICE, "keyless", &o.keyless, NULL,
-	 "hash policies without a key: least_request, or by the prompt's beginning",
+	 "hash policies without a key: least_request, or by the prompt's beginning (least_request)",
 	 "least_request|prefix", 0, 0, NULL},
 	{OPT_CHOICE, "ring-hash", &o.ring_hash, NULL,
-	 "xxh3, or fbi: places sessions as vllm-router does", "xxh3|fbi", 0, 0, NULL},
+	 "xxh3, or fbi: places sessions as vllm-router does (xxh3)", "xxh3|fbi", 0, 0, NULL},
 	{OPT_INT, "virtual-nodes", &o.vnodes, "N", "points per worker on the ring (160)", NULL, 1,
 	 ROUTE_VNODES_MAX, NULL},
 	{OPT_INT, "seed", &o.seed, "N", "of random choices; 0 takes one from the system (0)", NULL,
@@ -154,7 +155,7 @@ static const struct opt options[] = {
 	{.type = OPT_HEADING, .help = "prefill/decode"},
 	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
 	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
-	 "request fails",
+	 "request fails (decode-only)",
 	 "decode-only|fail", 0, 0, NULL},
 	{OPT_REAL, "pd-lease-secs", &o.lease, "S",
 	 "decode is dispatched within this time after prefill, else prefill is repeated (30)", NULL,
@@ -166,10 +167,10 @@ static const struct opt options[] = {
 	{OPT_REAL, "drain-delay-secs", &o.drain_delay, "S",
 	 "SIGTERM: /readiness is 503 this long before the port closes (0)", NULL, 0, SECONDS_MAX,
 	 NULL},
-	{OPT_CHOICE, "log-level", &o.log_level, NULL, "least important lines to write",
+	{OPT_CHOICE, "log-level", &o.log_level, NULL, "least important lines to write (info)",
 	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
-	{OPT_CHOICE, "log-format", &o.log_format, NULL, "form of the lines on standard error",
-	 "text|json", 0, 0, NULL},
+	{OPT_CHOICE, "log-format", &o.log_format, NULL,
+	 "form of the lines on standard error (text)", "text|json", 0, 0, NULL},
 	{OPT_LIST, "request-id-headers", &o.id_headers, "NAME...",
 	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
 	 "request-id)",
@@ -316,10 +317,13 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 {
 	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
 					  o.decode_policy ? o.decode_policy : o.policy};
+	static const char *const flags[ROLES] = {"policy", "prefill-policy", "decode-policy"};
+	struct pd_msg inner = {0};
 	int err = PD_OK;
 
 	for (int r = 0; !err && r < ROLES; r++)
-		err = route_policy_parse(names[r], &c->fleet.policy[r], msg);
+		if (route_policy_parse(names[r], &c->fleet.policy[r], &inner))
+			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
 	c->ring_hash = strcmp(o.ring_hash, "fbi") == 0 ? ROUTE_HASH_FBI : ROUTE_HASH_XXH3;
 	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	c->pd_fallback =

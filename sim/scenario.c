@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/base/file.h"
-#include "lib/base/opt.h"
+#include "lib/base/nearest.h"
 #include "lib/base/yamlload.h"
 #include "sim/kvcache.h"
 #include "sim/scenarioschema.h"
@@ -94,7 +94,7 @@ static int choice(const struct scenario *s, const char *path, const char *word,
 		*to = i;
 		return PD_OK;
 	}
-	near = opt_nearest(word, words);
+	near = nearest_word(word, words);
 	return at(s, msg, path, 0, "found '%.60s'%s%s%s: expected %s%s%s%s%s", word,
 		  near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "", words[0],
 		  words[1] ? ", " : "", words[1] ? words[1] : "", words[1] && words[2] ? ", " : "",

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "lib/base/opt.h"
+#include "lib/base/nearest.h"
 #include "lib/route/key.h"
 #include "lib/workload/arrivals.h"
 #include "lib/workload/pattern.h"
@@ -87,7 +87,7 @@ static int parse_choice(const char *key, struct key_choice *out, struct pd_msg *
 		out->mode = (enum mode)m;
 		return PD_OK;
 	}
-	near = opt_nearest(key, mode_names);
+	near = nearest_word(key, mode_names);
 	return pd_fail(msg, PD_EINVAL,
 		       "unknown key '%s'%s%s%s: expected auto, session, prompt_cache_key, "
 		       "first-blocks:N, prefix, group, pattern:TEXT or none",

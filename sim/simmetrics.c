@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "lib/base/opt.h"
+#include "lib/base/nearest.h"
 
 #define POOL(NAME, EXPR)                                                                           \
 	static double NAME(const struct replay_result *r, size_t pool)                             \
@@ -173,5 +173,5 @@ const char *simmetric_nearest(const char *word)
 
 	for (size_t i = 0; i < COUNT; i++)
 		names[i] = simmetrics[i].name;
-	return opt_nearest(word, names);
+	return nearest_word(word, names);
 }

@@ -95,7 +95,19 @@ static int add_word(struct simulate_args *a, const char *word)
 	}
 }
 
-static int read_policies(struct simulate_args *a, struct experiment_spec *spec)
+static int check_policies(const struct simulate_args *a, struct pd_msg *msg)
+{
+	enum route_policy_kind kind[REPLAY_POOLS];
+	enum route_hash hash = ROUTE_HASH_XXH3;
+	struct pd_msg inner = {0};
+
+	for (size_t i = 0; i < a->npolicy; i++)
+		if (plan_policy_parse(a->policy[i], kind, &hash, &inner))
+			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
+	return PD_OK;
+}
+
+static int read_policies(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
 	int err = a->policies.n ? PD_OK : add_word(a, "consistent_hash,round_robin");
 
@@ -103,7 +115,7 @@ static int read_policies(struct simulate_args *a, struct experiment_spec *spec)
 		err = add_word(a, a->policies.items[i]);
 	spec->plan.policies = (const char *const *)a->policy;
 	spec->plan.npolicies = a->npolicy;
-	return err;
+	return err ? err : check_policies(a, msg);
 }
 
 static int read_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
@@ -193,7 +205,7 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 	spec->plan.caches = a->cache;
 	spec->plan.ncaches = ncaches;
 	if (!err)
-		err = read_policies(a, spec);
+		err = read_policies(a, spec, msg);
 	if (!err)
 		err = read_pools(a, spec, msg);
 	if (!err)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/nearest.h"
+
 struct word {
 	const char *name; /* without dashes and value */
 	size_t n;
@@ -26,49 +28,6 @@ static const struct opt *find(const struct opt_command *c, struct word w)
 	return NULL;
 }
 
-static size_t min3(size_t a, size_t b, size_t c)
-{
-	size_t m = a < b ? a : b;
-
-	return m < c ? m : c;
-}
-
-/* Levenshtein distance; words of 63 letters and more are never "close". */
-static size_t distance(const char *a, const char *b)
-{
-	size_t row[64], n = strlen(b), diagonal, above;
-
-	if (n >= 64 || strlen(a) >= 64)
-		return 64;
-	for (size_t j = 0; j <= n; j++)
-		row[j] = j;
-	for (size_t i = 1; a[i - 1]; i++) {
-		diagonal = row[0];
-		row[0] = i;
-		for (size_t j = 1; j <= n; j++) {
-			above = row[j];
-			row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
-			diagonal = above;
-		}
-	}
-	return row[n];
-}
-
-const char *opt_nearest(const char *word, const char *const *words)
-{
-	const char *best = NULL;
-	size_t d, limit = strlen(word) / 3 + 2;
-
-	for (; *words; words++) {
-		d = distance(word, *words);
-		if (d < limit) {
-			limit = d;
-			best = *words;
-		}
-	}
-	return best;
-}
-
 static int unknown(const struct opt_command *c, struct word w, struct pd_msg *msg)
 {
 	const char *names[256], *near;
@@ -82,7 +41,7 @@ static int unknown(const struct opt_command *c, struct word w, struct pd_msg *ms
 	n = w.n < sizeof(text) - 1 ? w.n : sizeof(text) - 1;
 	memcpy(text, w.name, n);
 	text[n] = '\0';
-	near = opt_nearest(text, names);
+	near = nearest_word(text, names);
 	if (near)
 		return pd_fail(msg, PD_EINVAL, "unknown option '--%s', did you mean '--%s'?", text,
 			       near);

@@ -74,7 +74,4 @@ bool opt_given(const struct opt_command *c, int argc, char **argv, const char *n
 int opt_help(const struct opt_command *c, struct buf *out) PD_MUST;
 int opt_markdown(const struct opt_command *c, struct buf *out) PD_MUST;
 
-/* The nearest of `words` (NULL-terminated) by edit distance, or NULL when none is close. */
-const char *opt_nearest(const char *word, const char *const *words);
-
 #endif

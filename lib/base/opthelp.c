@@ -44,6 +44,8 @@ int opt_help(const struct opt_command *c, struct buf *out)
 					     : option_line(o, out);
 	if (!err && c->examples)
 		err = buf_printf(out, "\nexamples:\n%s", c->examples);
+	if (!err && out->data[out->len - 1] != '\n')
+		err = buf_putc(out, '\n');
 	return err;
 }
 

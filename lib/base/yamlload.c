@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/base/buf.h"
-#include "lib/base/opt.h"
+#include "lib/base/nearest.h"
 
 #define LOG_MAX	  65536
 #define PARTS_MAX 24
@@ -127,7 +127,7 @@ static void say_unknown(const cyaml_schema_value_t *schema, const struct trace *
 	for (; f && f->key && n + 1 < KEYS_MAX; f++)
 		names[n++] = f->key;
 	names[n] = NULL;
-	near = opt_nearest(key, names);
+	near = nearest_word(key, names);
 	used = (size_t)snprintf(out, cap, "unknown key '%.60s'", key);
 	if (near)
 		used += (size_t)snprintf(out + used, cap - used, ", did you mean '%s'?", near);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/base/opt.h"
+#include "lib/base/nearest.h"
 #include "lib/results/compare_change.h"
 
 #define NAMES_MAX 1024
@@ -133,7 +133,7 @@ const char *compare_nearest(const struct compare *c, const char *name)
 				if (c->side[i].runs.doc[r].field[f].type == RESULT_NUMBER)
 					names[n++] = c->side[i].runs.doc[r].field[f].name;
 	names[n] = NULL;
-	return opt_nearest(name, names);
+	return nearest_word(name, names);
 }
 
 static struct compare_row *find_row(struct compare *c, const char *name)

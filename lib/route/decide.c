@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/base/nearest.h"
+
 static const char *const policy_names[ROUTE_POLICIES] = {
 	[ROUTE_CONSISTENT_HASH] = "consistent_hash", [ROUTE_RENDEZVOUS_HASH] = "rendezvous_hash",
 	[ROUTE_ROUND_ROBIN] = "round_robin",	     [ROUTE_RANDOM] = "random",
@@ -30,53 +32,23 @@ const char *route_reason_name(enum route_reason r)
 	return r < sizeof(name) / sizeof(name[0]) ? name[r] : "unknown";
 }
 
-/* Edit distance with two rows; words longer than a row are far from everything. */
-static size_t distance(const char *a, const char *b)
-{
-	size_t n = strlen(b), row[32];
-
-	if (n + 1 > sizeof(row) / sizeof(row[0]))
-		return SIZE_MAX;
-	for (size_t j = 0; j <= n; j++)
-		row[j] = j;
-	for (size_t i = 0; a[i]; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i + 1;
-		for (size_t j = 1; j <= n; j++) {
-			size_t best = diagonal + (a[i] != b[j - 1]);
-
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			diagonal = row[j];
-			row[j] = best;
-		}
-	}
-	return row[n];
-}
-
 int route_policy_parse(const char *name, enum route_policy_kind *out, struct pd_msg *msg)
 {
-	size_t best = SIZE_MAX, nearest = 0;
+	const char *words[ROUTE_POLICIES + 1], *near;
 
 	for (size_t k = 0; k < ROUTE_POLICIES; k++) {
-		size_t d = distance(name, policy_names[k]);
-
-		if (d == 0) {
+		if (strcmp(name, policy_names[k]) == 0) {
 			*out = (enum route_policy_kind)k;
 			return PD_OK;
 		}
-		if (d < best) {
-			best = d;
-			nearest = k;
-		}
+		words[k] = policy_names[k];
 	}
+	words[ROUTE_POLICIES] = NULL;
+	near = nearest_word(name, words);
 	return pd_fail(msg, PD_EINVAL,
-		       "unknown policy '%.60s' (nearest: %s), expected consistent_hash, "
-		       "rendezvous_hash, round_robin, random, power_of_two or least_request",
-		       name, policy_names[nearest]);
+		       "unknown policy '%.60s'%s%s%s expected consistent_hash, rendezvous_hash, "
+		       "round_robin, random, power_of_two or least_request",
+		       name, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",");
 }
 
 void route_policy_init(struct route_policy *p, enum route_policy_kind k)

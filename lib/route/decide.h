@@ -66,7 +66,7 @@ struct route_decision {
 };
 
 const char *route_policy_name(enum route_policy_kind k);
-/* PD_EINVAL with the known names and the nearest one. */
+/* PD_EINVAL with the known names, and the nearest one when it is close. */
 int route_policy_parse(const char *name, enum route_policy_kind *out, struct pd_msg *msg) PD_MUST;
 const char *route_reason_name(enum route_reason r);
 void route_policy_init(struct route_policy *p, enum route_policy_kind k);

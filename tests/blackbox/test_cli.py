@@ -121,3 +121,27 @@ def test_closed_pipe_is_no_crash():
     finally:
         os.close(write)
     assert done.returncode in (3, -13)
+
+
+@pytest.mark.parametrize("name", re.findall(r"^  ([a-z]+) ", harness.run("help").stdout, re.M))
+def test_help_is_whole_lines(name):
+    done = harness.run(name, "--help")
+    assert (done.returncode, done.stdout[-1:], done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["serve", "--worker-urls", "http://127.0.0.1:1", "--policy", "cache_aware"], "--policy: unknown policy 'cache_aware', expected"),
+        (
+            ["serve", "--worker-urls", "http://127.0.0.1:1", "--decode-policy", "roundrobin"],
+            "--decode-policy: unknown policy 'roundrobin', did you mean 'round_robin'?",
+        ),
+        (["simulate", "--workload", "-", "--policy", "random,bogus"], "--policy: unknown policy 'bogus', expected"),
+        (["bench", "--base-url", "ftp://x"], "--base-url: found 'ftp://x', expected http://HOST:PORT"),
+    ],
+)
+def test_wrong_value_names_its_flag(args, message):
+    done = harness.run(*args)
+    assert done.returncode == 2
+    assert message in done.stderr

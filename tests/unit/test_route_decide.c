@@ -330,10 +330,13 @@ static void test_names(void **state)
 		assert_int_equal(k, i);
 	}
 	assert_int_equal(route_policy_parse("consistent-hash", &k, &msg), PD_EINVAL);
-	assert_non_null(strstr(msg.text, "'consistent-hash' (nearest: consistent_hash)"));
+	assert_non_null(
+		strstr(msg.text, "'consistent-hash', did you mean 'consistent_hash'? expected"));
 	assert_int_equal(route_policy_parse("leastrequest", &k, &msg), PD_EINVAL);
-	assert_non_null(strstr(msg.text, "(nearest: least_request)"));
+	assert_non_null(strstr(msg.text, "did you mean 'least_request'?"));
 	assert_int_equal(route_policy_parse("", &k, &msg), PD_EINVAL);
+	assert_int_equal(route_policy_parse("cache_aware", &k, &msg), PD_EINVAL);
+	assert_non_null(strstr(msg.text, "unknown policy 'cache_aware', expected consistent"));
 	assert_int_equal(route_policy_parse("random ", &k, NULL), PD_EINVAL);
 	assert_string_equal(route_reason_name(ROUTE_REASON_NO_KEY), "no_key");
 	assert_string_equal(route_reason_name(ROUTE_REASON_KEY), "key");
