@@ -68,13 +68,17 @@ static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fr
 
 void leg_limit(struct leg *l, struct exchange *x, int64_t deadline)
 {
+	int64_t wait;
+
+	/* The whole request has its own limit, also while this step is within its. */
+	deadline = deadline < x->deadline ? deadline : x->deadline;
 	if (!x->detached) {
-		/* The whole request has its own limit, also while this step is within its. */
-		http_conn_deadline(x->conn, deadline < x->deadline ? deadline : x->deadline);
+		http_conn_deadline(x->conn, deadline);
 		return;
 	}
 	/* Nobody watches a leg that goes on without its client: its socket keeps the time. */
-	net_set_timeouts(l->up.fd, deadline - clock_now(), -1);
+	wait = deadline - clock_now();
+	net_set_timeouts(l->up.fd, wait > NS_PER_MS ? wait : NS_PER_MS, -1);
 	l->own_limit = true;
 }
 
@@ -84,7 +88,8 @@ bool leg_end(struct leg *l, struct exchange *x)
 
 	if (l->up.fd < 0)
 		return http_conn_client_left(x->conn);
-	/* Cut by its deadline it cannot be used again either, but then the client is still there. */
+	/* Cut by its deadline it cannot be used again either, but then the client is still there.
+	 */
 	cut = http_conn_withdraw(x->conn) && !x->detached;
 	left = cut && http_conn_client_left(x->conn);
 	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !cut && !l->own_limit;

@@ -169,6 +169,7 @@ static void release_blocks(struct pd_state *s)
 	struct json_edit edit;
 
 	x->detached = true;
+	x->deadline = clock_now() + RELEASE_TIMEOUT;
 	if (json_edit_init(&edit, &x->body) == PD_OK &&
 	    pd_nixl_prefill(&edit, pd_path_of(x->req->head.path), NULL) == PD_OK &&
 	    pd_nixl_decode(&edit, s->prefill.params) == PD_OK &&

@@ -43,6 +43,8 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 					.iov_len = x->lane->head.len};
 	x->started = true;
 	x->status = r->leg->head.status;
+	/* Nobody listens to the worker while the client is slow: its time rests. */
+	http_conn_deadline(x->conn, 0);
 	err = net_send_iov(http_conn_fd(x->conn), first ? iov : iov + 1, first ? n : n - 1,
 			   x->rt->cfg.write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
@@ -94,12 +96,18 @@ static uint64_t count_events(const char *p, size_t n)
 	return events;
 }
 
-/* Bytes went to the client: times and counts. */
+/* Bytes came from the worker, and those that make whole events went to the client: times and
+ * counts. */
 static void account(struct relay *r, uint64_t events, size_t bytes)
 {
 	struct exchange *x = r->x;
-	int64_t now = clock_now();
+	int64_t now = r->now = clock_now();
 
+	/* From the first byte on silence is suspicious. */
+	if (!r->leg->ended)
+		leg_limit(r->leg, x, now + x->rt->cfg.inter_token_timeout);
+	if (bytes == 0)
+		return;
 	if (x->first_ns == 0) {
 		x->first_ns = now;
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_TTFT,
@@ -107,10 +115,7 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 	} else if (r->sse && events > 0) {
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_ITL, now - x->last_ns);
 	}
-	/* From the first byte on silence is suspicious. */
-	if (!r->leg->ended)
-		leg_limit(r->leg, x, now + x->rt->cfg.inter_token_timeout);
-	x->last_ns = r->now = now;
+	x->last_ns = now;
 	x->events += events;
 	x->bytes += bytes;
 }
@@ -168,9 +173,9 @@ static bool pass_as_is(struct relay *r)
 	struct leg *l = r->leg;
 	struct http_chunked before = l->chunked;
 	size_t at = l->at;
-	struct span piece, last = {0};
+	struct span piece;
 	uint64_t events = 0; /* counted in the data: chunk framing has line ends of its own */
-	bool whole;
+	bool whole = true; /* every chunk: the end of one may lie about a line of the one before */
 	int err;
 
 	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
@@ -182,11 +187,10 @@ static bool pass_as_is(struct relay *r)
 		return false;
 	while (leg_piece(l, &piece, &err)) {
 		events += count_events(piece.p, piece.n);
-		last = piece;
+		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
 	}
-	whole = !err && (l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked)) &&
-		(last.n == 0 || sse_complete(last.p, last.n) == last.n);
-	if (!whole) {
+	if (err || !whole ||
+	    !(l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked))) {
 		l->chunked = before;
 		l->at = at;
 		l->ended = false;
@@ -211,6 +215,8 @@ static void pass_held(struct relay *r, bool ended)
 	if (n < held->len && (ended || held->len > MERGE_EVENT_MAX)) {
 		r->mid_event = !ended;
 		n = held->len;
+	} else if (n > 1) {
+		r->mid_event = false; /* a large event that was passed on in parts has ended */
 	}
 	len = n;
 	if (n > 0 && r->merge && pd_usage_maybe(p, n) && merge_events(r, p, n) == PD_OK) {

@@ -16,13 +16,13 @@ def answer(seen, wire):
 
 
 def read_all(sock):
-    data = b""
+    parts = []
     try:
-        while part := sock.recv(65536):
-            data += part
+        while part := sock.recv(1 << 20):
+            parts.append(part)
     except ConnectionResetError:
         pass
-    return data
+    return b"".join(parts)
 
 
 def test_half_a_body_on_an_own_route_takes_no_place(pdctl):
@@ -80,3 +80,45 @@ def test_prefill_that_stops_in_its_answer_is_repeated_elsewhere(pdctl):
         assert bad.seen and len(decode.seen) == 4
         assert router.metric("pdctl_client_left_total") == 0
         assert router.metric("vllm_router_running_requests") == 0
+
+
+def test_pause_of_the_client_is_not_the_workers_silence(pdctl):
+    """While the client reads nothing nobody listens to the worker, so its limit between tokens must rest."""
+    event = b"data: " + b"x" * 65000 + b"\n\n"
+
+    def stream(seen, wire):
+        wire.begin_stream()
+        for _ in range(300):
+            wire.chunk(event)
+        wire.end_stream()
+
+    with FakeEngine(stream) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--inter-token-timeout-secs", "0.3")
+        with router.connect() as sock:
+            body = json.dumps({**CHAT, "stream": True}).encode()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            sock.sendall(b"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            time.sleep(1.5)
+            assert read_all(sock).count(event) == 300
+        assert router.metric("pdctl_stream_errors_total") == 0
+        assert router.metric("pdctl_worker_errors_total") == 0
+
+
+def test_half_an_event_in_a_chunk_of_its_own_is_not_passed_on(pdctl):
+    """The last chunk alone looked like the end of an event, but with the one before it was only the end of a line: the error event of the
+    router would have become part of the worker's."""
+    def handler(seen, wire):
+        wire.begin_stream()
+        wire.event({"n": 1})
+        time.sleep(0.1)
+        wire.raw(b'd\r\ndata: {"n":2}\r\n1\r\n\n\r\n')
+        time.sleep(0.3)
+        wire.keep = False
+
+    with FakeEngine(handler) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        status, _, body = router.post("/v1/chat/completions", {**CHAT, "stream": True})
+        events = [e for e in body.split(b"\n\n") if e]
+        assert status == 200 and len(events) == 2, body
+        assert json.loads(events[0][6:]) == {"n": 1}
+        assert json.loads(events[1][6:])["error"]["type"] == "upstream_error"
