@@ -259,16 +259,17 @@ bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
 
 	if (x->client_left || x->started || c->retries_off || x->attempt + 1 >= c->retry_max)
 		return false;
-	if (!free_of_charge && !retry_budget_spend(&x->rt->budget)) {
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_BUDGET_EMPTY, x->route, 1);
-		return false;
-	}
 	wait = retry_backoff(c, x->attempt, &x->lane->rng);
 	/* Another worker need not wait for what this one asked for; the same one does. */
 	if (!other && x->wait_ns > wait)
 		wait = x->wait_ns;
 	if (wait > c->retry_cap || now + wait >= x->deadline)
 		return false;
+	/* Spent last: an attempt that is not made costs nothing. */
+	if (!free_of_charge && !retry_budget_spend(&x->rt->budget)) {
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_BUDGET_EMPTY, x->route, 1);
+		return false;
+	}
 	if (other && free_of_charge)
 		wait = 0;
 	x->attempt++;

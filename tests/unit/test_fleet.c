@@ -1,0 +1,191 @@
+/* Snapshots of workers: a reload keeps the workers that stay, and everybody's references. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/fleet.h"
+
+static struct router_config config;
+
+static void list(struct fleet_config *fc, const char *const *texts)
+{
+	struct pd_msg msg;
+
+	*fc = (struct fleet_config){0};
+	for (; *texts; texts++)
+		assert_int_equal(worker_list_add(&fc->workers, ROLE_REGULAR, *texts, 1, &msg),
+				 PD_OK);
+}
+
+static int load(struct fleet_holder *h, const char *const *texts, struct pd_msg *msg)
+{
+	struct fleet_config fc;
+	int err;
+
+	list(&fc, texts);
+	err = fleet_load(h, &config, &fc, msg);
+	worker_list_release(&fc.workers);
+	return err;
+}
+
+#define LOAD(h, ...) load(h, (const char *const[]){__VA_ARGS__, NULL}, &msg)
+
+static void a_reload_keeps_who_stays(void **state)
+{
+	struct fleet_holder h;
+	struct fleet *old, *now;
+	struct worker *a, *b;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
+	old = fleet_get(&h);
+	a = fleet_find(old, SPAN("a"));
+	b = fleet_find(old, SPAN("http://127.0.0.1:2"));
+	assert_non_null(a);
+	assert_non_null(b);
+	atomic_store(&a->requests, 41);
+	worker_set_draining(a, &config, true);
+	/* Another order and one more: the same objects with their counters and states. */
+	assert_int_equal(
+		LOAD(&h, "c=http://127.0.0.1:3", "b=http://127.0.0.1:2", "a=http://127.0.0.1:1"),
+		PD_OK);
+	now = fleet_get(&h);
+	assert_int_equal(now->version, old->version + 1);
+	assert_ptr_equal(fleet_find(now, SPAN("a")), a);
+	assert_ptr_equal(fleet_find(now, SPAN("b")), b);
+	assert_int_equal(atomic_load(&a->requests), 41);
+	assert_false(atomic_load(&a->slot.available));
+	fleet_put(now);
+	/* The same name at another address is another worker; the old one lives as long as someone
+	 * holds it. */
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:9"), PD_OK);
+	now = fleet_get(&h);
+	assert_ptr_not_equal(fleet_find(now, SPAN("a")), a);
+	assert_null(fleet_find(now, SPAN("b")));
+	assert_string_equal(b->url, "http://127.0.0.1:2");
+	fleet_put(now);
+	fleet_put(old);
+	fleet_holder_release(&h);
+}
+
+static void a_failed_reload_changes_nothing(void **state)
+{
+	struct fleet_holder h;
+	struct fleet *before, *after;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
+	before = fleet_get(&h);
+	assert_int_not_equal(LOAD(&h, "b=http://127.0.0.1:2", "b=http://127.0.0.1:3"), PD_OK);
+	assert_non_null(strstr(msg.text, "b"));
+	after = fleet_get(&h);
+	assert_ptr_equal(before, after);
+	assert_int_equal(fleet_available(&after->pool[ROLE_REGULAR]), 1);
+	fleet_put(after);
+	fleet_put(before);
+	fleet_holder_release(&h);
+}
+
+/* -- reloads, requests and probes at once -- */
+
+static _Atomic bool stop;
+
+static void *requests(void *arg)
+{
+	struct fleet_holder *h = arg;
+	struct route_policy policy;
+	struct rng rng;
+	uintptr_t n = 0;
+
+	rng_seed(&rng, (uint64_t)(uintptr_t)&n);
+	route_policy_init(&policy, ROUTE_RANDOM);
+	for (; !atomic_load(&stop); n++) {
+		struct fleet *f = fleet_get(h), *again = fleet_ref(f);
+		struct fleet_pool *p = &f->pool[ROLE_REGULAR];
+		struct route_key key = {.level = ROUTE_KEY_NONE};
+		struct route_input in = {&key, NULL, &rng};
+		struct route_decision d;
+
+		if (route_decide(&policy, p->ring, &in, &d) == PD_OK) {
+			struct worker *w = p->worker[d.worker];
+
+			assert_int_equal(w->url[0], 'h');
+			route_release(&w->slot);
+			worker_report(w, &config, n % 7 ? VERDICT_SUCCESS : VERDICT_FAILURE,
+				      d.trial, clock_now());
+			if (n % 50 == 0)
+				worker_eject(w, &config, clock_now());
+			else if (n % 10 == 0)
+				worker_probed(w, &config, true, clock_now());
+		}
+		fleet_put(again);
+		fleet_put(f);
+	}
+	return NULL;
+}
+
+static void *reloads(void *arg)
+{
+	struct pd_msg msg;
+
+	for (int i = 0; i < 150; i++)
+		if (i % 2)
+			assert_int_equal(LOAD(arg, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"),
+					 PD_OK);
+		else
+			assert_int_equal(LOAD(arg, "b=http://127.0.0.1:2", "c=http://127.0.0.1:3"),
+					 PD_OK);
+	return NULL;
+}
+
+static void reloads_race_with_everything(void **state)
+{
+	pthread_t reader[4], writer[2];
+	struct fleet_holder h;
+	struct fleet *f;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&reader[i], NULL, requests, &h), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&writer[i], NULL, reloads, &h), 0);
+	for (int i = 0; i < 2; i++)
+		(void)pthread_join(writer[i], NULL);
+	atomic_store(&stop, true);
+	for (int i = 0; i < 4; i++)
+		(void)pthread_join(reader[i], NULL);
+	f = fleet_get(&h);
+	assert_int_equal(f->version, 301);
+	for (size_t i = 0; i < f->pool[ROLE_REGULAR].n; i++)
+		assert_int_equal(atomic_load(&f->pool[ROLE_REGULAR].worker[i]->slot.in_flight), 0);
+	fleet_put(f);
+	fleet_holder_release(&h);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_reload_keeps_who_stays),
+		cmocka_unit_test(a_failed_reload_changes_nothing),
+		cmocka_unit_test(reloads_race_with_everything),
+	};
+
+	router_config_default(&config);
+	config.cb_failures = 3;
+	config.cb_timeout = NS_PER_MS;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
