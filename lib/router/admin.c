@@ -138,6 +138,10 @@ static void readiness(struct router *rt, struct http_conn *c)
 		ready = count_usable(&f->pool[ROLE_REGULAR]) > 0;
 		why = ready ? NULL : "no worker is available";
 	}
+	if (!atomic_load(&rt->server)) {
+		ready = false;
+		why = "starting";
+	}
 	if (draining)
 		why = "draining";
 	buf_init(&b, ADMIN_MAX);

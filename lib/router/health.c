@@ -218,8 +218,10 @@ int health_start(struct router *rt, struct pd_msg *msg)
 
 void health_nudge(struct router *rt)
 {
-	if (rt->health)
-		(void)curl_multi_wakeup(rt->health->multi);
+	struct health *h = atomic_load(&rt->health);
+
+	if (h)
+		(void)curl_multi_wakeup(h->multi);
 }
 
 void health_stop(struct router *rt)

@@ -199,13 +199,14 @@ static int single(struct buf *b, const char *name, const char *type, const char 
 
 static int server_text(struct router *rt, struct buf *b)
 {
+	struct http_server *server = atomic_load(&rt->server);
 	struct http_server_stats s = {0};
 	const struct {
 		const char *name, *type, *help;
 		uint64_t v;
 	} rows[] = {
 		{"pdctl_connections", "gauge", "Client connections",
-		 (http_server_stats(rt->server, &s), s.connections)},
+		 (server ? http_server_stats(server, &s) : (void)0, s.connections)},
 		{"pdctl_connections_peak", "gauge", "Most client connections at once",
 		 s.peak_connections},
 		{"pdctl_connection_threads", "gauge", "Connection threads, parked ones included",

@@ -44,6 +44,8 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 {
 	const struct router_config *c = &rt->cfg;
 	struct http_server_config sc;
+	struct http_server *server;
+	int err;
 
 	http_server_config_default(&sc);
 	sc.host = c->host;
@@ -61,7 +63,9 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.on_head = proxy_on_head;
 	sc.on_request = proxy_on_request;
 	sc.on_abandon = proxy_on_abandon;
-	return http_server_start(&rt->server, &sc, msg);
+	err = http_server_start(&server, &sc, msg);
+	atomic_store(&rt->server, server);
+	return err;
 }
 
 static int init_parts(struct router *rt, struct pd_msg *msg)

@@ -20,8 +20,9 @@ struct router {
 	struct gate gate;
 	struct retry_budget budget;
 	struct metrics metrics;
-	struct http_server *server, *admin;
-	struct health *health;
+	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
+	struct http_server *admin;
+	struct health *_Atomic health;
 	_Atomic bool draining, hurry;
 	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures;

@@ -3,10 +3,11 @@ Each must cost its own client only."""
 
 import json
 import socket
+import threading
 import time
 
 from fake_engine import FakeEngine
-from harness import wait_for
+from harness import free_port, wait_for
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -122,3 +123,31 @@ def test_half_an_event_in_a_chunk_of_its_own_is_not_passed_on(pdctl):
         assert status == 200 and len(events) == 2, body
         assert json.loads(events[0][6:]) == {"n": 1}
         assert json.loads(events[1][6:])["error"]["type"] == "upstream_error"
+
+
+def test_metrics_while_the_router_starts(pdctl):
+    """The metrics port answers before the router's own port is open; a scrape in between crashed it."""
+    port, stop, pages = free_port(), threading.Event(), []
+
+    def scrape():
+        while not stop.is_set():
+            try:
+                # from another address: to a closed port of its own a socket can connect to itself
+                with socket.create_connection(("127.0.0.1", port), timeout=5, source_address=("127.0.0.2", 0)) as sock:
+                    sock.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                    pages.append(read_all(sock))
+            except OSError:
+                pass
+
+    threads = [threading.Thread(target=scrape) for _ in range(2)]
+    for t in threads:
+        t.start()
+    try:
+        for _ in range(12):
+            router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{free_port()}", "--prometheus-port", port)
+            wait_for("a page", lambda n=len(pages): any(b"pdctl_connections " in p for p in pages[n:]))
+            router.stop()
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
