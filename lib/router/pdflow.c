@@ -331,10 +331,13 @@ static bool acceptable(struct exchange *x)
 		return false;
 	}
 	if (!x->is_json) {
+		struct json_object again;
 		struct pd_msg msg = {0};
 
-		if (json_validate(x->req->body.p, x->req->body.n, &msg) == PD_OK)
+		if (json_object_scan(&again, x->req->body.p, x->req->body.n, &msg) == PD_OK) {
+			json_object_release(&again);
 			(void)pd_fail(&msg, PD_EINVAL, "the body must be a JSON object");
+		}
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
