@@ -429,10 +429,12 @@ static enum relay_end merged(struct relay *r)
 	bool changed = false;
 	int err;
 
-	buf_init(&body, MERGE_JSON_MAX);
+	/* An answer without Content-Length may turn out larger than what is merged. */
+	buf_init(&body, PREFILL_MAX);
 	buf_init(&doc, 2 * MERGE_JSON_MAX);
 	err = leg_collect(r->leg, r->x, &body);
-	if (!err && pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
+	if (!err && body.len <= MERGE_JSON_MAX &&
+	    pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
 		changed = false; /* not a JSON document: passed on as it is */
 	if (err)
 		end = worker_failed(r, err);

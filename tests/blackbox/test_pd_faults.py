@@ -369,6 +369,22 @@ def test_usage_is_merged_in_json_and_no_other_byte_changes(pdctl):
         assert raw == before + usage.replace(b'{"cached_tokens":70}', b'{"cached_tokens": 64}') + after
 
 
+def test_a_large_answer_without_length_is_passed_as_it_is(pdctl):
+    body = b'{"choices":["' + b"0123456789abcdef" * (600 << 10) + b'"],"usage":{"prompt_tokens":70,"completion_tokens":5,"total_tokens":75}}'
+
+    def answer(seen, wire):
+        wire.begin_stream("application/json")
+        for at in range(0, len(body), 1 << 20):
+            wire.chunk(body[at : at + (1 << 20)])
+        wire.end_stream()
+
+    with FakeEngine(prefill_with_usage) as p, FakeEngine(answer) as d:
+        router = pd_pair(pdctl, p, d)
+        code, headers, raw = router.post("/v1/completions", BODY)
+        assert code == 200 and raw == body
+        assert len(d.seen) == 1
+
+
 @pytest.mark.parametrize("cut", [1, 7, 64, 100000])
 def test_usage_is_merged_in_streams_and_no_other_byte_changes(pdctl, cut):
     """Continuous usage: in every event. The stream arrives in pieces of `cut` bytes that know nothing of events."""
