@@ -210,8 +210,9 @@ class Pdctl:
                 self.proc.wait(STOP_S)
         log, code = self.log(), self.proc.returncode
         self.dir.cleanup()
-        if REPORTS.search(log):
-            raise ProcessFailed(f"sanitizer report from pdctl {self.command}:\n{log[-12000:]}")
+        report = REPORTS.search(log)
+        if report:
+            raise ProcessFailed(f"sanitizer report from pdctl {self.command}:\n{log[max(0, report.start() - 200):][:12000]}")
         if hung:
             raise ProcessFailed(f"pdctl {self.command} did not stop within {STOP_S:g} s of SIGTERM:\n{log[-4000:]}")
         if self.expect_exit is not None and code not in self.expect_exit:
