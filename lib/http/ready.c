@@ -255,6 +255,7 @@ static void *thread_main(void *arg)
 	if (t->data_release)
 		t->data_release(t->data);
 	buf_release(&t->in);
+	atomic_fetch_sub(&s->kept, t->counted);
 	free(t);
 	(void)pthread_mutex_lock(&s->lock);
 	s->threads--;

@@ -37,6 +37,8 @@ static int put_head(struct http_conn *c, struct buf *b, int status, const char *
 		err = buf_puts(b, extra);
 	if (!err && http_conn_closing(c))
 		err = buf_puts(b, "Connection: close\r\n");
+	else if (!err && c->thread->req.head.minor == 0)
+		err = buf_puts(b, "Connection: keep-alive\r\n");
 	return err;
 }
 

@@ -272,7 +272,7 @@ static int percent_decode(struct span in, struct buf *out)
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < in.n; i++) {
-		int hi = i + 2 < in.n + 0 && in.p[i] == '%' ? hex_digit(in.p[i + 1]) : -1;
+		int hi = i + 2 < in.n && in.p[i] == '%' ? hex_digit(in.p[i + 1]) : -1;
 		int lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
 
 		if (lo >= 0) {
@@ -303,11 +303,22 @@ static struct span action_of(struct span *id)
 	return action;
 }
 
+/* Pages are only read; answering another method as if it were GET would look like success. */
+static bool only_reads(struct http_conn *c, const struct http_request *r)
+{
+	if (span_eq(r->head.method, SPAN("GET")) || span_eq(r->head.method, SPAN("HEAD")))
+		return true;
+	(void)http_reply_error(c, 405, "invalid_request_error", "Allow: GET, HEAD\r\n", "use GET");
+	return false;
+}
+
 static void act_on(struct router *rt, struct http_conn *c, const struct http_request *r,
 		   struct worker *w, struct span action)
 {
 	struct buf b;
 
+	if (action.n == 0 && !only_reads(c, r))
+		return;
 	if (action.n > 0 && !span_eq(r->head.method, SPAN("POST"))) {
 		(void)http_reply_error(c, 405, "invalid_request_error", "Allow: POST\r\n",
 				       "use POST");
@@ -393,10 +404,12 @@ bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r
 		metrics(rt, c);
 	else if (path_is(r, "/reload"))
 		reload(rt, c, r);
-	else if (path_is(r, "/v1/models"))
-		models_answer(rt, c, r);
 	else if (span_starts(r->head.path, SPAN("/workers/")))
 		one_worker(rt, c, r);
+	else if (!only_reads(c, r))
+		return true;
+	else if (path_is(r, "/v1/models"))
+		models_answer(rt, c, r);
 	else
 		list(rt, c, r);
 	return true;

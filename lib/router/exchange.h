@@ -50,6 +50,7 @@ struct leg {
 	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
 		      have been read */
 	bool own_limit; /* its socket has a receive timeout of its own: not for the pool */
+	bool unsent;	/* not all of the request went out: not for the pool */
 	struct http_head head;
 	struct buf *in; /* head, then raw body bytes */
 	size_t at;	/* first raw body byte that was not consumed */

@@ -170,6 +170,8 @@ int head_frame(struct buf *b, const struct exchange *x, size_t length)
 	if (!err &&
 	    (http_conn_closing(x->conn) || (length == HEAD_CHUNKED && x->req->head.minor == 0)))
 		err = buf_puts(b, "Connection: close\r\n");
+	else if (!err && x->req->head.minor == 0)
+		err = buf_puts(b, "Connection: keep-alive\r\n"); /* it would not expect it */
 	return err ? err : buf_puts(b, "\r\n");
 }
 

@@ -57,9 +57,22 @@ static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 	return LEG_OK;
 }
 
+/* A pooled connection. One that was in use a moment ago is trusted, unless the request may not be
+ * sent again when the trust was wrong. */
+static bool from_pool(struct leg *l, const struct exchange *x)
+{
+	while (http_pool_get(&l->worker->pool, clock_now(), &l->up)) {
+		if (x->repeatable || net_idle_ok(l->up.fd))
+			return true;
+		(void)close(l->up.fd);
+		l->up.fd = -1;
+	}
+	return false;
+}
+
 static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fresh)
 {
-	l->reused = !fresh && http_pool_get(&l->worker->pool, clock_now(), &l->up);
+	l->reused = !fresh && from_pool(l, x);
 	if (!l->reused)
 		return connect_fresh(l, x);
 	count(&l->worker->reused);
@@ -92,7 +105,8 @@ bool leg_end(struct leg *l, struct exchange *x)
 	 */
 	cut = http_conn_withdraw(x->conn) && !x->detached;
 	left = cut && http_conn_client_left(x->conn);
-	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !cut && !l->own_limit;
+	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !cut && !l->own_limit &&
+		!l->unsent;
 	if (clean) {
 		l->up.since = clock_now();
 		http_pool_put(&l->worker->pool, &l->up);
@@ -175,6 +189,7 @@ static enum leg_error talk(struct leg *l, struct exchange *x, const struct iovec
 	err = net_send_iov(l->up.fd, copy, n, x->rt->cfg.write_stall_timeout, NULL);
 	/* A worker that refuses a body may close while we send: its answer may be there all the
 	 * same. */
+	l->unsent = err != PD_OK;
 	if (err == PD_ETIMEOUT)
 		return LEG_TIMEOUT;
 	return read_head(l, x);
@@ -187,7 +202,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 	l->worker = w;
 	l->in = in;
-	l->ended = l->own_limit = false;
+	l->ended = l->own_limit = l->unsent = false;
 	for (bool fresh = false;; fresh = true) {
 		e = take_connection(l, x, fresh);
 		if (e == LEG_OK)

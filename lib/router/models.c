@@ -85,16 +85,19 @@ static void ask(struct exchange *x, struct worker *w, struct models *m)
 
 void models_ask_all(struct exchange *x)
 {
+	struct span method = x->req->head.method;
 	struct models m = {.n = 0};
 	int err;
 
 	buf_init(&m.out, 16u << 20);
 	buf_init(&m.ids, 1u << 20);
 	err = buf_puts(&m.out, "{\"object\":\"list\",\"data\":[");
+	x->req->head.method = SPAN("GET"); /* also for HEAD: the union must be known */
 	for (int r = 0; !err && r < ROLES; r++)
 		for (size_t i = 0; i < x->fleet->pool[r].n; i++)
 			if (atomic_load(&x->fleet->pool[r].worker[i]->slot.available))
 				ask(x, x->fleet->pool[r].worker[i], &m);
+	x->req->head.method = method;
 	err = err ? err : buf_puts(&m.out, "]}");
 	if (err)
 		(void)http_reply_error(x->conn, 500, "server_error", NULL, "%s", pd_err_text(err));

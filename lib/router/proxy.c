@@ -76,6 +76,15 @@ static const struct field *named(const struct http_head *h, const char *name)
 	return NULL;
 }
 
+/* Fit for a log and for every reader of headers: printable ASCII. */
+static bool is_plain(struct span s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] < ' ' || s.p[i] > '~')
+			return false;
+	return s.n <= 256;
+}
+
 /* The client's id, or one of ours. */
 static void find_id(struct exchange *x)
 {
@@ -86,7 +95,7 @@ static void find_id(struct exchange *x)
 	for (size_t i = 0; i < c->request_id_headers_n; i++) {
 		const struct field *f = named(&x->req->head, c->request_id_headers[i]);
 
-		if (f && f->value.n <= 256) {
+		if (f && is_plain(f->value)) {
 			x->id = f->value;
 			return;
 		}

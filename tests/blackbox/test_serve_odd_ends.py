@@ -7,7 +7,7 @@ import threading
 import time
 
 from fake_engine import FakeEngine
-from harness import free_port, wait_for
+from harness import free_port, run, wait_for
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -151,3 +151,67 @@ def test_metrics_while_the_router_starts(pdctl):
         stop.set()
         for t in threads:
             t.join()
+
+
+def test_pooled_connection_that_the_worker_closed(pdctl):
+    """A request that may not be sent twice does not trust a pooled connection just because it was in use a moment ago."""
+    def once(seen, wire):
+        answer(seen, wire)
+        wire.keep = False  # and does not say so
+
+    with FakeEngine(once) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        for i in range(20):
+            status, _, body = router.post("/v1/rerank", {"query": "q"})
+            assert status == 200, (i, body)
+            time.sleep(0.004)
+        assert len(engine.seen) == 20
+
+
+def test_http_1_0_client_that_keeps_its_connection(pdctl):
+    """Such a client waits for the end of the connection unless it is told that it stays open."""
+    with FakeEngine(answer) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        body = json.dumps(CHAT).encode()
+        with router.connect() as sock:
+            for path in ("/v1/chat/completions", "/health", "/v1/chat/completions"):
+                sock.sendall(b"POST %s HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
+                             if path != "/health" else b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    part = sock.recv(65536)
+                    assert part, head
+                    head += part
+                head, _, rest = head.partition(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nConnection: keep-alive" in head, head
+                length = int(next(line.split(b":")[1] for line in head.split(b"\r\n") if line.startswith(b"Content-Length")))
+                while len(rest) < length:
+                    rest += sock.recv(65536)
+
+
+def test_own_routes_insist_on_their_methods(pdctl):
+    """DELETE of a worker said 200 and did nothing; HEAD of the models found none, because workers answer HEAD without a body."""
+    with FakeEngine(answer) as engine:
+        router = pdctl("serve", "--worker-urls", "w1=" + engine.url)
+        for method, path in (("DELETE", "/workers/w1"), ("PUT", "/workers/w1"), ("POST", "/workers"), ("POST", "/v1/models")):
+            status, headers, _ = router.request(method, path)
+            assert status == 405 and headers["Allow"] == "GET, HEAD", (method, path, status)
+        assert router.request("HEAD", "/v1/models")[0] == 200
+        assert router.get("/workers/w1")[0] == 200
+        assert router.get("/workers/w%31")[0] == 200
+        assert not engine.seen
+
+
+def test_request_ids_that_are_not_plain_text_are_replaced(pdctl):
+    with FakeEngine(answer) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        for value, kept in (("abc-1 x", True), ("a\x9bb", False), ("a\tb", False), ("x" * 256, True), ("x" * 257, False)):
+            status, headers, _ = router.post("/v1/chat/completions", CHAT, {"X-Request-Id": value})
+            assert status == 200
+            assert (headers["X-Request-Id"] == value) == kept
+            assert engine.seen[-1].header("x-request-id") == headers["X-Request-Id"]
+
+
+def test_health_path_must_be_a_path():
+    done = run("serve", "--worker-urls", "http://127.0.0.1:1", "--port", 0, "--prometheus-port", -1, "--health-check-endpoint", "health")
+    assert done.returncode == 2 and "--health-check-endpoint" in done.stderr
