@@ -1,3 +1,7 @@
+/*
+ * From a specification to results, for scenario files and options alike: both are the same kind of
+ * experiment and differ only in where they are read.
+ */
 #include "sim/experiment.h"
 
 #include <stdio.h>

@@ -1,3 +1,7 @@
+/*
+ * What a pool counts is counted here and not in its engines, so that a run without engines
+ * (routing only) reports the same figures.
+ */
 #include "sim/replayside.h"
 
 #include <math.h>

@@ -1,3 +1,7 @@
+/*
+ * Options become the same specification that a scenario file becomes, so that a flag and its key
+ * in a file cannot mean different things.
+ */
 #include "sim/simulateargs.h"
 
 #include <inttypes.h>

@@ -1,3 +1,8 @@
+/*
+ * A tokenizer that needs no vocabulary: words in pieces, ids by hash. It is stable for a prefix
+ * (more text never changes the tokens before it, but for the last), which is what prefix caches
+ * depend on, and answers are tokens of the same kind, so that they can be part of the next prompt.
+ */
 #include "sim/tokens.h"
 
 #include <stdbool.h>

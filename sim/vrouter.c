@@ -1,3 +1,4 @@
+/* Wiring only: every choice is route_decide()'s. */
 #include "sim/vrouter.h"
 
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/*
+ * Entries are complete JSON text when they are stored: a reader copies strings and keeps no
+ * request alive.
+ */
 #include "sim/worker_journal.h"
 
 #include <inttypes.h>

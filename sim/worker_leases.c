@@ -1,3 +1,7 @@
+/*
+ * Two lists in order of time (live leases, tombstones) and a hash table over both: expiry and
+ * forgetting look at one end of a list, never at all entries.
+ */
 #include "sim/worker_leases.h"
 
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/*
+ * Names, labels and bucket limits are vLLM's, so that dashboards and autoscalers meant for it can
+ * be tried against this worker.
+ */
 #include "sim/worker_stats.h"
 
 #include <string.h>

@@ -1,3 +1,7 @@
+/*
+ * Standard output is checked once, at the end: a full disk or a closed pipe must not look like
+ * success, and no command has to test each print.
+ */
 #include "lib/base/cli.h"
 
 #include <stdio.h>

@@ -1,3 +1,8 @@
+/*
+ * Results are written beside their target and renamed, so that a run that is killed or out of
+ * space leaves the old file or none, never half of one. Pipes and devices cannot be renamed over;
+ * they are written directly.
+ */
 #include "lib/base/file.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * Our own generator (xoshiro256**, seeded by splitmix64), because a seed must give the same bytes
+ * on every machine and with every C library.
+ */
 #include "lib/base/rng.h"
 
 #include <math.h>

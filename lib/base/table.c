@@ -1,3 +1,7 @@
+/*
+ * Cells are collected first and printed once all are known: only then are the widths of the
+ * columns. Failures are kept until the end, so that callers fill a table without a check per cell.
+ */
 #include "lib/base/table.h"
 
 #include <stdarg.h>

@@ -1,3 +1,7 @@
+/*
+ * Addresses and sockets. Whoever waits here waits with poll and an absolute deadline: a limit per
+ * call would never be reached by a peer that trickles bytes.
+ */
 #include "lib/http/net.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * Idle connections of one worker as a stack: the one used last is the most likely to be alive and
+ * warm, and the oldest gather at the bottom, where the trim ends them in one move.
+ */
 #include "lib/http/upstream.h"
 
 #include <stdlib.h>

@@ -1,3 +1,8 @@
+/*
+ * An answer is judged while it arrives, with the time of each event, and not from a copy
+ * afterwards: a benchmark of long streams must not measure its own memory. A stream counts as
+ * complete only when it said so; an end of the connection is not an end of the answer.
+ */
 #include "lib/load/answer.h"
 
 #include <stdarg.h>

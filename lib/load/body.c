@@ -1,3 +1,8 @@
+/*
+ * Request bodies are built as text around the spans of the data set, which go out as they came in:
+ * parsing and printing them again would change numbers and escapes, and with them the tokens that
+ * the server counts.
+ */
 #include "lib/load/body.h"
 
 #include <inttypes.h>

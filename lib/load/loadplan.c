@@ -1,3 +1,7 @@
+/*
+ * Everything that can be decided before the first request is: order, times, sessions, which turn
+ * follows which. The sending loop then only takes the next entry, and a seed gives the same plan.
+ */
 #include "lib/load/loadplan.h"
 
 #include <inttypes.h>

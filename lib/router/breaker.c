@@ -1,3 +1,7 @@
+/*
+ * A state machine without clock, lock or thread of its own: the caller gives the time and holds
+ * the worker's lock, so each transition can be tested.
+ */
 #include "lib/router/breaker.h"
 
 #include <string.h>

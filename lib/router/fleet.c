@@ -1,3 +1,8 @@
+/*
+ * Requests hold a snapshot of the fleet while they run, and a reload swaps the pointer: the lock is
+ * held for a pointer and a count only, and nobody sees half a change. A worker that stays (same
+ * name and address) is carried over with its counters, breaker and connections.
+ */
 #include "lib/router/fleet.h"
 
 #include <stdlib.h>

@@ -1,3 +1,7 @@
+/*
+ * The usual request takes its place with one atomic operation; only when all are taken does it
+ * queue under the lock. Places are handed to waiters in order, so a newcomer cannot overtake them.
+ */
 #include "lib/router/gate.h"
 
 #include "lib/base/clock.h"

@@ -1,3 +1,7 @@
+/*
+ * Counters in stripes, added up when somebody asks: threads on different cores must not share a
+ * cache line for each request.
+ */
 #include "lib/router/metrics.h"
 
 /* vllm-router's bucket bounds, in microseconds. */

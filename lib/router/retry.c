@@ -1,3 +1,7 @@
+/*
+ * What may be repeated, when, and how often. The budget is earned by requests and spent by
+ * retries, so that an outage costs the workers a fixed share of extra load and not a multiple.
+ */
 #include "lib/router/retry.h"
 
 #include <math.h>

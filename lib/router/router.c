@@ -1,3 +1,7 @@
+/*
+ * Start and stop in order: workers before the port that leads to them, and at the end first the
+ * ports, then what their handlers read.
+ */
 #include "lib/router/router.h"
 
 #include <curl/curl.h>

@@ -1,3 +1,7 @@
+/*
+ * The sum is compensated (Neumaier), because means of a million small gaps beside a few long ones
+ * must not depend on their order.
+ */
 #include "lib/stats/summary.h"
 
 #include <math.h>

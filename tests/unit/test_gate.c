@@ -97,7 +97,7 @@ static int answer(int fd)
 	(void)close(fd);
 	assert_true(n > 12);
 	text[n] = '\0';
-	return atoi(text + 9); /* NOLINT: a status of our own server */
+	return (int)strtol(text + 9, NULL, 10);
 }
 
 static void until(_Atomic unsigned *value, unsigned wanted)
