@@ -6,7 +6,7 @@
 #include "lib/router/fleet.h"
 
 #define PROBE_SOON (200 * NS_PER_MS) /* after an ejection */
-#define PROBE_SLOW (5 * NS_PER_S)    /* an ejected worker is asked at least this often */
+#define PROBE_SLOW NS_PER_S	     /* an ejected worker is asked at least this often */
 
 static struct breaker_limits limits(const struct router_config *c)
 {
