@@ -422,10 +422,11 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 		c->request_id_headers_n = o.id_headers.n;
 	}
 	if (o.health_endpoint[0] != '/' || strlen(o.health_endpoint) > 300)
-		return pd_fail(msg, PD_EINVAL,
-			       "--health-check-endpoint: found '%.100s', expected a path that begins "
-			       "with / (at most 300 characters)",
-			       o.health_endpoint);
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--health-check-endpoint: found '%.100s', expected a path that begins "
+			"with / (at most 300 characters)",
+			o.health_endpoint);
 	err = read_policy(c, msg);
 	err = err ? err : read_workers(c, msg);
 	if (err)

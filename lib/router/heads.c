@@ -141,6 +141,15 @@ static int put_status_line(struct buf *b, const struct http_head *h)
 	return err ? err : buf_puts(b, "\r\n");
 }
 
+/* Names that only we give: a client must be able to believe them. */
+static bool is_ours(const struct field *f)
+{
+	return f->tag == HTTP_X_REQUEST_ID ||
+	       (f->name.n == 8 && span_eq_case(f->name, SPAN("x-worker"))) ||
+	       (f->name.n == 15 && span_eq_case(f->name, SPAN("x-decode-worker"))) ||
+	       (f->name.n == 16 && span_eq_case(f->name, SPAN("x-prefill-worker")));
+}
+
 int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
 {
 	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
@@ -151,7 +160,7 @@ int head_for_client(struct buf *b, const struct exchange *x, const struct http_h
 	for (size_t i = 0; !err && i < h->nfields; i++) {
 		const struct field *f = &h->field[i];
 
-		if (http_hop_by_hop(f) || f->tag == HTTP_X_REQUEST_ID ||
+		if (http_hop_by_hop(f) || is_ours(f) ||
 		    (f->tag == HTTP_CONTENT_LENGTH && !keep_length))
 			continue;
 		err = put_field(b, f);

@@ -74,6 +74,7 @@ static void ask(struct exchange *x, struct worker *w, struct models *m)
 
 	if (head_for_worker(&x->lane->head, x, w, SIZE_MAX, true, x->id))
 		return;
+	x->deadline = clock_now() + MODELS_TIMEOUT;
 	iov = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	buf_init(&body, MODELS_MAX);
 	if (leg_exchange(&l, x, w, &x->lane->up, &iov, 1, MODELS_TIMEOUT) == LEG_OK &&

@@ -301,11 +301,12 @@ bool refused(struct exchange *x, const struct leg *l)
 	return true;
 }
 
-/* A short answer is read to its end, so that the connection can be used again. */
+/* An answer that is here as a whole is consumed, so that the connection can be used again; the next
+ * attempt waits for nothing. */
 static void drop_answer(struct exchange *x, struct leg *l)
 {
 	buf_clear(&x->lane->side);
-	if (l->head.body == HTTP_BODY_LENGTH && l->head.length < LANE_KEEP &&
+	if (l->head.body == HTTP_BODY_LENGTH && l->head.length <= l->in->len - l->at &&
 	    leg_collect(l, x, &x->lane->side))
 		l->ended = false;
 	(void)leg_end(l, x);
@@ -399,6 +400,7 @@ static void finish(struct exchange *x)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
 	shrink(&x->lane->up);
+	shrink(&x->lane->head);
 	shrink(&x->lane->side);
 	shrink(&x->lane->held);
 	shrink(&x->lane->prefill);

@@ -215,3 +215,53 @@ def test_request_ids_that_are_not_plain_text_are_replaced(pdctl):
 def test_health_path_must_be_a_path():
     done = run("serve", "--worker-urls", "http://127.0.0.1:1", "--port", 0, "--prometheus-port", -1, "--health-check-endpoint", "health")
     assert done.returncode == 2 and "--health-check-endpoint" in done.stderr
+
+
+def test_stalled_refusal_does_not_delay_the_next_attempt(pdctl):
+    """The body of an answer that is thrown away is not waited for."""
+    answered, in_time = threading.Event(), []
+
+    def refuses(seen, wire):
+        wire.raw(b"HTTP/1.1 503 Busy\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+        in_time.append(answered.wait(20))
+        wire.keep = False
+
+    with FakeEngine(refuses) as bad, FakeEngine(answer) as good:
+        router = pdctl("serve", "--worker-urls", bad.url, good.url, "--policy", "round_robin")
+        for _ in range(2):
+            assert router.post("/v1/chat/completions", CHAT)[0] == 200
+        answered.set()
+        wait_for("the refusing worker", lambda: in_time)
+        assert all(in_time)
+
+
+def test_models_of_a_worker_that_stalls_are_left_out(pdctl):
+    """One that begins its list and goes silent does not hold the others' models for minutes."""
+    gone = threading.Event()
+
+    class Stalls(FakeEngine):
+        def _answer(self, seen, wire):
+            if seen.target == "/v1/models":
+                wire.raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+                gone.wait(60)
+                wire.keep = False
+            else:
+                super()._answer(seen, wire)
+
+    with Stalls() as bad, FakeEngine(models=("good",)) as good:
+        router = pdctl("serve", "--worker-urls", bad.url, good.url)
+        status, _, body = router.get("/v1/models")
+        assert not gone.is_set()
+        gone.set()
+        assert status == 200 and [m["id"] for m in json.loads(body)["data"]] == ["good"]
+
+
+def test_worker_names_in_answers_are_the_routers(pdctl):
+    def boasts(seen, wire):
+        wire.json({"choices": []}, headers=(("X-Worker", "http://evil"), ("x-decode-worker", "http://evil"), ("X-Prefill-Worker", "http://evil")))
+
+    with FakeEngine(boasts) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        _, headers, _ = router.post("/v1/chat/completions", CHAT)
+        assert headers.get_all("X-Worker") == [engine.url]
+        assert headers.get_all("X-Decode-Worker") is None and headers.get_all("X-Prefill-Worker") is None
