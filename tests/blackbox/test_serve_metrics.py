@@ -134,7 +134,7 @@ def test_everything_declared_moves(pdctl, tmp_path):
         router = pdctl(
             "serve", "--workers-file", config, "--retry-initial-backoff-ms", 1, "--retry-max-retries", 3, "--retry-budget", 0,
             "--cb-failure-threshold", 100, "--cb-success-threshold", 1, "--cb-timeout-duration-secs", 0.2, "--max-concurrent-requests", 2,
-            "--queue-size", 1, "--queue-timeout-secs", 0.5, "--write-stall-timeout-secs", 0.5, "--head-timeout-secs", 0.3,
+            "--queue-size", 1, "--queue-timeout-secs", 2, "--write-stall-timeout-secs", 0.5, "--head-timeout-secs", 0.3,
             "--max-connections", 12, "--health-check-interval-secs", 300,
         )
         wait_for("the first probes, which are sent together", lambda: engine.probes and calls)
