@@ -306,16 +306,16 @@ unsigned http_server_wait(struct http_server *s, int64_t deadline)
 	return left;
 }
 
-void http_server_free(struct http_server *s)
+bool http_server_free(struct http_server *s)
 {
 	if (!s)
-		return;
+		return true;
 	http_server_drain(s);
 	(void)http_server_wait(s, clock_now());
 	/* A thread that does not end keeps its memory: the process is about to exit anyway, a crash
 	 * would be worse. */
 	if (!ready_stop(s))
-		return;
+		return false;
 	sweeper_stop(s);
 	for (unsigned i = 0; i < atomic_load(&s->ntable); i++)
 		conn_free(s->table[i]);
@@ -324,6 +324,7 @@ void http_server_free(struct http_server *s)
 	(void)pthread_mutex_destroy(&s->lock);
 	(void)pthread_cond_destroy(&s->changed);
 	free(s);
+	return true;
 }
 
 void http_server_stats(const struct http_server *s, struct http_server_stats *out)

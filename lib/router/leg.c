@@ -42,6 +42,9 @@ static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 	struct net_addr a;
 	int err;
 
+	/* A connection is waited for without an ear for the client: not for one that has left. */
+	if (http_conn_client_left(x->conn) && !x->detached)
+		return LEG_CLIENT_LEFT;
 	worker_address(l->worker, &a);
 	err = net_connect(&a, clock_now() + c->connect_timeout, &l->up.fd);
 	if (err) {

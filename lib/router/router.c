@@ -169,8 +169,10 @@ void router_free(struct router *rt)
 		return;
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
-	http_server_free(rt->admin);
-	http_server_free(rt->server);
+	if (!http_server_free(rt->admin) || !http_server_free(rt->server)) {
+		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
+		return;
+	}
 	health_stop(rt);
 	fleet_holder_release(&rt->fleet);
 	gate_release(&rt->gate);

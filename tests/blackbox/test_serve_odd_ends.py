@@ -2,6 +2,7 @@
 Each must cost its own client only."""
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -265,3 +266,26 @@ def test_worker_names_in_answers_are_the_routers(pdctl):
         _, headers, _ = router.post("/v1/chat/completions", CHAT)
         assert headers.get_all("X-Worker") == [engine.url]
         assert headers.get_all("X-Decode-Worker") is None and headers.get_all("X-Prefill-Worker") is None
+
+
+def test_end_while_workers_do_not_take_connections(pdctl):
+    """SIGTERM while a request waits for a connection that nobody takes: no further worker is tried for it, and the exit is clean."""
+    def silent():
+        listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        fill = [socket.socket() for _ in range(4)]
+        for s in fill:
+            s.setblocking(False)
+            s.connect_ex(listener.getsockname())
+        return listener, fill
+
+    silents = [silent() for _ in range(3)]
+    urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener, _ in silents]
+    router = pdctl("serve", "--worker-urls", *urls, "--connect-timeout-secs", 6, "--drain-timeout-secs", 0)
+    with router.connect() as sock:
+        body = json.dumps(CHAT).encode()
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        wait_for("the request", lambda: router.metric("pdctl_requests_in_work") == 1)
+        router.signal(signal.SIGTERM)
+        read_all(sock)
+        assert router.wait(40) == 0
+    assert "did not end" not in router.log()
