@@ -70,8 +70,8 @@ void http_server_drain(struct http_server *s);
 /* Waits until all connections ended or the deadline; then cuts the rest. Returns how many were cut.
  */
 unsigned http_server_wait(struct http_server *s, int64_t deadline);
-/* After wait. Joins the threads, frees. False when a handler did not end: then nothing was freed, and
- * what the handlers use must stay as well. */
+/* After wait. Joins the threads, frees. False when a handler did not end: then nothing was freed,
+ * and what the handlers use must stay as well. */
 bool http_server_free(struct http_server *s);
 
 struct http_server_stats {

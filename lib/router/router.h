@@ -40,7 +40,8 @@ uint16_t router_metrics_port(const struct router *rt);
 int router_reload(struct router *rt, struct pd_msg *msg) PD_MUST;
 /* Readiness turns false; after cfg.drain_delay the listener closes; returns at once after that. */
 void router_drain(struct router *rt);
-/* Ends a drain at once, from another thread: no more delay, what still runs is cut. Returns how many. */
+/* Ends a drain at once, from another thread: no more delay, what still runs is cut. Returns how
+ * many. */
 unsigned router_hurry(struct router *rt);
 /* Waits for streams to end, at most until the deadline; returns how many were cut. */
 unsigned router_wait(struct router *rt, int64_t deadline);
