@@ -105,3 +105,21 @@ def show_goals(verdicts):
         print(f"\n{'goal':<50}{'':<12}{'measured':>10}{'limit':>8}")
     for v in verdicts:
         print(f"{v['goal']:<50}{v['server']:<12}{v['value']:>10.2f}{v['limit']:>8g}  {'met' if v['met'] else 'MISSED'}")
+
+
+def markdown(doc):
+    """The goals and the main figures of a result file, as tables for a page."""
+    m, out = doc["machine"], []
+    peers = "; ".join(doc["versions"]["notes"])
+    out.append(f"{m['cpu']}, {m['cores']} cores, {m['memory_mib'] // 1024} GiB, kernel {m['kernel']}, {m['system']}; nginx {doc['versions']['nginx']},")
+    out.append(f"haproxy {doc['versions']['haproxy']}, wrk {doc['versions']['wrk']}; {peers}.")
+    out.append(f"{doc['date']}, load average before {m['load_average_before']}, {doc['settings']['rounds']} rounds of {doc['settings']['seconds']:g} s.")
+    out += ["", "| goal | measured | at most | |", "|---|---:|---:|---|"]
+    out += [f"| {g['goal']} | {g['value']:.2f} | {g['limit']:g} | {'met' if g['met'] else '**missed**'} |" for g in doc["goals"]]
+    out += ["", "| case | server | CPU us | x base | spread | p50 us | p99 us | RSS MB |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+    shown = {title: text for title, _, text in COLUMNS}
+    for r in doc["figures"]:
+        if r.get("cpu_us") is not None:
+            cells = [shown[c](r) for c in ("cpu us", "ratio", "spread", "p50 us", "p99 us", "rss MB")]
+            out.append(f"| {r['section']}, {r['case']} | {r['server']} | " + " | ".join(cells) + " |")
+    return "\n".join(out)

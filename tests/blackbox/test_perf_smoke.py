@@ -54,6 +54,10 @@ def test_result_document(tmp_path):
     assert goals["start to first answer, ms"]["limit"] == 50
     assert all(g["met"] == (g["value"] <= g["limit"]) for g in goals.values())
 
+    page = perf("--markdown", str(out)).stdout
+    assert page.count("| regular, 4 connections |") == len(regular)
+    assert "| start to first answer, ms |" in page and "not asked for" in page
+
 
 def test_nothing_is_left_behind(tmp_path):
     """No process of a run outlives it, and sections that were asked for alone write no result by themselves."""
