@@ -307,7 +307,7 @@ static void handle(struct http_conn *c)
 {
 	struct http_server *s = c->server;
 
-	c->thread->req.body_ns = c->thread->req.accepted_ns;
+	c->thread->req.body_ns = clock_now();
 	s->cfg.on_request(s->cfg.ctx, c, &c->thread->req);
 	if (!c->started)
 		(void)http_reply_error(c, 500, "server_error", NULL,
