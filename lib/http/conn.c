@@ -20,7 +20,8 @@
 #include "lib/http/net.h"
 
 #define READ_STEP     8192
-#define KEEP_CAPACITY 65536	     /* an input buffer up to this stays with its thread */
+#define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its thread */
+#define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
 #define KEEP_TOTAL    (64u << 20)    /* what all threads together keep above that */
 #define LINGER_STEP   (5 * NS_PER_S) /* silence that ends a lingering close */
 #define LINGER_MAX    (10 * NS_PER_S)
@@ -340,6 +341,8 @@ bool conn_serve(struct http_conn *c, struct http_thread *t)
 		if (!goes_on(c))
 			break;
 		buf_consume(&t->in, t->req.head.len + t->req.body.n);
+		if (t->in.len == 0 && t->in.cap > KEEP_BUSY)
+			buf_release(&t->in);
 	}
 	if (atomic_load(&c->client_left))
 		count(&c->server->left);
