@@ -214,6 +214,11 @@ static int64_t ns(double seconds)
 	return (int64_t)(seconds * 1e9);
 }
 
+static double seconds(int64_t duration)
+{
+	return (double)duration / 1e9;
+}
+
 static void defaults(const struct router_config *c)
 {
 	memset(&o, 0, sizeof(o));
@@ -240,26 +245,27 @@ static void defaults(const struct router_config *c)
 	o.cb_successes = c->cb_successes;
 	o.health_failures = c->health_failures;
 	o.health_successes = c->health_successes;
-	o.queue_timeout = 60;
-	o.connect_timeout = 10;
-	o.first_byte = 600;
-	o.inter_token = 120;
-	o.request_timeout = 1800;
-	o.write_stall = 30;
-	o.head_timeout = 10;
-	o.client_idle = 75;
-	o.pool_idle = 2;
-	o.retry_initial_ms = 50;
-	o.retry_max_ms = 30000;
+	o.queue_timeout = seconds(c->queue_timeout);
+	o.connect_timeout = seconds(c->connect_timeout);
+	o.first_byte = seconds(c->first_byte_timeout);
+	o.inter_token = seconds(c->inter_token_timeout);
+	o.request_timeout = seconds(c->request_timeout);
+	o.write_stall = seconds(c->write_stall_timeout);
+	o.head_timeout = seconds(c->head_timeout);
+	o.client_idle = seconds(c->client_idle_timeout);
+	o.pool_idle = seconds(c->pool_idle_timeout);
+	o.retry_initial_ms = 1e3 * seconds(c->retry_initial);
+	o.retry_max_ms = 1e3 * seconds(c->retry_cap);
 	o.retry_multiplier = c->retry_multiplier;
 	o.retry_jitter = c->retry_jitter;
 	o.retry_budget = c->retry_budget;
-	o.cb_timeout = 60;
-	o.health_timeout = 5;
-	o.health_interval = 60;
-	o.lease = 30;
-	o.drain_timeout = 30;
-	o.batch = true;
+	o.cb_timeout = seconds(c->cb_timeout);
+	o.health_timeout = seconds(c->health_timeout);
+	o.health_interval = seconds(c->health_interval);
+	o.lease = seconds(c->pd_lease);
+	o.drain_timeout = seconds(c->drain_timeout);
+	o.drain_delay = seconds(c->drain_delay);
+	o.batch = c->batch_threads;
 }
 
 static void read_limits(struct router_config *c)
