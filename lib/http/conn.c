@@ -8,7 +8,6 @@
  */
 #include "lib/http/conn.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -373,11 +372,6 @@ void http_conn_wrote(struct http_conn *c, bool complete)
 	c->complete = complete;
 }
 
-void http_conn_close_after(struct http_conn *c)
-{
-	c->close_after = true;
-}
-
 bool http_conn_closing(const struct http_conn *c)
 {
 	return c->close_after || !c->thread->req.head.keep_alive ||
@@ -411,19 +405,4 @@ void http_conn_abort(struct http_conn *c, bool hard)
 	c->started = true;
 	c->complete = false;
 	c->drain_input = false;
-}
-
-const char *http_conn_peer(const struct http_conn *c)
-{
-	struct http_conn *w =
-		(struct http_conn *)(uintptr_t)c; /* the cached text is the thread's own */
-	const void *addr =
-		c->peer.ss_family == AF_INET6
-			? (const void *)&((const struct sockaddr_in6 *)&c->peer)->sin6_addr
-			: (const void *)&((const struct sockaddr_in *)&c->peer)->sin_addr;
-
-	if (!w->peer_text[0] &&
-	    !inet_ntop(c->peer.ss_family, addr, w->peer_text, sizeof(w->peer_text)))
-		(void)snprintf(w->peer_text, sizeof(w->peer_text), "unknown");
-	return w->peer_text;
 }

@@ -10,10 +10,8 @@
 #ifndef PD_HTTP_CONN_H
 #define PD_HTTP_CONN_H
 
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/socket.h>
 
 #include "lib/http/chunk.h"
 #include "lib/http/server.h"
@@ -71,8 +69,6 @@ struct http_conn {
 	bool close_after;
 	bool chunked_out;
 	bool drain_input; /* unread body may be on its way: close lingering */
-	struct sockaddr_storage peer;
-	char peer_text[64];
 };
 
 struct http_server {
@@ -105,7 +101,7 @@ int ready_start(struct http_server *s) PD_MUST;
 /* Tells the threads to end and waits for them; false when some are stuck in a handler. */
 bool ready_stop(struct http_server *s);
 /* Puts an accepted descriptor under watch. False: no slot could be made. */
-bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *peer) PD_MUST;
+bool ready_open(struct http_server *s, int fd) PD_MUST;
 /* Gives the connection back to epoll; false when more bytes arrived meanwhile and it is still ours.
  */
 bool ready_give_back(struct http_conn *c) PD_MUST;

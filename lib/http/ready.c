@@ -68,7 +68,7 @@ static void watch(struct http_conn *c, uint32_t generation, uint32_t events)
 	(void)epoll_ctl(c->server->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
-bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+bool ready_open(struct http_server *s, int fd)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
 	unsigned user_timeout = USER_TIMEOUT;
@@ -92,7 +92,6 @@ bool ready_open(struct http_server *s, int fd, const struct sockaddr_storage *pe
 	generation = CONN_GENERATION(atomic_load(&c->word));
 	(void)pthread_mutex_lock(&c->lock);
 	c->fd = fd;
-	c->peer = *peer;
 	(void)pthread_mutex_unlock(&c->lock);
 	atomic_store(&c->idle_since, clock_now());
 	atomic_store(&c->fresh, true);
@@ -128,7 +127,6 @@ static void close_connection(struct http_conn *c)
 	atomic_store(&c->timed_out, false);
 	atomic_store(&c->word, CONN_WORD((generation + 1) & 0x3fffffffu, CONN_FREE));
 	(void)pthread_mutex_unlock(&c->lock);
-	c->peer_text[0] = '\0';
 	(void)close(fd); /* leaves the epoll set with its last reference */
 	(void)pthread_mutex_lock(&s->lock);
 	c->next = s->spare;

@@ -53,7 +53,7 @@ static void turn_away(struct http_server *s, int fd, _Atomic uint64_t *why)
 	(void)s;
 }
 
-static void admit(struct http_server *s, int fd, const struct sockaddr_storage *peer)
+static void admit(struct http_server *s, int fd)
 {
 	bool full;
 
@@ -63,7 +63,7 @@ static void admit(struct http_server *s, int fd, const struct sockaddr_storage *
 	if (!full && ++s->connections > s->peak)
 		s->peak = s->connections;
 	(void)pthread_mutex_unlock(&s->lock);
-	if (!full && ready_open(s, fd, peer))
+	if (!full && ready_open(s, fd))
 		return;
 	turn_away(s, fd, &s->refused);
 	if (full)
@@ -102,15 +102,13 @@ static void out_of_descriptors(struct http_server *s, int error)
 /* Takes one connection. False when there is none left to take now. */
 static bool accept_one(struct http_server *s)
 {
-	struct sockaddr_storage peer = {0};
-	socklen_t len = sizeof(peer);
 	int fd;
 
 	if (s->cfg.accept_delay_ns > 0)
 		clock_sleep_until(clock_now() + s->cfg.accept_delay_ns);
-	fd = accept4(s->listen_fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC);
+	fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0) {
-		admit(s, fd, &peer);
+		admit(s, fd);
 		return true;
 	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK)

@@ -101,13 +101,10 @@ int http_conn_fd(const struct http_conn *c);
 /* started: a response head went out; complete: the response ended by its framing; otherwise the
  * connection is closed. */
 void http_conn_wrote(struct http_conn *c, bool complete);
-/* The connection closes after this response. */
-void http_conn_close_after(struct http_conn *c);
 /* True when the next response on this connection must say "Connection: close". */
 bool http_conn_closing(const struct http_conn *c);
 /* Cuts the connection without a word (fault injection): RST when hard. */
 void http_conn_abort(struct http_conn *c, bool hard);
-const char *http_conn_peer(const struct http_conn *c);
 int64_t http_conn_write_stall(const struct http_conn *c);
 /* A pointer of the handler's own, kept by the thread that serves the connection for its life (the
  * next request of this connection may be served by another one); freed by `release`. */

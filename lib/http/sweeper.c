@@ -6,6 +6,7 @@
  */
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"

@@ -78,7 +78,6 @@ static int init_parts(struct router *rt, struct pd_msg *msg)
 	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
-	rt->started_ns = clock_now();
 	rt->seed = rt->cfg.seed;
 	if (rt->seed == 0)
 		rng_system_bytes((unsigned char *)&rt->seed, sizeof(rt->seed));

@@ -26,7 +26,6 @@ struct router {
 	_Atomic bool draining, hurry;
 	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures;
-	int64_t started_ns;
 	uint64_t seed;
 };
 
