@@ -10,7 +10,7 @@ includedir ?= $(prefix)/include
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 PYTHON ?= /usr/bin/python3
-PKGS := libcurl libcjson libxxhash libcyaml yaml-0.1
+PKGS := libcurl libcjson libxxhash libcyaml yaml-0.1 sqlite3 openssl
 TEST_PKGS := cmocka
 
 CPPFLAGS += -D_GNU_SOURCE -I.
