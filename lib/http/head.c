@@ -48,27 +48,38 @@ static const unsigned char class_of[256] = {
 static const struct known {
 	const char *name;
 	enum http_name tag;
-} known[20][3] = {
+} known[31][4] = {
 	[2] = {{"te", HTTP_TE}},
+	[3] = {{"via", HTTP_VIA}},
 	[4] = {{"host", HTTP_HOST}, {"date", HTTP_DATE}},
 	[6] = {{"accept", HTTP_ACCEPT}, {"server", HTTP_SERVER}, {"expect", HTTP_EXPECT}},
 	[7] = {{"upgrade", HTTP_UPGRADE}, {"trailer", HTTP_TRAILER}},
+	[9] = {{"x-api-key", HTTP_X_API_KEY}},
 	[10] = {{"connection", HTTP_CONNECTION}, {"keep-alive", HTTP_KEEP_ALIVE}},
 	[11] = {{"retry-after", HTTP_RETRY_AFTER}},
 	[12] = {{"content-type", HTTP_CONTENT_TYPE}, {"x-request-id", HTTP_X_REQUEST_ID}},
 	[13] = {{"authorization", HTTP_AUTHORIZATION}},
-	[14] = {{"content-length", HTTP_CONTENT_LENGTH}},
+	[14] = {{"content-length", HTTP_CONTENT_LENGTH}, {"http2-settings", HTTP_UPGRADE}},
+	[15] = {{"accept-encoding", HTTP_ACCEPT_ENCODING},
+		{"x-forwarded-for", HTTP_X_FORWARDED_FOR}},
 	[16] = {{"content-encoding", HTTP_CONTENT_ENCODING},
 		{"proxy-connection", HTTP_PROXY_CONNECTION}},
 	[17] = {{"transfer-encoding", HTTP_TRANSFER_ENCODING}},
 	[18] = {{"proxy-authenticate", HTTP_PROXY_AUTHENTICATE}},
-	[19] = {{"proxy-authorization", HTTP_PROXY_AUTHORIZATION}},
+	[19] = {{"proxy-authorization", HTTP_PROXY_AUTHORIZATION},
+		{"x-prefill-host-port", HTTP_ROUTING}},
+	[20] = {{"x-data-parallel-rank", HTTP_RANK}},
+	[21] = {{"x-prefiller-host-port", HTTP_ROUTING}, {"x-encoder-hosts-ports", HTTP_ROUTING}},
+	[25] = {{"x-data-parallel-host-port", HTTP_ROUTING}},
+	[27] = {{"x-kv-cache-source-host-port", HTTP_ROUTING}},
+	[30] = {{"x-gateway-destination-endpoint", HTTP_ROUTING}},
 };
 
 /* What the fields said about framing; judged when all of them were read. */
 struct framing {
-	unsigned hosts, lengths, codings;
-	unsigned listed; /* names in Connection besides close and keep-alive */
+	unsigned hosts, lengths, codings, authorizations, types;
+	bool underscored; /* a known name, but for underscores in place of hyphens */
+	unsigned listed;  /* names in Connection besides close and keep-alive */
 	bool close, keep;
 	struct span host;
 };
@@ -92,22 +103,27 @@ static bool is_digit(char c)
 }
 
 /* `lower` has n bytes, letters in lower case; s holds token characters only, so setting bit 5 folds
- * exactly the letters. */
+ * exactly the letters. An underscore passes for a hyphen. */
 static bool same_name(const char *s, const char *lower, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if ((s[i] | 0x20) != lower[i])
+		if ((s[i] | 0x20) != lower[i] && (s[i] != '_' || lower[i] != '-'))
 			return false;
 	return true;
 }
 
-static enum http_name name_tag(const char *s, size_t n)
+static enum http_name name_tag(const char *s, size_t n, bool *underscored)
 {
 	if (n >= sizeof(known) / sizeof(known[0]))
 		return HTTP_OTHER;
-	for (size_t i = 0; i < 3 && known[n][i].name; i++)
-		if (same_name(s, known[n][i].name, n))
+	for (size_t i = 0; i < 4 && known[n][i].name; i++) {
+		if (!same_name(s, known[n][i].name, n))
+			continue;
+		if (!memchr(s, '_', n))
 			return known[n][i].tag;
+		*underscored = true;
+		break;
+	}
 	return HTTP_OTHER;
 }
 
@@ -192,30 +208,50 @@ static void path_until_query(struct http_head *h, struct span rest)
 	h->path = (struct span){rest.p, query ? (size_t)(query - rest.p) : rest.n};
 }
 
+static bool is_hex(char c)
+{
+	return is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
+/* Bytes of a registered name or IPv4 address at the front; a percent sign begins %XX. */
+static size_t name_length(struct span v)
+{
+	size_t i = 0;
+
+	while (i < v.n && is(v.p[i], HOST)) {
+		if (v.p[i] == '%' && (v.n - i < 3 || !is_hex(v.p[i + 1]) || !is_hex(v.p[i + 2])))
+			return 0;
+		i += v.p[i] == '%' ? 3 : 1;
+	}
+	return i;
+}
+
+/* Bytes of "[" IPv6address "]" at the front; later address formats and zones are nobody's Host. */
+static size_t literal_length(struct span v)
+{
+	size_t i = 1, colons = 0;
+
+	for (; i < v.n && (is_hex(v.p[i]) || v.p[i] == ':' || v.p[i] == '.'); i++)
+		colons += v.p[i] == ':';
+	return i < v.n && v.p[i] == ']' && colons >= 2 && colons <= 7 ? i + 1 : 0;
+}
+
 /* Host = uri-host [ ":" port ] (RFC 9110 7.2). A comma would look like two of them to a careless
  * reader. */
 static bool host_ok(struct span v)
 {
-	size_t i = 0, digits = 0;
+	size_t i = v.n > 0 && v.p[0] == '[' ? literal_length(v) : name_length(v), digits = 0;
+	unsigned port = 0;
 
-	if (v.n > 0 && v.p[0] == '[') {
-		for (i = 1; i < v.n && (is(v.p[i], HOST) || v.p[i] == ':'); i++)
-			;
-		if (i < 3 || i == v.n || v.p[i++] != ']')
-			return false;
-	} else {
-		while (i < v.n && is(v.p[i], HOST))
-			i++;
-	}
 	if (i == 0)
 		return false;
 	if (i == v.n)
 		return true;
 	if (v.p[i++] != ':')
 		return false;
-	for (; i < v.n && is_digit(v.p[i]); i++)
-		digits++;
-	return i == v.n && digits <= 5;
+	for (; i < v.n && is_digit(v.p[i]) && digits < 6; i++, digits++)
+		port = port * 10 + (unsigned)(v.p[i] - '0');
+	return i == v.n && digits <= 5 && port <= 65535;
 }
 
 /* http://authority/path[?query]; the authority must be what Host says, or two readers disagree
@@ -344,19 +380,12 @@ static void connection_field(struct framing *f, struct span value)
 	}
 }
 
-/* Framing and the connection itself are not for Connection to take away. */
+/* Connection takes fields away that the next hop does not know of. Framing, and fields that are
+ * meant for whoever reads the content, are not for it to take (RFC 9110 7.6.1): a client could
+ * otherwise hide from a worker what somebody in front of us has added. */
 static bool may_be_named(unsigned tag)
 {
-	switch (tag) {
-	case HTTP_HOST:
-	case HTTP_CONNECTION:
-	case HTTP_TRANSFER_ENCODING:
-	case HTTP_CONTENT_LENGTH:
-	case HTTP_EXPECT:
-		return false;
-	default:
-		return true;
-	}
+	return tag == HTTP_OTHER;
 }
 
 static void mark_named(struct http_head *h)
@@ -383,6 +412,12 @@ static bool note_field(struct http_head *h, struct framing *f, const struct fiel
 	case HTTP_HOST:
 		f->hosts++;
 		f->host = x->value;
+		break;
+	case HTTP_AUTHORIZATION:
+		f->authorizations++;
+		break;
+	case HTTP_CONTENT_TYPE:
+		f->types++;
 		break;
 	case HTTP_CONTENT_LENGTH:
 		if (f->lengths++ > 0 || !parse_length(h, x->value)) {
@@ -414,7 +449,8 @@ static bool note_field(struct http_head *h, struct framing *f, const struct fiel
 }
 
 /* One field line at p, CRLF included. */
-static const char *field_line(struct http_head *h, struct field *x, const char *p, const char *end)
+static const char *field_line(struct http_head *h, struct framing *f, struct field *x,
+			      const char *p, const char *end)
 {
 	const char *start = p;
 
@@ -429,7 +465,7 @@ static const char *field_line(struct http_head *h, struct field *x, const char *
 				 : refuse(h, 400, "a field name is malformed");
 	}
 	x->name = (struct span){start, (size_t)(p - start)};
-	x->tag = name_tag(start, x->name.n);
+	x->tag = name_tag(start, x->name.n, &f->underscored);
 	for (p++; p < end && (*p == ' ' || *p == '\t'); p++)
 		;
 	start = p;
@@ -451,7 +487,7 @@ static const char *fields(struct http_head *h, struct framing *f, const char *p,
 		if (h->nfields == HTTP_FIELDS_MAX)
 			return refuse(h, 431, "too many header fields");
 		x = &h->field[h->nfields];
-		p = field_line(h, x, p, end);
+		p = field_line(h, f, x, p, end);
 		if (!p || !note_field(h, f, x))
 			return NULL;
 		h->nfields++;
@@ -491,8 +527,16 @@ static bool frame_request(struct http_head *h, const struct framing *f)
 		refuse(h, 400, "Host is missing");
 	else if (f->hosts == 1 && !host_ok(f->host))
 		refuse(h, 400, "Host is malformed");
+	else if (f->authorizations > 1)
+		refuse(h, 400, "Authorization is repeated");
+	else if (f->types > 1)
+		refuse(h, 400, "Content-Type is repeated");
+	else if (f->underscored)
+		refuse(h, 400, "a well-known field name is spelt with an underscore");
 	else if (span_eq(h->method, SPAN("CONNECT")))
 		refuse(h, 501, "CONNECT is not offered here");
+	else if (span_eq(h->method, SPAN("TRACE")))
+		refuse(h, 501, "TRACE is not offered here: it would show what we add for workers");
 	else if (!target_form(h, f))
 		refuse(h, 400, "the request target is malformed");
 	h->expect_continue = h->expect_continue && h->minor == 1 &&

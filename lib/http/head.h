@@ -3,8 +3,10 @@
  *
  * Rejected, because proxies that disagree about them can be tricked: bare LF, folded lines, NUL,
  * bare CR or control bytes in values, space before a colon, Content-Length with Transfer-Encoding,
- * differing or malformed Content-Length, any Transfer-Encoding but exactly "chunked" in a request,
- * unknown versions, missing or double Host in 1.1. Only new bytes are scanned when a head arrives
+ * repeated or malformed Content-Length, any Transfer-Encoding but exactly "chunked", unknown
+ * versions, missing or double Host in 1.1, double Authorization or Content-Type in a request, a
+ * known name spelt with underscores in a request (some readers take them for hyphens), CONNECT and
+ * TRACE. Only new bytes are scanned when a head arrives
  * in pieces. Results are spans into the caller's buffer: valid until it changes. Pure, thread-safe.
  */
 #ifndef PD_HTTP_HEAD_H
@@ -44,6 +46,12 @@ enum http_name {
 	HTTP_DATE,
 	HTTP_SERVER,
 	HTTP_ACCEPT,
+	HTTP_ACCEPT_ENCODING,
+	HTTP_VIA,
+	HTTP_X_API_KEY,
+	HTTP_X_FORWARDED_FOR,
+	HTTP_RANK,    /* X-data-parallel-rank */
+	HTTP_ROUTING, /* names a host: for gateways and sidecars to say, never for clients */
 	HTTP_NAMED_BY_CONNECTION /* a field that Connection names: hop by hop */
 };
 

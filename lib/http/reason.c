@@ -54,6 +54,7 @@ static const struct reason {
 	{504, "Gateway Timeout"},
 	{505, "HTTP Version Not Supported"},
 	{507, "Insufficient Storage"},
+	{508, "Loop Detected"},
 	{529, "Site Overloaded"},
 };
 

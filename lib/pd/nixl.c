@@ -149,6 +149,40 @@ int pd_nixl_decode(struct json_edit *e, struct span params)
 	return params.n > 0 ? json_edit_set(e, "kv_transfer_params", params) : PD_OK;
 }
 
+/* -- what a client must not send -- */
+
+#define HIDING_DEPTH 2 /* sampling_params.extra_args.kv_transfer_params */
+
+static bool hides_params(struct span object, int depth)
+{
+	struct json_member m;
+	size_t at = 0;
+
+	while (json_object_next(object, &at, &m)) {
+		if (json_member_is(&m, "kv_transfer_params"))
+			return true;
+		if (depth < HIDING_DEPTH && m.type == JSON_OBJECT &&
+		    (json_member_is(&m, "extra_args") || json_member_is(&m, "vllm_xargs")) &&
+		    hides_params(m.value, depth + 1))
+			return true;
+	}
+	return false;
+}
+
+bool pd_nixl_hidden_params(const struct json_object *body)
+{
+	static const char *const places[] = {"sampling_params", "extra_args", "vllm_xargs"};
+
+	for (size_t i = 0; i < body->n; i++) {
+		const struct json_member *m = &body->member[i];
+
+		for (size_t k = 0; m->type == JSON_OBJECT && k < 3; k++)
+			if (json_member_is(m, places[k]) && hides_params(m->value, 1))
+				return true;
+	}
+	return false;
+}
+
 /* -- what prefill answered -- */
 
 /* An integer below the object; -1 when it is missing, negative or no integer. */

@@ -44,4 +44,11 @@ struct pd_prefill_result {
 int pd_nixl_prefill_result(struct pd_prefill_result *r, const char *body, size_t n,
 			   struct pd_msg *msg) PD_MUST;
 
+/*
+ * True when the client put kv_transfer_params where engines take them from besides the top level:
+ * extra_args and vllm_xargs, there or in sampling_params. They name the host that an engine
+ * connects to, so they are the router's alone. At the top level they are replaced or removed.
+ */
+bool pd_nixl_hidden_params(const struct json_object *body);
+
 #endif

@@ -4,23 +4,27 @@
 
 #include "lib/router/exchange.h"
 
-/* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, and framing.
- */
-static bool drop_from_request(const struct field *f, bool pd)
+/* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, framing, hosts
+ * that only a gateway may name, and credentials that were meant for us. */
+static bool drop_from_request(const struct field *f, bool pd, bool credentials)
 {
 	switch (f->tag) {
 	case HTTP_HOST:
 	case HTTP_CONTENT_LENGTH:
 	case HTTP_EXPECT:
 	case HTTP_X_REQUEST_ID:
+	case HTTP_RANK:
+	case HTTP_ROUTING:
 		return true;
+	case HTTP_ACCEPT_ENCODING:
+		/* The usage of a P/D answer is merged, so it must come uncompressed. */
+		return pd;
+	case HTTP_AUTHORIZATION:
+	case HTTP_X_API_KEY:
+		return credentials;
 	default:
-		break;
+		return http_hop_by_hop(f);
 	}
-	/* The usage of a P/D answer is merged, so it must come uncompressed. */
-	if (pd && span_eq_case(f->name, SPAN("accept-encoding")))
-		return true;
-	return http_hop_by_hop(f) || span_eq_case(f->name, SPAN("x-data-parallel-rank"));
 }
 
 static int put_field(struct buf *b, const struct field *f)
@@ -104,9 +108,10 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 	buf_clear(b);
 	err = put_request_line(b, x, w);
 	for (size_t i = 0; !err && i < h->nfields; i++)
-		if (!drop_from_request(&h->field[i], pd))
+		if (!drop_from_request(&h->field[i], pd, x->rt->drop_credentials))
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
+	err = err ? err : put_span(b, x->rt->own_lines);
 	if (!err && w->at.rank >= 0) {
 		err = put_line(b, SPAN("X-data-parallel-rank"),
 			       decimal((size_t)w->at.rank, rank + sizeof(rank)));

@@ -341,6 +341,13 @@ static bool acceptable(struct exchange *x)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
+	if (pd_nixl_hidden_params(&x->body)) {
+		answer_error(
+			x, 400, "invalid_request_error",
+			"kv_transfer_params in extra_args or vllm_xargs: they name the host that "
+			"an engine connects to, which is the router's to choose");
+		return false;
+	}
 	return true;
 }
 

@@ -234,6 +234,8 @@ static int server_text(struct router *rt, struct buf *b)
 		 atomic_load(&rt->gate.full)},
 		{"pdctl_queue_timeouts_total", "counter", "Requests that waited in vain",
 		 atomic_load(&rt->gate.timed_out)},
+		{"pdctl_loops_total", "counter", "Requests that had passed this router before",
+		 atomic_load(&rt->loops)},
 		{"pdctl_reloads_total", "counter", "Successful reloads", atomic_load(&rt->reloads)},
 		{"pdctl_reload_failures_total", "counter", "Reloads that changed nothing",
 		 atomic_load(&rt->reload_failures)},

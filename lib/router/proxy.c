@@ -76,13 +76,17 @@ static const struct field *named(const struct http_head *h, const char *name)
 	return NULL;
 }
 
-/* Fit for a log and for every reader of headers: printable ASCII. */
-static bool is_plain(struct span s)
+/* Fit for a log and for every reader of headers: printable ASCII. P2P connectors of engines read
+ * the address of their peer out of the request id: a client must not choose that. */
+static bool may_be_id(struct span s)
 {
+	if (s.n > 256 || memmem(s.p, s.n, "prefill_addr_", 13) ||
+	    memmem(s.p, s.n, "decode_addr_", 12))
+		return false;
 	for (size_t i = 0; i < s.n; i++)
 		if (s.p[i] < ' ' || s.p[i] > '~')
 			return false;
-	return s.n <= 256;
+	return true;
 }
 
 /* The client's id, or one of ours. */
@@ -95,7 +99,7 @@ static void find_id(struct exchange *x)
 	for (size_t i = 0; i < c->request_id_headers_n; i++) {
 		const struct field *f = named(&x->req->head, c->request_id_headers[i]);
 
-		if (f && is_plain(f->value)) {
+		if (f && may_be_id(f->value)) {
 			x->id = f->value;
 			return;
 		}
@@ -341,6 +345,28 @@ void give_up(struct exchange *x)
 
 /* -- entry -- */
 
+/* A worker that is this router, directly or through others, would send the request round until
+ * everything is full. */
+static bool has_come_round(const struct router *rt, const struct http_head *h)
+{
+	for (size_t i = 0; i < h->nfields; i++)
+		if (h->field[i].tag == HTTP_VIA &&
+		    memmem(h->field[i].value.p, h->field[i].value.n, rt->via.p, rt->via.n))
+			return true;
+	return false;
+}
+
+static int refuse_loop(struct router *rt, struct http_conn *c, const struct http_request *r)
+{
+	atomic_fetch_add(&rt->loops, 1);
+	metrics_code(&rt->metrics, 0, route_of(r->head.path), 508);
+	(void)http_reply_error(
+		c, 508, "server_error", NULL,
+		"this request has passed this router before: one of its workers leads "
+		"back to it");
+	return -1;
+}
+
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
@@ -349,6 +375,8 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 
 	if (admin_route(rt, r))
 		return 0;
+	if (has_come_round(rt, &r->head))
+		return refuse_loop(rt, c, r);
 	deadline = r->accepted_ns + rt->cfg.queue_timeout;
 	err = gate_enter(&rt->gate, c, deadline);
 	if (err == PD_OK)

@@ -72,10 +72,25 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	return err;
 }
 
+/* The name in Via is new for each process: a request that comes back to it goes in circles. */
+static int write_own_lines(struct router *rt)
+{
+	unsigned char id[4];
+	int err;
+
+	rng_system_bytes(id, sizeof(id));
+	buf_init(&rt->own, 1024);
+	err = buf_printf(&rt->own, "Via: 1.1 pdctl-%02x%02x%02x%02x\r\n", id[0], id[1], id[2],
+			 id[3]);
+	rt->via = (struct span){rt->own.data ? rt->own.data + 9 : NULL, 14};
+	rt->own_lines = buf_span(&rt->own);
+	return err;
+}
+
 static int init_parts(struct router *rt, struct pd_msg *msg)
 {
 	if (fleet_holder_init(&rt->fleet) ||
-	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size))
+	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size) || write_own_lines(rt))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
 	rt->seed = rt->cfg.seed;
@@ -175,6 +190,7 @@ void router_free(struct router *rt)
 	health_stop(rt);
 	fleet_holder_release(&rt->fleet);
 	gate_release(&rt->gate);
+	buf_release(&rt->own);
 	curl_global_cleanup();
 	free(rt);
 }

@@ -27,6 +27,11 @@ struct router {
 	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures;
 	uint64_t seed;
+	struct buf own;		/* memory of own_lines */
+	struct span own_lines;	/* what we add to every request for a worker: Via, Authorization */
+	struct span via;	/* our name in Via; lies in own_lines */
+	bool drop_credentials;	/* the client's Authorization and X-Api-Key end here */
+	_Atomic uint64_t loops; /* requests that had passed this router before */
 };
 
 /* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay

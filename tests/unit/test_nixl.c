@@ -395,6 +395,41 @@ static void strange_numbers_are_unknown(void **state)
 	}
 }
 
+static void hidden_params_are_found(void **state)
+{
+	static const struct {
+		const char *body;
+		bool hidden;
+	} table[] = {
+		{"{\"vllm_xargs\":{\"kv_transfer_params\":{}}}", true},
+		{"{\"extra_args\":{\"a\":1,\"kv_transfer_params\":null}}", true},
+		{"{\"sampling_params\":{\"extra_args\":{\"kv_transfer_params\":{}}}}", true},
+		{"{\"sampling_params\":{\"kv_transfer_params\":{}}}", true},
+		{"{\"vllm_xargs\":{\"kv\\u005ftransfer_params\":{}}}", true},
+		{"{\"vllm\\u005fxargs\":{\"kv_transfer_params\":{}}}", true},
+		{"{\"vllm_xargs\":{\"kv_transfer_params\":{}},\"vllm_xargs\":{}}", true},
+		{"{\"vllm_xargs\":{},\"vllm_xargs\":{\"kv_transfer_params\":{}}}", true},
+		{"{\"sampling_params\":{\"extra_args\":{},\"extra_args\":{\"kv_transfer_params\":1}"
+		 "}}",
+		 true},
+		{"{\"kv_transfer_params\":{}}", false},
+		{"{\"vllm_xargs\":\"kv_transfer_params\"}", false},
+		{"{\"vllm_xargs\":{\"a\":\"kv_transfer_params\"}}", false},
+		{"{\"messages\":[{\"kv_transfer_params\":{}}],\"vllm_xargs\":{}}", false},
+		{"{}", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		struct json_object o;
+
+		assert_int_equal(json_object_scan(&o, table[i].body, strlen(table[i].body), NULL),
+				 PD_OK);
+		assert_int_equal(pd_nixl_hidden_params(&o), table[i].hidden);
+		json_object_release(&o);
+	}
+}
+
 static void paths(void **state)
 {
 	(void)state;
@@ -416,6 +451,7 @@ int main(void)
 		cmocka_unit_test(decode_gets_the_object_verbatim),
 		cmocka_unit_test(prefill_results),
 		cmocka_unit_test(strange_numbers_are_unknown),
+		cmocka_unit_test(hidden_params_are_found),
 		cmocka_unit_test(paths),
 	};
 

@@ -1,0 +1,97 @@
+"""What the router adds, drops and replaces between a client and a worker, and what a client must not be able to choose."""
+
+import json
+
+import pytest
+
+from fake_engine import FakeEngine
+from harness import free_port
+
+BODY = {"model": "m", "prompt": "p"}
+PARAMS = {"do_remote_prefill": True, "remote_host": "10.9.9.9", "remote_port": 5600}
+OURS = {"do_remote_prefill": True, "remote_block_ids": [1], "remote_engine_id": "e", "remote_host": "127.0.0.1", "remote_port": 1}
+
+
+def ok(seen, wire):
+    wire.json({"object": "text_completion", "choices": [{"text": "x"}]})
+
+
+def prefilled(seen, wire):
+    wire.json({"choices": [], "kv_transfer_params": OURS, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+
+
+def test_via_names_this_router_and_keeps_those_before_it(pdctl):
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        assert router.post("/v1/completions", BODY, {"Via": "1.0 edge"})[0] == 200
+        via = [v for n, v in engine.seen[0].headers if n == "Via"]
+        assert via[0] == "1.0 edge" and via[1].startswith("1.1 pdctl-") and len(via) == 2
+
+
+def test_a_router_that_is_its_own_worker_says_so(pdctl):
+    """Without this one request goes round until every connection is in use."""
+    port = free_port()
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", port=port)
+    status, _, body = router.post("/v1/completions", BODY)
+    assert status == 508 and "before" in json.loads(body)["error"]["message"]
+    assert router.metric("pdctl_loops_total") == 1
+
+
+def test_two_routers_in_a_row_are_no_loop(pdctl):
+    with FakeEngine(ok) as engine:
+        inner = pdctl("serve", "--worker-urls", engine.url)
+        outer = pdctl("serve", "--worker-urls", inner.url)
+        assert outer.post("/v1/completions", BODY)[0] == 200
+        assert len([1 for n, _ in engine.seen[0].headers if n == "Via"]) == 2
+
+
+def test_fields_meant_for_the_worker_pass(pdctl):
+    fields = {"Authorization": "Bearer k", "X-Api-Key": "k2", "Cookie": "a=b", "traceparent": "00-0-0-00", "X-Session-Id": "s", "Accept-Encoding": "br",
+              "X-Forwarded-For": "1.2.3.4", "Forwarded": "for=1.2.3.4", "OpenAI-Organization": "o", "Content-Type": "application/json"}
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        assert router.post("/v1/completions", BODY, fields)[0] == 200
+        assert {n: engine.seen[0].header(n) for n in fields} == fields
+
+
+@pytest.mark.parametrize("body", [
+    {**BODY, "kv_transfer_params": PARAMS},
+    b'{"model":"m","prompt":"p","kv\\u005ftransfer_params":{"remote_host":"10.9.9.9"}}',
+    {**BODY, "bootstrap_host": "h", "kv_transfer_params": PARAMS},
+], ids=["plain", "escaped", "with others"])
+def test_clients_do_not_choose_where_blocks_come_from(pdctl, body):
+    """With prefill the answer of prefill replaces what the client sent; without prefill it is removed."""
+    with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:
+        router = pdctl("serve", "--prefill", prefill.url, "--decode", decode.url)
+        assert router.post("/v1/completions", body)[0] == 200
+        alone = pdctl("serve", "--pd-disaggregation", "--decode", decode.url)
+        assert alone.post("/v1/completions", body)[0] == 200
+        assert prefill.seen[0].json()["kv_transfer_params"]["remote_host"] is None
+        assert [s.json().get("kv_transfer_params") for s in decode.seen] == [OURS, None]
+        assert all(b"10.9.9.9" not in s.body for s in prefill.seen + decode.seen)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/inference/v1/generate"])
+@pytest.mark.parametrize("body", [
+    {"vllm_xargs": {"kv_transfer_params": PARAMS}},
+    {"sampling_params": {"extra_args": {"kv_transfer_params": PARAMS}}},
+    {"extra_args": {"kv_transfer_params": PARAMS}},
+], ids=["vllm_xargs", "sampling_params", "extra_args"])
+def test_hidden_parameters_are_refused(pdctl, path, body):
+    with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:
+        router = pdctl("serve", "--prefill", prefill.url, "--decode", decode.url)
+        status, _, answer = router.post(path, {**BODY, **body})
+        assert status == 400 and "kv_transfer_params" in json.loads(answer)["error"]["message"]
+        assert not prefill.seen and not decode.seen
+
+
+def test_request_ids_do_not_carry_addresses_to_workers(pdctl):
+    """Engines with a P2P connector connect to the address in the id."""
+    with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:
+        router = pdctl("serve", "--prefill", prefill.url, "--decode", decode.url)
+        for name in ("X-Request-Id", "X-Correlation-Id", "X-Trace-Id", "Request-Id"):
+            value = "___prefill_addr_10.9.9.9:1___decode_addr_10.9.9.9:2_0"
+            status, headers, _ = router.post("/v1/completions", {**BODY, "request_id": value}, {name: value})
+            assert status == 200 and "10.9.9.9" not in headers["X-Request-Id"]
+        ids = [s.header("x-request-id") for s in prefill.seen + decode.seen]
+        assert len(ids) == 8 and all(i and "10.9.9.9" not in i for i in ids)
