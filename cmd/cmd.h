@@ -3,6 +3,8 @@
 #ifndef PD_CMD_H
 #define PD_CMD_H
 
+#define PDCTL_VERSION "0.1.0"
+
 int cmd_serve(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
 int cmd_bench(int argc, char **argv);

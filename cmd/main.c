@@ -9,7 +9,6 @@
 #include "lib/base/cli.h"
 #include "lib/base/nearest.h"
 
-#define PDCTL_VERSION "0.1.0"
 
 struct command {
 	const char *name;

@@ -27,7 +27,7 @@ static struct {
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers;
-	bool pd, no_retries, no_breaker, batch, half_close;
+	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics;
 } o;
 
 #define SECONDS_MAX 1e6
@@ -175,6 +175,11 @@ static const struct opt options[] = {
 	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
 	 "request-id)",
 	 NULL, 0, 0, NULL},
+	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
+	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
+	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
+	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
+	 NULL},
 	{OPT_FLAG, "batch-threads", &o.batch, NULL,
 	 "SCHED_BATCH for connection threads; --no-batch-threads turns it off (on)", NULL, 0, 0,
 	 NULL},
@@ -296,6 +301,8 @@ static void read_limits(struct router_config *c)
 	c->health_endpoint = o.health_endpoint;
 	c->batch_threads = o.batch;
 	c->half_close_ok = o.half_close;
+	c->generate_traceparent = o.generate_traceparent;
+	c->version = PDCTL_VERSION;
 }
 
 static void read_times(struct router_config *c)
@@ -535,6 +542,19 @@ static int run(const struct router_config *c, const sigset_t *set)
 	return code;
 }
 
+static int list_metrics(void)
+{
+	struct buf b;
+	int err;
+
+	buf_init(&b, 1u << 20);
+	err = metrics_markdown(&b);
+	if (!err)
+		cli_print(b.data, b.len);
+	buf_release(&b);
+	return err ? EXIT_RUNTIME : EXIT_OK;
+}
+
 int cmd_serve(int argc, char **argv)
 {
 	struct router_config c;
@@ -545,7 +565,9 @@ int cmd_serve(int argc, char **argv)
 	router_config_default(&c);
 	defaults(&c);
 	code = cli_parse(&command, argc, argv, NULL);
-	if (code < 0) {
+	if (code < 0 && o.list_metrics) {
+		code = list_metrics();
+	} else if (code < 0) {
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that comes while nobody waits, and end the process. */
 		block_signals(&set);

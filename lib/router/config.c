@@ -52,6 +52,7 @@ void router_config_default(struct router_config *c)
 		.pd_lease = 30 * NS_PER_S,
 		.drain_timeout = 30 * NS_PER_S,
 		.batch_threads = true,
+		.version = "",
 	};
 	route_keyspec_default(&c->keys);
 }

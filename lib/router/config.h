@@ -90,6 +90,8 @@ struct router_config {
 	int64_t drain_delay, drain_timeout;
 	bool batch_threads;
 	bool half_close_ok;
+	bool generate_traceparent; /* for requests that bring none */
+	const char *version;	   /* of the program, for the metrics page */
 	struct log *log;
 };
 

@@ -11,6 +11,7 @@
 #include "lib/pd/usage.h"
 #include "lib/router/fleet.h"
 #include "lib/router/router.h"
+#include "lib/router/traceparent.h"
 
 #define RELAY_BUFFER                                                                               \
 	8192 /* first size of a receive buffer; grows to RELAY_BUFFER_MAX while answers fill it */
@@ -83,16 +84,21 @@ struct exchange {
 	struct worker *worker[ROLES]; /* who serves: for headers and logs */
 	struct route_decision decision[ROLES];
 	bool released[ROLES]; /* the pick is not counted in flight any more */
+	bool decoding;	      /* counted among the decode worker's running legs */
+	struct trace_context trace;
 	int64_t dispatched_ns, first_ns, last_ns;
-	int status;   /* sent to the client; 0: none yet */
-	bool started; /* a byte went to the client */
+	int64_t head_ns; /* the head of the answer that was passed on */
+	int status;	 /* sent to the client; 0: none yet */
+	bool started;	 /* a byte went to the client */
 	bool client_left;
 	bool repeatable; /* may be sent twice when no byte of an answer came */
 	bool detached;	 /* goes on although the client left */
 	uint64_t events, bytes;
 	char why[256]; /* the last failure, for the client and the log */
 	int why_status;
-	int64_t wait_ns; /* Retry-After to pass on, or to wait */
+	enum metrics_cause cause; /* of the last failed attempt */
+	enum metrics_error fault; /* what the request died of; NONE: its status says it */
+	int64_t wait_ns;	  /* Retry-After to pass on, or to wait */
 };
 
 /* -- leg.c -- */
@@ -158,6 +164,8 @@ void release_early(struct exchange *x, const struct worker *w);
 void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v);
 /* What a failed leg says about the worker: breaker, ejection, x->why. */
 void blame(struct exchange *x, enum worker_role role, enum leg_error e);
+/* A failed exchange, for the metrics and the next attempt. */
+void note_cause(struct exchange *x, enum worker_role role, enum metrics_cause cause);
 /* No worker could be picked: what to tell the client. */
 void no_worker(struct exchange *x, enum worker_role role, int err);
 /* Do not pick it again in this request as long as others are left. */

@@ -81,6 +81,8 @@ static void json_line(const struct exchange *x, enum worker_role r)
 	err = err ? err : json_quote(&b, x->id.p, x->id.n);
 	err = err ? err : buf_putc(&b, ',');
 	err = err ? err : put_decision(x, r, &b);
+	if (!err && x->trace.id.n > 0)
+		err = buf_printf(&b, ",\"trace_id\":\"%.*s\"", (int)x->trace.id.n, x->trace.id.p);
 	if (!err && x->key.level != ROUTE_KEY_NONE)
 		err = buf_printf(
 			&b, ",\"key_source\":\"%s\",\"key_hash\":\"%016llx\"", x->key.source,
@@ -122,10 +124,11 @@ void explain_end(const struct exchange *x)
 	now = clock_now();
 	log_line(x->rt->cfg.log, bad && !x->client_left ? LOG_WARN : LOG_INFO,
 		 "request %.*s %.*s %.*s: %d attempts=%u first_ms=%.1f total_ms=%.1f events=%llu "
-		 "bytes=%llu%s%s%s",
+		 "bytes=%llu%s%.*s%s%s%s",
 		 (int)x->id.n, x->id.p, (int)h->method.n, h->method.p, (int)h->path.n, h->path.p,
 		 x->status, x->attempt + 1, ms(x->req->accepted_ns, x->first_ns),
 		 ms(x->req->accepted_ns, now), (unsigned long long)x->events,
-		 (unsigned long long)x->bytes, x->client_left ? " client left" : "",
-		 x->why[0] ? " last failure: " : "", x->why);
+		 (unsigned long long)x->bytes, x->trace.id.n > 0 ? " trace_id=" : "",
+		 (int)x->trace.id.n, x->trace.id.n > 0 ? x->trace.id.p : "",
+		 x->client_left ? " client left" : "", x->why[0] ? " last failure: " : "", x->why);
 }

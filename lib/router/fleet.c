@@ -173,20 +173,45 @@ void fleet_holder_release(struct fleet_holder *h)
 	(void)pthread_mutex_destroy(&h->lock);
 }
 
-/* Idle connections of workers that are gone are closed now; their streams end in their own time. */
-static void retire(struct fleet *old, struct fleet *fresh)
+static bool has_worker(const struct fleet_pool *p, const struct worker *w)
 {
+	for (size_t i = 0; i < p->n; i++)
+		if (p->worker[i] == w)
+			return true;
+	return false;
+}
+
+/* Idle connections of workers that are gone are closed now; their streams end in their own time.
+ * Returns how many are gone. */
+static uint64_t retire(struct fleet *old, struct fleet *fresh)
+{
+	uint64_t gone = 0;
+
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; i < old->pool[r].n; i++) {
 			struct worker *w = old->pool[r].worker[i];
-			bool kept = false;
 
-			for (size_t k = 0; k < fresh->pool[r].n; k++)
-				kept |= fresh->pool[r].worker[k] == w;
-			if (!kept)
-				http_pool_close(&w->pool);
+			if (has_worker(&fresh->pool[r], w))
+				continue;
+			http_pool_close(&w->pool);
+			gone++;
 		}
 	}
+	return gone;
+}
+
+static void replace(struct fleet_holder *h, struct fleet *old, struct fleet *fresh)
+{
+	uint64_t gone = retire(old, fresh), added = 0;
+
+	for (int r = 0; r < ROLES; r++)
+		for (size_t i = 0; i < fresh->pool[r].n; i++)
+			added += !has_worker(&old->pool[r], fresh->pool[r].worker[i]);
+	if (added == 0 && gone == 0)
+		return;
+	atomic_store(&h->added, added);
+	atomic_store(&h->removed, gone);
+	atomic_fetch_add(&h->updates, 1);
 }
 
 static int load(struct fleet_holder *h, const struct router_config *c,
@@ -210,7 +235,7 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	h->now = f;
 	(void)pthread_mutex_unlock(&h->lock);
 	if (old)
-		retire(old, f);
+		replace(h, old, f);
 	fleet_put(old);
 	return PD_OK;
 }

@@ -35,6 +35,10 @@ struct worker {
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
 	_Atomic uint64_t requests, errors, connects, connect_failures, reused, stale, ejections;
+	_Atomic uint64_t checks_ok, checks_failed;
+	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
+	_Atomic uint64_t pd_requests, pd_errors, pd_cut;
+	_Atomic unsigned decoding;
 };
 
 struct fleet_pool {
@@ -55,6 +59,8 @@ struct fleet_holder {
 	pthread_mutex_t lock;
 	struct fleet *now;
 	uint64_t version;
+	/* Loads after the first that changed the set of workers, and by how many the last did. */
+	_Atomic uint64_t updates, added, removed;
 };
 
 int fleet_holder_init(struct fleet_holder *h) PD_MUST;

@@ -115,6 +115,7 @@ void worker_probed(struct worker *w, const struct router_config *c, bool ok, int
 {
 	unsigned needed = ok ? c->health_successes : c->health_failures;
 
+	atomic_fetch_add_explicit(ok ? &w->checks_ok : &w->checks_failed, 1, memory_order_relaxed);
 	(void)pthread_mutex_lock(&w->lock);
 	if (w->ejected && ok)
 		needed = 1;

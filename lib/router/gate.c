@@ -80,12 +80,17 @@ static int wait_in_line(struct gate *g, struct gate_waiter *w, int64_t deadline)
 	return left ? PD_ECANCELED : PD_ETIMEOUT;
 }
 
+bool gate_try(struct gate *g)
+{
+	return atomic_load(&g->waiting) == 0 && take_place(g);
+}
+
 int gate_enter(struct gate *g, struct http_conn *c, int64_t deadline)
 {
 	struct gate_waiter w = {.conn = c};
 	int err;
 
-	if (atomic_load(&g->waiting) == 0 && take_place(g))
+	if (gate_try(g))
 		return PD_OK;
 	(void)pthread_mutex_lock(&g->lock);
 	if (atomic_load(&g->waiting) >= g->queue_size) {

@@ -29,6 +29,8 @@ int gate_init(struct gate *g, unsigned limit, unsigned queue_size) PD_MUST;
 void gate_release(struct gate *g);
 /* PD_OK; PD_EBUSY: the queue is full; PD_ETIMEOUT: the wait is over; PD_ECANCELED: the client left.
  * gate_leave follows PD_OK only. */
+/* A place without waiting; gate_leave follows true. False: gate_enter decides. */
+bool gate_try(struct gate *g);
 int gate_enter(struct gate *g, struct http_conn *c, int64_t deadline) PD_MUST;
 void gate_leave(struct gate *g);
 

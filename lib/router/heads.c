@@ -5,10 +5,15 @@
 #include "lib/router/exchange.h"
 
 /* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, framing, hosts
- * that only a gateway may name, and credentials that were meant for us. */
-static bool drop_from_request(const struct field *f, bool pd, bool credentials)
+ * that only a gateway may name, credentials that were meant for us, and broken trace contexts. */
+static bool drop_from_request(const struct exchange *x, const struct field *f, bool pd)
 {
 	switch (f->tag) {
+	case HTTP_TRACEPARENT:
+		return x->trace.refused;
+	case HTTP_TRACESTATE:
+		/* It says more about a trace that is not there. */
+		return x->trace.refused || x->trace.id.n == 0 || x->trace.text[0];
 	case HTTP_HOST:
 	case HTTP_CONTENT_LENGTH:
 	case HTTP_EXPECT:
@@ -21,7 +26,7 @@ static bool drop_from_request(const struct field *f, bool pd, bool credentials)
 		return pd;
 	case HTTP_AUTHORIZATION:
 	case HTTP_X_API_KEY:
-		return credentials;
+		return x->rt->drop_credentials;
 	default:
 		return http_hop_by_hop(f);
 	}
@@ -108,10 +113,13 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 	buf_clear(b);
 	err = put_request_line(b, x, w);
 	for (size_t i = 0; !err && i < h->nfields; i++)
-		if (!drop_from_request(&h->field[i], pd, x->rt->drop_credentials))
+		if (!drop_from_request(x, &h->field[i], pd))
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
 	err = err ? err : put_span(b, x->rt->own_lines);
+	if (!err && x->trace.text[0])
+		err = put_line(b, SPAN("traceparent"),
+			       (struct span){x->trace.text, TRACEPARENT_LEN});
 	if (!err && w->at.rank >= 0) {
 		err = put_line(b, SPAN("X-data-parallel-rank"),
 			       decimal((size_t)w->at.rank, rank + sizeof(rank)));
@@ -196,6 +204,10 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 	buf_init(&extra, 16384);
 	x->status = status;
 	x->started = true;
+	if (x->fault == ERROR_NONE)
+		x->fault = status == 405  ? ERROR_METHOD
+			   : status < 500 ? ERROR_INVALID
+					  : ERROR_BACKEND;
 	if (x->wait_ns > 0 && buf_printf(&extra, "Retry-After: %lld\r\n",
 					 (long long)((x->wait_ns + 999999999) / 1000000000)))
 		buf_clear(&extra);

@@ -18,9 +18,30 @@ struct pd_state {
 	bool counted; /* the next attempt was granted already */
 	struct pd_prefill_result prefill;
 	int64_t prefill_ns; /* when its answer was complete */
+	int64_t picked_ns;  /* when both workers were picked */
 	char id_text[300];
 	struct span id; /* the same on both legs */
 };
+
+static void count(struct exchange *x, enum metrics_counter c)
+{
+	metrics_count(&x->rt->metrics, x->lane->stripe, c, x->route, 1);
+}
+
+static void observe(struct exchange *x, enum metrics_hist h, int64_t ns)
+{
+	metrics_observe(&x->rt->metrics, x->lane->stripe, h, ns);
+}
+
+static void count_failure(struct exchange *x, enum metrics_pd_error e)
+{
+	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_PD_ERRORS, e, 0, 1);
+}
+
+static void bump(_Atomic uint64_t *n)
+{
+	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
 
 /* The decode worker that was picked will not be called in this attempt: its count goes down, and no
  * answer names it. */
@@ -72,7 +93,7 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 	const struct buf *b = &x->lane->prefill;
 
 	s->prefill_ns = clock_now();
-	metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_PREFILL, s->prefill_ns - l->sent_ns);
+	observe(x, HIST_PREFILL, s->prefill_ns - l->sent_ns);
 	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL)) {
 		blame(x, ROLE_PREFILL, LEG_BROKEN);
 		return RESULT_RETRY;
@@ -82,12 +103,14 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 			       "prefill worker %.150s returned no kv_transfer_params",
 			       x->worker[ROLE_PREFILL]->url);
 		x->why_status = 502;
+		count_failure(x, PDERR_NO_PARAMS);
+		note_cause(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
 		mark_tried(x, ROLE_PREFILL);
 		unchoose(x, ROLE_PREFILL, VERDICT_FAILURE);
 		return RESULT_RETRY;
 	}
 	if (s->prefill.params.n == 0)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_FALLBACK, x->route, 1);
+		count(x, METRIC_PD_FALLBACK);
 	s->have_prefill = true;
 	unchoose(x, ROLE_PREFILL, VERDICT_SUCCESS);
 	return RESULT_DONE;
@@ -100,12 +123,15 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 	struct exchange *x = s->x;
 	int err;
 
+	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_PREFILL,
+			   l->head_ns - l->sent_ns);
 	if (refused(x, l)) {
 		drop_decode(x);
 		s->counted = retry_refusal(x, l, ROLE_PREFILL);
 		return s->counted ? RESULT_RETRY : RESULT_DONE;
 	}
 	if (l->head.status >= 300) {
+		bump(&x->worker[ROLE_PREFILL]->pd_errors);
 		drop_decode(x);
 		if (relay_answer(x, l, NULL) == RELAY_RETRY)
 			give_up(x);
@@ -118,6 +144,8 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 	err = leg_collect(l, x, &x->lane->prefill);
 	if (leg_end(l, x) && !x->detached)
 		x->client_left = true;
+	if (err == PD_ETOOBIG)
+		metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_PD_BODY_OVER, 0, 0, 1);
 	if (err) {
 		blame(x, ROLE_PREFILL,
 		      x->client_left	   ? LEG_CLIENT_LEFT
@@ -142,7 +170,7 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 		unchoose(x, ROLE_PREFILL, VERDICT_NONE);
 		x->worker[ROLE_PREFILL] = NULL;
 		drop_decode(x);
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_DUPLICATE, x->route, 1);
+		count(x, METRIC_PD_DUPLICATE);
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return RESULT_DONE;
 	}
@@ -177,12 +205,26 @@ static void release_blocks(struct pd_state *s)
 		buf_clear(&x->lane->side);
 		if (leg_collect(&l, x, &x->lane->side))
 			l.ended = false;
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_RELEASED, x->route, 1);
+		count(x, METRIC_PD_RELEASED);
 	}
 	(void)leg_end(&l, x);
 	json_edit_release(&edit);
 	unchoose(x, ROLE_DECODE, VERDICT_NONE);
 	x->client_left = true;
+}
+
+/* The head of decode's answer is here. */
+static void count_decode(const struct pd_state *s, const struct leg *l)
+{
+	struct exchange *x = s->x;
+
+	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_DECODE,
+			   l->head_ns - l->sent_ns);
+	bump(&x->worker[ROLE_DECODE]->pd_requests);
+	if (!s->have_prefill)
+		return;
+	bump(&x->worker[ROLE_PREFILL]->pd_requests);
+	observe(x, HIST_HANDOVER_FIRST, l->head_ns - s->prefill_ns);
 }
 
 static enum exchange_result decode_answered(struct pd_state *s, struct leg *l)
@@ -191,15 +233,24 @@ static enum exchange_result decode_answered(struct pd_state *s, struct leg *l)
 	enum breaker_verdict v = l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
 	enum relay_end end;
 
+	count_decode(s, l);
 	if (refused(x, l)) {
 		s->counted = retry_refusal(x, l, ROLE_DECODE);
 		return s->counted ? RESULT_RETRY : RESULT_DONE;
 	}
+	x->head_ns = l->head_ns;
+	if (l->head.status >= 400)
+		bump(&x->worker[ROLE_DECODE]->pd_errors);
 	end = relay_answer(x, l, s->have_prefill ? &s->prefill : NULL);
 	(void)leg_end(l, x);
 	if (end == RELAY_RETRY) {
 		blame(x, ROLE_DECODE, x->why_status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 		return RESULT_RETRY;
+	}
+	if (end == RELAY_CUT) {
+		x->fault = ERROR_STREAM_CUT;
+		bump(&x->worker[ROLE_DECODE]->pd_errors);
+		bump(&x->worker[ROLE_DECODE]->pd_cut);
 	}
 	unchoose(x, ROLE_DECODE,
 		 end == RELAY_CUT	    ? VERDICT_FAILURE
@@ -217,6 +268,13 @@ static int edit_decode(const struct pd_state *s, struct json_edit *e)
 	return json_edit_remove(e, "kv_transfer_params");
 }
 
+/* From here on the decode worker does not wait for prefill any more. */
+static void begin_decoding(struct exchange *x)
+{
+	atomic_fetch_add_explicit(&x->worker[ROLE_DECODE]->decoding, 1, memory_order_relaxed);
+	x->decoding = true;
+}
+
 static enum exchange_result decode_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
@@ -229,20 +287,24 @@ static enum exchange_result decode_leg(struct pd_state *s)
 	l.once = s->have_prefill && s->prefill.params.n > 0;
 	if (s->have_prefill && clock_now() - s->prefill_ns > x->rt->cfg.pd_lease) {
 		drop_decode(x);
+		count_failure(x, PDERR_LEASE);
+		note_cause(x, ROLE_DECODE, CAUSE_LEASE);
 		(void)snprintf(
 			x->why, sizeof(x->why),
 			"the lease on the prefilled blocks passed before decode was dispatched");
 		x->why_status = 504;
 		return RESULT_RETRY;
 	}
+	begin_decoding(x);
 	if (json_edit_init(&edit, &x->body) == PD_OK && edit_decode(s, &edit) == PD_OK)
 		e = dispatch(s, &l, ROLE_DECODE, &edit,
 			     x->streaming ? x->rt->cfg.first_byte_timeout
 					  : x->rt->cfg.request_timeout);
 	json_edit_release(&edit);
+	if (l.sent_ns)
+		observe(x, HIST_PD_PENDING, l.sent_ns - s->picked_ns);
 	if (s->have_prefill && l.sent_ns)
-		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_HANDOVER,
-				l.sent_ns - s->prefill_ns);
+		observe(x, HIST_HANDOVER, l.sent_ns - s->prefill_ns);
 	if (e == LEG_OK)
 		return decode_answered(s, &l);
 	(void)leg_end(&l, x);
@@ -272,8 +334,7 @@ static enum exchange_result pick_both(struct pd_state *s)
 		if (err == PD_OK)
 			return RESULT_DONE;
 		if (err == PD_ENOENT && x->rt->cfg.pd_fallback == PD_FALLBACK_DECODE_ONLY) {
-			metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_FALLBACK,
-				      x->route, 1);
+			count(x, METRIC_PD_FALLBACK);
 			x->worker[ROLE_PREFILL] = NULL;
 			return RESULT_DONE;
 		}
@@ -284,6 +345,7 @@ static enum exchange_result pick_both(struct pd_state *s)
 		x->client_left = true;
 		return RESULT_DONE;
 	}
+	count_failure(x, PDERR_SELECTION);
 	no_worker(x, s->failed, err);
 	return RESULT_RETRY_FREE;
 }
@@ -296,6 +358,7 @@ static enum exchange_result attempt(struct pd_state *s)
 	s->have_prefill = s->counted = false;
 	if (result != RESULT_DONE || x->client_left)
 		return result;
+	s->picked_ns = clock_now();
 	attempt_id(s);
 	explain_decision(x);
 	if (x->worker[ROLE_PREFILL]) {
@@ -312,7 +375,7 @@ static enum exchange_result attempt(struct pd_state *s)
 	}
 	result = decode_leg(s);
 	if (result != RESULT_DONE && s->have_prefill)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_REPREFILL, x->route, 1);
+		count(x, METRIC_PD_REPREFILL);
 	return result;
 }
 
@@ -356,7 +419,7 @@ void pd_flow(struct exchange *x)
 	struct pd_state s = {.x = x};
 	enum exchange_result result;
 
-	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_PD_REQUESTS, x->route, 1);
+	count(x, METRIC_PD_REQUESTS);
 	if (!acceptable(x))
 		return;
 	x->repeatable = true;

@@ -1,8 +1,14 @@
-/* The metrics page: the router's counters, the workers' gauges, the server's threads. */
+/*
+ * The metrics page: the router's counters, a value per worker, the process. A family is one row of
+ * metrics_table.h and, unless it is a striped one, one case here.
+ */
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/file.h"
 #include "lib/router/router.h"
 
 /* A label value: backslash, quote and newline escaped. */
@@ -19,249 +25,398 @@ static int put_label(struct buf *b, const char *s)
 	return err;
 }
 
-static int head(struct buf *b, const char *name, const char *type, const char *help)
-{
-	return buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
+/* -- workers -- */
 
-static int sample(struct buf *b, const char *name, const struct worker *w, const char *more,
-		  uint64_t value)
-{
-	int err = buf_printf(b, "%s{worker=\"", name);
-
-	err = err ? err : put_label(b, w->url);
-	return err ? err
-		   : buf_printf(b, "\",stage=\"%s\"%s} %llu\n", worker_role_name(w->role), more,
-				(unsigned long long)value);
-}
-
-enum gauge {
-	G_HEALTH,
-	G_RUNNING,
-	G_PROCESSED,
-	G_DECISIONS,
-	G_ERRORS,
-	G_CB_STATE,
-	G_CONNECTS,
-	G_CONNECT_FAILURES,
-	G_REUSED,
-	G_STALE,
-	G_EJECTIONS,
-	G_IDLE,
-	GAUGES
+enum extra { EXTRA_NONE, EXTRA_POLICY, EXTRA_FROM_TO, EXTRA_OUTCOME, EXTRA_RESULT, EXTRA_RANK };
+enum {
+	ROLES_ANY = 1 << ROLE_REGULAR | 1 << ROLE_PREFILL | 1 << ROLE_DECODE,
+	ROLES_PREFILL = 1 << ROLE_PREFILL,
+	ROLES_DECODE = 1 << ROLE_DECODE
 };
 
+#define WORKER_ENUM(id, ...) W_##id,
+enum worker_family { METRICS_WORKERS(WORKER_ENUM) WORKER_FAMILIES };
+#define TYPE_COUNTER "counter"
+#define TYPE_GAUGE   "gauge"
+#define WORKER_ROW(id, type, extra, roles, name, help, moves)                                      \
+	{name, TYPE_##type, help, EXTRA_##extra, ROLES_##roles},
 static const struct {
 	const char *name, *type, *help;
-} gauge[GAUGES] = {
-	{"vllm_router_worker_health", "gauge", "1 when the worker may be picked"},
-	{"vllm_router_running_requests", "gauge", "Requests in flight"},
-	{"vllm_router_processed_requests_total", "counter", "Requests sent to the worker"},
-	{"vllm_router_policy_decisions_total", "counter", "Decisions for the worker"},
-	{"pdctl_worker_errors_total", "counter", "Failures that count for the circuit breaker"},
-	{"vllm_router_cb_state", "gauge", "Circuit breaker: 0 closed, 1 open, 2 half-open"},
-	{"pdctl_upstream_connects_total", "counter", "Connections made"},
-	{"pdctl_upstream_connect_failures_total", "counter", "Connections that could not be made"},
-	{"pdctl_upstream_reused_total", "counter", "Requests on a pooled connection"},
-	{"pdctl_upstream_stale_total", "counter", "Pooled connections that were dead"},
-	{"pdctl_worker_ejections_total", "counter",
-	 "Times a failed connection took the worker out"},
-	{"pdctl_upstream_idle", "gauge", "Pooled connections"},
-};
+	enum extra extra;
+	unsigned roles;
+} families[] = {METRICS_WORKERS(WORKER_ROW)};
 
-static uint64_t breaker_state(struct worker *w)
+/* What is read under the worker's lock, once per worker and family. */
+static struct breaker breaker_of(struct worker *w)
 {
-	enum breaker_state state;
-
-	(void)pthread_mutex_lock(&w->lock);
-	state = w->breaker.state;
-	(void)pthread_mutex_unlock(&w->lock);
-	return (uint64_t)state;
-}
-
-static uint64_t gauge_of(struct worker *w, enum gauge g)
-{
-	switch (g) {
-	case G_HEALTH:
-		return atomic_load(&w->slot.available);
-	case G_RUNNING:
-		return atomic_load(&w->slot.in_flight);
-	case G_PROCESSED:
-		return atomic_load(&w->requests);
-	case G_DECISIONS:
-		return atomic_load(&w->slot.picks);
-	case G_ERRORS:
-		return atomic_load(&w->errors);
-	case G_CB_STATE:
-		return breaker_state(w);
-	case G_CONNECTS:
-		return atomic_load(&w->connects);
-	case G_CONNECT_FAILURES:
-		return atomic_load(&w->connect_failures);
-	case G_REUSED:
-		return atomic_load(&w->reused);
-	case G_STALE:
-		return atomic_load(&w->stale);
-	case G_EJECTIONS:
-		return atomic_load(&w->ejections);
-	default:
-		return http_pool_idle(&w->pool);
-	}
-}
-
-static int breaker_text(struct worker *w, struct buf *b, bool outcomes)
-{
-	static const char *const outcome[] = {"success", "failure"};
 	struct breaker copy;
-	char more[80];
-	int err = PD_OK;
 
 	(void)pthread_mutex_lock(&w->lock);
 	copy = w->breaker;
 	(void)pthread_mutex_unlock(&w->lock);
-	if (outcomes) {
-		/* Successes on a closed breaker are not counted one by one (that would be a lock
-		 * per request): they are the rest. */
-		uint64_t done = atomic_load(&w->requests) - atomic_load(&w->slot.in_flight),
-			 bad = copy.outcomes[1];
+	return copy;
+}
 
-		for (int i = 0; !err && i < 2; i++) {
-			(void)snprintf(more, sizeof(more), ",outcome=\"%s\"", outcome[i]);
-			err = sample(b, "vllm_router_cb_outcomes_total", w, more,
-				     i		  ? bad
-				     : done > bad ? done - bad
-						  : 0);
-		}
-		return err;
+static uint64_t pending(struct worker *w)
+{
+	unsigned all = atomic_load(&w->slot.in_flight), active = atomic_load(&w->decoding);
+
+	return all > active ? all - active : 0;
+}
+
+static uint64_t value_of(struct worker *w, enum worker_family f)
+{
+	switch (f) {
+	case W_HEALTH:
+		return atomic_load(&w->slot.available);
+	case W_LOAD:
+	case W_RUNNING:
+	case W_PD_OCCUPANCY:
+		return atomic_load(&w->slot.in_flight);
+	case W_PROCESSED:
+		return atomic_load(&w->requests);
+	case W_PICKS:
+		return atomic_load(&w->slot.picks);
+	case W_FAILURES:
+		return atomic_load(&w->errors);
+	case W_CB_STATE:
+		return (uint64_t)breaker_of(w).state;
+	case W_EJECTIONS:
+		return atomic_load(&w->ejections);
+	case W_CONNECTS:
+		return atomic_load(&w->connects);
+	case W_CONNECT_FAILURES:
+		return atomic_load(&w->connect_failures);
+	case W_REUSED:
+		return atomic_load(&w->reused);
+	case W_STALE:
+		return atomic_load(&w->stale);
+	case W_IDLE:
+		return http_pool_idle(&w->pool);
+	case W_PD_PREFILLS:
+	case W_PD_DECODES:
+		return atomic_load(&w->pd_requests);
+	case W_PD_PREFILL_ERRORS:
+	case W_PD_DECODE_ERRORS:
+		return atomic_load(&w->pd_errors);
+	case W_PD_STREAM_ERRORS:
+		return atomic_load(&w->pd_cut);
+	case W_PD_PENDING:
+		return pending(w);
+	case W_PD_ACTIVE:
+		return atomic_load(&w->decoding);
+	case W_CB_MOVES: /* more than one sample */
+	case W_CB_OUTCOMES:
+	case W_CHECKS:
+	case WORKER_FAMILIES:
+		break;
 	}
+	return 0;
+}
+
+/* `more` is the inside of further labels, with a comma before it. */
+static int sample(struct buf *b, enum worker_family f, const struct worker *w, const char *more,
+		  uint64_t value)
+{
+	int err = buf_printf(b, "%s{worker=\"", families[f].name);
+
+	err = err ? err : put_label(b, w->url);
+	err = err ? err : buf_printf(b, "\",stage=\"%s\"%s", worker_role_name(w->role), more);
+	if (!err && strcmp(w->name, w->url) != 0) {
+		err = buf_puts(b, ",name=\"");
+		err = err ? err : put_label(b, w->name);
+		err = err ? err : buf_putc(b, '"');
+	}
+	return err ? err : buf_printf(b, "} %llu\n", (unsigned long long)value);
+}
+
+static int moves_text(struct worker *w, struct buf *b)
+{
+	struct breaker copy = breaker_of(w);
+	char more[80];
+	int err = PD_OK;
+
 	for (int from = 0; from < BREAKER_STATES; from++) {
 		for (int to = 0; !err && to < BREAKER_STATES; to++) {
-			if (from == to || (from == 0 && to == 2) || (from == 1 && to == 0))
+			if (from == to || (from == BREAKER_CLOSED && to == BREAKER_HALF_OPEN) ||
+			    (from == BREAKER_OPEN && to == BREAKER_CLOSED))
 				continue;
 			(void)snprintf(more, sizeof(more), ",from=\"%s\",to=\"%s\"",
 				       breaker_state_name((enum breaker_state)from),
 				       breaker_state_name((enum breaker_state)to));
-			err = sample(b, "vllm_router_cb_state_transitions_total", w, more,
-				     copy.transitions[from][to]);
+			err = sample(b, W_CB_MOVES, w, more, copy.transitions[from][to]);
 		}
 	}
 	return err;
 }
 
-static int each_worker(struct fleet *f, struct buf *b, int what)
+/* Successes on a closed breaker are not counted one by one (that would be a lock per request): they
+ * are the rest. */
+static int outcomes_text(struct worker *w, struct buf *b)
+{
+	uint64_t bad = breaker_of(w).outcomes[VERDICT_FAILURE],
+		 running = atomic_load(&w->slot.in_flight), all = atomic_load(&w->requests),
+		 done = all > running ? all - running : 0;
+	int err = sample(b, W_CB_OUTCOMES, w, ",outcome=\"success\"", done > bad ? done - bad : 0);
+
+	return err ? err : sample(b, W_CB_OUTCOMES, w, ",outcome=\"failure\"", bad);
+}
+
+static int checks_text(struct worker *w, struct buf *b)
+{
+	int err = sample(b, W_CHECKS, w, ",result=\"ok\"", atomic_load(&w->checks_ok));
+
+	return err ? err
+		   : sample(b, W_CHECKS, w, ",result=\"failed\"", atomic_load(&w->checks_failed));
+}
+
+static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker_family f,
+		       struct buf *b)
+{
+	char more[80] = "";
+
+	switch (families[f].extra) {
+	case EXTRA_FROM_TO:
+		return moves_text(w, b);
+	case EXTRA_OUTCOME:
+		return outcomes_text(w, b);
+	case EXTRA_RESULT:
+		return checks_text(w, b);
+	case EXTRA_POLICY:
+		(void)snprintf(more, sizeof(more), ",policy=\"%s\"",
+			       route_policy_name(p->policy.kind));
+		break;
+	case EXTRA_RANK:
+		if (w->at.rank >= 0)
+			(void)snprintf(more, sizeof(more), ",rank=\"%d\"", w->at.rank);
+		else
+			(void)snprintf(more, sizeof(more), ",rank=\"aggregate\"");
+		break;
+	default:
+		break;
+	}
+	return sample(b, f, w, more, value_of(w, f));
+}
+
+static int workers_text(struct fleet *fleet, struct buf *b)
 {
 	int err = PD_OK;
-	char more[80];
+
+	for (unsigned f = 0; !err && f < WORKER_FAMILIES; f++) {
+		err = metrics_head(b, families[f].name, families[f].type, families[f].help);
+		for (unsigned r = 0; r < ROLES; r++) {
+			const struct fleet_pool *p = &fleet->pool[r];
+
+			for (size_t i = 0; !err && (families[f].roles & 1u << r) != 0 && i < p->n;
+			     i++)
+				err = worker_text(p, p->worker[i], (enum worker_family)f, b);
+		}
+	}
+	return err;
+}
+
+/* -- the process -- */
+
+#define SINGLE_ENUM(id, ...) S_##id,
+enum single { METRICS_SINGLES(SINGLE_ENUM) SINGLES };
+#define SINGLE_ROW(id, type, labels, name, help, moves) {name, TYPE_##type, help},
+static const struct {
+	const char *name, *type, *help;
+} single[] = {METRICS_SINGLES(SINGLE_ROW)};
+
+struct page {
+	struct router *rt;
+	struct fleet *fleet;
+	struct http_server_stats server;
+};
+
+/* Resident memory in bytes; 0 when the system does not say. */
+static uint64_t resident(void)
+{
+	uint64_t pages = 0;
+	const char *p;
+	struct buf b;
+
+	buf_init(&b, 4096);
+	if (file_read("/proc/self/statm", &b, NULL) == PD_OK && (p = strchr(b.data, ' ')))
+		for (p++; *p >= '0' && *p <= '9'; p++)
+			pages = pages * 10 + (uint64_t)(*p - '0');
+	buf_release(&b);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t max_fds(void)
+{
+	struct rlimit limit = {0};
+
+	(void)getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur;
+}
+
+static uint64_t active_workers(const struct fleet *f)
+{
+	uint64_t n = 0;
+
+	for (int r = 0; r < ROLES; r++)
+		n += fleet_available(&f->pool[r]);
+	return n;
+}
+
+static uint64_t of_router(const struct page *p, enum single s)
+{
+	struct router *rt = p->rt;
+
+	switch (s) {
+	case S_ACTIVE:
+		return active_workers(p->fleet);
+	case S_UPDATES:
+		return atomic_load(&rt->fleet.updates);
+	case S_ADDED:
+		return atomic_load(&rt->fleet.added);
+	case S_REMOVED:
+		return atomic_load(&rt->fleet.removed);
+	case S_LOOPS:
+		return atomic_load(&rt->loops);
+	case S_RELOADS:
+		return atomic_load(&rt->reloads);
+	case S_RELOAD_FAILURES:
+		return atomic_load(&rt->reload_failures);
+	case S_VERSION:
+		return p->fleet->version;
+	case S_IN_WORK:
+		return atomic_load(&rt->gate.in_work);
+	case S_WAITING:
+		return atomic_load(&rt->gate.waiting);
+	case S_QUEUED:
+		return atomic_load(&rt->gate.queued);
+	case S_QUEUE_FULL:
+		return atomic_load(&rt->gate.full);
+	case S_QUEUE_TIMEOUTS:
+		return atomic_load(&rt->gate.timed_out);
+	case S_QUEUE_LEFT:
+		return atomic_load(&rt->gate.left);
+	case S_EMBEDDINGS_QUEUE:
+		return atomic_load(&rt->embeddings_waiting);
+	case S_BUDGET:
+		return (uint64_t)atomic_load(&rt->budget.milli) / 1000;
+	case S_DRAINING:
+		return atomic_load(&rt->draining);
+	case S_MAX_FDS:
+		return max_fds();
+	default:
+		return resident();
+	}
+}
+
+static uint64_t of_server(const struct http_server_stats *s, enum single which)
+{
+	switch (which) {
+	case S_CONNECTIONS:
+		return s->connections;
+	case S_PEAK:
+		return s->peak_connections;
+	case S_THREADS:
+		return s->threads;
+	case S_PARKED:
+		return s->parked;
+	case S_ACCEPTED:
+		return s->accepted;
+	case S_REFUSED:
+		return s->refused;
+	case S_ACCEPT_ERRORS:
+		return s->accept_errors;
+	case S_THREAD_FAILURES:
+		return s->thread_failures;
+	case S_BAD_REQUESTS:
+		return s->bad_requests;
+	default:
+		return s->read_timeouts;
+	}
+}
+
+/* Which of worker_states[] it is in. Health fields are read under its lock. */
+static unsigned state_of(struct worker *w)
+{
+	unsigned state;
+
+	(void)pthread_mutex_lock(&w->lock);
+	state = w->draining			     ? 1
+		: !w->healthy			     ? (w->ejected ? 2 : 3)
+		: w->breaker.state == BREAKER_CLOSED ? 0
+		: w->breaker.state == BREAKER_OPEN   ? 4
+						     : 5;
+	(void)pthread_mutex_unlock(&w->lock);
+	return state;
+}
+
+static int pool_text(const struct page *p, struct buf *b)
+{
+	static const char *const states[] = {"available", "draining", "ejected",
+					     "unhealthy", "open",     "half_open"};
+	enum { STATES = sizeof(states) / sizeof(states[0]) };
+	int err = PD_OK;
 
 	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
-			struct worker *w = f->pool[r].worker[i];
+		const struct fleet_pool *pool = &p->fleet->pool[r];
+		unsigned n[STATES] = {0};
 
-			more[0] = '\0';
-			if (what == G_DECISIONS)
-				(void)snprintf(more, sizeof(more), ",policy=\"%s\"",
-					       route_policy_name(f->pool[r].policy.kind));
-			err = what < GAUGES ? sample(b, gauge[what].name, w, more,
-						     gauge_of(w, (enum gauge)what))
-					    : breaker_text(w, b, what > GAUGES);
-		}
+		for (size_t i = 0; i < pool->n; i++)
+			n[state_of(pool->worker[i])]++;
+		for (unsigned s = 0; !err && pool->n > 0 && s < STATES; s++)
+			err = buf_printf(b, "%s{stage=\"%s\",state=\"%s\"} %u\n",
+					 single[S_POOL].name, worker_role_name((enum worker_role)r),
+					 states[s], n[s]);
 	}
 	return err;
 }
 
-static int workers_text(struct router *rt, struct buf *b)
+static int seconds_text(struct buf *b, enum single s, int64_t ns)
 {
-	struct fleet *f = fleet_get(&rt->fleet);
-	int err = PD_OK;
+	return buf_printf(b, "%s %lld.%06lld\n", single[s].name, (long long)(ns / NS_PER_S),
+			  (long long)(ns % NS_PER_S / NS_PER_US));
+}
 
-	for (int g = 0; !err && g < GAUGES; g++) {
-		err = head(b, gauge[g].name, gauge[g].type, gauge[g].help);
-		err = err ? err : each_worker(f, b, g);
+static int single_text(const struct page *p, enum single s, struct buf *b)
+{
+	const struct router_config *c = &p->rt->cfg;
+	int err;
+
+	switch (s) {
+	case S_POOL:
+		return pool_text(p, b);
+	case S_LOG_LOST:
+		return buf_printf(b, "%s{log=\"main\"} %llu\n", single[s].name,
+				  (unsigned long long)(c->log ? log_dropped(c->log) : 0));
+	case S_BUILD:
+		err = buf_printf(b, "%s{version=\"", single[s].name);
+		err = err ? err : put_label(b, c->version);
+		return err ? err : buf_puts(b, "\"} 1\n");
+	case S_START:
+		return seconds_text(b, s, p->rt->started_wall);
+	case S_CPU:
+		return seconds_text(b, s, clock_cpu());
+	case S_CONNECTIONS ... S_READ_TIMEOUTS:
+		return buf_printf(b, "%s %llu\n", single[s].name,
+				  (unsigned long long)of_server(&p->server, s));
+	default:
+		return buf_printf(b, "%s %llu\n", single[s].name,
+				  (unsigned long long)of_router(p, s));
 	}
-	err = err ? err
-		  : head(b, "vllm_router_cb_state_transitions_total", "counter",
-			 "Circuit breaker transitions");
-	err = err ? err : each_worker(f, b, GAUGES);
-	err = err ? err
-		  : head(b, "vllm_router_cb_outcomes_total", "counter",
-			 "Outcomes seen by the circuit breaker");
-	err = err ? err : each_worker(f, b, GAUGES + 1);
-	fleet_put(f);
-	return err;
-}
-
-static int single(struct buf *b, const char *name, const char *type, const char *help, uint64_t v)
-{
-	int err = head(b, name, type, help);
-
-	return err ? err : buf_printf(b, "%s %llu\n", name, (unsigned long long)v);
-}
-
-static int server_text(struct router *rt, struct buf *b)
-{
-	struct http_server *server = atomic_load(&rt->server);
-	struct http_server_stats s = {0};
-	const struct {
-		const char *name, *type, *help;
-		uint64_t v;
-	} rows[] = {
-		{"pdctl_connections", "gauge", "Client connections",
-		 (server ? http_server_stats(server, &s) : (void)0, s.connections)},
-		{"pdctl_connections_peak", "gauge", "Most client connections at once",
-		 s.peak_connections},
-		{"pdctl_connection_threads", "gauge", "Connection threads, parked ones included",
-		 s.threads},
-		{"pdctl_connection_threads_parked", "gauge",
-		 "Connection threads that wait for a connection", s.parked},
-		{"pdctl_connections_accepted_total", "counter", "Connections accepted", s.accepted},
-		{"pdctl_connections_refused_total", "counter", "Connections refused at the limit",
-		 s.refused},
-		{"pdctl_accept_errors_total", "counter",
-		 "Times accept ran out of descriptors or memory", s.accept_errors},
-		{"pdctl_thread_failures_total", "counter",
-		 "Connections refused because no thread could be made", s.thread_failures},
-		{"pdctl_bad_requests_total", "counter", "Requests refused by the parser or a limit",
-		 s.bad_requests},
-		{"pdctl_read_timeouts_total", "counter", "Requests that arrived too slowly",
-		 s.read_timeouts},
-		{"pdctl_requests_in_work", "gauge", "Requests that hold a place at the gate",
-		 atomic_load(&rt->gate.in_work)},
-		{"pdctl_requests_waiting", "gauge", "Requests in the queue",
-		 atomic_load(&rt->gate.waiting)},
-		{"pdctl_requests_queued_total", "counter", "Requests that had to wait",
-		 atomic_load(&rt->gate.queued)},
-		{"pdctl_queue_full_total", "counter", "Requests refused because the queue was full",
-		 atomic_load(&rt->gate.full)},
-		{"pdctl_queue_timeouts_total", "counter", "Requests that waited in vain",
-		 atomic_load(&rt->gate.timed_out)},
-		{"pdctl_loops_total", "counter", "Requests that had passed this router before",
-		 atomic_load(&rt->loops)},
-		{"pdctl_reloads_total", "counter", "Successful reloads", atomic_load(&rt->reloads)},
-		{"pdctl_reload_failures_total", "counter", "Reloads that changed nothing",
-		 atomic_load(&rt->reload_failures)},
-		{"pdctl_draining", "gauge", "1 while the router drains",
-		 atomic_load(&rt->draining)},
-		{"pdctl_log_lines_dropped_total", "counter",
-		 "Log lines dropped because their reader stalled",
-		 rt->cfg.log ? log_dropped(rt->cfg.log) : 0},
-	};
-	int err = PD_OK;
-
-	for (size_t i = 0; !err && i < sizeof(rows) / sizeof(rows[0]); i++)
-		err = single(b, rows[i].name, rows[i].type, rows[i].help, rows[i].v);
-	return err;
 }
 
 int prom_text(struct router *rt, struct buf *b)
 {
-	int64_t cpu = clock_cpu();
+	struct http_server *server = atomic_load(&rt->server);
+	struct page p = {.rt = rt, .fleet = fleet_get(&rt->fleet)};
 	int err = metrics_text(&rt->metrics, b);
 
-	err = err ? err : workers_text(rt, b);
-	err = err ? err : server_text(rt, b);
-	err = err ? err
-		  : head(b, "process_cpu_seconds_total", "counter", "CPU time of the process");
-	return err ? err
-		   : buf_printf(b, "process_cpu_seconds_total %lld.%06lld\n",
-				(long long)(cpu / NS_PER_S), (long long)(cpu % NS_PER_S / 1000));
+	if (server)
+		http_server_stats(server, &p.server);
+	err = err ? err : workers_text(p.fleet, b);
+	for (unsigned s = 0; !err && s < SINGLES; s++) {
+		err = metrics_head(b, single[s].name, single[s].type, single[s].help);
+		err = err ? err : single_text(&p, (enum single)s, b);
+	}
+	fleet_put(p.fleet);
+	return err;
 }

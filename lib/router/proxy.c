@@ -112,6 +112,24 @@ static void find_id(struct exchange *x)
 	x->id = (struct span){x->id_text, 36};
 }
 
+/* The client's trace context, or one of ours. */
+static void find_trace(struct exchange *x)
+{
+	enum metrics_trace what;
+
+	if (trace_read(&x->trace, &x->req->head))
+		what = TRACE_PASSED;
+	else if (x->trace.refused)
+		what = TRACE_INVALID;
+	else if (x->rt->cfg.generate_traceparent)
+		what = TRACE_GENERATED;
+	else
+		return;
+	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_TRACES, what, 0, 1);
+	if (what != TRACE_PASSED && x->rt->cfg.generate_traceparent)
+		trace_make(&x->trace, &x->lane->rng);
+}
+
 static void read_body(struct exchange *x)
 {
 	const struct json_member *stream;
@@ -191,6 +209,8 @@ int choose(struct exchange *x, enum worker_role role)
 	}
 	x->worker[role] = x->fleet->pool[role].worker[x->decision[role].worker];
 	x->released[role] = false;
+	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_DECISIONS, role,
+		    x->decision[role].reason, 1);
 	atomic_fetch_add_explicit(&x->worker[role]->requests, 1, memory_order_relaxed);
 	if (x->decision[role].reason == ROUTE_REASON_FAILOVER)
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
@@ -202,6 +222,7 @@ void no_worker(struct exchange *x, enum worker_role role, int err)
 	const struct fleet_pool *p = &x->fleet->pool[role];
 
 	x->worker[role] = NULL;
+	note_cause(x, role, err == PD_EBUSY ? CAUSE_BUSY : CAUSE_NO_WORKER);
 	if (err == PD_EBUSY)
 		(void)snprintf(x->why, sizeof(x->why),
 			       "all %s workers are at their limit of %u requests",
@@ -213,28 +234,48 @@ void no_worker(struct exchange *x, enum worker_role role, int err)
 	x->why_status = 503;
 }
 
+void note_cause(struct exchange *x, enum worker_role role, enum metrics_cause cause)
+{
+	x->cause = cause;
+	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_LEG_FAILURES, role,
+		    (unsigned)cause - 1, 1);
+	if (role != ROLE_REGULAR && x->worker[role])
+		atomic_fetch_add_explicit(&x->worker[role]->pd_errors, 1, memory_order_relaxed);
+}
+
+static void let_go(struct exchange *x, enum worker_role role)
+{
+	if (x->released[role])
+		return;
+	if (role == ROLE_DECODE && x->decoding)
+		atomic_fetch_sub_explicit(&x->worker[role]->decoding, 1, memory_order_relaxed);
+	x->decoding = x->decoding && role != ROLE_DECODE;
+	route_release(&x->worker[role]->slot);
+	x->released[role] = true;
+}
+
 void release_early(struct exchange *x, const struct worker *w)
 {
-	for (int r = 0; r < ROLES; r++) {
-		if (x->worker[r] == w && !x->released[r]) {
-			route_release(&x->worker[r]->slot);
-			x->released[r] = true;
-		}
-	}
+	for (int r = 0; r < ROLES; r++)
+		if (x->worker[r] == w)
+			let_go(x, (enum worker_role)r);
 }
 
 void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 {
 	struct worker *w = x->worker[role];
 
-	if (!x->released[role])
-		route_release(&w->slot);
-	x->released[role] = true;
+	let_go(x, role);
 	worker_report(w, &x->rt->cfg, v, x->decision[role].trial, clock_now());
 }
 
 void blame(struct exchange *x, enum worker_role role, enum leg_error e)
 {
+	static const enum metrics_cause causes[] = {
+		[LEG_CONNECT] = CAUSE_CONNECT, [LEG_CLOSED] = CAUSE_CLOSED,
+		[LEG_TIMEOUT] = CAUSE_TIMEOUT, [LEG_BROKEN] = CAUSE_BROKEN,
+		[LEG_LOCAL] = CAUSE_LOCAL,
+	};
 	struct worker *w = x->worker[role];
 	bool ours = e == LEG_CLIENT_LEFT || e == LEG_LOCAL;
 
@@ -248,6 +289,8 @@ void blame(struct exchange *x, enum worker_role role, enum leg_error e)
 	mark_tried(x, role);
 	if (e == LEG_CLIENT_LEFT)
 		x->client_left = true;
+	else
+		note_cause(x, role, causes[e]);
 	unchoose(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
 }
 
@@ -262,6 +305,18 @@ static bool has_untried(struct exchange *x, enum worker_role role)
 		    !(x->tried[role] && x->tried[role][i]))
 			return true;
 	return false;
+}
+
+static void count_retry(struct exchange *x, int64_t wait)
+{
+	struct metrics *m = &x->rt->metrics;
+	unsigned stripe = x->lane->stripe, nth = x->attempt - 1;
+
+	metrics_count(m, stripe, METRIC_RETRIES, x->route, 1);
+	if (x->cause != CAUSE_NONE)
+		metrics_add(m, stripe, METRIC_RETRY_CAUSES, (unsigned)x->cause - 1, 0, 1);
+	metrics_observe_at(m, stripe, HIST_BACKOFF, nth < LABELS_ATTEMPT ? nth : LABELS_ATTEMPT - 1,
+			   wait);
 }
 
 bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
@@ -287,7 +342,7 @@ bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
 		wait = 0;
 	x->attempt++;
 	x->wait_ns = 0;
-	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_RETRIES, x->route, 1);
+	count_retry(x, wait);
 	/* A wake-up that was meant for the queue may still be there: the pause is kept all the
 	 * same. */
 	while (wait > 0 && !x->client_left && clock_now() < now + wait)
@@ -319,11 +374,13 @@ static void drop_answer(struct exchange *x, struct leg *l)
 bool retry_refusal(struct exchange *x, struct leg *l, enum worker_role role)
 {
 	mark_tried(x, role);
+	note_cause(x, role, CAUSE_STATUS);
 	unchoose(x, role, l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
 	if (x->repeatable && try_again(x, role, false)) {
 		drop_answer(x, l);
 		return true;
 	}
+	x->head_ns = l->head_ns;
 	if (relay_answer(x, l, NULL) == RELAY_RETRY)
 		give_up(x);
 	(void)leg_end(l, x);
@@ -334,11 +391,11 @@ void give_up(struct exchange *x)
 {
 	if (x->client_left || x->started)
 		return;
-	if (x->attempt > 0)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_RETRIES_EXHAUSTED, x->route,
-			      1);
 	if (x->why_status == 503 && x->wait_ns == 0)
 		x->wait_ns = NS_PER_S;
+	x->head_ns = 0;
+	x->fault = x->cause == CAUSE_NO_WORKER || x->cause == CAUSE_BUSY ? ERROR_NO_WORKERS
+									 : ERROR_BACKEND;
 	answer_error(x, x->why_status ? x->why_status : 502, "upstream_error",
 		     x->why[0] ? x->why : "no worker could answer");
 }
@@ -360,6 +417,7 @@ static int refuse_loop(struct router *rt, struct http_conn *c, const struct http
 {
 	atomic_fetch_add(&rt->loops, 1);
 	metrics_code(&rt->metrics, 0, route_of(r->head.path), 508);
+	metrics_error(&rt->metrics, 0, route_of(r->head.path), ERROR_LOOP);
 	(void)http_reply_error(
 		c, 508, "server_error", NULL,
 		"this request has passed this router before: one of its workers leads "
@@ -367,33 +425,53 @@ static int refuse_loop(struct router *rt, struct http_conn *c, const struct http
 	return -1;
 }
 
+static void refuse_place(struct router *rt, struct http_conn *c, enum metrics_route route, int err)
+{
+	int status = 0;
+
+	if (err == PD_EBUSY) {
+		status = 429;
+		metrics_error(&rt->metrics, 0, route, ERROR_QUEUE_FULL);
+		(void)http_reply_error(c, status, "overloaded_error", "Retry-After: 1\r\n",
+				       "%u requests are in work and %u wait: the router is full",
+				       rt->cfg.max_concurrent, rt->cfg.queue_size);
+	} else if (err == PD_ETIMEOUT) {
+		status = 408;
+		metrics_error(&rt->metrics, 0, route, ERROR_QUEUE_TIMEOUT);
+		(void)http_reply_error(c, status, "timeout_error", "Retry-After: 1\r\n",
+				       "waited %.1f s in the queue for a place",
+				       (double)rt->cfg.queue_timeout / (double)NS_PER_S);
+	}
+	metrics_code(&rt->metrics, 0, route, status);
+	if (route == ROUTE_EMBEDDINGS)
+		metrics_embeddings(&rt->metrics, 0, status);
+}
+
+static int wait_for_place(struct router *rt, struct http_conn *c, const struct http_request *r)
+{
+	enum metrics_route route = route_of(r->head.path);
+	int err;
+
+	if (route == ROUTE_EMBEDDINGS)
+		atomic_fetch_add_explicit(&rt->embeddings_waiting, 1, memory_order_relaxed);
+	err = gate_enter(&rt->gate, c, r->accepted_ns + rt->cfg.queue_timeout);
+	if (route == ROUTE_EMBEDDINGS)
+		atomic_fetch_sub_explicit(&rt->embeddings_waiting, 1, memory_order_relaxed);
+	if (err == PD_OK)
+		return 0;
+	refuse_place(rt, c, route, err);
+	return -1;
+}
+
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
-	int64_t deadline;
-	int err;
 
 	if (admin_route(rt, r))
 		return 0;
 	if (has_come_round(rt, &r->head))
 		return refuse_loop(rt, c, r);
-	deadline = r->accepted_ns + rt->cfg.queue_timeout;
-	err = gate_enter(&rt->gate, c, deadline);
-	if (err == PD_OK)
-		return 0;
-	if (err == PD_EBUSY)
-		(void)http_reply_error(c, 429, "overloaded_error", "Retry-After: 1\r\n",
-				       "%u requests are in work and %u wait: the router is full",
-				       rt->cfg.max_concurrent, rt->cfg.queue_size);
-	else if (err == PD_ETIMEOUT)
-		(void)http_reply_error(c, 408, "timeout_error", "Retry-After: 1\r\n",
-				       "waited %.1f s in the queue for a place",
-				       (double)rt->cfg.queue_timeout / (double)NS_PER_S);
-	metrics_code(&rt->metrics, 0, route_of(r->head.path),
-		     err == PD_EBUSY	  ? 429
-		     : err == PD_ETIMEOUT ? 408
-					  : 0);
-	return -1;
+	return gate_try(&rt->gate) ? 0 : wait_for_place(rt, c, r);
 }
 
 void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
@@ -403,6 +481,48 @@ void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 	(void)c;
 	if (!admin_route(rt, r))
 		gate_leave(&rt->gate);
+}
+
+/* The error that the client saw, if any. */
+static enum metrics_error error_of(const struct exchange *x)
+{
+	if (x->client_left || x->fault != ERROR_NONE)
+		return x->client_left ? ERROR_NONE : x->fault;
+	if (x->status > 0 && x->status < 400)
+		return ERROR_NONE;
+	return x->status == 0 || x->status >= 500 || retry_status(x->status) ? ERROR_BACKEND
+									     : ERROR_NOT_RETRYABLE;
+}
+
+static void count_end(struct exchange *x)
+{
+	struct metrics *m = &x->rt->metrics;
+	unsigned stripe = x->lane->stripe;
+	int64_t since = x->req->accepted_ns, now = clock_now();
+	enum metrics_error error = error_of(x);
+	bool good = x->status >= 200 && x->status < 300;
+
+	if (good)
+		metrics_count(m, stripe, METRIC_REQUESTS, x->route, 1);
+	metrics_code(m, stripe, x->route, x->status);
+	metrics_error(m, stripe, x->route, error);
+	if (x->attempt > 0 && (error == ERROR_BACKEND || error == ERROR_NO_WORKERS))
+		metrics_count(m, stripe, METRIC_RETRIES_EXHAUSTED, x->route, 1);
+	if (x->events > 0)
+		metrics_count(m, stripe, METRIC_EVENTS, x->route, x->events);
+	if (x->bytes > 0)
+		metrics_count(m, stripe, METRIC_BYTES, x->route, x->bytes);
+	metrics_observe_at(m, stripe, HIST_DURATION, x->route, now - since);
+	if (good && !x->rt->cfg.pd)
+		metrics_observe(m, stripe, HIST_GENERATE,
+				(x->streaming && x->head_ns ? x->head_ns : now) - since);
+	if (x->route == ROUTE_EMBEDDINGS) {
+		metrics_embeddings(m, stripe, x->status);
+		metrics_observe(m, stripe, HIST_EMBEDDINGS, now - since);
+	} else if (x->rt->cfg.pd) {
+		metrics_observe_at(m, stripe, HIST_PD_DURATION, x->route,
+				   (x->head_ns ? x->head_ns : now) - since);
+	}
 }
 
 static void finish(struct exchange *x)
@@ -415,12 +535,7 @@ static void finish(struct exchange *x)
 		if (!x->started)
 			http_conn_abort(x->conn, false);
 	}
-	if (x->status >= 200 && x->status < 300)
-		metrics_count(m, stripe, METRIC_REQUESTS, x->route, 1);
-	metrics_code(m, stripe, x->route, x->status);
-	metrics_count(m, stripe, METRIC_EVENTS, x->route, x->events);
-	metrics_count(m, stripe, METRIC_BYTES, x->route, x->bytes);
-	metrics_observe(m, stripe, HIST_DURATION, clock_now() - x->req->accepted_ns);
+	count_end(x);
 	explain_end(x);
 	for (int r = 0; r < ROLES; r++)
 		free(x->tried[r]);
@@ -456,6 +571,7 @@ static bool begin(struct exchange *x, struct router *rt, struct http_conn *c,
 	x->repeatable = x->route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
 			span_eq(r->head.method, SPAN("HEAD"));
 	find_id(x);
+	find_trace(x);
 	return true;
 }
 
@@ -467,6 +583,8 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r)
 		return;
 	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
 	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, r->head_ns - r->accepted_ns);
+	if (r->body.n > 0)
+		metrics_count(&rt->metrics, x.lane->stripe, METRIC_BYTES_IN, x.route, r->body.n);
 	retry_budget_earn(&rt->budget);
 	read_body(&x);
 	find_key(&x);

@@ -6,17 +6,21 @@
 static enum exchange_result pass_on(struct exchange *x, struct leg *l, enum worker_role role)
 {
 	enum breaker_verdict v = l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
-	enum relay_end end = relay_answer(x, l, NULL);
+	enum relay_end end;
 
+	x->head_ns = l->head_ns;
+	end = relay_answer(x, l, NULL);
 	(void)leg_end(l, x);
 	if (end == RELAY_RETRY) {
 		blame(x, role, x->why_status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 		return RESULT_RETRY;
 	}
-	if (end == RELAY_CUT)
+	if (end == RELAY_CUT) {
 		v = VERDICT_FAILURE;
-	else if (end == RELAY_CLIENT_LEFT)
+		x->fault = ERROR_STREAM_CUT;
+	} else if (end == RELAY_CLIENT_LEFT) {
 		v = VERDICT_NONE;
+	}
 	unchoose(x, role, v);
 	return RESULT_DONE;
 }
@@ -52,6 +56,7 @@ static enum exchange_result attempt(struct exchange *x, enum worker_role role)
 			return RESULT_DONE;
 		return e == LEG_CONNECT ? RESULT_RETRY_FREE : RESULT_RETRY;
 	}
+	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, role, l.head_ns - l.sent_ns);
 	if (!refused(x, &l))
 		return pass_on(x, &l, role);
 	return retry_refusal(x, &l, role) ? RESULT_RETRY : RESULT_DONE;

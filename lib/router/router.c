@@ -109,6 +109,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	memset(rt, 0, sizeof(*rt));
 	rt->cfg = *cfg;
+	rt->started_wall = clock_wall();
 	/* Probes speak plain HTTP: no TLS library is set up. */
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
 	err = init_parts(rt, msg);

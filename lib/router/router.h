@@ -26,6 +26,8 @@ struct router {
 	_Atomic bool draining, hurry;
 	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures;
+	_Atomic unsigned embeddings_waiting; /* in the queue */
+	int64_t started_wall;
 	uint64_t seed;
 	struct buf own;		/* memory of own_lines */
 	struct span own_lines;	/* what we add to every request for a worker: Via, Authorization */

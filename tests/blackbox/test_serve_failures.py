@@ -148,7 +148,7 @@ def test_breaker_opens_lets_one_try_and_closes(pdctl):
         assert answers.count(200) == 1 and max(most) == 1
         assert router.post("/v1/completions", BODY)[0] == 200
         wait_for("closed", lambda: state(router, "w0")["state"] == "available")
-        assert router.metric('vllm_router_cb_state_transitions_total{worker="%s",stage="regular",from="half_open",to="closed"}' % engine.url) == 1
+        assert router.metric('vllm_router_cb_state_transitions_total{worker="%s",stage="regular",from="half_open",to="closed"' % engine.url) == 1
 
 
 def test_old_streams_say_nothing_about_a_half_open_breaker(pdctl):

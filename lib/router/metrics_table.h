@@ -1,0 +1,262 @@
+/*
+ * Every metric family of the router, once: the page is printed from these rows, docs/metrics.md is
+ * printed from them (`pdctl serve --list-metrics`), and the tests take their list from there.
+ *
+ * A row ends with two texts: what the value is, and the sentence "moves when ...". Four lists, by
+ * where the value lives:
+ *   METRICS_COUNTERS    striped counters: id, first label, second label, name, help, moves
+ *   METRICS_HISTOGRAMS  striped histograms: id, label, bounds, name, help, moves
+ *   METRICS_WORKERS     one value per worker: id, type, extra labels, roles, name, help, moves
+ *   METRICS_SINGLES     one value of the process: id, type, labels, name, help, moves
+ * Names of vllm-router keep their name, labels and meaning.
+ */
+#ifndef PD_ROUTER_METRICS_TABLE_H
+#define PD_ROUTER_METRICS_TABLE_H
+
+#define METRICS_COUNTERS(X)                                                                        \
+	X(RECEIVED, ROUTE, NONE, "pdctl_requests_received_total", "Requests accepted for routing", \
+	  "a request has been read and has a place at the gate")                                   \
+	X(REQUESTS, ROUTE, NONE, "vllm_router_requests_total", "Requests answered with 2xx",       \
+	  "a request with a 2xx status ends")                                                      \
+	X(RESPONSES, ROUTE, CODE, "pdctl_responses_total",                                         \
+	  "Answers by status class; 0xx: the client left before one",                              \
+	  "a request ends, or is refused at the gate")                                             \
+	X(ERRORS, ROUTE, ERROR, "vllm_router_request_errors_total", "Requests that failed",        \
+	  "a request ends with an error status or a cut stream, except for clients that left")     \
+	X(RETRIES, ROUTE, NONE, "vllm_router_retries_total", "Attempts after the first",           \
+	  "a failed attempt is followed by another one")                                           \
+	X(RETRY_CAUSES, CAUSE, NONE, "pdctl_retries_by_cause_total",                               \
+	  "Attempts after the first, by what the one before failed of",                            \
+	  "a failed attempt is followed by another one")                                           \
+	X(RETRIES_EXHAUSTED, ROUTE, NONE, "vllm_router_retries_exhausted_total",                   \
+	  "Requests that failed after their last attempt",                                         \
+	  "a request that was tried more than once gets an error")                                 \
+	X(BUDGET_EMPTY, ROUTE, NONE, "pdctl_retry_budget_exhausted_total",                         \
+	  "Retries not made because the budget was spent",                                         \
+	  "--retry-budget leaves nothing for another attempt")                                     \
+	X(LEG_FAILURES, STAGE, CAUSE, "pdctl_leg_failures_total",                                  \
+	  "Exchanges with a worker that failed, by cause",                                         \
+	  "a worker cannot be reached, refuses, stalls or breaks its answer")                      \
+	X(STALE, ROUTE, NONE, "pdctl_stale_connections_total",                                     \
+	  "Requests sent again because a pooled connection was dead",                              \
+	  "a worker closed a kept connection while a request was on its way")                      \
+	X(NO_WORKER, ROUTE, NONE, "pdctl_no_worker_total",                                         \
+	  "Decisions that found no available worker", "a pool has no worker that may be picked")   \
+	X(DECISIONS, STAGE, REASON, "pdctl_decisions_total", "Decisions by reason",                \
+	  "a worker is picked for an attempt")                                                     \
+	X(NO_KEY, ROUTE, NONE, "pdctl_keyless_requests_total", "Requests without a session key",   \
+	  "neither a header nor the body names a session or user")                                 \
+	X(FAILOVERS, ROUTE, NONE, "pdctl_failover_picks_total",                                    \
+	  "Picks that were not the key's first choice",                                            \
+	  "the key's own worker is unavailable, full or was tried")                                \
+	X(CLIENT_LEFT, ROUTE, NONE, "pdctl_client_left_total",                                     \
+	  "Requests whose client left before the end", "a client closes its connection early")     \
+	X(WRITE_STALLS, ROUTE, NONE, "pdctl_write_stalls_total",                                   \
+	  "Answers given up because the client did not read",                                      \
+	  "a client takes nothing for --write-stall-timeout-secs")                                 \
+	X(STREAM_ERRORS, ROUTE, NONE, "pdctl_stream_errors_total",                                 \
+	  "Answers that a worker cut after the first byte",                                        \
+	  "a worker dies, breaks its framing or stalls within an answer")                          \
+	X(EVENTS, ROUTE, NONE, "pdctl_events_relayed_total", "Server-sent events relayed",         \
+	  "a streamed answer ends")                                                                \
+	X(BYTES, ROUTE, NONE, "pdctl_bytes_relayed_total", "Body bytes relayed to clients",        \
+	  "an answer with a body ends")                                                            \
+	X(BYTES_IN, ROUTE, NONE, "pdctl_bytes_received_total", "Body bytes received from clients", \
+	  "a request with a body is accepted")                                                     \
+	X(TRACES, TRACE, NONE, "pdctl_traceparent_total",                                          \
+	  "W3C trace contexts: passed on, refused as malformed, or made here",                     \
+	  "a request carries traceparent, or --generate-traceparent makes one")                    \
+	X(PD_REQUESTS, ROUTE, NONE, "vllm_router_pd_requests_total", "P/D requests",               \
+	  "a request enters the prefill/decode path")                                              \
+	X(PD_ERRORS, PDERROR, NONE, "vllm_router_pd_errors_total",                                 \
+	  "P/D attempts that failed between the legs",                                             \
+	  "no pair can be picked, prefill hands nothing over, or the lease passes")                \
+	X(PD_BODY_OVER, LEGSTAGE, NONE, "vllm_router_pd_body_over_limit_total",                    \
+	  "Prefill answers over 64 MiB", "a prefill worker's answer does not fit")                 \
+	X(PD_FALLBACK, ROUTE, NONE, "pdctl_pd_fallback_total",                                     \
+	  "P/D requests decoded without a prefill",                                                \
+	  "no prefill worker, or no kv_transfer_params, with --pd-fallback decode-only")           \
+	X(PD_REPREFILL, ROUTE, NONE, "pdctl_pd_reprefill_total",                                   \
+	  "Prefills repeated because decode failed or the lease passed",                           \
+	  "an attempt fails after its prefill")                                                    \
+	X(PD_RELEASED, ROUTE, NONE, "pdctl_pd_released_total",                                     \
+	  "Decodes sent for clients that had left, to free the blocks",                            \
+	  "a client leaves between prefill and decode")                                            \
+	X(PD_DUPLICATE, ROUTE, NONE, "pdctl_duplicate_fields_total",                               \
+	  "Requests refused because an edited field occurs twice",                                 \
+	  "a P/D body has max_tokens, stream or kv_transfer_params twice")                         \
+	X(EMBEDDINGS, NONE, NONE, "vllm_router_embeddings_total",                                  \
+	  "Embeddings requests answered with 2xx", "an embeddings request with a 2xx status ends") \
+	X(EMBEDDINGS_ERRORS, HTTPERROR, NONE, "vllm_router_embeddings_errors_total",               \
+	  "Embeddings requests that failed", "an embeddings request ends with an error status")
+
+#define METRICS_HISTOGRAMS(X)                                                                      \
+	X(DURATION, ROUTE, LONG, "vllm_router_request_duration_seconds",                           \
+	  "Request to the last byte of the answer", "a request ends")                              \
+	X(GENERATE, NONE, LONG, "vllm_router_generate_duration_seconds",                           \
+	  "Plain pool, 2xx: request to the end of the answer, of a stream to its head",            \
+	  "a request of a plain pool with a 2xx status ends")                                      \
+	X(TTFT, NONE, LONG, "pdctl_time_to_first_token_seconds",                                   \
+	  "Request to the first event or body byte sent to the client",                            \
+	  "the first event or body byte goes out")                                                 \
+	X(ITL, NONE, FINE, "pdctl_inter_event_seconds", "Gap between events of one stream",        \
+	  "an event that is not the first goes out")                                               \
+	X(QUEUE, NONE, FINE, "pdctl_queue_wait_seconds",                                           \
+	  "Wait for a place below the concurrency limit", "a request is accepted")                 \
+	X(OVERHEAD, NONE, FINE, "pdctl_decision_seconds", "Request read to first dispatch",        \
+	  "a request ends")                                                                        \
+	X(LEG, STAGE, LONG, "pdctl_leg_first_byte_seconds",                                        \
+	  "Dispatch to the head of the worker's answer", "a worker answers")                       \
+	X(BACKOFF, ATTEMPT, LONG, "vllm_router_retry_backoff_duration_seconds",                    \
+	  "Pause before a retry", "a failed attempt is followed by another one")                   \
+	X(PREFILL, NONE, LONG, "pdctl_prefill_seconds", "Prefill leg, dispatch to answer",         \
+	  "a prefill worker's answer is complete")                                                 \
+	X(HANDOVER, NONE, FINE, "pdctl_handover_seconds", "Prefill answer to decode dispatch",     \
+	  "a decode that was dispatched after a prefill answers or fails")                         \
+	X(HANDOVER_FIRST, NONE, LONG, "pdctl_handover_first_byte_seconds",                         \
+	  "Prefill answer to the head of decode's answer: the transfer of the blocks is in it",    \
+	  "decode answers after a prefill")                                                        \
+	X(PD_DURATION, ROUTE, LONG, "vllm_router_pd_request_duration_seconds",                     \
+	  "P/D request to the head of decode's answer, or to its failure",                         \
+	  "decode answers a P/D request, or the request fails before")                             \
+	X(PD_PENDING, NONE, LONG, "vllm_router_pd_decode_pending_seconds",                         \
+	  "Picks of a P/D attempt to the dispatch of decode",                                      \
+	  "a decode that was dispatched answers or fails")                                         \
+	X(EMBEDDINGS, NONE, LONG, "vllm_router_embeddings_duration_seconds",                       \
+	  "Embeddings request to the last byte of the answer", "an embeddings request ends")
+
+#define METRICS_WORKERS(X)                                                                         \
+	X(HEALTH, GAUGE, NONE, ANY, "vllm_router_worker_health",                                   \
+	  "1 when the worker may be picked",                                                       \
+	  "a worker leaves the rotation (ejected, unhealthy, breaker, drain) or comes back")       \
+	X(LOAD, GAUGE, NONE, ANY, "vllm_router_worker_load",                                       \
+	  "What the policies compare: requests picked and not yet released",                       \
+	  "a worker is picked, or has done its part")                                              \
+	X(RUNNING, GAUGE, NONE, ANY, "vllm_router_running_requests", "Requests in flight",         \
+	  "a worker is picked, or has done its part")                                              \
+	X(PROCESSED, COUNTER, NONE, ANY, "vllm_router_processed_requests_total",                   \
+	  "Requests sent to the worker", "a worker is picked for an attempt")                      \
+	X(PICKS, COUNTER, POLICY, ANY, "vllm_router_policy_decisions_total",                       \
+	  "Decisions for the worker", "a worker is picked for an attempt")                         \
+	X(FAILURES, COUNTER, NONE, ANY, "pdctl_worker_errors_total",                               \
+	  "Failures that count for the circuit breaker",                                           \
+	  "a worker gives a 5xx, no answer, or half of one")                                       \
+	X(CB_STATE, GAUGE, NONE, ANY, "vllm_router_cb_state",                                      \
+	  "Circuit breaker: 0 closed, 1 open, 2 half-open", "the breaker changes its state")       \
+	X(CB_MOVES, COUNTER, FROM_TO, ANY, "vllm_router_cb_state_transitions_total",               \
+	  "Circuit breaker transitions", "the breaker changes its state")                          \
+	X(CB_OUTCOMES, COUNTER, OUTCOME, ANY, "vllm_router_cb_outcomes_total",                     \
+	  "Outcomes seen by the circuit breaker", "an attempt on the worker ends")                 \
+	X(CHECKS, COUNTER, RESULT, ANY, "pdctl_health_checks_total", "Health checks by result",    \
+	  "a health check of the worker ends")                                                     \
+	X(EJECTIONS, COUNTER, NONE, ANY, "pdctl_worker_ejections_total",                           \
+	  "Times a failed connection took the worker out",                                         \
+	  "a connection to an available worker cannot be made")                                    \
+	X(CONNECTS, COUNTER, NONE, ANY, "pdctl_upstream_connects_total", "Connections made",       \
+	  "a request finds no kept connection")                                                    \
+	X(CONNECT_FAILURES, COUNTER, NONE, ANY, "pdctl_upstream_connect_failures_total",           \
+	  "Connections that could not be made", "a worker refuses or does not accept in time")     \
+	X(REUSED, COUNTER, NONE, ANY, "pdctl_upstream_reused_total",                               \
+	  "Requests on a pooled connection", "a request finds a kept connection")                  \
+	X(STALE, COUNTER, NONE, ANY, "pdctl_upstream_stale_total",                                 \
+	  "Pooled connections that were dead",                                                     \
+	  "a worker closed a kept connection while a request was on its way")                      \
+	X(IDLE, GAUGE, NONE, ANY, "pdctl_upstream_idle", "Pooled connections",                     \
+	  "a connection is kept after an answer, taken, or ended for its age")                     \
+	X(PD_PREFILLS, COUNTER, NONE, PREFILL, "vllm_router_pd_prefill_requests_total",            \
+	  "P/D requests whose decode answered, by prefill worker",                                 \
+	  "decode answers a request that this worker prefilled")                                   \
+	X(PD_DECODES, COUNTER, NONE, DECODE, "vllm_router_pd_decode_requests_total",               \
+	  "P/D requests whose decode answered, by decode worker",                                  \
+	  "the worker answers a decode leg")                                                       \
+	X(PD_PREFILL_ERRORS, COUNTER, NONE, PREFILL, "vllm_router_pd_prefill_errors_total",        \
+	  "Prefill legs that failed, 4xx included",                                                \
+	  "a prefill leg gets an error status or no whole answer")                                 \
+	X(PD_DECODE_ERRORS, COUNTER, NONE, DECODE, "vllm_router_pd_decode_errors_total",           \
+	  "Decode legs that failed, 4xx included",                                                 \
+	  "a decode leg gets an error status or no whole answer")                                  \
+	X(PD_STREAM_ERRORS, COUNTER, NONE, DECODE, "vllm_router_pd_stream_errors_total",           \
+	  "Decode answers cut after their first byte", "a decode worker breaks an answer off")     \
+	X(PD_OCCUPANCY, GAUGE, RANK, PREFILL, "vllm_router_pd_prefill_occupancy",                  \
+	  "Prefills in flight", "a prefill worker is picked, or has answered")                     \
+	X(PD_PENDING, GAUGE, RANK, DECODE, "vllm_router_pd_pending_decode_requests",               \
+	  "Requests that hold the decode worker while their prefill runs",                         \
+	  "a prefill begins or ends")                                                              \
+	X(PD_ACTIVE, GAUGE, RANK, DECODE, "vllm_router_pd_active_decode_requests",                 \
+	  "Decodes in flight", "decode is dispatched, or has ended")
+
+#define METRICS_SINGLES(X)                                                                         \
+	X(ACTIVE, GAUGE, "", "vllm_router_active_workers", "Workers that may be picked",           \
+	  "a worker leaves the rotation or comes back")                                            \
+	X(POOL, GAUGE, "stage, state", "pdctl_pool_workers",                                       \
+	  "Workers of a pool by state; open and half_open are the circuit breaker's",              \
+	  "a worker changes its state")                                                            \
+	X(UPDATES, COUNTER, "", "vllm_router_discovery_updates_total",                             \
+	  "Changes of the set of workers after the start", "a reload adds or removes workers")     \
+	X(ADDED, GAUGE, "", "vllm_router_discovery_workers_added",                                 \
+	  "Workers that the last change added", "a reload adds or removes workers")                \
+	X(REMOVED, GAUGE, "", "vllm_router_discovery_workers_removed",                             \
+	  "Workers that the last change removed", "a reload adds or removes workers")              \
+	X(RELOADS, COUNTER, "", "pdctl_reloads_total", "Successful reloads",                       \
+	  "SIGHUP or POST /reload reads a good workers file")                                      \
+	X(RELOAD_FAILURES, COUNTER, "", "pdctl_reload_failures_total",                             \
+	  "Reloads that changed nothing", "SIGHUP or POST /reload finds a bad workers file")       \
+	X(VERSION, GAUGE, "", "pdctl_fleet_version",                                               \
+	  "Number of the set of workers in use; it counts up with each reload",                    \
+	  "a reload succeeds")                                                                     \
+	X(IN_WORK, GAUGE, "", "pdctl_requests_in_work", "Requests that hold a place at the gate",  \
+	  "a request is admitted, or ends")                                                        \
+	X(WAITING, GAUGE, "", "pdctl_requests_waiting", "Requests in the queue",                   \
+	  "--max-concurrent-requests are in work and another one comes")                           \
+	X(QUEUED, COUNTER, "", "pdctl_requests_queued_total", "Requests that had to wait",         \
+	  "--max-concurrent-requests are in work and another one comes")                           \
+	X(QUEUE_FULL, COUNTER, "", "pdctl_queue_full_total",                                       \
+	  "Requests refused because the queue was full", "--queue-size requests wait already")     \
+	X(QUEUE_TIMEOUTS, COUNTER, "", "pdctl_queue_timeouts_total",                               \
+	  "Requests that waited in vain", "a request waits for --queue-timeout-secs")              \
+	X(QUEUE_LEFT, COUNTER, "", "pdctl_queue_left_total",                                       \
+	  "Requests whose client left the queue", "a client closes while its request waits")       \
+	X(LOOPS, COUNTER, "", "pdctl_loops_total", "Requests that had passed this router before",  \
+	  "a worker's address leads back here")                                                    \
+	X(EMBEDDINGS_QUEUE, GAUGE, "", "vllm_router_embeddings_queue_size",                        \
+	  "Embeddings requests in the queue", "an embeddings request has to wait for a place")     \
+	X(BUDGET, GAUGE, "", "pdctl_retry_budget", "Retries that may be spent now",                \
+	  "a retry is made, or earned by requests")                                                \
+	X(CONNECTIONS, GAUGE, "", "pdctl_connections", "Client connections",                       \
+	  "a client connects or leaves")                                                           \
+	X(PEAK, GAUGE, "", "pdctl_connections_peak", "Most client connections at once",            \
+	  "more clients than ever are connected")                                                  \
+	X(THREADS, GAUGE, "", "pdctl_connection_threads",                                          \
+	  "Connection threads, parked ones included", "more requests than ever are in work")       \
+	X(PARKED, GAUGE, "", "pdctl_connection_threads_parked",                                    \
+	  "Connection threads that wait for a connection", "requests begin and end")               \
+	X(ACCEPTED, COUNTER, "", "pdctl_connections_accepted_total", "Connections accepted",       \
+	  "a client connects")                                                                     \
+	X(REFUSED, COUNTER, "", "pdctl_connections_refused_total",                                 \
+	  "Connections refused at the limit", "--max-connections clients are connected")           \
+	X(ACCEPT_ERRORS, COUNTER, "", "pdctl_accept_errors_total",                                 \
+	  "Times accept ran out of descriptors or memory", "the limit of open files is reached")   \
+	X(THREAD_FAILURES, COUNTER, "", "pdctl_thread_failures_total",                             \
+	  "Connections refused because no thread could be made", "the system is out of threads")   \
+	X(BAD_REQUESTS, COUNTER, "", "pdctl_bad_requests_total",                                   \
+	  "Requests refused by the parser or a limit",                                             \
+	  "a head is malformed or too slow, or a body is over --max-payload-size")                 \
+	X(READ_TIMEOUTS, COUNTER, "", "pdctl_read_timeouts_total",                                 \
+	  "Requests that arrived too slowly", "a head or body misses its time limit")              \
+	X(DRAINING, GAUGE, "", "pdctl_draining", "1 while the router drains",                      \
+	  "SIGTERM or SIGINT arrives")                                                             \
+	X(LOG_LOST, COUNTER, "log", "pdctl_log_lines_dropped_total",                               \
+	  "Log lines dropped because their reader stalled",                                        \
+	  "standard error takes nothing for longer than the log's buffer lasts")                   \
+	X(BUILD, GAUGE, "version", "pdctl_build_info", "1; the label is the version",              \
+	  "another version is started")                                                            \
+	X(START, GAUGE, "", "process_start_time_seconds", "When the process started, Unix time",   \
+	  "the router is started again")                                                           \
+	X(CPU, COUNTER, "", "process_cpu_seconds_total", "CPU time of the process",                \
+	  "the process works")                                                                     \
+	X(MEMORY, GAUGE, "", "process_resident_memory_bytes", "Resident memory of the process",    \
+	  "memory is taken or given back")                                                         \
+	X(MAX_FDS, GAUGE, "", "process_max_fds", "Limit of open files",                            \
+	  "the router is started with another limit")
+
+#endif

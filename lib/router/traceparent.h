@@ -1,0 +1,30 @@
+/*
+ * W3C Trace Context, level 1: the context of a request is checked, passed on unchanged and logged.
+ * The router records no spans, so it does not put itself into the chain. Pure; thread-safe.
+ */
+#ifndef PD_ROUTER_TRACEPARENT_H
+#define PD_ROUTER_TRACEPARENT_H
+
+#include "lib/base/rng.h"
+#include "lib/http/head.h"
+
+#define TRACEPARENT_LEN 55
+
+struct trace_context {
+	struct span id; /* 32 hex digits inside the client's head or `text`; empty: none */
+	bool refused;	/* traceparent and tracestate of the client go no further */
+	char text[TRACEPARENT_LEN + 1]; /* made here: what the workers get; empty otherwise */
+};
+
+/*
+ * Reads it from a request's head. True when there is one that is well formed: exactly one field,
+ * version-traceid-parentid-flags in lower-case hex, ids not all zero, version not ff; a version
+ * above 00 may have more after a dash. False with t->refused when there is one that is not.
+ */
+bool trace_read(struct trace_context *t, const struct http_head *h);
+/* A new one with random ids, sampled. */
+void trace_make(struct trace_context *t, struct rng *rng);
+/* The check alone, for one value. */
+bool trace_valid(struct span value);
+
+#endif

@@ -1,0 +1,861 @@
+"""Each family of the metrics page moves as docs/metrics.md says.
+
+The list is what `pdctl serve --list-metrics` prints. A test claims families with @moves(...) and must look at each of them with
+`page.delta`, `page.value` or `page.gone_up`; a family that no test claims fails test_every_family_has_a_test.
+"""
+
+import functools
+import inspect
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+import harness
+from fake_engine import FakeEngine
+from harness import free_port, wait_for
+from test_pd_faults import FAST, router_of, send_and_keep
+from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
+from test_serve_clients import BODY, Watcher, message, ok
+from test_serve_limits import Limited
+from test_serve_metrics import parse_page, refused
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+STREAM = {**BODY, "stream": True}
+ROUTE = "/v1/completions"
+QUICK = ("--retry-initial-backoff-ms", 1, "--health-check-interval-secs", 300)
+
+# What no test can cause, with the reason.
+CANNOT = {"pdctl_thread_failures_total": "needs a system out of threads"}
+CLAIMED = {}
+
+
+class Page:
+    """The metrics page of a router at one moment."""
+
+    looked = set()
+
+    def __init__(self, router, path="/metrics"):
+        text = router.get(path)[2].decode()
+        self.families = parse_page(text)
+
+    def value(self, family, **labels):
+        """Sum over the samples with these labels; of a histogram its count."""
+        kind, samples = self.families[family]
+        Page.looked.add(family)
+        name = family + ("_count" if kind == "histogram" else "")
+        found = [v for n, has, v in samples if n == name and all(has.get(k) == w for k, w in labels.items())]
+        assert found, f"{family} has no sample with {labels}"
+        return sum(found)
+
+    def seconds(self, family, **labels):
+        """The sum of a histogram."""
+        return sum(v for n, has, v in self.families[family][1] if n == family + "_sum" and all(has.get(k) == w for k, w in labels.items()))
+
+
+class Change:
+    """What moved on a router's page since the last look."""
+
+    def __init__(self, router):
+        self.router = router
+        self.before = Page(router)
+
+    def wait(self, family, by, **labels):
+        """Waits until the family moved by exactly this much (some things are counted just after the answer), and never more."""
+        wanted = self.before.value(family, **labels) + by
+        got = []
+
+        def there():
+            got[:] = [Page(self.router).value(family, **labels)]
+            return got[0] >= wanted if by >= 0 else got[0] <= wanted
+
+        try:
+            wait_for(f"{family}{labels} to move by {by}", there, 5)
+        except AssertionError:
+            raise AssertionError(f"{family}{labels} is {got[0]:g}, expected {wanted:g}") from None
+        assert got[0] == wanted, f"{family}{labels} is {got[0]:g}, expected {wanted:g}"
+
+    def expect(self, *rows):
+        """Rows (family, by, {labels})."""
+        for family, by, *labels in rows:
+            self.wait(family, by, **(labels[0] if labels else {}))
+
+
+def moves(*families):
+    def wrap(test):
+        for family in families:
+            CLAIMED.setdefault(family, []).append(test.__name__)
+
+        @functools.wraps(test)
+        def run(*args, **kw):
+            Page.looked = set()
+            test(*args, **kw)
+            assert set(families) <= Page.looked, f"claimed and not looked at: {sorted(set(families) - Page.looked)}"
+
+        run.__signature__ = inspect.signature(test)
+        return run
+
+    return wrap
+
+
+@functools.lru_cache
+def listed():
+    """{family: (type, {labels})} of `pdctl serve --list-metrics`."""
+    out = {}
+    for line in harness.run("serve", "--list-metrics").stdout.splitlines():
+        row = re.fullmatch(r"\| `([a-z_]+)` \| (counter|gauge|histogram) \| ([a-z_, ]*) \| (.+) \| (.+) \|", line)
+        if row:
+            assert row[1] not in out, f"{row[1]} stands twice"
+            out[row[1]] = (row[2], {x.strip() for x in row[3].split(",") if x.strip()})
+    assert len(out) > 60
+    return out
+
+
+def engine_saying(mode):
+    """An engine that does what mode["now"] says."""
+
+    def says(seen, wire):
+        now = mode.get(seen.target, mode["now"])
+        if isinstance(now, int):
+            return wire.json({"error": {"message": "no"}}, now)
+        if callable(now):
+            return now(seen, wire)
+        if now in ("events", "cut"):
+            wire.begin_stream()
+            for i in range(3):
+                wire.event(str(i))
+                time.sleep(0.03)
+            if now == "events":
+                wire.end_stream()
+        else:
+            ok(seen, wire)
+        wire.keep = now not in ("close", "cut")
+
+    return FakeEngine(says)
+
+
+def label(url, name=None, stage="regular"):
+    return {"worker": url, "stage": stage, **({"name": name} if name else {})}
+
+
+# -- the page and the document --
+
+
+def test_the_document_is_what_the_program_prints():
+    page = ROOT / "docs" / "metrics.md"
+    fresh = harness.run("serve", "--list-metrics").stdout
+    if os.environ.get("DOCS_UPDATE"):
+        page.write_text(fresh)
+    assert page.read_text() == fresh, "docs/metrics.md is not what pdctl serve --list-metrics prints; run with DOCS_UPDATE=1"
+
+
+def test_every_family_has_a_test():
+    families = set(listed())
+    assert families - set(CLAIMED) - set(CANNOT) == set(), "documented, and no test makes it move"
+    assert set(CLAIMED) - families == set(), "claimed, and not documented"
+    assert set(CANNOT) <= families
+
+
+@pytest.mark.parametrize("pd", [False, True])
+def test_the_page_has_what_is_documented_and_nothing_else(pdctl, pd):
+    with FakeEngine(ok) as engine:
+        where = ("--pd-disaggregation", "--prefill", f"p={engine.url}@1", "--decode", engine.url) if pd else ("--worker-urls", engine.url)
+        families = Page(pdctl("serve", *where)).families
+        own = {"worker", "stage", "name", "le"}
+        assert {n: k for n, (k, _) in families.items()} == {n: k for n, (k, _) in listed().items()}
+        for name, (_, samples) in families.items():
+            for _, labels, _ in samples:
+                assert set(labels) - own == listed()[name][1] - own, name
+        workers = [samples for name, (_, samples) in families.items() if name == "vllm_router_pd_prefill_occupancy"][0]
+        assert [x[1].get("rank") for x in workers] == (["1"] if pd else [])
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: scripts/install-deps test")
+@pytest.mark.parametrize("pd", [False, True])
+def test_promtool_has_no_complaint(pdctl, pd):
+    with FakeEngine(ok) as engine:
+        odd = f'we"ird\\name={engine.url}/a"b\\c'
+        where = ("--pd-disaggregation", "--prefill", odd, "--decode", engine.url) if pd else ("--worker-urls", odd, engine.url, f"twin={engine.url}")
+        router = pdctl("serve", *where)
+        router.post(ROUTE, BODY)
+        status, headers, raw = router.get("/metrics")
+        assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+        done = subprocess.run(["promtool", "check", "metrics"], input=raw, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: scripts/install-deps test")
+def test_promtool_would_complain(pdctl):
+    """The check above is worth something: a page with a broken name or a counter without _total fails."""
+    bad = b"# HELP a_b counts\n# TYPE a_b counter\na_b 1\n"
+    assert subprocess.run(["promtool", "check", "metrics"], input=bad, capture_output=True).returncode != 0
+
+
+QUERIES = re.findall(r"```promql\n(.*?)```", (ROOT / "docs" / "watching.md").read_text(), re.S)
+
+
+def test_queries_of_the_document_name_what_there_is():
+    assert len(QUERIES) >= 8
+    for query in QUERIES:
+        known = {"le", "instance", "job"}
+        for name in re.findall(r"\b((?:pdctl|vllm_router|process)_[a-z_]+)", query):
+            family = name if name in listed() else re.sub(r"_(bucket|sum|count)$", "", name)
+            kind, labels = listed()[family]
+            assert (family == name) == (kind != "histogram"), query
+            known |= labels | ({"worker", "stage", "name"} if family in worker_families() else set())
+        for by in re.findall(r"(?:by|ignoring) \(([^)]*)\)", query):
+            assert {x.strip() for x in by.split(",")} <= known, query
+
+
+@functools.lru_cache
+def worker_families():
+    text = harness.run("serve", "--list-metrics").stdout
+    part = text[text.index("## Workers") : text.index("## Pools")]
+    return set(re.findall(r"^\| `([a-z_]+)`", part, re.M))
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: scripts/install-deps test")
+def test_queries_of_the_document_parse(tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rows = [{"record": f"q{i}", "expr": q} for i, q in enumerate(QUERIES)]
+    rules.write_text(json.dumps({"groups": [{"name": "g", "rules": rows}]}))
+    done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- traffic --
+
+
+@moves(
+    "pdctl_requests_received_total", "vllm_router_requests_total", "pdctl_responses_total", "vllm_router_request_errors_total",
+    "vllm_router_request_duration_seconds", "vllm_router_generate_duration_seconds", "pdctl_time_to_first_token_seconds",
+    "pdctl_inter_event_seconds", "pdctl_queue_wait_seconds", "pdctl_decision_seconds", "pdctl_leg_first_byte_seconds",
+    "pdctl_events_relayed_total", "pdctl_bytes_relayed_total", "pdctl_bytes_received_total", "pdctl_keyless_requests_total",
+    "pdctl_decisions_total", "vllm_router_processed_requests_total", "vllm_router_policy_decisions_total",
+    "pdctl_upstream_connects_total", "pdctl_upstream_reused_total", "pdctl_upstream_idle", "vllm_router_cb_outcomes_total",
+)
+def test_plain_traffic(pdctl):
+    mode = {"now": "ok"}
+    with engine_saying(mode) as engine:
+        router = pdctl("serve", "--worker-urls", f"w={engine.url}", *QUICK, "--pool-idle-timeout-secs", 100)
+        w, change = label(engine.url, "w"), Change(router)
+        raw = json.dumps(BODY).encode()
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(
+            ("pdctl_upstream_connects_total", 1, w), ("pdctl_upstream_reused_total", 0, w), ("pdctl_upstream_idle", 1, w),
+            ("pdctl_keyless_requests_total", 1, {"route": ROUTE}), ("pdctl_decisions_total", 1, {"stage": "regular", "reason": "no_key"}),
+        )
+        status, _, body = router.post(ROUTE, BODY, {"X-Session-Id": "s"})
+        assert status == 200
+        change.expect(
+            ("pdctl_requests_received_total", 2, {"route": ROUTE}), ("vllm_router_requests_total", 2, {"route": ROUTE}),
+            ("vllm_router_requests_total", 2), ("pdctl_responses_total", 2, {"route": ROUTE, "code": "2xx"}), ("pdctl_responses_total", 2),
+            ("vllm_router_request_errors_total", 0), ("pdctl_upstream_connects_total", 1, w), ("pdctl_upstream_reused_total", 1, w),
+            ("pdctl_upstream_idle", 1, w), ("pdctl_keyless_requests_total", 1), ("pdctl_decisions_total", 1, {"reason": "key"}),
+            ("pdctl_decisions_total", 2), ("vllm_router_processed_requests_total", 2, w),
+            ("vllm_router_policy_decisions_total", 2, {**w, "policy": "consistent_hash"}),
+            ("pdctl_bytes_received_total", 2 * len(raw), {"route": ROUTE}), ("pdctl_bytes_relayed_total", 2 * len(body), {"route": ROUTE}),
+            ("vllm_router_request_duration_seconds", 2, {"route": ROUTE}), ("vllm_router_generate_duration_seconds", 2),
+            ("pdctl_time_to_first_token_seconds", 2), ("pdctl_inter_event_seconds", 0), ("pdctl_queue_wait_seconds", 2),
+            ("pdctl_decision_seconds", 2), ("pdctl_leg_first_byte_seconds", 2, {"stage": "regular"}), ("pdctl_events_relayed_total", 0),
+            ("vllm_router_cb_outcomes_total", 2, {**w, "outcome": "success"}), ("vllm_router_cb_outcomes_total", 0, {**w, "outcome": "failure"}),
+        )
+        change, mode["now"] = Change(router), "events"
+        assert router.post("/v1/chat/completions", STREAM)[0] == 200
+        change.expect(
+            ("pdctl_requests_received_total", 1, {"route": "/v1/chat/completions"}), ("pdctl_events_relayed_total", 3, {"route": "/v1/chat/completions"}),
+            ("vllm_router_request_duration_seconds", 1, {"route": "/v1/chat/completions"}), ("pdctl_inter_event_seconds", 2),
+            ("pdctl_time_to_first_token_seconds", 1), ("vllm_router_generate_duration_seconds", 1),
+        )
+        now = Page(router)
+        whole = now.seconds("vllm_router_request_duration_seconds", route="/v1/chat/completions")
+        assert 0.09 <= whole < 20 and 0.04 <= now.seconds("pdctl_inter_event_seconds") <= whole
+        assert now.seconds("vllm_router_generate_duration_seconds") < now.seconds("vllm_router_request_duration_seconds") - 0.05, "a stream counts to its head"
+        change, mode["now"] = Change(router), 404
+        assert router.post("/files", BODY)[0] == 404
+        change.expect(
+            ("vllm_router_requests_total", 0), ("pdctl_responses_total", 1, {"route": "other", "code": "4xx"}),
+            ("vllm_router_request_errors_total", 1, {"route": "other", "error_type": "non_retryable_error"}), ("vllm_router_request_errors_total", 1),
+            ("vllm_router_generate_duration_seconds", 0), ("vllm_router_request_duration_seconds", 1, {"route": "other"}),
+            ("vllm_router_cb_outcomes_total", 1, {"outcome": "success"}),
+        )
+
+
+@moves("vllm_router_embeddings_total", "vllm_router_embeddings_duration_seconds", "vllm_router_embeddings_errors_total")
+def test_embeddings(pdctl):
+    mode = {"now": "ok"}
+    with engine_saying(mode) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        change = Change(router)
+        for mode["now"], times in (("ok", 2), (400, 1), (418, 3)):
+            for _ in range(times):
+                router.post("/v1/embeddings", BODY)
+        change.expect(
+            ("vllm_router_embeddings_total", 2), ("vllm_router_embeddings_errors_total", 1, {"error_type": "http_400"}),
+            ("vllm_router_embeddings_errors_total", 3, {"error_type": "http_other"}), ("vllm_router_embeddings_errors_total", 4),
+            ("vllm_router_embeddings_duration_seconds", 6),
+        )
+
+
+@moves(
+    "pdctl_requests_in_work", "vllm_router_running_requests", "vllm_router_worker_load", "pdctl_connections", "pdctl_connections_peak",
+    "pdctl_connections_accepted_total", "pdctl_client_left_total", "pdctl_connection_threads", "pdctl_connection_threads_parked",
+)
+def test_what_runs_now(pdctl):
+    watchers = [Watcher("stream"), Watcher("stream")]
+    turn = iter(watchers)
+    with FakeEngine(lambda seen, wire: next(turn)(seen, wire)) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        w, change, held = label(engine.url), Change(router), []
+        threads = Page(router).value("pdctl_connection_threads")
+        for i, watcher in enumerate(watchers, 1):
+            held.append(router.connect())
+            held[-1].sendall(message(STREAM))
+            assert watcher.started.wait(10)
+            change.expect(
+                ("pdctl_requests_in_work", i), ("vllm_router_running_requests", i, w), ("vllm_router_worker_load", i, w), ("pdctl_connections", i),
+                ("pdctl_client_left_total", 0),
+            )
+        running = Page(router)
+        assert running.value("pdctl_connections_peak") >= 2 and running.value("pdctl_connection_threads") >= threads
+        assert running.value("pdctl_connection_threads_parked") <= running.value("pdctl_connection_threads")
+        for i, s in enumerate(held, 1):
+            s.close()
+            change.expect(("pdctl_requests_in_work", 2 - i), ("vllm_router_running_requests", 2 - i, w), ("pdctl_client_left_total", i, {"route": ROUTE}))
+        change.expect(("pdctl_connections", 0), ("vllm_router_worker_load", 0, w))
+        assert Page(router).value("pdctl_connections_accepted_total") - change.before.value("pdctl_connections_accepted_total") >= 2
+        assert Page(router).value("vllm_router_request_errors_total") == 0, "a client that leaves is no error"
+
+
+# -- failures --
+
+
+@moves(
+    "vllm_router_retries_total", "pdctl_retries_by_cause_total", "pdctl_leg_failures_total", "vllm_router_retry_backoff_duration_seconds",
+    "pdctl_failover_picks_total", "pdctl_worker_errors_total", "vllm_router_retries_exhausted_total", "vllm_router_request_errors_total",
+)
+def test_retries(pdctl):
+    mode, other = {"now": 500}, {"now": "ok"}
+    with engine_saying(mode) as bad, engine_saying(other) as good:
+        router = pdctl("serve", "--worker-urls", bad.url, good.url, *QUICK, "--retry-max-retries", 3, "--cb-failure-threshold", 1000)
+        names = [f"s{i}" for i in range(40)]
+        change, first = Change(router), 0
+        for name in names:
+            before = len(bad.seen)
+            assert router.post(ROUTE, BODY, {"X-Session-Id": name})[0] == 200
+            first += len(bad.seen) - before
+        assert 5 < first < 40
+        change.expect(
+            ("vllm_router_retries_total", first, {"route": ROUTE}), ("pdctl_retries_by_cause_total", first, {"cause": "status"}),
+            ("pdctl_retries_by_cause_total", first), ("pdctl_leg_failures_total", first, {"stage": "regular", "cause": "status"}),
+            ("vllm_router_retry_backoff_duration_seconds", first, {"attempt": "1"}), ("vllm_router_retry_backoff_duration_seconds", first),
+            ("pdctl_failover_picks_total", first, {"route": ROUTE}), ("pdctl_worker_errors_total", first, label(bad.url)),
+            ("pdctl_worker_errors_total", 0, label(good.url)), ("vllm_router_retries_exhausted_total", 0), ("vllm_router_request_errors_total", 0),
+        )
+        change, other["now"] = Change(router), 503
+        assert router.post(ROUTE, BODY)[0] in (500, 503)
+        change.expect(
+            ("vllm_router_retries_total", 2), ("vllm_router_retries_exhausted_total", 1, {"route": ROUTE}),
+            ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "backend_error"}), ("vllm_router_request_errors_total", 1),
+            ("vllm_router_retry_backoff_duration_seconds", 1, {"attempt": "1"}), ("vllm_router_retry_backoff_duration_seconds", 1, {"attempt": "2"}),
+            ("pdctl_leg_failures_total", 3, {"cause": "status"}),
+        )
+
+
+@moves("pdctl_retry_budget", "pdctl_retry_budget_exhausted_total")
+def test_the_retry_budget(pdctl):
+    with engine_saying({"now": 500}) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--retry-initial-backoff-ms", 0, "--retry-max-retries", 100, "--retry-budget", 0, "--disable-circuit-breaker")
+        change = Change(router)
+        assert change.before.value("pdctl_retry_budget") == 100
+        router.post(ROUTE, BODY)
+        change.expect(("pdctl_retry_budget", -99), ("pdctl_retry_budget_exhausted_total", 0))
+        router.post(ROUTE, BODY)
+        change.expect(("pdctl_retry_budget", -100), ("pdctl_retry_budget_exhausted_total", 1, {"route": ROUTE}))
+
+
+@pytest.mark.parametrize("cause", ["closed", "timeout", "broken"])
+@moves("pdctl_leg_failures_total")
+def test_causes(pdctl, cause):
+    hold = threading.Event()
+
+    def bad(seen, wire):
+        if cause == "timeout":
+            hold.wait(20)
+        elif cause == "broken":
+            wire.raw(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n")
+        wire.keep = False
+
+    with FakeEngine(bad) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--first-byte-timeout-secs", 0.2, "--disable-retries", "--request-timeout-secs", 30)
+        change = Change(router)
+        assert router.post(ROUTE, STREAM)[0] in (502, 504)
+        change.expect(("pdctl_leg_failures_total", 1, {"stage": "regular", "cause": cause}), ("pdctl_leg_failures_total", 1))
+        hold.set()
+
+
+@moves(
+    "pdctl_upstream_connect_failures_total", "pdctl_worker_ejections_total", "vllm_router_worker_health", "vllm_router_active_workers",
+    "pdctl_pool_workers", "pdctl_no_worker_total", "pdctl_health_checks_total", "vllm_router_request_errors_total", "pdctl_retries_by_cause_total",
+)
+def test_a_dead_worker(pdctl):
+    worker = pdctl.worker()
+    port = worker.port
+    router = pdctl("serve", "--worker-urls", worker.url, "--retry-initial-backoff-ms", 1, "--retry-max-retries", 2, "--health-check-interval-secs", 300)
+    w = label(worker.url)
+    wait_for("the first check", lambda: Page(router).value("pdctl_health_checks_total", result="ok", **w) == 1)
+    change = Change(router)
+    assert change.before.value("vllm_router_worker_health", **w) == 1
+    worker.kill()
+    assert router.post(ROUTE, BODY)[0] in (502, 503)
+    change.expect(
+        ("vllm_router_worker_health", -1, w), ("vllm_router_active_workers", -1), ("pdctl_worker_ejections_total", 1, w),
+        ("pdctl_pool_workers", 1, {"stage": "regular", "state": "ejected"}), ("pdctl_pool_workers", -1, {"stage": "regular", "state": "available"}),
+        ("pdctl_upstream_connect_failures_total", 1, w), ("pdctl_no_worker_total", 1, {"route": ROUTE}),
+        ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "no_available_workers"}),
+        ("pdctl_retries_by_cause_total", 1, {"cause": "connect"}),
+    )
+    wait_for("failed checks", lambda: Page(router).value("pdctl_health_checks_total", result="failed", **w) >= 1)
+    pdctl.worker(port=port)
+    change.expect(("vllm_router_worker_health", 0, w), ("vllm_router_active_workers", 0))
+    wait_for("a good check", lambda: Page(router).value("pdctl_health_checks_total", result="ok", **w) >= 2)
+
+
+@moves("vllm_router_cb_state", "vllm_router_cb_state_transitions_total", "vllm_router_cb_outcomes_total", "vllm_router_worker_health", "pdctl_pool_workers")
+def test_the_breaker(pdctl):
+    mode = {"now": 500}
+    with engine_saying(mode) as engine:
+        router = pdctl(
+            "serve", "--worker-urls", engine.url, *QUICK, "--disable-retries", "--cb-failure-threshold", 2, "--cb-success-threshold", 1,
+            "--cb-timeout-duration-secs", 0.5,
+        )
+        w, change = label(engine.url), Change(router)
+        for _ in range(2):
+            assert router.post(ROUTE, BODY)[0] == 500
+        moved = lambda a, b: {**w, "from": a, "to": b}
+        change.expect(
+            ("vllm_router_cb_state_transitions_total", 1, moved("closed", "open")), ("vllm_router_cb_outcomes_total", 2, {**w, "outcome": "failure"}),
+            ("vllm_router_worker_health", -1, w),
+        )
+        change.expect(("vllm_router_cb_state", 2, w), ("pdctl_pool_workers", 1, {"state": "half_open"}))  # 1 first, but that may be over already
+        change.expect(("vllm_router_cb_state_transitions_total", 1, moved("open", "half_open")))
+        assert router.post(ROUTE, BODY)[0] == 500
+        change.expect(("vllm_router_cb_state_transitions_total", 1, moved("half_open", "open")), ("vllm_router_cb_state_transitions_total", 2, moved("open", "half_open")))
+        mode["now"] = "ok"
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(
+            ("vllm_router_cb_state_transitions_total", 1, moved("half_open", "closed")), ("vllm_router_cb_state", 0, w), ("vllm_router_worker_health", 0, w),
+            ("vllm_router_cb_outcomes_total", 1, {**w, "outcome": "success"}), ("pdctl_pool_workers", 0, {"state": "half_open"}),
+        )
+
+
+@moves("vllm_router_cb_state", "pdctl_pool_workers")
+def test_an_open_breaker(pdctl):
+    with engine_saying({"now": 500}) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--disable-retries", "--cb-failure-threshold", 1)
+        change = Change(router)
+        router.post(ROUTE, BODY)
+        change.expect(("vllm_router_cb_state", 1, label(engine.url)), ("pdctl_pool_workers", 1, {"state": "open"}))
+
+
+@moves("pdctl_stale_connections_total", "pdctl_upstream_stale_total")
+def test_a_stale_connection(pdctl):
+    with engine_saying({"now": "close"}) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        w = label(engine.url)
+        for _ in range(200):
+            assert router.post(ROUTE, BODY)[0] == 200
+            now = Page(router)
+            if now.value("pdctl_upstream_stale_total", **w):
+                break
+        assert now.value("pdctl_upstream_stale_total", **w) == now.value("pdctl_stale_connections_total", route=ROUTE) == 1
+
+
+@moves("pdctl_stream_errors_total", "vllm_router_request_errors_total", "vllm_router_requests_total")
+def test_a_cut_stream(pdctl):
+    with engine_saying({"now": "cut"}) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        change = Change(router)
+        assert router.post(ROUTE, STREAM)[0] == 200
+        change.expect(
+            ("pdctl_stream_errors_total", 1, {"route": ROUTE}), ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "stream_cut"}),
+            ("vllm_router_request_errors_total", 1), ("vllm_router_requests_total", 1),
+        )
+
+
+# -- clients --
+
+
+@moves("pdctl_write_stalls_total", "pdctl_bad_requests_total", "pdctl_read_timeouts_total", "pdctl_connections_refused_total")
+def test_clients_that_misbehave(pdctl):
+    def flood(seen, wire):
+        wire.begin_stream()
+        while True:
+            wire.event("x" * 60000)
+
+    with FakeEngine(flood) as engine:
+        router = pdctl(
+            "serve", "--worker-urls", engine.url, *QUICK, "--write-stall-timeout-secs", 0.5, "--head-timeout-secs", 0.3, "--max-payload-size", 1000,
+            "--max-connections", 12,
+        )
+        change = Change(router)
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(("127.0.0.1", router.port))
+        s.sendall(message(STREAM))
+        change.wait("pdctl_write_stalls_total", 1, route=ROUTE)
+        s.close()
+        with router.connect() as s:
+            s.sendall(b"BAD\r\n\r\n")
+            assert b" 400 " in s.recv(1000)
+        change.expect(("pdctl_bad_requests_total", 1), ("pdctl_read_timeouts_total", 0))
+        with router.connect() as s:
+            s.sendall(b"GET / HT")
+            assert b" 408 " in s.recv(1000)
+        change.expect(("pdctl_bad_requests_total", 2), ("pdctl_read_timeouts_total", 1))
+        assert router.post(ROUTE, {"prompt": "x" * 1000})[0] == 413
+        change.expect(("pdctl_bad_requests_total", 3), ("pdctl_requests_received_total", 1))
+        held = [router.connect() for _ in range(16)]
+        wait_for("a refusal", lambda: any(refused(s) for s in held))
+        for s in held:
+            s.close()
+        wait_for("it on the page", lambda: page_or_none(router) and Page(router).value("pdctl_connections_refused_total") >= 1)
+
+
+def page_or_none(router):
+    try:
+        return router.get("/metrics")[0] == 200
+    except OSError:
+        return False
+
+
+@moves(
+    "pdctl_requests_waiting", "pdctl_requests_queued_total", "pdctl_queue_full_total", "pdctl_queue_timeouts_total", "pdctl_queue_left_total",
+    "vllm_router_embeddings_queue_size", "pdctl_queue_wait_seconds", "vllm_router_request_errors_total",
+)
+def test_the_queue(pdctl):
+    hold = threading.Event()
+
+    def slow(seen, wire):
+        hold.wait(20)
+        ok(seen, wire)
+
+    with FakeEngine(slow) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--max-concurrent-requests", 1, "--queue-size", 1, "--queue-timeout-secs", 3)
+        change = Change(router)
+        first = threading.Thread(target=lambda: router.post(ROUTE, BODY))
+        first.start()
+        change.wait("pdctl_requests_in_work", 1)
+        change.wait("pdctl_requests_queued_total", 0)
+        s = send_and_keep(router, BODY, "/v1/embeddings")
+        change.expect(("pdctl_requests_waiting", 1), ("vllm_router_embeddings_queue_size", 1), ("pdctl_requests_queued_total", 1), ("pdctl_queue_full_total", 0))
+        assert router.post(ROUTE, BODY)[0] == 429
+        change.expect(("pdctl_queue_full_total", 1), ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "queue_full"}))
+        s.close()
+        change.expect(("pdctl_queue_left_total", 1), ("pdctl_requests_waiting", 0), ("vllm_router_embeddings_queue_size", 0))
+        assert router.post(ROUTE, BODY)[0] == 408
+        change.expect(("pdctl_queue_timeouts_total", 1), ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "queue_timeout"}))
+        before = Page(router).seconds("pdctl_queue_wait_seconds")
+        second = threading.Thread(target=lambda: router.post(ROUTE, BODY))
+        second.start()
+        change.wait("pdctl_requests_waiting", 1)
+        time.sleep(0.2)
+        hold.set()
+        first.join()
+        second.join()
+        change.expect(("pdctl_queue_wait_seconds", 2), ("pdctl_requests_queued_total", 3), ("pdctl_requests_in_work", 0))
+        assert 0.15 < Page(router).seconds("pdctl_queue_wait_seconds") - before < 10
+
+
+@moves("pdctl_traceparent_total")
+def test_trace_contexts(pdctl):
+    good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with FakeEngine(ok) as engine:
+        for flags, none in (((), 0), (("--generate-traceparent",), 1)):
+            router = pdctl("serve", "--worker-urls", engine.url, *QUICK, *flags)
+            change = Change(router)
+            router.post(ROUTE, BODY, {"traceparent": good})
+            change.expect(("pdctl_traceparent_total", 1, {"result": "passed"}), ("pdctl_traceparent_total", 1))
+            router.post(ROUTE, BODY, {"traceparent": good.upper()})
+            change.expect(("pdctl_traceparent_total", 1, {"result": "invalid"}), ("pdctl_traceparent_total", 2))
+            router.post(ROUTE, BODY)
+            change.expect(("pdctl_traceparent_total", none, {"result": "generated"}), ("pdctl_traceparent_total", 2 + none))
+
+
+# -- prefill and decode --
+
+
+@moves(
+    "vllm_router_pd_requests_total", "vllm_router_pd_request_duration_seconds", "pdctl_prefill_seconds", "pdctl_handover_seconds",
+    "pdctl_handover_first_byte_seconds", "vllm_router_pd_decode_pending_seconds", "vllm_router_pd_prefill_occupancy",
+    "vllm_router_pd_pending_decode_requests", "vllm_router_pd_active_decode_requests", "vllm_router_pd_prefill_requests_total",
+    "vllm_router_pd_decode_requests_total", "pdctl_leg_first_byte_seconds", "vllm_router_processed_requests_total",
+)
+def test_pd_traffic(pdctl):
+    prefilling, decoding = threading.Event(), threading.Event()
+
+    def prefill(seen, wire):
+        prefilling.wait(20)
+        reply_prefill(seen, wire)
+
+    def decode(seen, wire):
+        decoding.wait(20)
+        reply_completion(seen, wire)
+
+    with FakeEngine(prefill) as p, FakeEngine(decode) as d:
+        router = pd_pair(pdctl, p, d, *FAST)
+        worker = {s: {"worker": e.url, "stage": s} for s, e in (("prefill", p), ("decode", d))}
+        change = Change(router)
+        thread = threading.Thread(target=lambda: router.post(ROUTE, BODY))
+        thread.start()
+        wait_for("prefill", lambda: p.seen)
+        change.expect(
+            ("vllm_router_pd_prefill_occupancy", 1, {**worker["prefill"], "rank": "aggregate"}),
+            ("vllm_router_pd_pending_decode_requests", 1, worker["decode"]), ("vllm_router_pd_active_decode_requests", 0, worker["decode"]),
+        )
+        time.sleep(0.1)
+        prefilling.set()
+        wait_for("decode", lambda: d.seen)
+        change.expect(
+            ("vllm_router_pd_prefill_occupancy", 0), ("vllm_router_pd_pending_decode_requests", 0), ("vllm_router_pd_active_decode_requests", 1, worker["decode"]),
+            ("pdctl_prefill_seconds", 1), ("pdctl_handover_seconds", 0), ("vllm_router_pd_decode_pending_seconds", 0),
+            ("pdctl_handover_first_byte_seconds", 0), ("vllm_router_pd_prefill_requests_total", 0, worker["prefill"]),
+        )
+        time.sleep(0.1)
+        decoding.set()
+        thread.join()
+        change.expect(
+            ("vllm_router_pd_active_decode_requests", 0), ("pdctl_handover_first_byte_seconds", 1), ("pdctl_handover_seconds", 1),
+            ("vllm_router_pd_decode_pending_seconds", 1), ("vllm_router_pd_requests_total", 1, {"route": ROUTE}),
+            ("vllm_router_pd_request_duration_seconds", 1, {"route": ROUTE}), ("vllm_router_pd_prefill_requests_total", 1, worker["prefill"]),
+            ("vllm_router_pd_decode_requests_total", 1, worker["decode"]), ("pdctl_leg_first_byte_seconds", 1, {"stage": "prefill"}),
+            ("pdctl_leg_first_byte_seconds", 1, {"stage": "decode"}), ("vllm_router_processed_requests_total", 1, worker["prefill"]),
+            ("vllm_router_processed_requests_total", 1, worker["decode"]),
+        )
+        now = Page(router)
+        assert 0.09 < now.seconds("pdctl_prefill_seconds") < 10 and now.seconds("pdctl_handover_seconds") < 0.09
+        assert now.seconds("vllm_router_pd_decode_pending_seconds") >= now.seconds("pdctl_prefill_seconds")
+        assert 0.09 < now.seconds("pdctl_handover_first_byte_seconds") < 10
+
+
+@moves(
+    "vllm_router_pd_prefill_errors_total", "vllm_router_pd_decode_errors_total", "vllm_router_pd_stream_errors_total",
+    "pdctl_pd_reprefill_total", "pdctl_duplicate_fields_total", "vllm_router_request_errors_total", "vllm_router_pd_request_duration_seconds",
+    "pdctl_leg_failures_total", "vllm_router_pd_body_over_limit_total",
+)
+def test_pd_failures(pdctl):
+    says = {"prefill": reply_prefill, "decode": reply_completion}
+
+    def cut(seen, wire):
+        wire.begin_stream()
+        wire.event("x")
+        wire.keep = False
+
+    def refuse(status):
+        return lambda seen, wire: wire.json({}, status)
+
+    def huge(seen, wire):
+        wire.reply(200, b'{"kv_transfer_params":{},"x":"' + b"x" * (65 << 20) + b'"}')
+
+    with FakeEngine(lambda s, w: says["prefill"](s, w)) as p, FakeEngine(lambda s, w: says["decode"](s, w)) as d:
+        router = pd_pair(pdctl, p, d, *FAST, "--retry-max-retries", 2, "--cb-failure-threshold", 1000)
+
+        def case(prefill, decode, body, *rows):
+            says.update(prefill=prefill, decode=decode)
+            change = Change(router)
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            router.post(ROUTE, raw, {"Content-Type": "application/json"})
+            change.expect(("vllm_router_pd_requests_total", 1), ("vllm_router_pd_request_duration_seconds", 1), *rows)
+
+        case(refuse(422), None, BODY, ("vllm_router_pd_prefill_errors_total", 1), ("vllm_router_pd_decode_errors_total", 0))
+        case(refuse(500), None, BODY, ("vllm_router_pd_prefill_errors_total", 2), ("pdctl_leg_failures_total", 2, {"stage": "prefill", "cause": "status"}))
+        case(reply_prefill, refuse(422), BODY, ("vllm_router_pd_prefill_errors_total", 0), ("vllm_router_pd_decode_errors_total", 1), ("pdctl_pd_reprefill_total", 0))
+        case(reply_prefill, refuse(500), BODY, ("vllm_router_pd_decode_errors_total", 2), ("pdctl_pd_reprefill_total", 1, {"route": ROUTE}))
+        case(
+            reply_prefill, cut, STREAM, ("vllm_router_pd_stream_errors_total", 1), ("vllm_router_pd_decode_errors_total", 1),
+            ("vllm_router_request_errors_total", 1, {"error_type": "stream_cut"}),
+        )
+        case(huge, None, BODY, ("vllm_router_pd_body_over_limit_total", 2, {"stage": "prefill"}), ("vllm_router_pd_prefill_errors_total", 2))
+        case(
+            None, None, b'{"prompt":"p","max_tokens":1,"max_tokens":2}', ("pdctl_duplicate_fields_total", 1, {"route": ROUTE}),
+            ("vllm_router_request_errors_total", 1, {"error_type": "invalid_request"}), ("vllm_router_pd_prefill_errors_total", 0),
+        )
+        change = Change(router)
+        assert router.get("/v1/nothing")[0] == 405
+        change.expect(("vllm_router_request_errors_total", 1, {"route": "other", "error_type": "unsupported_method"}))
+
+
+@moves("vllm_router_pd_errors_total", "pdctl_retries_by_cause_total", "pdctl_pd_reprefill_total", "pdctl_pd_fallback_total")
+def test_pd_between_the_legs(pdctl):
+    with FakeEngine(reply_completion) as bare, FakeEngine(reply_prefill) as p, FakeEngine(reply_completion) as d:
+        strict = ("--pd-fallback", "fail", "--retry-max-retries", 2, *FAST)
+        router = pd_pair(pdctl, bare, d, *strict)
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] == 502
+        change.expect(
+            ("vllm_router_pd_errors_total", 2, {"error_type": "no_kv_params"}), ("vllm_router_pd_errors_total", 2),
+            ("pdctl_retries_by_cause_total", 1, {"cause": "no_kv_params"}), ("pdctl_pd_fallback_total", 0),
+        )
+        router = pd_pair(pdctl, p, d, "--pd-lease-secs", 0.000001, *strict)
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] == 504
+        change.expect(
+            ("vllm_router_pd_errors_total", 2, {"error_type": "lease_passed"}), ("pdctl_retries_by_cause_total", 1, {"cause": "lease_passed"}),
+            ("pdctl_pd_reprefill_total", 2),
+        )
+        router = router_of(pdctl, [f"http://127.0.0.1:{free_port()}"], [d.url], *strict)
+        wait_for("health", lambda: router.get_json("/readiness")["prefill"]["healthy"] == 0 if router.get("/readiness")[0] == 200 else True)
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] in (502, 503)
+        wait_for("the error", lambda: Page(router).value("vllm_router_pd_errors_total", error_type="server_selection") >= 1)
+        router = router_of(pdctl, [f"http://127.0.0.1:{free_port()}"], [d.url])
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(("pdctl_pd_fallback_total", 1, {"route": ROUTE}))
+
+
+@moves("pdctl_pd_released_total")
+def test_pd_release(pdctl):
+    answered = threading.Event()
+
+    def between(seen, wire):
+        router.signal(signal.SIGSTOP)
+        reply_prefill(seen, wire)
+        answered.set()
+
+    with FakeEngine(between) as p, FakeEngine(reply_completion) as d:
+        router = pd_pair(pdctl, p, d, *FAST)
+        for _ in range(20):
+            answered.clear()
+            s = send_and_keep(router, BODY)
+            assert answered.wait(20)
+            s.close()
+            router.signal(signal.SIGCONT)
+            wait_for("the end", lambda: Page(router).value("vllm_router_running_requests") == 0)
+            if Page(router).value("pdctl_pd_released_total", route=ROUTE):
+                return
+        raise AssertionError("20 clients left between the legs, and no decode was sent for them")
+
+
+@moves("pdctl_loops_total", "vllm_router_request_errors_total")
+def test_a_loop(pdctl):
+    port = free_port()
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--disable-retries", *QUICK, port=port)
+    wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
+    change = Change(router)
+    assert router.post(ROUTE, BODY)[0] == 508
+    change.expect(("pdctl_loops_total", 1), ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "loop"}))
+
+
+# -- the process --
+
+
+@moves(
+    "pdctl_reloads_total", "pdctl_reload_failures_total", "pdctl_fleet_version", "vllm_router_discovery_updates_total",
+    "vllm_router_discovery_workers_added", "vllm_router_discovery_workers_removed", "pdctl_pool_workers", "vllm_router_worker_health",
+    "vllm_router_active_workers",
+)
+def test_reloads_and_drains(pdctl, tmp_path):
+    with FakeEngine(ok) as engine:
+        config = tmp_path / "w.yaml"
+        config.write_text(f"workers: [a={engine.url}, b={engine.url}]\n")
+        router = pdctl("serve", "--workers-file", config, *QUICK)
+        change = Change(router)
+        assert change.before.value("pdctl_fleet_version") == 1
+        assert router.request("POST", "/reload")[0] == 200
+        change.expect(("pdctl_reloads_total", 1), ("pdctl_fleet_version", 1), ("vllm_router_discovery_updates_total", 0), ("vllm_router_discovery_workers_added", 0))
+        config.write_text(f"workers: [b={engine.url}, c={engine.url}, d={engine.url}]\n")
+        router.signal(signal.SIGHUP)
+        change.expect(
+            ("pdctl_reloads_total", 2), ("vllm_router_discovery_updates_total", 1), ("vllm_router_discovery_workers_added", 2),
+            ("vllm_router_discovery_workers_removed", 1), ("pdctl_pool_workers", 1, {"state": "available"}), ("vllm_router_active_workers", 1),
+        )
+        config.write_text("nonsense: 1\n")
+        assert router.request("POST", "/reload")[0] == 400
+        change.expect(("pdctl_reload_failures_total", 1), ("pdctl_reloads_total", 2), ("pdctl_fleet_version", 2))
+        assert router.request("POST", "/workers/c/drain")[0] == 200
+        change.expect(("pdctl_pool_workers", 1, {"stage": "regular", "state": "draining"}), ("vllm_router_active_workers", 0))
+        assert Page(router).value("vllm_router_worker_health", name="c") == 0
+
+
+@moves("pdctl_draining")
+def test_draining(pdctl):
+    watcher = Watcher("stream")
+    with FakeEngine(watcher) as engine:
+        admin = free_port()
+        router = pdctl("serve", "--worker-urls", engine.url, "--prometheus-port", admin)
+        s = router.connect()
+        s.sendall(message(STREAM))
+        assert watcher.started.wait(10)
+        assert Page(router).value("pdctl_draining") == 0
+        router.signal(signal.SIGTERM)
+        router.url = f"http://127.0.0.1:{admin}"
+        wait_for("the drain on the page", lambda: Page(router).value("pdctl_draining") == 1)
+        s.close()
+        assert router.wait() == 0
+
+
+@moves("pdctl_accept_errors_total", "process_max_fds")
+def test_out_of_descriptors(pdctl):
+    with FakeEngine(ok) as engine:
+        with Limited(64):
+            router = pdctl("serve", "--worker-urls", engine.url, "--max-connections", 64, *QUICK)
+        assert Page(router).value("process_max_fds") == 64
+        clients = []
+        for _ in range(120):
+            s = socket.socket()
+            s.settimeout(5)
+            s.connect(("127.0.0.1", router.port))
+            clients.append(s)
+        wait_for("the limit to be met", lambda: "cannot accept" in router.log())
+        for s in clients:
+            s.close()
+        wait_for("service", lambda: page_or_none(router), 20)
+        assert Page(router).value("pdctl_accept_errors_total") >= 1
+
+
+@moves("pdctl_build_info", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes")
+def test_the_process(pdctl):
+    with FakeEngine(ok) as engine:
+        began = time.time()
+        router = pdctl("serve", "--worker-urls", engine.url)
+        first = Page(router)
+        version = harness.run("--version").stdout.split()[1]
+        assert first.value("pdctl_build_info", version=version) == 1
+        assert began - 1 < first.value("process_start_time_seconds") < time.time() + 1
+        assert 1 << 20 < first.value("process_resident_memory_bytes") < 4 << 30
+        wait_for("CPU time", lambda: router.post(ROUTE, BODY) and Page(router).value("process_cpu_seconds_total") > first.value("process_cpu_seconds_total"))
+
+
+@moves("pdctl_log_lines_dropped_total")
+def test_log_lines_that_nobody_reads(pdctl):
+    """Standard error is a pipe that is full: lines are lost and counted, requests are served."""
+    with FakeEngine(ok) as engine:
+        args = [harness.PDCTL, "serve", "--worker-urls", engine.url, "--port", "0", "--prometheus-port", "0"]
+        proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=harness.CLEAN_ENV)
+        try:
+            url = proc.stdout.readline().decode().split()[-1]
+
+            class Router:
+                get = staticmethod(lambda path: harness.request(url, "GET", path))
+
+            assert Page(Router).value("pdctl_log_lines_dropped_total", log="main") == 0
+            path = ROUTE + "/" + "x" * 3000
+
+            def lost():
+                for _ in range(50):
+                    assert harness.request(url, "POST", path, BODY)[0] == 200
+                return Page(Router).value("pdctl_log_lines_dropped_total", log="main") > 0
+
+            wait_for("lost lines", lost, 60)
+        finally:
+            proc.kill()
+            proc.communicate()
