@@ -46,7 +46,7 @@ def test_two_routers_in_a_row_are_no_loop(pdctl):
 
 
 def test_fields_meant_for_the_worker_pass(pdctl):
-    fields = {"Authorization": "Bearer k", "X-Api-Key": "k2", "Cookie": "a=b", "traceparent": "00-0-0-00", "X-Session-Id": "s", "Accept-Encoding": "br",
+    fields = {"Authorization": "Bearer k", "X-Api-Key": "k2", "Cookie": "a=b", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Session-Id": "s", "Accept-Encoding": "br",
               "X-Forwarded-For": "1.2.3.4", "Forwarded": "for=1.2.3.4", "OpenAI-Organization": "o", "Content-Type": "application/json"}
     with FakeEngine(ok) as engine:
         router = pdctl("serve", "--worker-urls", engine.url)
