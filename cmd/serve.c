@@ -16,18 +16,19 @@
 #define LISTEN_FD 3 /* first inherited descriptor of socket activation */
 
 static struct {
-	const char *host, *prometheus_host, *policy, *prefill_policy, *decode_policy, *session_key,
+	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
 		*workers_file, *health_endpoint;
-	int64_t port, prometheus_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
+	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
 		health_failures, health_successes;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
-		health_interval, lease, drain_delay, drain_timeout;
+		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers;
-	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics;
+	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics,
+		admin_on_data_port;
 } o;
 
 #define SECONDS_MAX 1e6
@@ -37,10 +38,15 @@ static const struct opt options[] = {
 	{OPT_TEXT, "host", &o.host, "ADDR", "address to listen on (127.0.0.1)", NULL, 0, 0, NULL},
 	{OPT_INT, "port", &o.port, "N",
 	 "port to listen on; 0 takes a free one and prints it (30000)", NULL, 0, 65535, NULL},
-	{OPT_TEXT, "prometheus-host", &o.prometheus_host, "ADDR",
-	 "address of the metrics and admin port (127.0.0.1)", NULL, 0, 0, NULL},
-	{OPT_INT, "prometheus-port", &o.prometheus_port, "N",
-	 "metrics and admin port; 0 takes a free one, -1 none (29000)", NULL, -1, 65535, NULL},
+	{OPT_TEXT, "admin-host", &o.admin_host, "ADDR",
+	 "address of the admin and metrics port; who reaches it may change the fleet (127.0.0.1)",
+	 NULL, 0, 0, "prometheus-host"},
+	{OPT_INT, "admin-port", &o.admin_port, "N",
+	 "admin and metrics port, also --prometheus-port; 0 takes a free one, -1 none (29000)",
+	 NULL, -1, 65535, "prometheus-port"},
+	{OPT_FLAG, "admin-on-data-port", &o.admin_on_data_port, NULL,
+	 "workers are added, removed and drained on --port too, by everybody who reaches it", NULL,
+	 0, 0, NULL},
 
 	{.type = OPT_HEADING,
 	 .help = "workers ([NAME=]http://HOST:PORT[@RANK]; the name is the identity on the ring)"},
@@ -152,6 +158,11 @@ static const struct opt options[] = {
 	{OPT_TEXT, "health-check-endpoint", &o.health_endpoint, "PATH", "what is asked (/health)",
 	 NULL, 0, 0, NULL},
 
+	{OPT_REAL, "worker-startup-timeout-secs", &o.startup, "S",
+	 "an added worker that is waited for becomes healthy within this time, or is taken back "
+	 "(600)",
+	 NULL, 0.001, SECONDS_MAX, NULL},
+
 	{.type = OPT_HEADING, .help = "prefill/decode"},
 	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
 	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
@@ -194,9 +205,11 @@ static const struct opt_command command = {
 		 "--decode URL ...) [options]",
 	.summary = "Route requests to LLM workers: a plain pool, or prefill and decode pools.",
 	.about = "Option names and defaults are vllm-router's where it has the option. Own routes: "
-		 "/health /liveness /readiness /list_workers\n"
-		 "/get_loads /workers /workers/ID/drain /workers/ID/undrain /reload /metrics "
-		 "/v1/models; everything else goes to a worker.\n"
+		 "/health /liveness /readiness /health_generate\n"
+		 "/metrics /v1/models /workers /list_workers /add_worker /remove_worker /get_loads "
+		 "/flush_cache /get_server_info /get_model_info /reload;\n"
+		 "everything else goes to a worker. What changes the fleet is for the admin port "
+		 "(`pdctl workers`).\n"
 		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
 		 "file again.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
@@ -229,8 +242,8 @@ static void defaults(const struct router_config *c)
 	memset(&o, 0, sizeof(o));
 	o.host = c->host;
 	o.port = c->port;
-	o.prometheus_host = c->metrics_host;
-	o.prometheus_port = c->metrics_port;
+	o.admin_host = c->metrics_host;
+	o.admin_port = c->metrics_port;
 	o.policy = "consistent_hash";
 	o.key_compat = "none";
 	o.keyless = "least_request";
@@ -267,6 +280,7 @@ static void defaults(const struct router_config *c)
 	o.cb_timeout = seconds(c->cb_timeout);
 	o.health_timeout = seconds(c->health_timeout);
 	o.health_interval = seconds(c->health_interval);
+	o.startup = seconds(c->startup_timeout);
 	o.lease = seconds(c->pd_lease);
 	o.drain_timeout = seconds(c->drain_timeout);
 	o.drain_delay = seconds(c->drain_delay);
@@ -277,8 +291,9 @@ static void read_limits(struct router_config *c)
 {
 	c->host = o.host;
 	c->port = (uint16_t)o.port;
-	c->metrics_host = o.prometheus_host;
-	c->metrics_port = (int)o.prometheus_port;
+	c->metrics_host = o.admin_host;
+	c->metrics_port = (int)o.admin_port;
+	c->admin_on_data_port = o.admin_on_data_port;
 	c->dp_size = (unsigned)o.dp;
 	c->vnodes = (unsigned)o.vnodes;
 	c->seed = (uint64_t)o.seed;
@@ -321,6 +336,7 @@ static void read_times(struct router_config *c)
 	c->cb_timeout = ns(o.cb_timeout);
 	c->health_timeout = ns(o.health_timeout);
 	c->health_interval = ns(o.health_interval);
+	c->startup_timeout = ns(o.startup);
 	c->pd_lease = ns(o.lease);
 	c->drain_delay = ns(o.drain_delay);
 	c->drain_timeout = ns(o.drain_timeout);
@@ -349,11 +365,19 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 }
 
 /* --prefill URL [PORT|none]: the second word of an occurrence must be one of these. */
-static int check_bootstrap(const char *word, struct pd_msg *msg)
+static int read_bootstrap(const char *word, struct router_config *c, size_t first,
+			  struct pd_msg *msg)
 {
-	if (strcmp(word, "none") == 0 ||
-	    (word[0] && strspn(word, "0123456789") == strlen(word) && strlen(word) <= 5))
+	bool digits = word[0] && strspn(word, "0123456789") == strlen(word) && strlen(word) <= 5;
+	long port = digits ? strtol(word, NULL, 10) : 0;
+
+	if (strcmp(word, "none") == 0)
 		return PD_OK;
+	if (port > 0 && port <= 65535) {
+		for (size_t i = first; i < c->fleet.workers.n; i++)
+			c->fleet.workers.spec[i].bootstrap = (int)port;
+		return PD_OK;
+	}
 	return pd_fail(msg, PD_EINVAL,
 		       "--prefill: found '%s' after the URL, expected a port number or none", word);
 }
@@ -362,12 +386,15 @@ static int add_list(struct router_config *c, enum worker_role role, const char *
 		    const struct opt_list *l, struct pd_msg *msg)
 {
 	struct pd_msg inner = {0};
+	size_t first = 0; /* of the workers that the last URL added */
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < l->n; i++) {
 		if (role == ROLE_PREFILL && i > 0 && l->occurrence[i] == l->occurrence[i - 1])
-			err = check_bootstrap(l->items[i], msg);
-		else if (worker_list_add(&c->fleet.workers, role, l->items[i], c->dp_size, &inner))
+			err = read_bootstrap(l->items[i], c, first, msg);
+		else if ((first = c->fleet.workers.n,
+			  worker_list_add(&c->fleet.workers, role, l->items[i], c->dp_size,
+					  &inner)))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flag, inner.text);
 	}
 	return err;
@@ -460,7 +487,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 	cli_print(line, (size_t)n);
 	(void)fflush(stdout);
 	if (router_metrics_port(rt))
-		log_line(c->log, LOG_INFO, "metrics and admin on http://%s:%u", c->metrics_host,
+		log_line(c->log, LOG_INFO, "admin and metrics on http://%s:%u", c->metrics_host,
 			 router_metrics_port(rt));
 	log_line(c->log, LOG_INFO,
 		 "Starting router on %s:%u | mode: %s | policy: %s | workers: %zu | max_payload: "

@@ -1,79 +1,125 @@
-/* The router's own routes: health, readiness, lists, loads, drain and reload. None of them waits
- * for a place at the gate. */
+/*
+ * The router's own routes, as one table: who may ask what with which method, here and on the data
+ * port. None of them waits for a place at the gate. What changes something is for the admin port,
+ * because everybody who may ask for tokens reaches the data port.
+ */
+#include "lib/router/admin.h"
+
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/json/scan.h"
-#include "lib/router/router.h"
+#include "lib/router/changes.h"
 
-#define ADMIN_MAX  (8u << 20)
-#define JSON_CTYPE "application/json"
+/* -- answers -- */
 
-static bool path_is(const struct http_request *r, const char *path)
-{
-	return span_eq(r->head.path, span_of(path));
-}
-
-bool admin_route(struct router *rt, const struct http_request *r)
-{
-	static const char *const own[] = {"/health",	"/liveness", "/readiness", "/list_workers",
-					  "/get_loads", "/metrics",  "/reload",	   "/v1/models"};
-
-	(void)rt;
-	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-		if (path_is(r, own[i]))
-			return true;
-	return path_is(r, "/workers") || span_starts(r->head.path, SPAN("/workers/"));
-}
-
-/* -- building answers -- */
-
-static void answer(struct http_conn *c, int status, struct buf *b, int err)
+void admin_answer_json(struct admin_call *a, int status, const char *extra, struct buf *b, int err)
 {
 	if (err)
-		(void)http_reply_error(c, 500, "server_error", NULL, "%s", pd_err_text(err));
+		(void)http_reply_error(a->conn, 500, "server_error", NULL, "%s", pd_err_text(err));
 	else
-		(void)http_reply(c, status, JSON_CTYPE, NULL, b->data, b->len);
+		(void)http_reply(a->conn, status, ADMIN_CTYPE, extra, b->data, b->len);
 }
 
-static int put_text(struct buf *b, const char *s)
+void admin_error(struct admin_call *a, int status, const char *type, const char *fmt, ...)
+{
+	char text[1200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	(void)http_reply_error(a->conn, status, type, status == 503 ? "Retry-After: 1\r\n" : NULL,
+			       "%s", text);
+}
+
+int admin_put_text(struct buf *b, const char *s)
 {
 	return json_quote(b, s, strlen(s));
 }
 
-/* What a worker's state is called. Health fields are read under its lock. */
-static const char *state_of(struct worker *w)
-{
-	const char *state;
+/* -- the request -- */
 
-	(void)pthread_mutex_lock(&w->lock);
-	if (w->draining)
-		state = "draining";
-	else if (!w->healthy)
-		state = w->ejected ? "ejected" : "unhealthy";
-	else
-		state = w->breaker.state == BREAKER_CLOSED ? "available"
-							   : breaker_state_name(w->breaker.state);
-	(void)pthread_mutex_unlock(&w->lock);
-	return state;
+/* Is the method one of "GET, HEAD"? */
+static bool is_one_of(struct span method, const char *list)
+{
+	while (*list) {
+		size_t n = strcspn(list, ",");
+
+		if (span_eq(method, (struct span){list, n}))
+			return true;
+		list += n + strspn(list + n, ", ");
+	}
+	return false;
 }
 
-static bool usable(struct worker *w)
+bool admin_method(struct admin_call *a, const char *allow)
 {
-	return atomic_load(&w->slot.available);
+	char extra[80];
+
+	if (is_one_of(a->req->head.method, allow))
+		return true;
+	(void)snprintf(extra, sizeof(extra), "Allow: %s\r\n", allow);
+	(void)http_reply_error(a->conn, 405, "invalid_request_error", extra,
+			       "found method %.*s, expected %s", (int)a->req->head.method.n,
+			       a->req->head.method.p, allow);
+	return false;
 }
 
-static size_t count_usable(const struct fleet_pool *p)
+static int hex_digit(char c)
 {
-	return fleet_available(p);
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)(c | 0x20);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int admin_percent_decode(struct span in, bool plus, struct buf *out)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < in.n; i++) {
+		int hi = i + 2 < in.n && in.p[i] == '%' ? hex_digit(in.p[i + 1]) : -1;
+		int lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
+
+		if (lo >= 0) {
+			err = buf_putc(out, (char)(hi * 16 + lo));
+			i += 2;
+		} else {
+			err = buf_putc(out, plus && in.p[i] == '+' ? ' ' : in.p[i]);
+		}
+	}
+	return err;
+}
+
+int admin_query(const struct http_request *r, const char *name, struct buf *out)
+{
+	const char *end = r->head.target.p + r->head.target.n, *p = r->head.path.p + r->head.path.n;
+	size_t len = strlen(name);
+
+	while (p < end) {
+		const char *from = p + 1; /* after the ? or & */
+		const char *to = from < end ? memchr(from, '&', (size_t)(end - from)) : NULL;
+
+		to = to ? to : end;
+		if ((size_t)(to - from) >= len && memcmp(from, name, len) == 0 &&
+		    (from + len == to || from[len] == '=')) {
+			from += len + (from + len < to);
+			return admin_percent_decode((struct span){from, (size_t)(to - from)}, true,
+						    out);
+		}
+		p = to;
+	}
+	return PD_ENOENT;
 }
 
 /* -- health -- */
 
-static void health(struct router *rt, struct http_conn *c)
+static void health(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&rt->fleet);
+	struct fleet *f = fleet_get(&a->rt->fleet);
 	struct buf b;
 	int err = PD_OK;
 	size_t bad = 0;
@@ -83,20 +129,20 @@ static void health(struct router *rt, struct http_conn *c)
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			struct worker *w = f->pool[r].worker[i];
 
-			if (usable(w))
+			if (atomic_load(&w->slot.available))
 				continue;
 			err = buf_printf(&b, "%s%s (%s)",
-					 bad++ ? ", " : "Unhealthy servers: ", w->url, state_of(w));
+					 bad++ ? ", " : "Unhealthy servers: ", w->url,
+					 worker_state_name(worker_state(w)));
 		}
 	}
 	fleet_put(f);
 	if (!bad && !err)
 		err = buf_puts(&b, "All servers healthy");
 	if (err)
-		answer(c, 500, &b, err);
+		admin_answer_json(a, 500, NULL, &b, err);
 	else
-		(void)http_reply(c, bad ? 503 : 200, "text/plain; charset=utf-8", NULL, b.data,
-				 b.len);
+		(void)http_reply(a->conn, bad ? 503 : 200, ADMIN_TEXT, NULL, b.data, b.len);
 	buf_release(&b);
 }
 
@@ -111,31 +157,32 @@ static int put_readiness(struct router *rt, struct fleet *f, bool ready, const c
 		for (int r = ROLE_PREFILL; !err && r < ROLES; r++)
 			err = buf_printf(b, ",\"%s\":{\"healthy\":%zu,\"total\":%zu}",
 					 worker_role_name((enum worker_role)r),
-					 count_usable(&f->pool[r]), f->pool[r].n);
+					 fleet_available(&f->pool[r]), f->pool[r].n);
 	} else if (!err) {
 		err = buf_printf(b, ",\"healthy_workers\":%zu,\"total_workers\":%zu",
-				 count_usable(&f->pool[ROLE_REGULAR]), f->pool[ROLE_REGULAR].n);
+				 fleet_available(&f->pool[ROLE_REGULAR]), f->pool[ROLE_REGULAR].n);
 	}
 	return err ? err : buf_putc(b, '}');
 }
 
-static void readiness(struct router *rt, struct http_conn *c)
+static void readiness(struct admin_call *a)
 {
+	struct router *rt = a->rt;
 	struct fleet *f = fleet_get(&rt->fleet);
 	bool draining = atomic_load(&rt->draining), ready;
 	const char *why = NULL;
 	struct buf b;
 
 	if (rt->cfg.pd) {
-		bool decode = count_usable(&f->pool[ROLE_DECODE]) > 0,
-		     prefill = count_usable(&f->pool[ROLE_PREFILL]) > 0;
+		bool decode = fleet_available(&f->pool[ROLE_DECODE]) > 0,
+		     prefill = fleet_available(&f->pool[ROLE_PREFILL]) > 0;
 
 		ready = decode && (prefill || rt->cfg.pd_fallback == PD_FALLBACK_DECODE_ONLY);
 		why = !decode  ? "no decode worker is available"
 		      : !ready ? "no prefill worker is available"
 			       : NULL;
 	} else {
-		ready = count_usable(&f->pool[ROLE_REGULAR]) > 0;
+		ready = fleet_available(&f->pool[ROLE_REGULAR]) > 0;
 		why = ready ? NULL : "no worker is available";
 	}
 	if (!atomic_load(&rt->server)) {
@@ -145,272 +192,161 @@ static void readiness(struct router *rt, struct http_conn *c)
 	if (draining)
 		why = "draining";
 	buf_init(&b, ADMIN_MAX);
-	answer(c, ready && !draining ? 200 : 503, &b,
-	       put_readiness(rt, f, ready && !draining, why, &b));
+	admin_answer_json(a, ready && !draining ? 200 : 503, NULL, &b,
+			  put_readiness(rt, f, ready && !draining, why, &b));
 	buf_release(&b);
 	fleet_put(f);
 }
 
-/* -- lists -- */
+/* -- the rest of this file's routes -- */
 
-static int put_urls(struct fleet *f, struct buf *b)
+static void liveness(struct admin_call *a)
 {
-	int err = buf_puts(b, "{\"urls\":[");
-	bool first = true;
-
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; !err && i < f->pool[r].n; i++, first = false) {
-			err = buf_puts(b, first ? "" : ",");
-			err = err ? err : put_text(b, f->pool[r].worker[i]->url);
-		}
-	}
-	return err ? err : buf_puts(b, "]}");
+	(void)http_reply(a->conn, 200, ADMIN_TEXT, NULL, "OK", 2);
 }
 
-/* The router's own counts: requests in flight per worker. */
-static int put_loads(struct router *rt, struct fleet *f, struct buf *b)
+static void models(struct admin_call *a)
 {
-	int err = buf_puts(b, rt->cfg.pd ? "{\"loads\":{" : "{\"workers\":[");
-	bool first = true;
-	char name[700];
-
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; !err && i < f->pool[r].n; i++, first = false) {
-			struct worker *w = f->pool[r].worker[i];
-			unsigned n = atomic_load(&w->slot.in_flight);
-
-			err = buf_puts(b, first ? "" : ",");
-			if (rt->cfg.pd) {
-				(void)snprintf(name, sizeof(name), "%s_%s",
-					       worker_role_name((enum worker_role)r), w->url);
-				err = err ? err : put_text(b, name);
-				err = err ? err : buf_printf(b, ":%u", n);
-			} else {
-				err = err ? err : buf_puts(b, "{\"worker\":");
-				err = err ? err : put_text(b, w->url);
-				err = err ? err : buf_printf(b, ",\"load\":%u}", n);
-			}
-		}
-	}
-	return err ? err : buf_puts(b, rt->cfg.pd ? "},\"errors\":[]}" : "]}");
+	models_answer(a->rt, a->conn, (struct http_request *)(uintptr_t)a->req);
 }
 
-static int put_worker(struct worker *w, struct buf *b)
+static void reload(struct admin_call *a)
 {
-	static const char *const types[] = {"regular", "prefill", "decode"};
-	int err = buf_puts(b, "{\"name\":");
+	struct change ch = {.kind = CHANGE_RELOAD};
+	int err = changes_do(a->rt, a->conn, &ch);
 
-	err = err ? err : put_text(b, w->name);
-	err = err ? err : buf_puts(b, ",\"url\":");
-	err = err ? err : put_text(b, w->url);
-	return err ? err
-		   : buf_printf(b,
-				",\"worker_type\":\"%s\",\"is_healthy\":%s,\"state\":\"%s\","
-				"\"load\":%u,\"requests\":%llu,"
-				"\"errors\":%llu,\"connections\":%llu,\"idle_connections\":%zu,"
-				"\"ejections\":%llu}",
-				types[w->role], usable(w) ? "true" : "false", state_of(w),
-				(unsigned)atomic_load(&w->slot.in_flight),
-				(unsigned long long)atomic_load(&w->requests),
-				(unsigned long long)atomic_load(&w->errors),
-				(unsigned long long)atomic_load(&w->connects),
-				http_pool_idle(&w->pool),
-				(unsigned long long)atomic_load(&w->ejections));
+	if (err == PD_ECANCELED)
+		return;
+	if (err)
+		admin_error(a, 503, "server_error",
+			    err == PD_ETIMEOUT ? "the reload takes longer than %d s and goes on"
+					       : "too many changes wait (%d s at most): try again",
+			    CHANGE_WAIT_S);
+	else if (ch.err)
+		admin_error(a, 400, "invalid_request_error", "%s; nothing was changed",
+			    ch.msg.text);
+	else
+		(void)http_reply(a->conn, 200, ADMIN_CTYPE, NULL, "{\"status\":\"reloaded\"}", 21);
 }
 
-static int put_workers(struct fleet *f, struct buf *b)
+static void metrics(struct admin_call *a)
 {
-	int err = buf_puts(b, "{\"workers\":[");
-	size_t total = 0;
-
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
-			err = buf_puts(b, total++ ? "," : "");
-			err = err ? err : put_worker(f->pool[r].worker[i], b);
-		}
-	}
-	return err ? err
-		   : buf_printf(b,
-				"],\"total\":%zu,\"version\":%llu,\"stats\":{\"prefill_count\":%zu,"
-				"\"decode_count\":%zu,"
-				"\"regular_count\":%zu}}",
-				total, (unsigned long long)f->version, f->pool[ROLE_PREFILL].n,
-				f->pool[ROLE_DECODE].n, f->pool[ROLE_REGULAR].n);
-}
-
-static void list(struct router *rt, struct http_conn *c, const struct http_request *r)
-{
-	struct fleet *f = fleet_get(&rt->fleet);
 	struct buf b;
 	int err;
 
 	buf_init(&b, ADMIN_MAX);
-	if (path_is(r, "/list_workers"))
-		err = put_urls(f, &b);
-	else if (path_is(r, "/get_loads"))
-		err = put_loads(rt, f, &b);
+	err = prom_text(a->rt, &b);
+	if (err)
+		admin_answer_json(a, 500, NULL, &b, err);
 	else
-		err = put_workers(f, &b);
-	answer(c, 200, &b, err);
+		(void)http_reply(a->conn, 200, "text/plain; version=0.0.4; charset=utf-8", NULL,
+				 b.data, b.len);
 	buf_release(&b);
-	fleet_put(f);
 }
 
-/* -- actions -- */
+/* -- the table -- */
 
-static int hex_digit(char c)
+static const struct admin_path {
+	const char *path; /* with a trailing '*': everything that begins so */
+	const char *allow;
+	bool acts; /* what is not a GET or HEAD changes something: admin port only */
+	void (*serve)(struct admin_call *a);
+} paths[] = {
+	{"/v1/models", "GET, HEAD", false, models},
+	{"/health", "GET, HEAD", false, health},
+	{"/liveness", "GET, HEAD", false, liveness},
+	{"/readiness", "GET, HEAD", false, readiness},
+	{"/metrics", "GET, HEAD", false, metrics},
+	{"/workers", "GET, HEAD, POST", true, admin_workers},
+	{"/workers/*", "GET, HEAD, POST, DELETE", true, admin_one_worker},
+	{"/reload", "POST", true, reload},
+	{"/list_workers", "GET, HEAD", false, admin_list_workers},
+	{"/get_loads", "GET, HEAD", false, admin_get_loads},
+	{"/add_worker", "POST", true, admin_add_worker},
+	{"/remove_worker", "POST", true, admin_remove_worker},
+	{"/flush_cache", "POST", true, admin_flush_cache},
+	{"/get_server_info", "GET, HEAD", false, admin_server_info},
+	{"/get_model_info", "GET, HEAD", false, admin_model_info},
+	{"/finish_session", "POST", false, admin_finish_session},
+};
+
+static const struct admin_path *find_path(struct span path)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)(c | 0x20);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+	/* Nearly all requests are for /v1/...: one comparison for them. */
+	size_t n = span_starts(path, SPAN("/v1/")) ? 1 : sizeof(paths) / sizeof(paths[0]);
 
-/* %XX decoded; a name or URL may be written either way in a path. */
-static int percent_decode(struct span in, struct buf *out)
-{
-	int err = PD_OK;
+	for (size_t i = 0; i < n; i++) {
+		struct span want = span_of(paths[i].path);
 
-	for (size_t i = 0; !err && i < in.n; i++) {
-		int hi = i + 2 < in.n && in.p[i] == '%' ? hex_digit(in.p[i + 1]) : -1;
-		int lo = hi >= 0 ? hex_digit(in.p[i + 2]) : -1;
-
-		if (lo >= 0) {
-			err = buf_putc(out, (char)(hi * 16 + lo));
-			i += 2;
-		} else {
-			err = buf_putc(out, in.p[i]);
-		}
+		if (want.p[want.n - 1] == '*' ? span_starts(path, (struct span){want.p, want.n - 1})
+					      : span_eq(path, want))
+			return &paths[i];
 	}
-	return err;
+	return NULL;
 }
 
-/* "/workers/{id}/drain" or "/workers/{id}/undrain" or "/workers/{id}". Takes the action off the end
- * of *id. */
-static struct span action_of(struct span *id)
+bool admin_route(struct router *rt, const struct http_request *r)
 {
-	const char *slash = memrchr(id->p, '/', id->n);
-	struct span action = {0};
-
-	if (slash) {
-		struct span last = {slash + 1, (size_t)(id->p + id->n - slash - 1)};
-
-		if (span_eq(last, SPAN("drain")) || span_eq(last, SPAN("undrain"))) {
-			action = last;
-			id->n = (size_t)(slash - id->p);
-		}
-	}
-	return action;
+	(void)rt;
+	return find_path(r->head.path) != NULL;
 }
 
-/* Pages are only read; answering another method as if it were GET would look like success. */
-static bool only_reads(struct http_conn *c, const struct http_request *r)
+/*
+ * A page in a browser may send a POST to any address that the browser reaches, the admin port on
+ * this host included; browsers say so with Origin, and no tool for operators does.
+ */
+static bool may_act(struct admin_call *a, bool admin_port)
 {
-	if (span_eq(r->head.method, SPAN("GET")) || span_eq(r->head.method, SPAN("HEAD")))
+	const struct router_config *c = &a->rt->cfg;
+
+	if (is_one_of(a->req->head.method, "GET, HEAD"))
 		return true;
-	(void)http_reply_error(c, 405, "invalid_request_error", "Allow: GET, HEAD\r\n", "use GET");
-	return false;
-}
-
-static void act_on(struct router *rt, struct http_conn *c, const struct http_request *r,
-		   struct worker *w, struct span action)
-{
-	struct buf b;
-
-	if (action.n == 0 && !only_reads(c, r))
-		return;
-	if (action.n > 0 && !span_eq(r->head.method, SPAN("POST"))) {
-		(void)http_reply_error(c, 405, "invalid_request_error", "Allow: POST\r\n",
-				       "use POST");
-		return;
+	if (!admin_port && !c->admin_on_data_port) {
+		atomic_fetch_add(&a->rt->admin_refused, 1);
+		admin_error(a, 403, "permission_error",
+			    "%.*s %.*s is for the admin port: %s, or start the router with "
+			    "--admin-on-data-port",
+			    (int)a->req->head.method.n, a->req->head.method.p,
+			    (int)(a->req->head.path.n < 200 ? a->req->head.path.n : 200),
+			    a->req->head.path.p,
+			    c->metrics_port < 0
+				    ? "this router has none; give it one with --admin-port"
+				    : "send it to the address of --admin-port");
+		return false;
 	}
-	if (action.n > 0) {
-		worker_set_draining(w, &rt->cfg, action.n == 5);
-		log_line(rt->cfg.log, LOG_INFO, "worker %s: %.*s, %u in flight", w->url,
-			 (int)action.n, action.p, (unsigned)atomic_load(&w->slot.in_flight));
+	if (http_field(&a->req->head, "origin")) {
+		atomic_fetch_add(&a->rt->admin_refused, 1);
+		admin_error(a, 403, "permission_error",
+			    "found an Origin field: web pages may not change the fleet");
+		return false;
 	}
-	buf_init(&b, ADMIN_MAX);
-	answer(c, 200, &b, put_worker(w, &b));
-	buf_release(&b);
+	return true;
 }
 
-static void one_worker(struct router *rt, struct http_conn *c, const struct http_request *r)
+/* Any path of the admin port shows the metrics, as vllm-router's does; but nothing that was meant
+ * to change something may look like a success. */
+static void any_path(struct admin_call *a)
 {
-	struct span id = {r->head.path.p + 9, r->head.path.n - 9}, action = action_of(&id);
-	struct fleet *f = fleet_get(&rt->fleet);
-	struct worker *w = NULL;
-	struct buf name;
-
-	buf_init(&name, 4096);
-	if (percent_decode(id, &name) == PD_OK)
-		w = fleet_find(f, buf_span(&name));
-	if (w)
-		act_on(rt, c, r, w, action);
+	if (is_one_of(a->req->head.method, "GET, HEAD"))
+		metrics(a);
 	else
-		(void)http_reply_error(c, 404, "WORKER_NOT_FOUND", NULL,
-				       "no worker has the name or URL '%.*s'", (int)name.len,
-				       name.data ? name.data : "");
-	buf_release(&name);
-	fleet_put(f);
-}
-
-static void reload(struct router *rt, struct http_conn *c, const struct http_request *r)
-{
-	struct pd_msg msg = {0};
-	int err;
-
-	if (!span_eq(r->head.method, SPAN("POST"))) {
-		(void)http_reply_error(c, 405, "invalid_request_error", "Allow: POST\r\n",
-				       "use POST");
-		return;
-	}
-	err = router_reload(rt, &msg);
-	if (err)
-		(void)http_reply_error(c, 400, "invalid_request_error", NULL,
-				       "%s; nothing was changed", msg.text);
-	else
-		(void)http_reply(c, 200, JSON_CTYPE, NULL, "{\"status\":\"reloaded\"}", 21);
-}
-
-static void metrics(struct router *rt, struct http_conn *c)
-{
-	struct buf b;
-	int err;
-
-	buf_init(&b, ADMIN_MAX);
-	err = prom_text(rt, &b);
-	if (err)
-		answer(c, 500, &b, err);
-	else
-		(void)http_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, b.data,
-				 b.len);
-	buf_release(&b);
+		admin_error(a, 404, "not_found_error", "the admin port has no route %.*s",
+			    (int)(a->req->head.path.n < 200 ? a->req->head.path.n : 200),
+			    a->req->head.path.p);
 }
 
 bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port)
 {
-	if (!admin_route(rt, r)) {
-		if (admin_port)
-			metrics(rt, c);
-		return admin_port;
-	}
-	if (path_is(r, "/health"))
-		health(rt, c);
-	else if (path_is(r, "/liveness"))
-		(void)http_reply(c, 200, "text/plain; charset=utf-8", NULL, "OK", 2);
-	else if (path_is(r, "/readiness"))
-		readiness(rt, c);
-	else if (path_is(r, "/metrics"))
-		metrics(rt, c);
-	else if (path_is(r, "/reload"))
-		reload(rt, c, r);
-	else if (span_starts(r->head.path, SPAN("/workers/")))
-		one_worker(rt, c, r);
-	else if (!only_reads(c, r))
-		return true;
-	else if (path_is(r, "/v1/models"))
-		models_answer(rt, c, r);
-	else
-		list(rt, c, r);
+	const struct admin_path *p = find_path(r->head.path);
+	struct admin_call a = {rt, c, r};
+
+	if (!p && !admin_port)
+		return false;
+	if (!p && proxy_generates(r))
+		proxy_generate(rt, c, r);
+	else if (!p)
+		any_path(&a);
+	else if ((!p->acts || may_act(&a, admin_port)) && admin_method(&a, p->allow))
+		p->serve(&a);
 	return true;
 }

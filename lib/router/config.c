@@ -18,6 +18,7 @@ void router_config_default(struct router_config *c)
 		.listen_fd = -1,
 		.metrics_host = "127.0.0.1",
 		.metrics_port = 29000,
+		.startup_timeout = 600 * NS_PER_S,
 		.dp_size = 1,
 		.vnodes = ROUTE_VNODES,
 		.request_id_headers = default_id_headers,
@@ -91,6 +92,15 @@ static int add_one(struct worker_list *l, enum worker_role role, const char *nam
 		return PD_ENOMEM;
 	}
 	l->n++;
+	return PD_OK;
+}
+
+int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
+{
+	if (add_one(l, from->role, from->name, from->url))
+		return PD_ENOMEM;
+	l->spec[l->n - 1].bootstrap = from->bootstrap;
+	l->spec[l->n - 1].by_hand = from->by_hand;
 	return PD_OK;
 }
 

@@ -17,8 +17,11 @@ enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
 /* One worker as configured. */
 struct worker_spec {
 	enum worker_role role;
-	char *name; /* owned */
-	char *url;  /* owned; with "@rank" when it has one */
+	char *name;    /* owned */
+	char *url;     /* owned; with "@rank" when it has one */
+	int bootstrap; /* port of a prefill worker's bootstrap server; 0: none. NIXL has no use for
+			  it */
+	bool by_hand;  /* added while running: no workers file takes it away */
 };
 
 struct worker_list {
@@ -40,7 +43,9 @@ struct router_config {
 	uint16_t port;
 	int listen_fd; /* -1, or inherited */
 	const char *metrics_host;
-	int metrics_port; /* -1: none */
+	int metrics_port;	 /* -1: none */
+	bool admin_on_data_port; /* workers are added, removed and drained there too */
+	int64_t startup_timeout; /* longest wait for the health of an added worker */
 	bool pd;
 	struct fleet_config fleet;
 	const char *workers_file; /* NULL: none; read again on reload */
@@ -100,6 +105,8 @@ void router_config_default(struct router_config *c);
 /* Adds "[name=]URL"; with dp > 1 one worker per rank. PD_EINVAL names what is wrong. */
 int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
 		    struct pd_msg *msg) PD_MUST;
+/* Appends a copy of one entry. */
+int worker_list_copy(struct worker_list *l, const struct worker_spec *from) PD_MUST;
 void worker_list_release(struct worker_list *l);
 
 /*

@@ -91,8 +91,9 @@ struct exchange {
 	int status;	 /* sent to the client; 0: none yet */
 	bool started;	 /* a byte went to the client */
 	bool client_left;
-	bool repeatable; /* may be sent twice when no byte of an answer came */
-	bool detached;	 /* goes on although the client left */
+	bool repeatable;	/* may be sent twice when no byte of an answer came */
+	bool detached;		/* goes on although the client left */
+	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */
 	uint64_t events, bytes;
 	char why[256]; /* the last failure, for the client and the log */
 	int why_status;
@@ -152,6 +153,8 @@ enum relay_end relay_answer(struct exchange *x, struct leg *l,
 
 void regular_flow(struct exchange *x, enum worker_role role);
 void pd_flow(struct exchange *x);
+/* The decode worker has fetched the blocks (its first byte is here), or never will. */
+void pd_handed_over(struct exchange *x);
 /* models.c: answers GET /v1/models. */
 void models_ask_all(struct exchange *x);
 /* Picks a worker of the role into x->worker and x->decision; waits while all are at their cap.

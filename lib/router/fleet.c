@@ -1,7 +1,9 @@
 /*
- * Requests hold a snapshot of the fleet while they run, and a reload swaps the pointer: the lock is
+ * Requests hold a snapshot of the fleet while they run, and a change swaps the pointer: the lock is
  * held for a pointer and a count only, and nobody sees half a change. A worker that stays (same
- * name and address) is carried over with its counters, breaker and connections.
+ * name and address) is carried over with its counters, breaker and connections. Every change, of
+ * the file or by hand, edits the list of wanted workers and builds the next snapshot from all of
+ * it.
  */
 #include "lib/router/fleet.h"
 
@@ -37,11 +39,14 @@ static int worker_new(struct worker **out, const struct worker_spec *spec,
 	(void)pthread_mutex_init(&w->lock, NULL);
 	breaker_init(&w->breaker);
 	w->role = spec->role;
-	w->healthy = true;
+	w->bootstrap = spec->bootstrap;
+	atomic_store(&w->by_hand, spec->by_hand);
+	w->healthy = !spec->by_hand;
+	w->ejected = w->fresh = spec->by_hand;
 	w->name = strdup(spec->name);
 	w->url = strdup(spec->url);
 	atomic_store(&w->refs, 1);
-	atomic_store(&w->slot.available, true);
+	atomic_store(&w->slot.available, w->healthy);
 	atomic_store(&w->slot.cap, c->worker_cap);
 	atomic_store(&w->quiet, true);
 	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory")
@@ -167,6 +172,7 @@ int fleet_holder_init(struct fleet_holder *h)
 
 void fleet_holder_release(struct fleet_holder *h)
 {
+	worker_list_release(&h->wanted.workers);
 	fleet_put(h->now);
 	h->now = NULL;
 	(void)pthread_mutex_destroy(&h->loading);
@@ -240,17 +246,188 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	return PD_OK;
 }
 
+/* -- changes: with `loading` held -- */
+
+/* The next list replaces the wanted one when a fleet could be built from it. Takes `next` over. */
+static int build_and_keep(struct fleet_holder *h, const struct router_config *c,
+			  struct fleet_config *next, struct pd_msg *msg)
+{
+	int err = load(h, c, next, msg);
+
+	if (err) {
+		worker_list_release(&next->workers);
+		return err;
+	}
+	worker_list_release(&h->wanted.workers);
+	h->wanted = *next;
+	return PD_OK;
+}
+
+static bool same_worker(const struct worker_spec *a, const struct worker_spec *b)
+{
+	return a->role == b->role && (strcmp(a->name, b->name) == 0 || strcmp(a->url, b->url) == 0);
+}
+
+static const struct worker_spec *listed(const struct worker_list *l, const struct worker_spec *s)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (same_worker(&l->spec[i], s))
+			return &l->spec[i];
+	return NULL;
+}
+
+static int copy_some(struct worker_list *to, const struct worker_list *from,
+		     bool (*keep)(const struct worker_spec *s, void *arg), void *arg)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < from->n; i++)
+		if (!keep || keep(&from->spec[i], arg))
+			err = worker_list_copy(to, &from->spec[i]);
+	return err;
+}
+
+static bool by_hand_and_not_listed(const struct worker_spec *s, void *arg)
+{
+	return s->by_hand && !listed(arg, s);
+}
+
+/* Who is listed stays, even if somebody had removed it by hand and it was still busy. */
+static void keep_listed(struct fleet_holder *h, const struct worker_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct worker *w = find_same(h->now, &l->spec[i]);
+
+		if (w)
+			worker_stay(w);
+	}
+}
+
 int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
 	       struct pd_msg *msg)
 {
+	struct fleet_config next = *fc;
 	int err;
 
-	/* A signal and an admin request may ask at once: the second builds upon the first's fleet.
-	 */
+	next.workers = (struct worker_list){0};
 	(void)pthread_mutex_lock(&h->loading);
-	err = load(h, c, fc, msg);
+	err = copy_some(&next.workers, &fc->workers, NULL, NULL);
+	if (!err)
+		err = copy_some(&next.workers, &h->wanted.workers, by_hand_and_not_listed,
+				(void *)(uintptr_t)&fc->workers);
+	if (err) {
+		worker_list_release(&next.workers);
+		(void)pd_fail(msg, err, "out of memory");
+	} else {
+		err = build_and_keep(h, c, &next, msg);
+	}
+	if (!err)
+		keep_listed(h, &fc->workers);
 	(void)pthread_mutex_unlock(&h->loading);
 	return err;
+}
+
+/* Appends what `text` says to `next`; a name or URL that is taken is refused. */
+static int append_new(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
+		      const char *text, int bootstrap, struct worker_list *next, struct pd_msg *msg)
+{
+	size_t from = next->n;
+	int err = worker_list_add(next, role, text, c->dp_size, msg);
+
+	for (size_t i = from; !err && i < next->n; i++) {
+		const struct worker_spec *taken = listed(&h->wanted.workers, &next->spec[i]);
+
+		next->spec[i].by_hand = true;
+		next->spec[i].bootstrap = bootstrap;
+		if (taken)
+			err = pd_fail(msg, PD_EEXIST,
+				      "worker '%.150s' exists: '%.100s' is a %s worker at %.150s",
+				      text, taken->name, worker_role_name(taken->role), taken->url);
+	}
+	return err;
+}
+
+int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
+	      const char *text, int bootstrap, struct pd_msg *msg)
+{
+	struct fleet_config next;
+	int err;
+
+	(void)pthread_mutex_lock(&h->loading);
+	next = h->wanted;
+	next.workers = (struct worker_list){0};
+	err = copy_some(&next.workers, &h->wanted.workers, NULL, NULL);
+	if (err)
+		(void)pd_fail(msg, err, "out of memory");
+	else
+		err = append_new(h, c, role, text, bootstrap, &next.workers, msg);
+	if (err)
+		worker_list_release(&next.workers);
+	else
+		err = build_and_keep(h, c, &next, msg);
+	(void)pthread_mutex_unlock(&h->loading);
+	return err;
+}
+
+struct going {
+	const struct worker *worker[ROUTE_WORKERS_MAX];
+	size_t n;
+};
+
+static bool not_going(const struct worker_spec *s, void *arg)
+{
+	const struct going *g = arg;
+
+	for (size_t i = 0; i < g->n; i++)
+		if (g->worker[i]->role == s->role && strcmp(g->worker[i]->name, s->name) == 0)
+			return false;
+	return true;
+}
+
+/* Those that may go now; returns how many have to stay for a while. */
+static size_t list_going(struct fleet_holder *h, struct going *g)
+{
+	size_t left = 0;
+
+	g->n = 0;
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < h->now->pool[r].n; i++) {
+			struct worker *w = h->now->pool[r].worker[i];
+
+			if (!worker_is_leaving(w))
+				continue;
+			if (g->n < ROUTE_WORKERS_MAX && worker_may_go(w))
+				g->worker[g->n++] = w;
+			else
+				left++;
+		}
+	}
+	return left;
+}
+
+size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t *gone)
+{
+	struct fleet_config next;
+	struct going g;
+	size_t left;
+
+	*gone = 0;
+	(void)pthread_mutex_lock(&h->loading);
+	left = list_going(h, &g);
+	if (g.n > 0) {
+		next = h->wanted;
+		next.workers = (struct worker_list){0};
+		if (copy_some(&next.workers, &h->wanted.workers, not_going, &g)) {
+			worker_list_release(&next.workers);
+			left += g.n;
+		} else if (build_and_keep(h, c, &next, NULL)) {
+			left += g.n;
+		} else {
+			*gone = g.n;
+		}
+	}
+	(void)pthread_mutex_unlock(&h->loading);
+	return left;
 }
 
 size_t fleet_available(const struct fleet_pool *p)
@@ -264,10 +441,51 @@ size_t fleet_available(const struct fleet_pool *p)
 
 struct worker *fleet_find(struct fleet *f, struct span id)
 {
-	for (int r = 0; r < ROLES; r++)
-		for (size_t i = 0; i < f->pool[r].n; i++)
-			if (span_eq(id, span_of(f->pool[r].worker[i]->name)) ||
-			    span_eq(id, span_of(f->pool[r].worker[i]->url)))
-				return f->pool[r].worker[i];
-	return NULL;
+	struct worker *leaving = NULL;
+
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			struct worker *w = f->pool[r].worker[i];
+
+			if (!span_eq(id, span_of(w->name)) && !span_eq(id, span_of(w->url)))
+				continue;
+			if (!worker_is_leaving(w))
+				return w;
+			leaving = leaving ? leaving : w;
+		}
+	}
+	return leaving;
+}
+
+/* "ID@digits" */
+static bool is_rank_of(const char *text, struct span id)
+{
+	const char *rank = text + id.n;
+
+	if (strlen(text) <= id.n + 1 || memcmp(text, id.p, id.n) != 0 || *rank++ != '@')
+		return false;
+	return rank[strspn(rank, "0123456789")] == '\0';
+}
+
+size_t fleet_match(struct fleet *f, struct span id, struct worker **out, size_t cap)
+{
+	struct worker *one = id.n > 0 ? fleet_find(f, id) : NULL;
+	size_t n = 0;
+
+	if (one && cap > 0)
+		out[n] = one;
+	if (one || id.n == 0)
+		return one ? 1 : 0;
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			struct worker *w = f->pool[r].worker[i];
+
+			if (!is_rank_of(w->name, id) && !is_rank_of(w->url, id))
+				continue;
+			if (n < cap)
+				out[n] = w;
+			n++;
+		}
+	}
+	return n;
 }

@@ -122,7 +122,7 @@ void worker_probed(struct worker *w, const struct router_config *c, bool ok, int
 	w->streak = ok == w->healthy ? 0 : w->streak + 1;
 	if (w->streak >= needed && ok != w->healthy) {
 		w->healthy = ok;
-		w->ejected = false;
+		w->ejected = w->fresh = false;
 		w->streak = 0;
 		sync(w);
 	}
@@ -135,8 +135,82 @@ void worker_set_draining(struct worker *w, const struct router_config *c, bool o
 	(void)c;
 	(void)pthread_mutex_lock(&w->lock);
 	w->draining = on;
+	if (!on)
+		w->leaving = w->force = false;
 	sync(w);
 	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_leave(struct worker *w, bool force)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	w->draining = w->leaving = true;
+	w->force |= force;
+	w->quiet_looks = 0;
+	sync(w);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_stay(struct worker *w)
+{
+	atomic_store(&w->by_hand, false);
+	(void)pthread_mutex_lock(&w->lock);
+	if (w->leaving) {
+		w->draining = w->leaving = w->force = false;
+		sync(w);
+	}
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_is_leaving(struct worker *w)
+{
+	bool leaving;
+
+	(void)pthread_mutex_lock(&w->lock);
+	leaving = w->leaving;
+	(void)pthread_mutex_unlock(&w->lock);
+	return leaving;
+}
+
+bool worker_may_go(struct worker *w)
+{
+	bool idle = atomic_load(&w->slot.in_flight) == 0 && atomic_load(&w->handovers) == 0, go;
+
+	(void)pthread_mutex_lock(&w->lock);
+	w->quiet_looks = idle ? w->quiet_looks + 1 : 0;
+	go = w->leaving && (w->force || w->quiet_looks > 1);
+	(void)pthread_mutex_unlock(&w->lock);
+	return go;
+}
+
+const char *worker_state_name(enum worker_state s)
+{
+	static const char *const names[WORKER_STATES] = {"available", "starting", "draining",
+							 "removing",  "ejected",  "unhealthy",
+							 "open",      "half_open"};
+
+	return names[s];
+}
+
+enum worker_state worker_state(struct worker *w)
+{
+	enum worker_state s;
+
+	(void)pthread_mutex_lock(&w->lock);
+	if (w->leaving)
+		s = WORKER_REMOVING;
+	else if (w->draining)
+		s = WORKER_DRAINING;
+	else if (w->fresh)
+		s = WORKER_STARTING;
+	else if (!w->healthy)
+		s = w->ejected ? WORKER_EJECTED : WORKER_UNHEALTHY;
+	else
+		s = w->breaker.state == BREAKER_CLOSED ? WORKER_AVAILABLE
+		    : w->breaker.state == BREAKER_OPEN ? WORKER_OPEN
+						       : WORKER_HALF_OPEN;
+	(void)pthread_mutex_unlock(&w->lock);
+	return s;
 }
 
 void worker_address(struct worker *w, struct net_addr *out)

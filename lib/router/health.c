@@ -1,20 +1,18 @@
 /*
  * Health probes, all in parallel on one thread (libcurl's multi interface), and the other periodic
- * duties: breaker clocks, idle connections, names. A refused probe is as clear as a refused
+ * duties: breaker clocks, idle connections. A refused probe is as clear as a refused
  * request: the worker is ejected at once.
  */
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
 
-#define TICK_NS	      (50 * NS_PER_MS) /* while something is wrong */
-#define CALM_TICK_NS  (500 * NS_PER_MS)
-#define RESOLVE_EVERY (30 * NS_PER_S)
+#define TICK_NS	     (50 * NS_PER_MS) /* while something is wrong */
+#define CALM_TICK_NS (500 * NS_PER_MS)
 
 struct probe {
 	struct probe *next;
@@ -29,7 +27,6 @@ struct health {
 	CURLM *multi;
 	_Atomic bool stop;
 	struct probe *running;
-	int64_t next_resolve;
 };
 
 /* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
@@ -146,16 +143,10 @@ static bool is_probed(const struct health *h, const struct worker *w)
 	return false;
 }
 
-/* Name look-ups may block for seconds; literals are skipped. */
-static bool is_name(const struct worker *w)
-{
-	return w->at.host[strspn(w->at.host, "0123456789abcdefABCDEF.:")] != '\0';
-}
-
 /* True when every worker is available: then there is no hurry. */
 static bool attend(struct health *h, struct fleet *f, int64_t now)
 {
-	bool calm = true, resolve = now >= h->next_resolve;
+	bool calm = true;
 
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; i < f->pool[r].n; i++) {
@@ -163,15 +154,11 @@ static bool attend(struct health *h, struct fleet *f, int64_t now)
 
 			worker_tick(w, &h->rt->cfg, now);
 			http_pool_trim(&w->pool, now);
-			if (resolve && is_name(w))
-				worker_resolve(w);
 			if (worker_probe_due(w, now) && !is_probed(h, w))
 				start_probe(h, f, w);
 			calm &= atomic_load(&w->slot.available);
 		}
 	}
-	if (resolve)
-		h->next_resolve = now + RESOLVE_EVERY;
 	return calm;
 }
 
@@ -204,7 +191,6 @@ int health_start(struct router *rt, struct pd_msg *msg)
 	if (!h)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	h->rt = rt;
-	h->next_resolve = clock_now() + RESOLVE_EVERY;
 	h->multi = curl_multi_init();
 	if (!h->multi || pthread_create(&h->thread, NULL, run, h) != 0) {
 		if (h->multi)

@@ -192,18 +192,22 @@
 	  "Workers of a pool by state; open and half_open are the circuit breaker's",              \
 	  "a worker changes its state")                                                            \
 	X(UPDATES, COUNTER, "", "vllm_router_discovery_updates_total",                             \
-	  "Changes of the set of workers after the start", "a reload adds or removes workers")     \
+	  "Changes of the set of workers after the start",                                         \
+	  "workers are added or removed, by a reload or by hand")                                  \
 	X(ADDED, GAUGE, "", "vllm_router_discovery_workers_added",                                 \
-	  "Workers that the last change added", "a reload adds or removes workers")                \
+	  "Workers that the last change added", "workers are added or removed")                    \
 	X(REMOVED, GAUGE, "", "vllm_router_discovery_workers_removed",                             \
-	  "Workers that the last change removed", "a reload adds or removes workers")              \
+	  "Workers that the last change removed", "workers are added or removed")                  \
 	X(RELOADS, COUNTER, "", "pdctl_reloads_total", "Successful reloads",                       \
 	  "SIGHUP or POST /reload reads a good workers file")                                      \
 	X(RELOAD_FAILURES, COUNTER, "", "pdctl_reload_failures_total",                             \
 	  "Reloads that changed nothing", "SIGHUP or POST /reload finds a bad workers file")       \
+	X(ADMIN_REFUSED, COUNTER, "", "pdctl_admin_refused_total",                                 \
+	  "Changes of the fleet that were refused",                                                \
+	  "one is asked for on the data port, or by a web page")                                   \
 	X(VERSION, GAUGE, "", "pdctl_fleet_version",                                               \
-	  "Number of the set of workers in use; it counts up with each reload",                    \
-	  "a reload succeeds")                                                                     \
+	  "Number of the set of workers in use; it counts up with each change",                    \
+	  "a reload succeeds, a worker is added or removed")                                       \
 	X(IN_WORK, GAUGE, "", "pdctl_requests_in_work", "Requests that hold a place at the gate",  \
 	  "a request is admitted, or ends")                                                        \
 	X(WAITING, GAUGE, "", "pdctl_requests_waiting", "Requests in the queue",                   \

@@ -86,6 +86,21 @@ static enum leg_error dispatch(struct pd_state *s, struct leg *l, enum worker_ro
 	return leg_exchange(l, x, x->worker[role], &x->lane->up, iov, n + 1, first_byte);
 }
 
+/* A prefill worker that is taken away loses the blocks that decode has not read: it is needed until
+ * then, although its request has ended. */
+static void begin_handover(struct exchange *x)
+{
+	x->handing = x->worker[ROLE_PREFILL];
+	atomic_fetch_add(&x->handing->handovers, 1);
+}
+
+void pd_handed_over(struct exchange *x)
+{
+	if (x->handing)
+		atomic_fetch_sub(&x->handing->handovers, 1);
+	x->handing = NULL;
+}
+
 /* The prefill answer stands in lane->prefill: keep what decode needs. */
 static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l)
 {
@@ -112,6 +127,8 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 	if (s->prefill.params.n == 0)
 		count(x, METRIC_PD_FALLBACK);
 	s->have_prefill = true;
+	if (s->prefill.params.n > 0)
+		begin_handover(x);
 	unchoose(x, ROLE_PREFILL, VERDICT_SUCCESS);
 	return RESULT_DONE;
 }
@@ -423,7 +440,11 @@ void pd_flow(struct exchange *x)
 	if (!acceptable(x))
 		return;
 	x->repeatable = true;
-	while ((result = attempt(&s)) != RESULT_DONE) {
+	for (;;) {
+		result = attempt(&s);
+		pd_handed_over(x);
+		if (result == RESULT_DONE)
+			return;
 		if (!s.counted && !try_again(x, s.failed, result == RESULT_RETRY_FREE)) {
 			give_up(x);
 			return;

@@ -281,6 +281,8 @@ static uint64_t of_router(const struct page *p, enum single s)
 		return atomic_load(&rt->reloads);
 	case S_RELOAD_FAILURES:
 		return atomic_load(&rt->reload_failures);
+	case S_ADMIN_REFUSED:
+		return atomic_load(&rt->admin_refused);
 	case S_VERSION:
 		return p->fleet->version;
 	case S_IN_WORK:
@@ -334,38 +336,20 @@ static uint64_t of_server(const struct http_server_stats *s, enum single which)
 	}
 }
 
-/* Which of worker_states[] it is in. Health fields are read under its lock. */
-static unsigned state_of(struct worker *w)
-{
-	unsigned state;
-
-	(void)pthread_mutex_lock(&w->lock);
-	state = w->draining			     ? 1
-		: !w->healthy			     ? (w->ejected ? 2 : 3)
-		: w->breaker.state == BREAKER_CLOSED ? 0
-		: w->breaker.state == BREAKER_OPEN   ? 4
-						     : 5;
-	(void)pthread_mutex_unlock(&w->lock);
-	return state;
-}
-
 static int pool_text(const struct page *p, struct buf *b)
 {
-	static const char *const states[] = {"available", "draining", "ejected",
-					     "unhealthy", "open",     "half_open"};
-	enum { STATES = sizeof(states) / sizeof(states[0]) };
 	int err = PD_OK;
 
 	for (int r = 0; r < ROLES; r++) {
 		const struct fleet_pool *pool = &p->fleet->pool[r];
-		unsigned n[STATES] = {0};
+		unsigned n[WORKER_STATES] = {0};
 
 		for (size_t i = 0; i < pool->n; i++)
-			n[state_of(pool->worker[i])]++;
-		for (unsigned s = 0; !err && pool->n > 0 && s < STATES; s++)
+			n[worker_state(pool->worker[i])]++;
+		for (unsigned s = 0; !err && pool->n > 0 && s < WORKER_STATES; s++)
 			err = buf_printf(b, "%s{stage=\"%s\",state=\"%s\"} %u\n",
 					 single[S_POOL].name, worker_role_name((enum worker_role)r),
-					 states[s], n[s]);
+					 worker_state_name((enum worker_state)s), n[s]);
 	}
 	return err;
 }

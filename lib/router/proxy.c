@@ -575,12 +575,14 @@ static bool begin(struct exchange *x, struct router *rt, struct http_conn *c,
 	return true;
 }
 
-static void run(struct router *rt, struct http_conn *c, struct http_request *r)
+static void run(struct router *rt, struct http_conn *c, struct http_request *r, bool probe)
 {
 	struct exchange x;
 
 	if (!begin(&x, rt, c, r))
 		return;
+	if (probe)
+		x.route = ROUTE_OTHER; /* no client asked for tokens */
 	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
 	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, r->head_ns - r->accepted_ns);
 	if (r->body.n > 0)
@@ -595,6 +597,66 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r)
 	else
 		pd_flow(&x);
 	finish(&x);
+}
+
+/* -- /health_generate -- */
+
+bool proxy_generates(const struct http_request *r)
+{
+	return span_eq(r->head.path, SPAN("/health_generate"));
+}
+
+/* What a request says, while another takes its place: the connection goes on from the original. */
+struct original {
+	struct span method, target, path, body;
+	enum http_body framing;
+	uint64_t length;
+};
+
+static void swap_request(struct http_request *r, struct original *o)
+{
+	struct original now = {r->head.method, r->head.target, r->head.path,
+			       r->body,	       r->head.body,   r->head.length};
+
+	r->head.method = o->method;
+	r->head.target = o->target;
+	r->head.path = o->path;
+	r->body = o->body;
+	r->head.body = o->framing;
+	r->head.length = o->length;
+	*o = now;
+}
+
+/* The fields that describe a body are those of ours. */
+static void describe_json(struct http_head *h)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < h->nfields; i++)
+		if (h->field[i].tag != HTTP_CONTENT_TYPE &&
+		    h->field[i].tag != HTTP_CONTENT_ENCODING)
+			h->field[kept++] = h->field[i];
+	if (kept < HTTP_FIELDS_MAX)
+		h->field[kept++] = (struct field){SPAN("Content-Type"), SPAN("application/json"),
+						  HTTP_CONTENT_TYPE};
+	h->nfields = kept;
+}
+
+void proxy_generate(struct router *rt, struct http_conn *c, struct http_request *r)
+{
+	static const char body[] = "{\"prompt\":\"ping\",\"max_tokens\":1,\"temperature\":0}";
+	struct original o = {SPAN("POST"), SPAN("/v1/completions"), SPAN("/v1/completions"),
+			     SPAN(body),   HTTP_BODY_LENGTH,	    sizeof(body) - 1};
+
+	if (!span_eq(r->head.method, SPAN("GET"))) {
+		(void)http_reply_error(c, 405, "invalid_request_error", "Allow: GET\r\n",
+				       "use GET");
+		return;
+	}
+	describe_json(&r->head);
+	swap_request(r, &o);
+	run(rt, c, r, true);
+	swap_request(r, &o);
 }
 
 void models_answer(struct router *rt, struct http_conn *c, struct http_request *r)
@@ -613,6 +675,9 @@ void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r)
 
 	if (admin_answer(rt, c, r, false))
 		return;
-	run(rt, c, r);
+	if (proxy_generates(r))
+		proxy_generate(rt, c, r);
+	else
+		run(rt, c, r, false);
 	gate_leave(&rt->gate);
 }

@@ -110,6 +110,7 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		return;
 	if (x->first_ns == 0) {
 		x->first_ns = now;
+		pd_handed_over(x);
 		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_TTFT,
 				now - x->req->accepted_ns);
 	} else if (r->sse && events > 0) {

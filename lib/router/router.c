@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/router/asks.h"
+#include "lib/router/changes.h"
 
 #define ADMIN_CONNECTIONS 64
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
@@ -38,8 +40,7 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	sc.on_request = admin_request;
 	err = http_server_start(&rt->admin, &sc, &inner);
 	return err ? pd_fail(msg, err,
-			     "metrics port: %.400s; choose another with --prometheus-port, -1 for "
-			     "none",
+			     "admin port: %.400s; choose another with --admin-port, -1 for none",
 			     inner.text)
 		   : PD_OK;
 }
@@ -114,6 +115,8 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
 	err = init_parts(rt, msg);
 	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
+	err = err ? err : changes_start(rt, msg);
+	err = err ? err : asks_start(rt, msg);
 	err = err ? err : start_admin(rt, msg);
 	err = err ? err : health_start(rt, msg);
 	err = err ? err : start_server(rt, msg);
@@ -188,6 +191,8 @@ void router_free(struct router *rt)
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
 		return;
 	}
+	changes_stop(rt);
+	asks_stop(rt);
 	health_stop(rt);
 	fleet_holder_release(&rt->fleet);
 	gate_release(&rt->gate);

@@ -13,6 +13,8 @@
 #include "lib/router/retry.h"
 
 struct health;
+struct changes;
+struct asks;
 
 struct router {
 	struct router_config cfg;
@@ -23,9 +25,11 @@ struct router {
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
 	struct http_server *admin;
 	struct health *_Atomic health;
+	struct changes *_Atomic changes;
+	struct asks *_Atomic asks;
 	_Atomic bool draining, hurry;
 	_Atomic unsigned lanes;
-	_Atomic uint64_t reloads, reload_failures;
+	_Atomic uint64_t reloads, reload_failures, admin_refused;
 	_Atomic unsigned embeddings_waiting; /* in the queue */
 	int64_t started_wall;
 	uint64_t seed;
@@ -62,6 +66,10 @@ void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r);
 /* admin.c: answers our own routes; false when the request is not for us. */
 bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port);
 bool admin_route(struct router *rt, const struct http_request *r);
+/* proxy.c: GET /health_generate, one real generation on the way that requests take. On the data
+ * port it passes the gate like them. */
+bool proxy_generates(const struct http_request *r);
+void proxy_generate(struct router *rt, struct http_conn *c, struct http_request *r);
 /* prom.c */
 int prom_text(struct router *rt, struct buf *out) PD_MUST;
 /* proxy.c: GET /v1/models, the union over the workers. */

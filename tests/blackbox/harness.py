@@ -102,8 +102,8 @@ class Pdctl:
         self.expect_exit = expect_exit
         self.proc = None
         self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
-        if command == "serve" and "--prometheus-port" not in self.args:
-            self.args += ["--prometheus-port", "0"]
+        if command == "serve" and not {"--prometheus-port", "--admin-port"} & set(self.args):
+            self.args += ["--admin-port", "0"]
         self.env = {**CLEAN_ENV, **(env or {})}
         self.ready = re.compile(ready or rf"pdctl {command} listening on (http://\S+)")
         self.dir = tempfile.TemporaryDirectory(prefix=f"pdctl-{command}-")
@@ -143,6 +143,15 @@ class Pdctl:
 
     def request(self, method, path, body=None, headers=None, timeout=60):
         return request(self.url, method, path, body, headers, timeout)
+
+    @property
+    def admin_url(self):
+        """The admin port of a router."""
+        return wait_for("the admin port's line", lambda: re.search(r"admin and metrics on (http://[^\s\"]+)", self.log()), START_S).group(1)
+
+    def admin(self, method, path, body=None, headers=None, timeout=60):
+        """One request to the router's admin port."""
+        return request(self.admin_url, method, path, body, headers, timeout)
 
     def get(self, path, headers=None):
         return self.request("GET", path, None, headers)

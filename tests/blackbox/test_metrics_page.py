@@ -770,7 +770,7 @@ def test_reloads_and_drains(pdctl, tmp_path):
         router = pdctl("serve", "--workers-file", config, *QUICK)
         change = Change(router)
         assert change.before.value("pdctl_fleet_version") == 1
-        assert router.request("POST", "/reload")[0] == 200
+        assert router.admin("POST", "/reload")[0] == 200
         change.expect(("pdctl_reloads_total", 1), ("pdctl_fleet_version", 1), ("vllm_router_discovery_updates_total", 0), ("vllm_router_discovery_workers_added", 0))
         config.write_text(f"workers: [b={engine.url}, c={engine.url}, d={engine.url}]\n")
         router.signal(signal.SIGHUP)
@@ -779,11 +779,24 @@ def test_reloads_and_drains(pdctl, tmp_path):
             ("vllm_router_discovery_workers_removed", 1), ("pdctl_pool_workers", 1, {"state": "available"}), ("vllm_router_active_workers", 1),
         )
         config.write_text("nonsense: 1\n")
-        assert router.request("POST", "/reload")[0] == 400
+        assert router.admin("POST", "/reload")[0] == 400
         change.expect(("pdctl_reload_failures_total", 1), ("pdctl_reloads_total", 2), ("pdctl_fleet_version", 2))
-        assert router.request("POST", "/workers/c/drain")[0] == 200
+        assert router.admin("POST", "/workers/c/drain")[0] == 200
         change.expect(("pdctl_pool_workers", 1, {"stage": "regular", "state": "draining"}), ("vllm_router_active_workers", 0))
         assert Page(router).value("vllm_router_worker_health", name="c") == 0
+
+
+@moves("pdctl_admin_refused_total", "vllm_router_discovery_workers_added", "vllm_router_discovery_workers_removed", "pdctl_pool_workers", "pdctl_fleet_version")
+def test_workers_by_hand(pdctl):
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        change = Change(router)
+        assert router.request("POST", "/workers", {"url": "http://127.0.0.1:1"})[0] == 403
+        change.expect(("pdctl_admin_refused_total", 1), ("pdctl_fleet_version", 0))
+        assert router.admin("POST", "/workers", {"url": f"http://127.0.0.1:{free_port()}", "name": "x"})[0] == 202
+        change.expect(("vllm_router_discovery_workers_added", 1), ("pdctl_pool_workers", 1, {"state": "starting"}), ("pdctl_fleet_version", 1))
+        assert router.admin("DELETE", "/workers/x")[0] == 200
+        change.expect(("vllm_router_discovery_workers_removed", 1), ("pdctl_pool_workers", 0, {"state": "starting"}), ("pdctl_fleet_version", 2))
 
 
 @moves("pdctl_draining")

@@ -132,7 +132,7 @@ def test_greedy_text_equals_a_worker_asked_directly(pdctl, chat, stream):
 def test_routes(pdctl):
     with FakeEngine(reply_completion, ["m", "only-a"]) as a, FakeEngine(reply_completion, ["m", "only-b"]) as b:
         router = pdctl("serve", "--worker-urls", a.url, b.url, "--prometheus-port", 0)
-        admin = wait_for("the metrics port", lambda: re.search(r"metrics and admin on (http://\S+)", router.log())).group(1)
+        admin = router.admin_url
         assert router.get("/liveness")[0] == 200
         assert router.get("/health")[0] == 200
         status, _, raw = router.get("/readiness")

@@ -278,7 +278,7 @@ def test_drain_of_one_worker(pdctl):
         s, t = stream(router), stream(router)
         quoted = one.url.replace(":", "%3A").replace("/", "%2F")
         for way in ("w0", one.url, quoted):
-            status, _, raw = router.request("POST", f"/workers/{way}/drain")
+            status, _, raw = router.admin("POST", f"/workers/{way}/drain")
             assert status == 200 and json.loads(raw)["state"] == "draining", (way, raw)
             assert router.request("GET", f"/workers/{way}")[0] == 200
         b.release.set()
@@ -286,7 +286,7 @@ def test_drain_of_one_worker(pdctl):
             assert router.post("/v1/completions", STREAM)[1]["X-Worker"] == two.url
         assert (len(one.seen), router.get_json("/workers/w0")["load"]) == (1, 1), "the stream goes on"
         assert router.request("GET", "/workers/w0/drain")[0] == 405
-        assert router.request("POST", "/workers/nobody/drain")[0] == 404
+        assert router.admin("POST", "/workers/nobody/drain")[0] == 404
         assert json.loads(router.get("/readiness")[2])["healthy_workers"] == 1
         a.release.set()
         for sock, got in (s, t):
@@ -295,7 +295,7 @@ def test_drain_of_one_worker(pdctl):
                 assert piece
                 got += piece
             sock.close()
-        assert json.loads(router.request("POST", "/workers/w0/undrain")[2])["state"] == "available"
+        assert json.loads(router.admin("POST", "/workers/w0/undrain")[2])["state"] == "available"
         for _ in range(4):
             router.post("/v1/completions", STREAM)
         assert len(one.seen) == 3
@@ -327,16 +327,16 @@ def test_reload_under_load_loses_nothing(pdctl, tmp_path):
             write(*((0, 1), (1, 2), (0, 2), (0, 1, 2))[turn % 4], policy=("round_robin", "consistent_hash")[turn % 2])
             version = router.get_json("/workers")["version"]
             if turn % 2:
-                assert router.request("POST", "/reload")[0] == 200
+                assert router.admin("POST", "/reload")[0] == 200
             else:
                 router.signal(signal.SIGHUP)
                 router.signal(signal.SIGHUP)  # while the first is at work
             wait_for("the reload", lambda: router.get_json("/workers")["version"] > version)
         before = router.get_json("/workers")
         write(0, 1, 2)
-        assert router.request("POST", "/reload")[0] == 200
+        assert router.admin("POST", "/reload")[0] == 200
         config.write_text("policy: round_robin\nworkers:\n  - http://127.0.0.1:1\n  - ftp://x\n")
-        status, _, raw = router.request("POST", "/reload")
+        status, _, raw = router.admin("POST", "/reload")
         message_text = json.loads(raw)["error"]["message"]
         assert status == 400 and "workers.yaml" in message_text and "ftp://x" in message_text and "nothing was changed" in message_text
         router.signal(signal.SIGHUP)

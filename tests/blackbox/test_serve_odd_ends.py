@@ -194,9 +194,11 @@ def test_own_routes_insist_on_their_methods(pdctl):
     """DELETE of a worker said 200 and did nothing; HEAD of the models found none, because workers answer HEAD without a body."""
     with FakeEngine(answer) as engine:
         router = pdctl("serve", "--worker-urls", "w1=" + engine.url)
-        for method, path in (("DELETE", "/workers/w1"), ("PUT", "/workers/w1"), ("POST", "/workers"), ("POST", "/v1/models")):
-            status, headers, _ = router.request(method, path)
-            assert status == 405 and headers["Allow"] == "GET, HEAD", (method, path, status)
+        one = "GET, HEAD, DELETE"
+        for method, path, allow in (("PUT", "/workers/w1", "GET, HEAD, POST, DELETE"), ("PUT", "/workers", "GET, HEAD, POST"), ("POST", "/workers/w1", one),
+                                    ("POST", "/v1/models", "GET, HEAD"), ("DELETE", "/workers/w1/drain", "POST"), ("PUT", "/flush_cache", "POST")):
+            status, headers, _ = router.admin(method, path)
+            assert status == 405 and headers["Allow"] == allow, (method, path, status)
         assert router.request("HEAD", "/v1/models")[0] == 200
         assert router.get("/workers/w1")[0] == 200
         assert router.get("/workers/w%31")[0] == 200

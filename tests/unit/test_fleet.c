@@ -176,12 +176,158 @@ static void reloads_race_with_everything(void **state)
 	fleet_holder_release(&h);
 }
 
+static size_t names_of(struct fleet_holder *h, char *out, size_t cap)
+{
+	struct fleet *f = fleet_get(h);
+	size_t n = 0;
+
+	out[0] = '\0';
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++, n++) {
+			size_t len = strlen(out);
+
+			assert_true(len + 2 < cap);
+			out[len] = f->pool[r].worker[i]->name[0];
+			out[len + 1] = '\0';
+		}
+	}
+	fleet_put(f);
+	return n;
+}
+
+static void workers_added_by_hand_survive_a_reload(void **state)
+{
+	struct fleet_holder h;
+	struct pd_msg msg;
+	char names[32];
+	struct fleet *f;
+	struct worker *c;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
+	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:3", 7, &msg),
+			 PD_OK);
+	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:4", 0, &msg),
+			 PD_EEXIST);
+	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "d=http://127.0.0.1:1", 0, &msg),
+			 PD_EEXIST);
+	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "d=nonsense", 0, &msg), PD_EINVAL);
+	assert_int_equal(names_of(&h, names, sizeof(names)), 3);
+	assert_string_equal(names, "abc");
+	f = fleet_get(&h);
+	c = fleet_find(f, SPAN("c"));
+	assert_non_null(c);
+	assert_true(c->by_hand && c->fresh && c->bootstrap == 7);
+	assert_false(atomic_load(&c->slot.available));
+	worker_probed(c, &config, true, 1);
+	assert_true(atomic_load(&c->slot.available));
+	assert_false(c->fresh);
+	assert_int_equal(LOAD(&h, "b=http://127.0.0.1:2", "x=http://127.0.0.1:9"), PD_OK);
+	assert_int_equal(names_of(&h, names, sizeof(names)), 3);
+	assert_string_equal(names, "bxc");
+	fleet_put(f);
+	f = fleet_get(&h);
+	assert_ptr_equal(fleet_find(f, SPAN("c")), c);
+	fleet_put(f);
+	/* Listed by the file it is the file's, and goes with the file. */
+	assert_int_equal(LOAD(&h, "c=http://127.0.0.1:3"), PD_OK);
+	assert_int_equal(LOAD(&h, "x=http://127.0.0.1:9"), PD_OK);
+	assert_int_equal(names_of(&h, names, sizeof(names)), 1);
+	fleet_holder_release(&h);
+}
+
+static void who_leaves_goes_when_nothing_needs_it(void **state)
+{
+	struct fleet_holder h;
+	struct pd_msg msg;
+	struct fleet *f;
+	struct worker *a, *b;
+	size_t gone;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
+	f = fleet_get(&h);
+	a = fleet_find(f, SPAN("a"));
+	b = fleet_find(f, SPAN("b"));
+	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
+	atomic_store(&a->slot.in_flight, 1);
+	worker_leave(a, false);
+	assert_false(atomic_load(&a->slot.available));
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(fleet_reap(&h, &config, &gone), 1);
+	/* Its request has ended, but somebody still reads the blocks that it computed. */
+	atomic_store(&a->handovers, 1);
+	atomic_store(&a->slot.in_flight, 0);
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(fleet_reap(&h, &config, &gone), 1);
+	atomic_store(&a->handovers, 0);
+	assert_int_equal(fleet_reap(&h, &config, &gone), 1); /* idle once is not enough */
+	assert_int_equal(gone, 0);
+	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
+	assert_int_equal(gone, 1);
+	/* Forced it goes at once, whatever runs; a drain that is taken back keeps it. */
+	atomic_store(&b->slot.in_flight, 1);
+	worker_leave(b, false);
+	worker_set_draining(b, &config, false);
+	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
+	assert_int_equal(gone, 0);
+	worker_leave(b, true);
+	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
+	assert_int_equal(gone, 1);
+	atomic_store(&b->slot.in_flight, 0);
+	fleet_put(f);
+	f = fleet_get(&h);
+	assert_int_equal(f->pool[ROLE_REGULAR].n, 0);
+	fleet_put(f);
+	/* What leaves and is listed again stays. */
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
+	f = fleet_get(&h);
+	a = fleet_find(f, SPAN("a"));
+	worker_leave(a, true);
+	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
+	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
+	assert_int_equal(gone, 0);
+	assert_true(atomic_load(&a->slot.available));
+	fleet_put(f);
+	fleet_holder_release(&h);
+}
+
+static void ids_mean_a_worker_or_all_ranks(void **state)
+{
+	struct fleet_holder h;
+	struct worker *out[8];
+	struct fleet *f;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(LOAD(&h, "a@0=http://127.0.0.1:1@0", "a@1=http://127.0.0.1:1@1",
+			      "ab=http://127.0.0.1:11"),
+			 PD_OK);
+	f = fleet_get(&h);
+	assert_int_equal(fleet_match(f, SPAN("a"), out, 8), 2);
+	assert_int_equal(fleet_match(f, SPAN("a@1"), out, 8), 1);
+	assert_string_equal(out[0]->name, "a@1");
+	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:1"), out, 1), 2);
+	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:11"), out, 8), 1);
+	assert_int_equal(fleet_match(f, SPAN("a@"), out, 8), 0);
+	assert_int_equal(fleet_match(f, SPAN(""), out, 8), 0);
+	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:1@"), out, 8), 0);
+	fleet_put(f);
+	fleet_holder_release(&h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_reload_keeps_who_stays),
 		cmocka_unit_test(a_failed_reload_changes_nothing),
 		cmocka_unit_test(reloads_race_with_everything),
+		cmocka_unit_test(workers_added_by_hand_survive_a_reload),
+		cmocka_unit_test(who_leaves_goes_when_nothing_needs_it),
+		cmocka_unit_test(ids_mean_a_worker_or_all_ranks),
 	};
 
 	router_config_default(&config);

@@ -1,0 +1,47 @@
+/*
+ * One question to many workers at once (flush your cache, what are you): all transfers run in
+ * parallel on one thread of their own with libcurl's multi interface, each with a deadline, while
+ * the handler that asked sleeps. Thread-safe.
+ */
+#ifndef PD_ROUTER_ASKS_H
+#define PD_ROUTER_ASKS_H
+
+#include "lib/router/router.h"
+
+#define ASKS_QUEUE   32 /* questions that wait or run; more are refused */
+#define ASK_TIMEOUT  (10 * NS_PER_S)
+#define ASK_BODY_MAX (4u << 20) /* of one answer; what is longer counts as failed */
+#define ASK_PATHS    3
+
+/* One worker's answer. */
+struct ask_one {
+	struct worker *worker;
+	long status;	 /* 0: no answer, `why` says why */
+	struct buf body; /* empty unless asked for */
+	char ctype[128];
+	const char *why; /* constant text */
+	unsigned path;	 /* which of the paths it answered */
+};
+
+struct ask {
+	const char *method;
+	const char *path[ASK_PATHS]; /* the next one is tried after a 404 or 405 */
+	bool keep_body;
+	struct ask_one *one; /* owned */
+	size_t n, cap;
+};
+
+/* For workers of this fleet; holds it. NULL when out of memory. */
+struct ask *ask_new(struct fleet *f, const char *method, const char *first, const char *second,
+		    const char *third);
+/* Adds a worker; one server is asked once, whatever number of ranks it has. */
+int ask_worker(struct ask *a, struct worker *w) PD_MUST;
+/* Asks and sleeps meanwhile. PD_EBUSY: too many ask, PD_ECANCELED: the client left. */
+int ask_run(struct router *rt, struct http_conn *c, struct ask *a) PD_MUST;
+void ask_free(struct ask *a);
+bool ask_good(const struct ask_one *one);
+
+int asks_start(struct router *rt, struct pd_msg *msg) PD_MUST;
+void asks_stop(struct router *rt);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * Changes of the fleet while the router runs, on a thread of their own: they read files and resolve
+ * names, which no request handler may wait for in its thread. A handler hands a change over and
+ * sleeps until it is done. The thread also takes out the workers that are leaving, and looks names
+ * of workers up again. Thread-safe.
+ */
+#ifndef PD_ROUTER_CHANGES_H
+#define PD_ROUTER_CHANGES_H
+
+#include "lib/router/router.h"
+
+#define CHANGES_QUEUE 64 /* changes that wait; more are refused */
+#define CHANGE_WAIT_S 60 /* a handler waits for its change at most so long */
+
+enum change_kind { CHANGE_RELOAD, CHANGE_ADD };
+
+struct change {
+	enum change_kind kind;
+	enum worker_role role; /* add */
+	char text[1024];       /* add: "[name=]URL" */
+	int bootstrap;	       /* add */
+	int err;	       /* what came of it */
+	struct pd_msg msg;
+};
+
+int changes_start(struct router *rt, struct pd_msg *msg) PD_MUST;
+void changes_stop(struct router *rt);
+/*
+ * Carries the change out and sleeps meanwhile; ch->err and ch->msg say how it went. PD_EBUSY: too
+ * many wait, PD_ETIMEOUT: it is still under way, PD_ECANCELED: the client left, PD_ENOMEM.
+ */
+int changes_do(struct router *rt, struct http_conn *c, struct change *ch) PD_MUST;
+/* A worker is leaving: take it out as soon as nothing needs it. */
+void changes_reap(struct router *rt);
+
+#endif
