@@ -21,7 +21,7 @@ static struct {
 		*workers_file, *health_endpoint;
 	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
-		health_failures, health_successes;
+		health_failures, health_successes, threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
@@ -191,9 +191,11 @@ static const struct opt options[] = {
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
 	 NULL},
-	{OPT_FLAG, "batch-threads", &o.batch, NULL,
-	 "SCHED_BATCH for connection threads; --no-batch-threads turns it off (on)", NULL, 0, 0,
+	{OPT_INT, "threads", &o.threads, "N",
+	 "threads that serve connections; 0: one for each processor (0)", NULL, 0, HTTP_THREADS_MAX,
 	 NULL},
+	{OPT_FLAG, "batch-threads", &o.batch, NULL,
+	 "SCHED_BATCH for these threads; --no-batch-threads turns it off (on)", NULL, 0, 0, NULL},
 	{OPT_FLAG, "half-close", &o.half_close, NULL,
 	 "a client that closes its sending side is still there", NULL, 0, 0, NULL},
 	{.type = OPT_END},
@@ -314,6 +316,7 @@ static void read_limits(struct router_config *c)
 	c->health_failures = (unsigned)o.health_failures;
 	c->health_successes = (unsigned)o.health_successes;
 	c->health_endpoint = o.health_endpoint;
+	c->threads = (unsigned)o.threads;
 	c->batch_threads = o.batch;
 	c->half_close_ok = o.half_close;
 	c->generate_traceparent = o.generate_traceparent;

@@ -8,10 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/net.h"
+#include "lib/http/stream.h"
 #include "sim/worker_impl.h"
 
 #define IDLE_MAX     64
@@ -21,7 +20,7 @@
 struct idle {
 	char host[256];
 	uint16_t port;
-	int fd;
+	struct stream *stream; /* of the loop that opened it */
 	int64_t since;
 };
 
@@ -45,36 +44,37 @@ void kv_pool_free(struct kv_pool *p)
 	if (!p)
 		return;
 	for (size_t i = 0; i < p->n; i++)
-		(void)close(p->idle[i].fd);
+		stream_free(p->idle[i].stream);
 	(void)pthread_mutex_destroy(&p->lock);
 	free(p);
 }
 
-/* The most recent idle connection to this worker, or -1. Those that are too old are closed on the
- * way. */
-static int take_idle(struct kv_pool *p, const char *host, uint16_t port)
+/* The most recent idle connection of this loop to this worker, or NULL. Those that are too old are
+ * closed on the way. */
+static struct stream *take_idle(struct kv_pool *p, const char *host, uint16_t port)
 {
 	int64_t now = clock_now();
-	int fd = -1;
+	struct stream *found = NULL;
 
 	(void)pthread_mutex_lock(&p->lock);
-	for (size_t i = p->n; i-- > 0 && fd < 0;) {
+	for (size_t i = p->n; i-- > 0 && !found;) {
 		struct idle *k = &p->idle[i];
-		bool mine = k->port == port && strcmp(k->host, host) == 0;
+		bool mine = k->port == port && k->stream->loop == loop_self() &&
+			    strcmp(k->host, host) == 0;
 
 		if (!mine && now - k->since < IDLE_LIFE_NS)
 			continue;
-		if (mine && now - k->since < IDLE_LIFE_NS && net_idle_ok(k->fd))
-			fd = k->fd;
+		if (mine && now - k->since < IDLE_LIFE_NS && stream_idle_ok(k->stream))
+			found = k->stream;
 		else
-			(void)close(k->fd);
+			stream_free(k->stream);
 		*k = p->idle[--p->n];
 	}
 	(void)pthread_mutex_unlock(&p->lock);
-	return fd;
+	return found;
 }
 
-static void put_idle(struct kv_pool *p, const char *host, uint16_t port, int fd)
+static void put_idle(struct kv_pool *p, const char *host, uint16_t port, struct stream *s)
 {
 	struct idle *k;
 
@@ -83,17 +83,16 @@ static void put_idle(struct kv_pool *p, const char *host, uint16_t port, int fd)
 		k = &p->idle[p->n++];
 		(void)snprintf(k->host, sizeof(k->host), "%s", host);
 		k->port = port;
-		k->fd = fd;
+		k->stream = s;
 		k->since = clock_now();
-		fd = -1;
+		s = NULL;
 	}
 	(void)pthread_mutex_unlock(&p->lock);
-	if (fd >= 0)
-		(void)close(fd);
+	stream_free(s);
 }
 
-static int send_request(int fd, const char *host, uint16_t port, const char *path, struct span body,
-			int64_t deadline)
+static int send_request(struct stream *s, const char *host, uint16_t port, const char *path,
+			struct span body, int64_t deadline)
 {
 	char head[1024];
 	int n = snprintf(head, sizeof(head),
@@ -105,18 +104,18 @@ static int send_request(int fd, const char *host, uint16_t port, const char *pat
 
 	if (n < 0 || (size_t)n >= sizeof(head))
 		return PD_ETOOBIG;
-	return net_send_iov(fd, iov, 2, deadline - clock_now(), NULL);
+	return stream_send_iov(s, iov, 2, deadline - clock_now(), NULL);
 }
 
 /* One recv appended to `in`. */
-static int receive(int fd, struct buf *in, int64_t deadline)
+static int receive(struct stream *s, struct buf *in)
 {
 	int err = buf_reserve(in, 4096);
 	ssize_t n;
 
 	if (err)
 		return err;
-	n = net_recv_by(fd, in->data + in->len, 4096, deadline);
+	n = stream_recv(s, in->data + in->len, 4096);
 	if (n <= 0)
 		return n == 0 ? PD_ECLOSED : (int)n;
 	in->len += (size_t)n;
@@ -125,14 +124,13 @@ static int receive(int fd, struct buf *in, int64_t deadline)
 }
 
 /* Reads an answer with a Content-Length. */
-static int read_answer(int fd, int64_t deadline, struct buf *in, struct http_head *h,
-		       struct buf *answer)
+static int read_answer(struct stream *s, struct buf *in, struct http_head *h, struct buf *answer)
 {
 	size_t scanned = 0;
 	int err = PD_EAGAIN;
 
 	while (err == PD_EAGAIN) {
-		err = receive(fd, in, deadline);
+		err = receive(s, in);
 		if (!err)
 			err = http_response_parse(h, in->data, in->len, &scanned, false);
 	}
@@ -141,39 +139,46 @@ static int read_answer(int fd, int64_t deadline, struct buf *in, struct http_hea
 	if (h->body != HTTP_BODY_LENGTH || h->length > answer->max)
 		return PD_EPROTO;
 	while (!err && in->len < h->len + h->length)
-		err = receive(fd, in, deadline);
+		err = receive(s, in);
 	return err ? err : buf_append(answer, in->data + h->len, (size_t)h->length);
 }
 
-static int connect_to(const char *host, uint16_t port, int64_t deadline, int *fd)
+static int connect_to(const char *host, uint16_t port, int64_t deadline, struct stream **out)
 {
 	struct net_addr addr;
 	int err = net_resolve(&addr, host, port, NULL);
 
-	return err ? err : net_connect(&addr, deadline, fd);
+	*out = NULL;
+	err = err ? err : stream_new(out, &addr);
+	err = err ? err : stream_connect(*out, &addr, deadline);
+	if (err) {
+		stream_free(*out);
+		*out = NULL;
+	}
+	return err;
 }
 
-static int exchange(struct kv_pool *p, int fd, const char *host, uint16_t port, const char *path,
-		    struct span body, int64_t deadline, int *status, struct buf *answer,
-		    bool *silent)
+/* Takes the stream over. */
+static int exchange(struct kv_pool *p, struct stream *s, const char *host, uint16_t port,
+		    const char *path, struct span body, int64_t deadline, int *status,
+		    struct buf *answer, bool *silent)
 {
 	struct http_head *h = malloc(sizeof(*h));
 	struct buf in;
-	int err = h ? send_request(fd, host, port, path, body, deadline) : PD_ENOMEM;
+	int err;
 
+	s->deadline = deadline;
+	err = h ? send_request(s, host, port, path, body, deadline) : PD_ENOMEM;
 	buf_init(&in, HTTP_HEAD_MAX + answer->max);
 	if (!err)
-		err = read_answer(fd, deadline, &in, h, answer);
+		err = read_answer(s, &in, h, answer);
 	*silent = in.len == 0;
-	if (!err) {
+	if (!err)
 		*status = h->status;
-		if (h->keep_alive && in.len == h->len + h->length)
-			put_idle(p, host, port, fd);
-		else
-			(void)close(fd);
-	} else {
-		(void)close(fd);
-	}
+	if (!err && h->keep_alive && in.len == h->len + h->length)
+		put_idle(p, host, port, s);
+	else
+		stream_free(s);
 	buf_release(&in);
 	free(h);
 	return err;
@@ -182,16 +187,17 @@ static int exchange(struct kv_pool *p, int fd, const char *host, uint16_t port, 
 int kv_pool_post(struct kv_pool *p, const char *host, uint16_t port, const char *path,
 		 struct span body, int64_t deadline, int *status, struct buf *answer)
 {
-	int fd = take_idle(p, host, port), err;
+	struct stream *s = take_idle(p, host, port);
 	bool silent;
+	int err;
 
-	if (fd >= 0) {
-		err = exchange(p, fd, host, port, path, body, deadline, status, answer, &silent);
+	if (s) {
+		err = exchange(p, s, host, port, path, body, deadline, status, answer, &silent);
 		if (err != PD_ECLOSED || !silent)
 			return err;
 		buf_clear(answer);
 	}
-	err = connect_to(host, port, deadline, &fd);
+	err = connect_to(host, port, deadline, &s);
 	return err ? err
-		   : exchange(p, fd, host, port, path, body, deadline, status, answer, &silent);
+		   : exchange(p, s, host, port, path, body, deadline, status, answer, &silent);
 }

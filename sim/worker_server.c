@@ -269,9 +269,11 @@ void worker_drain(struct worker *w)
 unsigned worker_stop(struct worker *w, int64_t deadline)
 {
 	unsigned cut = http_server_wait(w->server, deadline);
+	struct http_server *server = w->server;
 
-	http_server_free(w->server);
+	(void)http_server_stop(server);
 	stop_sweeper(w);
-	release(w);
+	release(w); /* with connections of the server's threads */
+	(void)http_server_free(server);
 	return cut;
 }

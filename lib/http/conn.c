@@ -2,26 +2,23 @@
  * One connection, from the first byte to the last: read a request, hand it to the handler, go on or
  * end.
  *
- * The usual request arrives in one packet: then it costs one recv here and nothing else. Only when
- * a head or body comes in pieces does the slower path with poll and absolute deadlines begin (a
- * limit per call would be defeated by one byte per interval).
+ * The usual request arrives in one packet: then it costs one recv here and nothing else. When a
+ * head or body comes in pieces the deadlines are absolute (a limit per call would be defeated by
+ * one byte per interval).
  */
 #include "lib/http/conn.h"
 
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/net.h"
 
 #define READ_STEP     8192
-#define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its thread */
+#define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its fiber */
 #define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
-#define KEEP_TOTAL    (64u << 20)    /* what all threads together keep above that */
+#define KEEP_TOTAL    (64u << 20)    /* what all fibers together keep above that */
 #define LINGER_STEP   (5 * NS_PER_S) /* silence that ends a lingering close */
 #define LINGER_MAX    (10 * NS_PER_S)
 
@@ -34,32 +31,21 @@ static void count(_Atomic uint64_t *n)
 
 /* -- reading -- */
 
-/*
- * First bytes of a request. Blocks; the sweeper interrupts the wait (EINTR) when it has lasted a
- * second, and the connection goes back to epoll.
- */
+/* First bytes of a request, if there are any. */
 static enum read_result read_first(struct http_conn *c)
 {
-	struct buf *in = &c->thread->in;
-	int64_t since = clock_now();
-	bool draining;
-	ssize_t n;
+	struct buf *in = &c->work->in;
+	ssize_t n = PD_EAGAIN;
 
 	if (buf_reserve(in, READ_STEP))
 		return READ_END;
-	atomic_store_explicit(&c->idle_since, since, memory_order_seq_cst);
-	/* A drain serves what has arrived, and leaves a connection that never had a request to the
-	 * sweeper, which gives it some time. */
-	draining = atomic_load(&c->server->draining);
-	do
-		n = recv(c->fd, in->data, in->cap - 1, draining ? MSG_DONTWAIT : 0);
-	while (n < 0 && errno == EINTR && clock_now() - since < CONN_HOLD_NS);
-	if (n < 0 && (errno == EINTR || (draining && errno == EAGAIN && atomic_load(&c->fresh))))
+	if (c->io.readable)
+		n = stream_recv_now(&c->io, in->data, in->cap - 1);
+	if (n == PD_EAGAIN)
 		return READ_NOTHING;
 	if (n <= 0)
 		return READ_END;
-	atomic_store_explicit(&c->idle_since, 0, memory_order_relaxed);
-	atomic_store_explicit(&c->fresh, false, memory_order_relaxed);
+	c->fresh = false;
 	in->len = (size_t)n;
 	return READ_OK;
 }
@@ -68,7 +54,7 @@ static enum read_result read_first(struct http_conn *c)
  * buffer its spans are found again at once: a refusal of the body looks at them too. */
 static int make_room(struct http_conn *c)
 {
-	struct buf *in = &c->thread->in;
+	struct buf *in = &c->work->in;
 	size_t step = in->len > READ_STEP ? in->len : READ_STEP, left = in->max - in->len,
 	       scanned = 0;
 	uintptr_t before = (uintptr_t)in->data;
@@ -77,9 +63,9 @@ static int make_room(struct http_conn *c)
 		return PD_OK;
 	if (buf_reserve(in, step < left ? step : left))
 		return PD_ENOMEM;
-	if ((uintptr_t)in->data == before || c->thread->req.head.len == 0)
+	if ((uintptr_t)in->data == before || c->work->req.head.len == 0)
 		return PD_OK;
-	return http_request_parse(&c->thread->req.head, in->data, in->len, &scanned);
+	return http_request_parse(&c->work->req.head, in->data, in->len, &scanned);
 }
 
 /* More bytes before the deadline. */
@@ -89,12 +75,13 @@ static ssize_t read_more(struct http_conn *c, int64_t deadline)
 
 	if (n)
 		return n;
-	if (c->thread->in.cap - 1 == c->thread->in.len)
+	if (c->work->in.cap - 1 == c->work->in.len)
 		return PD_ETOOBIG;
-	n = net_recv_by(c->fd, c->thread->in.data + c->thread->in.len,
-			c->thread->in.cap - 1 - c->thread->in.len, deadline);
+	c->io.deadline = deadline;
+	n = stream_recv(&c->io, c->work->in.data + c->work->in.len,
+			c->work->in.cap - 1 - c->work->in.len);
 	if (n > 0)
-		c->thread->in.len += (size_t)n;
+		c->work->in.len += (size_t)n;
 	else if (n == PD_ETIMEOUT)
 		count(&c->server->read_timeouts);
 	return n;
@@ -111,15 +98,15 @@ static enum read_result refuse(struct http_conn *c, int status, const char *why)
 
 static enum read_result read_head(struct http_conn *c)
 {
-	struct http_request *r = &c->thread->req;
+	struct http_request *r = &c->work->req;
 	int64_t deadline = 0;
 	size_t scanned = 0;
 	ssize_t n;
 	int err;
 
 	r->accepted_ns = clock_now();
-	while ((err = http_request_parse(&r->head, c->thread->in.data, c->thread->in.len,
-					 &scanned)) == PD_EAGAIN) {
+	while ((err = http_request_parse(&r->head, c->work->in.data, c->work->in.len, &scanned)) ==
+	       PD_EAGAIN) {
 		if (deadline == 0)
 			deadline = r->accepted_ns + c->server->cfg.head_timeout_ns;
 		n = read_more(c, deadline);
@@ -140,7 +127,7 @@ static int64_t body_deadline(const struct http_conn *c, size_t got)
 	const struct http_server_config *cfg = &c->server->cfg;
 	int64_t earned = cfg->body_min_rate ? (int64_t)(got / cfg->body_min_rate) * NS_PER_S : 0;
 
-	return c->thread->req.head_ns + cfg->body_grace_ns + earned;
+	return c->work->req.head_ns + cfg->body_grace_ns + earned;
 }
 
 static enum read_result body_failed(struct http_conn *c, ssize_t n)
@@ -154,15 +141,15 @@ static enum read_result body_failed(struct http_conn *c, ssize_t n)
 
 static enum read_result read_body_length(struct http_conn *c)
 {
-	size_t at = c->thread->req.head.len, length = (size_t)c->thread->req.head.length;
+	size_t at = c->work->req.head.len, length = (size_t)c->work->req.head.length;
 	ssize_t n;
 
-	while (c->thread->in.len - at < length) {
-		n = read_more(c, body_deadline(c, c->thread->in.len - at));
+	while (c->work->in.len - at < length) {
+		n = read_more(c, body_deadline(c, c->work->in.len - at));
 		if (n <= 0)
 			return body_failed(c, n);
 	}
-	c->thread->req.body.n = length;
+	c->work->req.body.n = length;
 	return READ_OK;
 }
 
@@ -170,56 +157,56 @@ static enum read_result read_body_length(struct http_conn *c)
  * behind it. */
 static enum read_result read_body_chunked(struct http_conn *c)
 {
-	size_t at = c->thread->req.head.len, raw = at, body = 0, used;
+	size_t at = c->work->req.head.len, raw = at, body = 0, used;
 	struct http_chunked chunked;
 	struct span piece;
 	ssize_t n;
 
 	http_chunked_init(&chunked);
 	while (!chunked.done) {
-		if (raw == c->thread->in.len) {
-			c->thread->in.len = raw = at + body;
+		if (raw == c->work->in.len) {
+			c->work->in.len = raw = at + body;
 			n = read_more(c, body_deadline(c, body));
 			if (n <= 0)
 				return body_failed(c, n);
 		}
-		if (http_chunked_feed(&chunked, c->thread->in.data + raw, c->thread->in.len - raw,
+		if (http_chunked_feed(&chunked, c->work->in.data + raw, c->work->in.len - raw,
 				      &used, &piece))
 			return refuse(c, 400, "malformed chunked body");
 		if (body + piece.n > c->server->cfg.max_body)
 			return refuse(c, 413, "the request body is too large");
 		if (piece.n > 0)
-			memmove(c->thread->in.data + at + body, piece.p, piece.n);
+			memmove(c->work->in.data + at + body, piece.p, piece.n);
 		body += piece.n;
 		raw += used;
 	}
-	memmove(c->thread->in.data + at + body, c->thread->in.data + raw, c->thread->in.len - raw);
-	c->thread->in.len -= raw - at - body;
-	c->thread->req.body.n = body;
+	memmove(c->work->in.data + at + body, c->work->in.data + raw, c->work->in.len - raw);
+	c->work->in.len -= raw - at - body;
+	c->work->req.body.n = body;
 	return READ_OK;
 }
 
 static enum read_result read_body(struct http_conn *c)
 {
-	struct http_request *r = &c->thread->req;
+	struct http_request *r = &c->work->req;
 	enum read_result result = READ_OK;
 
 	r->body.n = 0;
-	if (r->head.expect_continue && c->thread->in.len == r->head.len &&
+	if (r->head.expect_continue && c->work->in.len == r->head.len &&
 	    r->head.body != HTTP_BODY_NONE &&
-	    net_send(c->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, c->server->cfg.write_stall_ns))
+	    stream_send(&c->io, "HTTP/1.1 100 Continue\r\n\r\n", 25, c->server->cfg.write_stall_ns))
 		return READ_END;
 	if (r->head.body == HTTP_BODY_LENGTH)
 		result = read_body_length(c);
 	else if (r->head.body == HTTP_BODY_CHUNKED)
 		result = read_body_chunked(c);
-	r->body.p = c->thread->in.data + r->head.len;
+	r->body.p = c->work->in.data + r->head.len;
 	return result;
 }
 
 static enum read_result admit(struct http_conn *c)
 {
-	struct http_request *r = &c->thread->req;
+	struct http_request *r = &c->work->req;
 
 	if (r->head.body == HTTP_BODY_LENGTH && r->head.length > c->server->cfg.max_body)
 		return refuse(c, 413, "the request body is larger than this server accepts");
@@ -237,7 +224,7 @@ static enum read_result admit(struct http_conn *c)
 
 static enum read_result read_request(struct http_conn *c)
 {
-	enum read_result result = c->thread->in.len > 0 ? READ_OK : read_first(c);
+	enum read_result result = c->work->in.len > 0 ? READ_OK : read_first(c);
 
 	c->started = c->complete = c->chunked_out = false;
 	if (result == READ_OK)
@@ -246,15 +233,14 @@ static enum read_result read_request(struct http_conn *c)
 		result = admit(c);
 	if (result != READ_OK)
 		return result;
-	if (c->thread->req.head.body == HTTP_BODY_NONE) {
-		c->thread->req.body =
-			(struct span){c->thread->in.data + c->thread->req.head.len, 0};
+	if (c->work->req.head.body == HTTP_BODY_NONE) {
+		c->work->req.body = (struct span){c->work->in.data + c->work->req.head.len, 0};
 		return READ_OK;
 	}
-	c->thread->req.head_ns = c->server->cfg.on_head ? clock_now() : c->thread->req.accepted_ns;
+	c->work->req.head_ns = c->server->cfg.on_head ? clock_now() : c->work->req.accepted_ns;
 	result = read_body(c);
 	if (result != READ_OK && c->server->cfg.on_abandon)
-		c->server->cfg.on_abandon(c->server->cfg.ctx, c, &c->thread->req);
+		c->server->cfg.on_abandon(c->server->cfg.ctx, c, &c->work->req);
 	return result;
 }
 
@@ -265,21 +251,22 @@ static void linger(struct http_conn *c)
 	int64_t now = clock_now(), end = now + LINGER_MAX;
 	char *waste = malloc(65536);
 
-	(void)shutdown(c->fd, SHUT_WR);
+	(void)shutdown(c->io.fd, SHUT_WR);
 	while (waste && (now = clock_now()) < end) {
 		int64_t step = now + LINGER_STEP;
 
-		if (net_recv_by(c->fd, waste, 65536, step < end ? step : end) <= 0)
+		c->io.deadline = step < end ? step : end;
+		if (stream_recv(&c->io, waste, 65536) <= 0)
 			break;
 	}
 	free(waste);
 }
 
 /*
- * A thread keeps its input buffer for the next request, also a large one, as long as all threads
+ * A fiber keeps its input buffer for the next request, also a large one, as long as all fibers
  * together keep no more than a bound: fresh memory costs a page fault for every 4 KiB.
  */
-static void keep_or_release(struct http_thread *t)
+static void keep_or_release(struct http_work *t)
 {
 	size_t cap = t->in.cap;
 
@@ -296,7 +283,7 @@ static void keep_or_release(struct http_thread *t)
 		buf_release(&t->in);
 }
 
-static void take_account(struct http_thread *t)
+static void take_account(struct http_work *t)
 {
 	if (t->counted > 0)
 		atomic_fetch_sub(&t->server->kept, t->counted);
@@ -307,35 +294,28 @@ static void handle(struct http_conn *c)
 {
 	struct http_server *s = c->server;
 
-	c->thread->req.body_ns = clock_now();
-	s->cfg.on_request(s->cfg.ctx, c, &c->thread->req);
+	c->work->req.body_ns = clock_now();
+	s->cfg.on_request(s->cfg.ctx, c, &c->work->req);
 	if (!c->started)
 		(void)http_reply_error(c, 500, "server_error", NULL,
 				       "the request was not answered");
+	if (c->client_left && !c->complete)
+		count(&s->left);
 }
 
 static bool goes_on(const struct http_conn *c)
 {
-	return c->complete && !c->close_after && c->thread->req.head.keep_alive &&
-	       !atomic_load(&c->client_left);
+	return c->complete && !c->close_after && c->work->req.head.keep_alive && !c->client_left;
 }
 
-bool conn_serve(struct http_conn *c, struct http_thread *t)
+bool conn_serve(struct http_conn *c, struct http_work *t)
 {
 	enum read_result result;
 
 	take_account(t);
+	c->work = t;
 	c->close_after = c->drain_input = false;
-	ready_own(c, t);
-	while ((result = read_request(c)) != READ_END) {
-		if (result == READ_NOTHING) {
-			if (ready_give_back(c)) {
-				keep_or_release(t);
-				return false;
-			}
-			ready_own(c, t);
-			continue;
-		}
+	while ((result = read_request(c)) == READ_OK) {
 		handle(c);
 		if (!goes_on(c))
 			break;
@@ -343,27 +323,19 @@ bool conn_serve(struct http_conn *c, struct http_thread *t)
 		if (t->in.len == 0 && t->in.cap > KEEP_BUSY)
 			buf_release(&t->in);
 	}
-	if (atomic_load(&c->client_left))
-		count(&c->server->left);
 	if (c->drain_input)
 		linger(c);
 	buf_clear(&t->in);
 	keep_or_release(t);
-	return true;
-}
-
-void conn_free(struct http_conn *c)
-{
-	(void)pthread_mutex_destroy(&c->lock);
-	(void)pthread_cond_destroy(&c->wake);
-	free(c);
+	c->work = NULL;
+	return result != READ_NOTHING;
 }
 
 /* -- small accessors -- */
 
-int http_conn_fd(const struct http_conn *c)
+struct stream *http_conn_stream(struct http_conn *c)
 {
-	return c->fd;
+	return &c->io;
 }
 
 void http_conn_wrote(struct http_conn *c, bool complete)
@@ -374,8 +346,7 @@ void http_conn_wrote(struct http_conn *c, bool complete)
 
 bool http_conn_closing(const struct http_conn *c)
 {
-	return c->close_after || !c->thread->req.head.keep_alive ||
-	       atomic_load(&c->server->draining);
+	return c->close_after || !c->work->req.head.keep_alive || atomic_load(&c->server->draining);
 }
 
 int64_t http_conn_write_stall(const struct http_conn *c)
@@ -385,13 +356,13 @@ int64_t http_conn_write_stall(const struct http_conn *c)
 
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *))
 {
-	c->thread->data = data;
-	c->thread->data_release = release;
+	c->work->data = data;
+	c->work->data_release = release;
 }
 
 void *http_conn_data(const struct http_conn *c)
 {
-	return c->thread->data;
+	return c->work->data;
 }
 
 void http_conn_abort(struct http_conn *c, bool hard)
@@ -399,9 +370,9 @@ void http_conn_abort(struct http_conn *c, bool hard)
 	struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
 	if (hard)
-		(void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		(void)setsockopt(c->io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	else
-		(void)shutdown(c->fd, SHUT_RDWR);
+		(void)shutdown(c->io.fd, SHUT_RDWR);
 	c->started = true;
 	c->complete = false;
 	c->drain_input = false;

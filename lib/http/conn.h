@@ -1,39 +1,23 @@
 /*
- * Private to the server: connections and threads, shared by server.c (start, accept, stop), ready.c
- * (threads and events), sweeper.c (deadlines) and conn.c (one request after the other).
+ * Private to the server: connections and what serves them, shared by server.c (start, accept,
+ * stop), ready.c (events, idle connections) and conn.c (one request after the other).
  *
- * A thread serves a connection while requests keep coming; a silent connection waits in epoll and
- * costs a few hundred bytes. Whoever moves the state word from IDLE to BUSY owns the connection
- * until it moves it back. The word carries the slot's generation, so that an event that was on its
- * way when a connection ended cannot touch the next one.
+ * A connection belongs to one event loop from accept to close, and only that loop's thread touches
+ * it. While a request is in work a fiber serves it; a silent connection has none and costs a few
+ * hundred bytes.
  */
 #ifndef PD_HTTP_CONN_H
 #define PD_HTTP_CONN_H
 
 #include <pthread.h>
-#include <signal.h>
 
 #include "lib/http/chunk.h"
 #include "lib/http/server.h"
+#include "lib/http/stream.h"
 
-enum conn_state {
-	CONN_FREE,
-	CONN_IDLE,
-	CONN_BUSY,
-	CONN_PENDING /* busy, and more bytes have arrived */
-};
-
-#define CONN_STATE(word)      ((enum conn_state)((word)&3))
-#define CONN_GENERATION(word) ((uint32_t)((word) >> 2))
-#define CONN_WORD(gen, state) ((uint64_t)(gen) << 2 | (uint64_t)(state))
-
-#define CONN_HOLD_NS (1 * NS_PER_S) /* a thread stays with a silent connection this long */
-#define CONN_SIGNAL  SIGUSR2	    /* interrupts the wait for a first byte; has no other effect */
-
-/* What a thread keeps from request to request, whichever connection it serves. */
-struct http_thread {
+/* What a fiber keeps from request to request, whichever connection it serves. */
+struct http_work {
 	struct http_server *server;
-	pthread_t id;
 	struct buf in; /* head, body, then bytes of the next request */
 	struct http_request req;
 	size_t counted; /* of `kept` */
@@ -41,29 +25,36 @@ struct http_thread {
 	void (*data_release)(void *);
 };
 
-/*
- * One connection slot, never freed while the server lives. `lock` protects fd (against close),
- * up_fd, woken, timed_out and the condition. It is held for no blocking call.
- */
-struct http_conn {
+/* The server's part of one loop. */
+struct http_loop {
 	struct http_server *server;
-	struct http_conn *next;	     /* free list, under the server's lock */
-	unsigned index;		     /* place in the server's table */
-	_Atomic uint64_t word;	     /* generation and state */
-	_Atomic int64_t idle_since;  /* when it fell silent; 0 while a request is in work */
-	_Atomic bool fresh;	     /* has not had a request yet */
-	_Atomic int64_t up_deadline; /* the published leg is shut down after it; 0: none */
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	int fd;
-	int up_fd;
+	struct loop *loop;
+	struct http_conn *oldest, *newest; /* silent connections, by the time they fell silent */
+	_Atomic unsigned connections;
+	bool starved; /* a request waits for a fiber */
+	struct loop_task cut;
+};
+
+/* One connection slot, never freed while the server lives. */
+struct http_conn {
+	struct stream io; /* first member */
+	struct http_server *server;
+	struct http_loop *_Atomic home;	 /* NULL: a free slot */
+	struct http_conn *next;		 /* free list, under the server's lock */
+	struct http_conn *older, *newer; /* among the silent ones */
+	int64_t idle_since;
+	bool idle;  /* it is one of the silent ones */
+	bool busy;  /* a fiber serves it */
+	bool fresh; /* has not had a request yet */
+	bool client_left;
 	bool woken;
-	_Atomic bool client_left;
-	_Atomic bool timed_out;
+	struct stream *up;     /* the published leg */
+	struct fiber *sleeper; /* in http_conn_sleep */
+	struct loop_task open; /* from the acceptor */
+	struct loop_task wake; /* from other threads */
+	_Atomic bool wake_posted;
+	struct http_work *work; /* while busy */
 
-	struct http_thread *thread; /* the owner, written under lock */
-
-	/* The owner's own: */
 	bool started;  /* a response head was sent */
 	bool complete; /* the response ended by its framing */
 	bool close_after;
@@ -73,43 +64,38 @@ struct http_conn {
 
 struct http_server {
 	struct http_server_config cfg;
-	int listen_fd, wake_fd, epoll_fd, stop_fd, reserve_fd;
+	int listen_fd, wake_fd, reserve_fd;
 	uint16_t port;
 	unsigned max_connections;
-	pthread_t acceptor, sweeper;
-	pthread_mutex_t lock; /* table, free list, counts */
+	pthread_t acceptor;
+	struct http_loop *loop; /* nloops of them */
+	unsigned nloops;
+	pthread_mutex_t lock; /* free list, counts */
 	pthread_cond_t changed;
 	struct http_conn **table; /* max_connections slots, filled up to ntable */
 	_Atomic unsigned ntable;
-	unsigned connections, peak, threads;
-	_Atomic int waiting; /* threads in epoll_wait */
-	_Atomic size_t kept; /* bytes of large input buffers that threads keep */
+	unsigned connections, peak;
+	_Atomic size_t kept; /* bytes of large input buffers that idle fibers keep */
 	struct http_conn *spare;
-	_Atomic bool draining, stopping, cut;
+	_Atomic bool draining, cut;
+	bool stopped;
 	int64_t last_error_log;
-	_Atomic uint64_t accepted, refused, accept_errors, thread_failures, bad_requests, left,
-		read_timeouts, write_stalls;
+	_Atomic uint64_t accepted, refused, accept_errors, bad_requests, left, read_timeouts,
+		write_stalls;
 };
 
-/* conn.c: serves requests until the connection ends (true: close it) or falls idle (false: it may
- * belong to somebody else already). */
-bool conn_serve(struct http_conn *c, struct http_thread *t) PD_MUST;
-void conn_free(struct http_conn *c);
+/* conn.c: serves what has arrived, on a fiber. True: close it; false: it is silent. */
+bool conn_serve(struct http_conn *c, struct http_work *w) PD_MUST;
 
 /* ready.c */
 int ready_start(struct http_server *s) PD_MUST;
-/* Tells the threads to end and waits for them; false when some are stuck in a handler. */
+/* Ends the loops; false when a handler does not come back. */
 bool ready_stop(struct http_server *s);
-/* Puts an accepted descriptor under watch. False: no slot could be made. */
-bool ready_open(struct http_server *s, int fd) PD_MUST;
-/* Gives the connection back to epoll; false when more bytes arrived meanwhile and it is still ours.
+void ready_free(struct http_server *s);
+/* Gives an accepted descriptor to a loop; on the acceptor's thread. False: no slot could be made.
  */
-bool ready_give_back(struct http_conn *c) PD_MUST;
-/* The thread reads the connection itself from now on. */
-void ready_own(struct http_conn *c, struct http_thread *t);
-
-/* sweeper.c */
-int sweeper_start(struct http_server *s) PD_MUST;
-void sweeper_stop(struct http_server *s);
+bool ready_open(struct http_server *s, int fd) PD_MUST;
+/* Ends every connection and its upstream leg, soon. */
+void ready_cut(struct http_server *s);
 
 #endif

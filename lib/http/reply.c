@@ -7,7 +7,6 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
-#include "lib/http/net.h"
 #include "lib/json/scan.h"
 
 #define REPLY_HEAD_MAX	8192
@@ -37,14 +36,14 @@ static int put_head(struct http_conn *c, struct buf *b, int status, const char *
 		err = buf_puts(b, extra);
 	if (!err && http_conn_closing(c))
 		err = buf_puts(b, "Connection: close\r\n");
-	else if (!err && c->thread->req.head.minor == 0)
+	else if (!err && c->work->req.head.minor == 0)
 		err = buf_puts(b, "Connection: keep-alive\r\n");
 	return err;
 }
 
 static int send_counted(struct http_conn *c, struct iovec *iov, size_t n)
 {
-	int err = net_send_iov(c->fd, iov, n, c->server->cfg.write_stall_ns, NULL);
+	int err = stream_send_iov(&c->io, iov, n, c->server->cfg.write_stall_ns, NULL);
 
 	if (err == PD_ETIMEOUT)
 		atomic_fetch_add_explicit(&c->server->write_stalls, 1, memory_order_relaxed);
@@ -55,7 +54,7 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 	       const void *body, size_t n)
 {
 	bool bodyless = status == 204 || status == 304,
-	     is_head = span_eq(c->thread->req.head.method, SPAN("HEAD"));
+	     is_head = span_eq(c->work->req.head.method, SPAN("HEAD"));
 	struct iovec iov[2];
 	struct buf b;
 	int err;
@@ -101,7 +100,7 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype, const 
 	struct buf b;
 	int err;
 
-	c->chunked_out = c->thread->req.head.minor >= 1;
+	c->chunked_out = c->work->req.head.minor >= 1;
 	if (!c->chunked_out)
 		c->close_after = true;
 	buf_init(&b, REPLY_HEAD_MAX);
@@ -137,8 +136,9 @@ int http_stream_write(struct http_conn *c, const void *p, size_t n)
 
 int http_stream_end(struct http_conn *c)
 {
-	int err = c->chunked_out ? net_send(c->fd, "0\r\n\r\n", 5, c->server->cfg.write_stall_ns)
-				 : PD_OK;
+	int err = c->chunked_out
+			  ? stream_send(&c->io, "0\r\n\r\n", 5, c->server->cfg.write_stall_ns)
+			  : PD_OK;
 
 	http_conn_wrote(c, err == PD_OK);
 	return err;

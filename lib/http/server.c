@@ -1,7 +1,7 @@
 /*
- * Start, accept, drain, stop. Admission happens before anything is allocated, so that overload
- * costs one accept and one fixed answer; out of descriptors the acceptor pauses instead of
- * spinning.
+ * Start, accept, drain, stop. One thread accepts and deals the connections out to the event loops.
+ * Admission happens before anything is allocated, so that overload costs one accept and one fixed
+ * answer; out of descriptors the acceptor pauses instead of spinning.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,6 @@
 #include "lib/http/conn.h"
 #include "lib/http/net.h"
 
-#define PARK_NS	       (30 * NS_PER_S)
 #define LISTEN_BACKLOG 4096
 #define FD_RESERVE     64
 #define ACCEPT_PAUSE   (100 * NS_PER_MS)
@@ -91,7 +90,7 @@ static void out_of_descriptors(struct http_server *s, int error)
 	}
 	if (s->reserve_fd >= 0) {
 		(void)close(s->reserve_fd);
-		fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0)
 			turn_away(s, fd, &s->refused);
 	}
@@ -106,7 +105,7 @@ static bool accept_one(struct http_server *s)
 
 	if (s->cfg.accept_delay_ns > 0)
 		clock_sleep_until(clock_now() + s->cfg.accept_delay_ns);
-	fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0) {
 		admit(s, fd);
 		return true;
@@ -193,7 +192,7 @@ static int init_parts(struct http_server *s, struct pd_msg *msg)
 
 static void close_all(struct http_server *s)
 {
-	const int fds[] = {s->wake_fd, s->epoll_fd, s->stop_fd, s->reserve_fd};
+	const int fds[] = {s->wake_fd, s->reserve_fd};
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		if (fds[i] >= 0)
@@ -202,17 +201,11 @@ static void close_all(struct http_server *s)
 
 static int start_threads(struct http_server *s, struct pd_msg *msg)
 {
-	if (ready_start(s))
-		return pd_fail(msg, PD_ENOMEM, "cannot start the connection threads");
-	if (sweeper_start(s) == PD_OK) {
-		if (pthread_create(&s->acceptor, NULL, acceptor, s) == 0)
-			return PD_OK;
-		(void)ready_stop(s);
-		sweeper_stop(s);
-		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that accepts connections");
-	}
+	if (ready_start(s) == PD_OK && pthread_create(&s->acceptor, NULL, acceptor, s) == 0)
+		return PD_OK;
 	(void)ready_stop(s);
-	return pd_fail(msg, PD_ENOMEM, "cannot start the thread that keeps the deadlines");
+	ready_free(s);
+	return pd_fail(msg, PD_ENOMEM, "cannot start the threads that serve connections");
 }
 
 int http_server_start(struct http_server **out, const struct http_server_config *cfg,
@@ -225,7 +218,7 @@ int http_server_start(struct http_server **out, const struct http_server_config 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = *cfg;
-	s->listen_fd = s->wake_fd = s->epoll_fd = s->stop_fd = s->reserve_fd = -1;
+	s->listen_fd = s->wake_fd = s->reserve_fd = -1;
 	err = init_parts(s, msg);
 	if (!err)
 		err = start_threads(s, msg);
@@ -246,26 +239,6 @@ uint16_t http_server_port(const struct http_server *s)
 	return s->port;
 }
 
-/* Cuts every connection and its upstream leg. */
-static void cut_connections(struct http_server *s)
-{
-	unsigned n = atomic_load(&s->ntable);
-
-	atomic_store(&s->cut, true);
-	for (unsigned i = 0; i < n; i++) {
-		struct http_conn *c = s->table[i];
-
-		(void)pthread_mutex_lock(&c->lock);
-		if (c->fd >= 0) {
-			(void)shutdown(c->fd, SHUT_RDWR);
-			if (c->up_fd >= 0)
-				(void)shutdown(c->up_fd, SHUT_RDWR);
-			(void)pthread_cond_signal(&c->wake);
-		}
-		(void)pthread_mutex_unlock(&c->lock);
-	}
-}
-
 void http_server_drain(struct http_server *s)
 {
 	uint64_t one = 1;
@@ -275,7 +248,7 @@ void http_server_drain(struct http_server *s)
 	if (write(s->wake_fd, &one, sizeof(one)) < 0)
 		log_line(s->cfg.log, LOG_WARN, "cannot wake the acceptor");
 	(void)pthread_join(s->acceptor, NULL);
-	/* Idle connections are ended by the sweeper, now and as they fall idle. */
+	/* Silent connections are ended by their loops, now and as they fall silent. */
 }
 
 /* Waits until no connection is left or the deadline; returns how many are left. */
@@ -298,25 +271,31 @@ unsigned http_server_wait(struct http_server *s, int64_t deadline)
 	unsigned left = wait_for_none(s, deadline);
 
 	if (left > 0) {
-		cut_connections(s);
+		ready_cut(s);
 		(void)wait_for_none(s, clock_now() + CUT_WAIT);
 	}
 	return left;
+}
+
+bool http_server_stop(struct http_server *s)
+{
+	if (!s || s->stopped)
+		return true;
+	http_server_drain(s);
+	(void)http_server_wait(s, clock_now());
+	s->stopped = ready_stop(s);
+	return s->stopped;
 }
 
 bool http_server_free(struct http_server *s)
 {
 	if (!s)
 		return true;
-	http_server_drain(s);
-	(void)http_server_wait(s, clock_now());
-	/* A thread that does not end keeps its memory: the process is about to exit anyway, a crash
-	 * would be worse. */
-	if (!ready_stop(s))
+	/* A handler that does not end keeps its memory: the process is about to exit anyway, a
+	 * crash would be worse. */
+	if (!http_server_stop(s))
 		return false;
-	sweeper_stop(s);
-	for (unsigned i = 0; i < atomic_load(&s->ntable); i++)
-		conn_free(s->table[i]);
+	ready_free(s);
 	close_all(s);
 	free(s->table);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -328,19 +307,24 @@ bool http_server_free(struct http_server *s)
 void http_server_stats(const struct http_server *s, struct http_server_stats *out)
 {
 	struct http_server *w = (struct http_server *)(uintptr_t)s; /* for the lock */
+	struct loop_stats loop;
 
 	(void)pthread_mutex_lock(&w->lock);
 	*out = (struct http_server_stats){
 		.connections = s->connections,
 		.peak_connections = s->peak,
-		.threads = s->threads,
-		.parked = (unsigned)(atomic_load(&s->waiting) > 0 ? atomic_load(&s->waiting) : 0),
+		.threads = s->nloops,
 	};
 	(void)pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < s->nloops; i++) {
+		loop_stats(s->loop[i].loop, &loop);
+		out->fibers += loop.fibers;
+		out->idle_fibers += loop.idle;
+		out->fiber_failures += loop.failures;
+	}
 	out->accepted = atomic_load_explicit(&s->accepted, memory_order_relaxed);
 	out->refused = atomic_load_explicit(&s->refused, memory_order_relaxed);
 	out->accept_errors = atomic_load_explicit(&s->accept_errors, memory_order_relaxed);
-	out->thread_failures = atomic_load_explicit(&s->thread_failures, memory_order_relaxed);
 	out->bad_requests = atomic_load_explicit(&s->bad_requests, memory_order_relaxed);
 	out->client_left = atomic_load_explicit(&s->left, memory_order_relaxed);
 	out->read_timeouts = atomic_load_explicit(&s->read_timeouts, memory_order_relaxed);

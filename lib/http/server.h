@@ -1,11 +1,12 @@
 /*
- * The HTTP/1.1 server with a thread per request in work: acceptor, connection threads, keep-alive,
- * admission before memory is spent, clients that leave are noticed. Used by the router, its metrics
- * port and the simulated worker.
+ * The HTTP/1.1 server: acceptor, an event loop per processor, a fiber per request in work,
+ * keep-alive, admission before memory is spent, clients that leave are noticed. Used by the router,
+ * its metrics port and the simulated worker.
  *
- * The handler runs on a connection thread, blocks as long as it likes, and answers with exactly one
- * of http_reply(), http_stream_begin/_write/_end, or by writing the whole response to the client's
- * socket itself (the router's relay, which then calls http_conn_wrote). One request is handled at a
+ * The handler runs on a fiber (loop.h): it is written as if it blocked, but waits only through
+ * streams and http_conn_sleep, and holds no lock while it waits. It answers with exactly one of
+ * http_reply(), http_stream_begin/_write/_end, or by writing the whole response to the client's
+ * stream itself (the router's relay, which then calls http_conn_wrote). One request is handled at a
  * time per connection.
  */
 #ifndef PD_HTTP_SERVER_H
@@ -18,6 +19,9 @@
 #include "lib/base/buf.h"
 #include "lib/base/log.h"
 #include "lib/http/head.h"
+#include "lib/http/stream.h"
+
+#define HTTP_THREADS_MAX 32
 
 struct http_server;
 struct http_conn;
@@ -43,8 +47,9 @@ struct http_server_config {
 	int64_t write_stall_ns;	  /* a client that takes nothing for so long is dropped */
 	int64_t accept_delay_ns;  /* fault injection of the simulated worker: sleep before each
 				     accept */
-	size_t stack_bytes;	  /* of connection threads */
-	bool batch_threads;	  /* SCHED_BATCH for connection threads */
+	unsigned threads;	  /* event loops; 0: one for each processor */
+	size_t stack_bytes;	  /* of a request's fiber; touched pages only cost memory */
+	bool batch_threads;	  /* SCHED_BATCH for the event loops */
 	bool half_close_ok;	  /* do not treat end of input during a response as "client left" */
 	struct log *log;
 	void *ctx;
@@ -70,18 +75,20 @@ void http_server_drain(struct http_server *s);
 /* Waits until all connections ended or the deadline; then cuts the rest. Returns how many were cut.
  */
 unsigned http_server_wait(struct http_server *s, int64_t deadline);
-/* After wait. Joins the threads, frees. False when a handler did not end: then nothing was freed,
- * and what the handlers use must stay as well. */
+/* After wait. Ends the threads. False when a handler did not end: then what the handlers use must
+ * stay. Streams that were opened on the server's threads may be freed until http_server_free. */
+bool http_server_stop(struct http_server *s);
+/* Stops it when that was not done; false as above, and nothing was freed. */
 bool http_server_free(struct http_server *s);
 
 struct http_server_stats {
-	unsigned connections, peak_connections, threads, parked;
-	uint64_t accepted, refused, accept_errors, thread_failures, bad_requests, client_left,
+	unsigned connections, peak_connections, threads, fibers, idle_fibers;
+	uint64_t accepted, refused, accept_errors, fiber_failures, bad_requests, client_left,
 		read_timeouts, write_stalls;
 };
 void http_server_stats(const struct http_server *s, struct http_server_stats *out);
 
-/* -- for handlers, on the connection's thread -- */
+/* -- for handlers, on the connection's fiber -- */
 
 /* A whole response. ctype may be NULL when body is empty. `extra` holds complete header lines
  * ("X-A: b\r\n") or is NULL. */
@@ -96,8 +103,8 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
 int http_stream_end(struct http_conn *c);
 
-/* The raw client socket, and what the relay reports after writing to it itself. */
-int http_conn_fd(const struct http_conn *c);
+/* The client's side, and what the relay reports after writing to it itself. */
+struct stream *http_conn_stream(struct http_conn *c);
 /* started: a response head went out; complete: the response ended by its framing; otherwise the
  * connection is closed. */
 void http_conn_wrote(struct http_conn *c, bool complete);
@@ -106,31 +113,25 @@ bool http_conn_closing(const struct http_conn *c);
 /* Cuts the connection without a word (fault injection): RST when hard. */
 void http_conn_abort(struct http_conn *c, bool hard);
 int64_t http_conn_write_stall(const struct http_conn *c);
-/* A pointer of the handler's own, kept by the thread that serves the connection for its life (the
+/* A pointer of the handler's own, kept by the fiber that serves the connection for its life (the
  * next request of this connection may be served by another one); freed by `release`. */
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *));
 void *http_conn_data(const struct http_conn *c);
 
 /*
- * While an upstream leg is active its descriptor is published; when the client leaves, the server
- * shuts it down in both directions and the blocked recv returns 0. publish returns false when the
- * client has left already (nothing is published). withdraw must come before the descriptor is
- * closed or pooled; it returns true when the client had left or the
- * deadline had passed: the descriptor was shut down and cannot be pooled.
+ * While an upstream leg is active its stream is published; when the client leaves it is
+ * interrupted, and the waiting call gives PD_ECLOSED. publish returns false when the client has
+ * left already (nothing is published). withdraw must come before the stream is freed or pooled; it
+ * returns true when the client had left: the stream cannot be pooled.
  */
-bool http_conn_publish(struct http_conn *c, int fd);
+bool http_conn_publish(struct http_conn *c, struct stream *up);
 bool http_conn_withdraw(struct http_conn *c);
 bool http_conn_client_left(const struct http_conn *c);
-/* The published leg is shut down like this too when the deadline (monotonic ns; 0: none) passes, at
- * most 50 ms late. withdraw clears it. */
-void http_conn_deadline(struct http_conn *c, int64_t deadline);
-/* True when that happened since the last publish. */
-bool http_conn_timed_out(const struct http_conn *c);
 /* Sleeps until the deadline, until the client leaves or until http_conn_wake; true when the client
  * left. */
 bool http_conn_sleep(struct http_conn *c, int64_t deadline);
-/* Ends the sleep of the connection's thread, now or the next one. From any thread, while the
- * connection is known to be handling a request. */
+/* Ends the handler's sleep, this one or the next. From any thread, while the connection is known to
+ * be handling a request. */
 void http_conn_wake(struct http_conn *c);
 
 #endif

@@ -1,129 +1,178 @@
 /*
- * Idle connections of one worker as a stack: the one used last is the most likely to be alive and
- * warm, and the oldest gather at the bottom, where the trim ends them in one move.
+ * Idle connections of one worker as stacks: the one used last is the most likely to be alive and
+ * warm, and the oldest gather at the bottom, where the trim ends them in one move. The loops never
+ * meet at a lock; only the trim visits all of them.
  */
 #include "lib/http/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/net.h"
 
 /* A connection that was in use a moment ago is not asked again whether it lives: that is a system
  * call per request. */
 #define TRUST_NS (20 * NS_PER_MS)
 
+struct http_shelf {
+	pthread_mutex_t lock;
+	struct http_idle *idle; /* owned; oldest first */
+	size_t n, cap;
+};
+
 int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
 {
-	*p = (struct http_pool){.max = max, .max_idle_ns = max_idle_ns};
-	return pthread_mutex_init(&p->lock, NULL) == 0 ? PD_OK : PD_ENOMEM;
+	memset(p, 0, sizeof(*p));
+	p->max = max;
+	p->max_idle_ns = max_idle_ns;
+	return PD_OK;
+}
+
+/* The calling loop's own; the first place serves everybody without a loop too. */
+static struct http_shelf *shelf_of(struct http_pool *p, bool make)
+{
+	struct loop *l = loop_self();
+	struct http_shelf *_Atomic *at = &p->shelf[l ? loop_index(l) : 0];
+	struct http_shelf *s = atomic_load_explicit(at, memory_order_acquire), *other = NULL;
+
+	if (s || !make)
+		return s;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	if (atomic_compare_exchange_strong(at, &other, s))
+		return s;
+	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
+	return other;
 }
 
 /* Closes idle[0..k) and moves the rest down. Called with the lock held. */
-static void drop_oldest(struct http_pool *p, size_t k)
+static void drop_oldest(struct http_pool *p, struct http_shelf *s, size_t k)
 {
 	for (size_t i = 0; i < k; i++)
-		(void)close(p->idle[i].fd);
-	if (k > 0 && p->n > k)
-		memmove(p->idle, p->idle + k, (p->n - k) * sizeof(*p->idle));
-	p->n -= k;
+		stream_free(s->idle[i].stream);
+	if (k > 0 && s->n > k)
+		memmove(s->idle, s->idle + k, (s->n - k) * sizeof(*s->idle));
+	s->n -= k;
+	atomic_fetch_sub_explicit(&p->n, k, memory_order_relaxed);
+}
+
+/* Those of all shelves that have been idle since `before` or longer. */
+static void drop_before(struct http_pool *p, int64_t before)
+{
+	for (size_t i = 0; i < LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+		size_t k = 0;
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_lock(&s->lock);
+		while (k < s->n && s->idle[k].since <= before)
+			k++;
+		drop_oldest(p, s, k);
+		(void)pthread_mutex_unlock(&s->lock);
+	}
 }
 
 void http_pool_flush(struct http_pool *p)
 {
-	(void)pthread_mutex_lock(&p->lock);
-	drop_oldest(p, p->n);
-	(void)pthread_mutex_unlock(&p->lock);
+	drop_before(p, CLOCK_NEVER);
+}
+
+void http_pool_trim(struct http_pool *p, int64_t now)
+{
+	drop_before(p, now - p->max_idle_ns);
 }
 
 void http_pool_close(struct http_pool *p)
 {
-	(void)pthread_mutex_lock(&p->lock);
-	p->closed = true;
-	drop_oldest(p, p->n);
-	(void)pthread_mutex_unlock(&p->lock);
+	atomic_store(&p->closed, true);
+	http_pool_flush(p);
 }
 
 void http_pool_release(struct http_pool *p)
 {
 	http_pool_close(p);
-	free(p->idle);
-	(void)pthread_mutex_destroy(&p->lock);
+	for (size_t i = 0; i < LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_destroy(&s->lock);
+		free(s->idle);
+		free(s);
+	}
 }
 
-static bool pop(struct http_pool *p, struct http_idle *out)
+static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *since)
 {
-	bool found;
+	struct stream *found = NULL;
 
-	(void)pthread_mutex_lock(&p->lock);
-	found = p->n > 0;
+	(void)pthread_mutex_lock(&s->lock);
+	if (s->n > 0) {
+		*since = s->idle[--s->n].since;
+		found = s->idle[s->n].stream;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
 	if (found)
-		*out = p->idle[--p->n];
-	(void)pthread_mutex_unlock(&p->lock);
+		atomic_fetch_sub_explicit(&p->n, 1, memory_order_relaxed);
 	return found;
 }
 
-bool http_pool_get(struct http_pool *p, int64_t now, struct http_idle *out)
+struct stream *http_pool_get(struct http_pool *p, int64_t now)
 {
-	while (pop(p, out)) {
-		int64_t age = now - out->since;
+	struct http_shelf *shelf = shelf_of(p, false);
+	struct stream *s;
+	int64_t since = 0;
 
-		if (age < TRUST_NS || (age < p->max_idle_ns && net_idle_ok(out->fd)))
-			return true;
-		(void)close(out->fd);
+	while (shelf && (s = pop(p, shelf, &since))) {
+		int64_t age = now - since;
+
+		if (!s->ended && (age < TRUST_NS || (age < p->max_idle_ns && stream_idle_ok(s))))
+			return s;
+		stream_free(s);
 	}
-	return false;
+	return NULL;
 }
 
-static bool room_for_one(struct http_pool *p)
+static bool room_for_one(struct http_pool *p, struct http_shelf *s)
 {
-	size_t cap = p->cap ? p->cap * 2 : 8;
+	size_t cap = s->cap ? s->cap * 2 : 8;
 	struct http_idle *idle;
 
-	if (p->closed || p->n >= p->max)
+	if (atomic_load(&p->closed) || atomic_load_explicit(&p->n, memory_order_relaxed) >= p->max)
 		return false;
-	if (p->n < p->cap)
+	if (s->n < s->cap)
 		return true;
-	idle = realloc(p->idle, cap * sizeof(*idle));
+	idle = realloc(s->idle, cap * sizeof(*idle));
 	if (!idle)
 		return false;
-	p->idle = idle;
-	p->cap = cap;
+	s->idle = idle;
+	s->cap = cap;
 	return true;
 }
 
-void http_pool_put(struct http_pool *p, const struct http_idle *c)
+void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now)
 {
-	bool kept;
+	struct http_shelf *s = shelf_of(p, true);
+	bool kept = false;
 
-	(void)pthread_mutex_lock(&p->lock);
-	kept = room_for_one(p);
-	if (kept)
-		p->idle[p->n++] = *c;
-	(void)pthread_mutex_unlock(&p->lock);
+	if (s) {
+		(void)pthread_mutex_lock(&s->lock);
+		kept = room_for_one(p, s);
+		if (kept) {
+			s->idle[s->n++] = (struct http_idle){stream, now};
+			atomic_fetch_add_explicit(&p->n, 1, memory_order_relaxed);
+		}
+		(void)pthread_mutex_unlock(&s->lock);
+	}
 	if (!kept)
-		(void)close(c->fd);
-}
-
-void http_pool_trim(struct http_pool *p, int64_t now)
-{
-	size_t k = 0;
-
-	(void)pthread_mutex_lock(&p->lock);
-	while (k < p->n && now - p->idle[k].since >= p->max_idle_ns)
-		k++;
-	drop_oldest(p, k);
-	(void)pthread_mutex_unlock(&p->lock);
+		stream_free(stream);
 }
 
 size_t http_pool_idle(struct http_pool *p)
 {
-	size_t n;
-
-	(void)pthread_mutex_lock(&p->lock);
-	n = p->n;
-	(void)pthread_mutex_unlock(&p->lock);
-	return n;
+	return atomic_load_explicit(&p->n, memory_order_relaxed);
 }

@@ -46,12 +46,11 @@ enum leg_error {
 
 struct leg {
 	struct worker *worker;
-	struct http_idle up; /* fd -1: not open */
+	struct stream *up; /* NULL: not open */
 	bool reused;
 	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
 		      have been read */
-	bool own_limit; /* its socket has a receive timeout of its own: not for the pool */
-	bool unsent;	/* not all of the request went out: not for the pool */
+	bool unsent; /* not all of the request went out: not for the pool */
 	struct http_head head;
 	struct buf *in; /* head, then raw body bytes */
 	size_t at;	/* first raw body byte that was not consumed */
@@ -116,7 +115,7 @@ bool leg_piece(struct leg *l, struct span *piece, int *err);
 /* Reads the whole body into `out`. PD_ETOOBIG, PD_ECLOSED, PD_ETIMEOUT, PD_EPROTO. */
 int leg_collect(struct leg *l, struct exchange *x, struct buf *out) PD_MUST;
 /* The worker must have said something before the deadline (monotonic ns). */
-void leg_limit(struct leg *l, struct exchange *x, int64_t deadline);
+void leg_limit(struct leg *l, const struct exchange *x, int64_t deadline);
 /* Ends the conversation: back to the pool when the answer was complete, else closed. True when the
  * client had left. */
 bool leg_end(struct leg *l, struct exchange *x);

@@ -2,13 +2,10 @@
  * One conversation with a worker: take a connection, send, read the head, hand out the body, give
  * the connection back.
  *
- * While it lasts its descriptor is published to the reaper, so a client that leaves ends it at
- * once. A pooled connection that turns out dead is replaced once, and only if not one byte of the
- * answer came.
+ * While it lasts its stream is published, so a client that leaves ends it at once. A pooled
+ * connection that turns out dead is replaced once, and only if not one byte of the answer came.
  */
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/router/exchange.h"
@@ -36,39 +33,52 @@ static void count(_Atomic uint64_t *n)
 	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
 }
 
+/* From now on the client's leaving ends every wait. */
+static bool publish(struct leg *l, struct exchange *x)
+{
+	return http_conn_publish(x->conn, l->up) || x->detached;
+}
+
+static void drop(struct leg *l, struct exchange *x)
+{
+	(void)http_conn_withdraw(x->conn);
+	stream_free(l->up);
+	l->up = NULL;
+}
+
 static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 {
-	const struct router_config *c = &x->rt->cfg;
 	struct net_addr a;
 	int err;
 
-	/* A connection is waited for without an ear for the client: not for one that has left. */
+	worker_address(l->worker, &a);
+	err = stream_new(&l->up, &a);
+	if (err)
+		return LEG_LOCAL;
+	if (!publish(l, x))
+		return LEG_CLIENT_LEFT;
+	err = stream_connect(l->up, &a, clock_now() + x->rt->cfg.connect_timeout);
+	if (!err) {
+		count(&l->worker->connects);
+		return LEG_OK;
+	}
+	drop(l, x);
 	if (http_conn_client_left(x->conn) && !x->detached)
 		return LEG_CLIENT_LEFT;
-	worker_address(l->worker, &a);
-	err = net_connect(&a, clock_now() + c->connect_timeout, &l->up.fd);
-	if (err) {
-		bool local = err == PD_EIO;
-
-		l->up.fd = -1;
-		if (!local)
-			count(&l->worker->connect_failures);
-		return local ? LEG_LOCAL : LEG_CONNECT;
-	}
-	count(&l->worker->connects);
-	net_set_timeouts(l->up.fd, -1, c->write_stall_timeout);
-	return LEG_OK;
+	if (err == PD_EIO)
+		return LEG_LOCAL;
+	count(&l->worker->connect_failures);
+	return LEG_CONNECT;
 }
 
 /* A pooled connection. One that was in use a moment ago is trusted, unless the request may not be
  * sent again when the trust was wrong. */
 static bool from_pool(struct leg *l, const struct exchange *x)
 {
-	while (http_pool_get(&l->worker->pool, clock_now(), &l->up)) {
-		if (x->repeatable || net_idle_ok(l->up.fd))
+	while ((l->up = http_pool_get(&l->worker->pool, clock_now()))) {
+		if (x->repeatable || stream_idle_ok(l->up))
 			return true;
-		(void)close(l->up.fd);
-		l->up.fd = -1;
+		stream_free(l->up);
 	}
 	return false;
 }
@@ -79,44 +89,27 @@ static enum leg_error take_connection(struct leg *l, struct exchange *x, bool fr
 	if (!l->reused)
 		return connect_fresh(l, x);
 	count(&l->worker->reused);
-	return LEG_OK;
+	return publish(l, x) ? LEG_OK : LEG_CLIENT_LEFT;
 }
 
-void leg_limit(struct leg *l, struct exchange *x, int64_t deadline)
+void leg_limit(struct leg *l, const struct exchange *x, int64_t deadline)
 {
-	int64_t wait;
-
 	/* The whole request has its own limit, also while this step is within its. */
-	deadline = deadline < x->deadline ? deadline : x->deadline;
-	if (!x->detached) {
-		http_conn_deadline(x->conn, deadline);
-		return;
-	}
-	/* Nobody watches a leg that goes on without its client: its socket keeps the time. */
-	wait = deadline - clock_now();
-	net_set_timeouts(l->up.fd, wait > NS_PER_MS ? wait : NS_PER_MS, -1);
-	l->own_limit = true;
+	l->up->deadline = deadline < x->deadline ? deadline : x->deadline;
 }
 
 bool leg_end(struct leg *l, struct exchange *x)
 {
-	bool left, cut, clean;
+	bool left;
 
-	if (l->up.fd < 0)
+	if (!l->up)
 		return http_conn_client_left(x->conn);
-	/* Cut by its deadline it cannot be used again either, but then the client is still there.
-	 */
-	cut = http_conn_withdraw(x->conn) && !x->detached;
-	left = cut && http_conn_client_left(x->conn);
-	clean = l->ended && l->head.keep_alive && l->at == l->in->len && !cut && !l->own_limit &&
-		!l->unsent;
-	if (clean) {
-		l->up.since = clock_now();
-		http_pool_put(&l->worker->pool, &l->up);
-	} else {
-		(void)close(l->up.fd);
-	}
-	l->up.fd = -1;
+	left = http_conn_withdraw(x->conn) && !x->detached;
+	if (l->ended && l->head.keep_alive && l->at == l->in->len && !left && !l->unsent)
+		http_pool_put(&l->worker->pool, l->up, clock_now());
+	else
+		stream_free(l->up);
+	l->up = NULL;
 	return left;
 }
 
@@ -141,7 +134,7 @@ static enum leg_error no_bytes(const struct exchange *x, ssize_t n, bool some)
 {
 	if (http_conn_client_left(x->conn) && !x->detached)
 		return LEG_CLIENT_LEFT;
-	if (n == PD_ETIMEOUT || http_conn_timed_out(x->conn))
+	if (n == PD_ETIMEOUT)
 		return LEG_TIMEOUT;
 	return some ? LEG_BROKEN : LEG_CLOSED;
 }
@@ -158,7 +151,7 @@ static enum leg_error read_head(struct leg *l, struct exchange *x)
 		if (l->in->cap - l->in->len < RELAY_BUFFER / 2 &&
 		    buf_reserve(l->in, RELAY_BUFFER - 1))
 			return LEG_LOCAL;
-		n = net_recv(l->up.fd, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
+		n = stream_recv(l->up, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
 		if (n <= 0)
 			return no_bytes(x, n, l->in->len > 0 || informational > 0);
 		l->in->len += (size_t)n;
@@ -184,12 +177,10 @@ static enum leg_error talk(struct leg *l, struct exchange *x, const struct iovec
 
 	if (n > LEG_IOV_MAX)
 		return LEG_LOCAL;
-	if (!http_conn_publish(x->conn, l->up.fd) && !x->detached)
-		return LEG_CLIENT_LEFT;
 	memcpy(copy, iov, n * sizeof(*iov));
 	l->sent_ns = clock_now();
 	leg_limit(l, x, l->sent_ns + first_byte);
-	err = net_send_iov(l->up.fd, copy, n, x->rt->cfg.write_stall_timeout, NULL);
+	err = stream_send_iov(l->up, copy, n, x->rt->cfg.write_stall_timeout, NULL);
 	/* A worker that refuses a body may close while we send: its answer may be there all the
 	 * same. */
 	l->unsent = err != PD_OK;
@@ -205,7 +196,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 	l->worker = w;
 	l->in = in;
-	l->ended = l->own_limit = l->unsent = false;
+	l->ended = l->unsent = false;
 	for (bool fresh = false;; fresh = true) {
 		e = take_connection(l, x, fresh);
 		if (e == LEG_OK)
@@ -237,7 +228,7 @@ ssize_t leg_more(struct leg *l)
 			return PD_ENOMEM;
 		room = l->in->cap - 1 - l->in->len;
 	}
-	n = net_recv(l->up.fd, l->in->data + l->in->len, room);
+	n = stream_recv(l->up, l->in->data + l->in->len, room);
 	if (n > 0)
 		l->in->len += (size_t)n;
 	return n;
@@ -308,7 +299,7 @@ int leg_collect(struct leg *l, struct exchange *x, struct buf *out)
 		if (n <= 0) {
 			err = end_or_error(l, n);
 			if (err)
-				return http_conn_timed_out(x->conn) ? PD_ETIMEOUT : err;
+				return err;
 		} else {
 			leg_limit(l, x, clock_now() + x->rt->cfg.inter_token_timeout);
 		}

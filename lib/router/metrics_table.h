@@ -230,18 +230,21 @@
 	  "a client connects or leaves")                                                           \
 	X(PEAK, GAUGE, "", "pdctl_connections_peak", "Most client connections at once",            \
 	  "more clients than ever are connected")                                                  \
-	X(THREADS, GAUGE, "", "pdctl_connection_threads",                                          \
-	  "Connection threads, parked ones included", "more requests than ever are in work")       \
-	X(PARKED, GAUGE, "", "pdctl_connection_threads_parked",                                    \
-	  "Connection threads that wait for a connection", "requests begin and end")               \
+	X(THREADS, GAUGE, "", "pdctl_event_loops", "Threads that serve connections", "never")      \
+	X(FIBERS, GAUGE, "", "pdctl_fibers",                                                       \
+	  "Stacks of requests, those kept for the next included",                                  \
+	  "more requests than ever are in work")                                                   \
+	X(FIBERS_IDLE, GAUGE, "", "pdctl_fibers_idle", "Stacks kept for the next request",         \
+	  "requests begin and end")                                                                \
 	X(ACCEPTED, COUNTER, "", "pdctl_connections_accepted_total", "Connections accepted",       \
 	  "a client connects")                                                                     \
 	X(REFUSED, COUNTER, "", "pdctl_connections_refused_total",                                 \
 	  "Connections refused at the limit", "--max-connections clients are connected")           \
 	X(ACCEPT_ERRORS, COUNTER, "", "pdctl_accept_errors_total",                                 \
 	  "Times accept ran out of descriptors or memory", "the limit of open files is reached")   \
-	X(THREAD_FAILURES, COUNTER, "", "pdctl_thread_failures_total",                             \
-	  "Connections refused because no thread could be made", "the system is out of threads")   \
+	X(FIBER_FAILURES, COUNTER, "", "pdctl_fiber_failures_total",                               \
+	  "Times a request had to wait because no stack could be made",                            \
+	  "the system is out of memory")                                                           \
 	X(BAD_REQUESTS, COUNTER, "", "pdctl_bad_requests_total",                                   \
 	  "Requests refused by the parser or a limit",                                             \
 	  "a head is malformed or too slow, or a body is over --max-payload-size")                 \

@@ -68,7 +68,7 @@ static void add_answer(struct models *m, const struct buf *body)
 
 static void ask(struct exchange *x, struct worker *w, struct models *m)
 {
-	struct leg l = {.up.fd = -1};
+	struct leg l = {.up = NULL};
 	struct buf body;
 	struct iovec iov;
 

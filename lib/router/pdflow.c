@@ -176,7 +176,7 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 static enum exchange_result prefill_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up.fd = -1};
+	struct leg l = {.up = NULL};
 	struct json_edit edit;
 	struct pd_msg msg = {0};
 	enum leg_error e;
@@ -210,7 +210,7 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 static void release_blocks(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up.fd = -1};
+	struct leg l = {.up = NULL};
 	struct json_edit edit;
 
 	x->detached = true;
@@ -295,7 +295,7 @@ static void begin_decoding(struct exchange *x)
 static enum exchange_result decode_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up.fd = -1};
+	struct leg l = {.up = NULL};
 	struct json_edit edit;
 	enum leg_error e = LEG_LOCAL;
 

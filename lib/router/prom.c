@@ -319,16 +319,18 @@ static uint64_t of_server(const struct http_server_stats *s, enum single which)
 		return s->peak_connections;
 	case S_THREADS:
 		return s->threads;
-	case S_PARKED:
-		return s->parked;
+	case S_FIBERS:
+		return s->fibers;
+	case S_FIBERS_IDLE:
+		return s->idle_fibers;
 	case S_ACCEPTED:
 		return s->accepted;
 	case S_REFUSED:
 		return s->refused;
 	case S_ACCEPT_ERRORS:
 		return s->accept_errors;
-	case S_THREAD_FAILURES:
-		return s->thread_failures;
+	case S_FIBER_FAILURES:
+		return s->fiber_failures;
 	case S_BAD_REQUESTS:
 		return s->bad_requests;
 	default:

@@ -42,7 +42,7 @@ static enum leg_error dispatch(struct exchange *x, struct leg *l, enum worker_ro
 
 static enum exchange_result attempt(struct exchange *x, enum worker_role role)
 {
-	struct leg l = {.up.fd = -1};
+	struct leg l = {.up = NULL};
 	enum leg_error e;
 
 	explain_decision(x);

@@ -43,10 +43,8 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 					.iov_len = x->lane->head.len};
 	x->started = true;
 	x->status = r->leg->head.status;
-	/* Nobody listens to the worker while the client is slow: its time rests. */
-	http_conn_deadline(x->conn, 0);
-	err = net_send_iov(http_conn_fd(x->conn), first ? iov : iov + 1, first ? n : n - 1,
-			   x->rt->cfg.write_stall_timeout, NULL);
+	err = stream_send_iov(http_conn_stream(x->conn), first ? iov : iov + 1, first ? n : n - 1,
+			      x->rt->cfg.write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_WRITE_STALLS, x->route, 1);
 		(void)snprintf(x->why, sizeof(x->why), "the client read nothing for %.1f s",
@@ -291,8 +289,6 @@ static enum relay_end worker_failed(struct relay *r, int err)
 
 	if (http_conn_client_left(x->conn))
 		return client_left(r);
-	if (http_conn_timed_out(x->conn))
-		err = PD_ETIMEOUT;
 	(void)snprintf(x->why, sizeof(x->why), "worker %s %s", r->leg->worker->url,
 		       err != PD_ETIMEOUT ? "ended its answer early"
 		       : clock_now() >= x->deadline
@@ -386,7 +382,7 @@ static int fill(struct leg *l, struct exchange *x)
 	if (l->in->len < need && need >= l->in->cap && buf_reserve(l->in, need - l->in->len))
 		return PD_ENOMEM;
 	while (l->in->len < need) {
-		n = net_recv(l->up.fd, l->in->data + l->in->len, need - l->in->len);
+		n = stream_recv(l->up, l->in->data + l->in->len, need - l->in->len);
 		if (n <= 0)
 			return n == 0 ? PD_ECLOSED : (int)n;
 		l->in->len += (size_t)n;

@@ -34,6 +34,7 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	sc.port = (uint16_t)rt->cfg.metrics_port;
 	sc.max_connections = ADMIN_CONNECTIONS;
 	sc.max_body = ADMIN_BODY_MAX;
+	sc.threads = 1;
 	sc.batch_threads = false;
 	sc.log = rt->cfg.log;
 	sc.ctx = rt;
@@ -61,6 +62,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.head_timeout_ns = c->head_timeout;
 	sc.idle_timeout_ns = c->client_idle_timeout;
 	sc.write_stall_ns = c->write_stall_timeout;
+	sc.threads = c->threads;
 	sc.batch_threads = c->batch_threads;
 	sc.half_close_ok = c->half_close_ok;
 	sc.log = c->log;
@@ -187,14 +189,16 @@ void router_free(struct router *rt)
 		return;
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
-	if (!http_server_free(rt->admin) || !http_server_free(rt->server)) {
+	if (!http_server_stop(rt->admin) || !http_server_stop(rt->server)) {
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
 		return;
 	}
 	changes_stop(rt);
 	asks_stop(rt);
 	health_stop(rt);
-	fleet_holder_release(&rt->fleet);
+	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */
+	(void)http_server_free(rt->admin);
+	(void)http_server_free(rt->server);
 	gate_release(&rt->gate);
 	buf_release(&rt->own);
 	curl_global_cleanup();

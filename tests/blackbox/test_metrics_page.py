@@ -34,7 +34,7 @@ ROUTE = "/v1/completions"
 QUICK = ("--retry-initial-backoff-ms", 1, "--health-check-interval-secs", 300)
 
 # What no test can cause, with the reason.
-CANNOT = {"pdctl_thread_failures_total": "needs a system out of threads"}
+CANNOT = {"pdctl_fiber_failures_total": "needs a system out of memory"}
 CLAIMED = {}
 
 
@@ -305,9 +305,18 @@ def test_embeddings(pdctl):
         )
 
 
+@moves("pdctl_event_loops")
+def test_threads_are_those_asked_for(pdctl):
+    with FakeEngine(ok) as engine:
+        for threads in (1, 3):
+            router = pdctl("serve", "--worker-urls", engine.url, "--threads", threads, *QUICK)
+            assert router.post("/v1/completions", BODY)[0] == 200
+            assert Page(router).value("pdctl_event_loops") == threads
+
+
 @moves(
     "pdctl_requests_in_work", "vllm_router_running_requests", "vllm_router_worker_load", "pdctl_connections", "pdctl_connections_peak",
-    "pdctl_connections_accepted_total", "pdctl_client_left_total", "pdctl_connection_threads", "pdctl_connection_threads_parked",
+    "pdctl_connections_accepted_total", "pdctl_client_left_total", "pdctl_fibers", "pdctl_fibers_idle",
 )
 def test_what_runs_now(pdctl):
     watchers = [Watcher("stream"), Watcher("stream")]
@@ -315,7 +324,7 @@ def test_what_runs_now(pdctl):
     with FakeEngine(lambda seen, wire: next(turn)(seen, wire)) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
         w, change, held = label(engine.url), Change(router), []
-        threads = Page(router).value("pdctl_connection_threads")
+        threads = Page(router).value("pdctl_fibers")
         for i, watcher in enumerate(watchers, 1):
             held.append(router.connect())
             held[-1].sendall(message(STREAM))
@@ -325,8 +334,8 @@ def test_what_runs_now(pdctl):
                 ("pdctl_client_left_total", 0),
             )
         running = Page(router)
-        assert running.value("pdctl_connections_peak") >= 2 and running.value("pdctl_connection_threads") >= threads
-        assert running.value("pdctl_connection_threads_parked") <= running.value("pdctl_connection_threads")
+        assert running.value("pdctl_connections_peak") >= 2 and running.value("pdctl_fibers") >= threads
+        assert running.value("pdctl_fibers_idle") <= running.value("pdctl_fibers")
         for i, s in enumerate(held, 1):
             s.close()
             change.expect(("pdctl_requests_in_work", 2 - i), ("vllm_router_running_requests", 2 - i, w), ("pdctl_client_left_total", i, {"route": ROUTE}))
@@ -468,14 +477,21 @@ def test_an_open_breaker(pdctl):
 
 @moves("pdctl_stale_connections_total", "pdctl_upstream_stale_total")
 def test_a_stale_connection(pdctl):
-    with engine_saying({"now": "close"}) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+    """The kept connection ends with the request that is sent on it."""
+
+    def once(seen, wire):
+        if getattr(wire, "served", False):
+            wire.keep = False
+        else:
+            wire.served = True
+            ok(seen, wire)
+
+    with FakeEngine(once) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--threads", 1, *QUICK)
         w = label(engine.url)
-        for _ in range(200):
+        for _ in range(2):
             assert router.post(ROUTE, BODY)[0] == 200
-            now = Page(router)
-            if now.value("pdctl_upstream_stale_total", **w):
-                break
+        now = Page(router)
         assert now.value("pdctl_upstream_stale_total", **w) == now.value("pdctl_stale_connections_total", route=ROUTE) == 1
 
 

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/net.h"
 #include "lib/router/gate.h"
+#include "tests/unit/sock.h"
 
 /* Each request takes a place, stays until `open` lets it go (or for the time in its path), and
  * leaves. */
@@ -44,7 +44,7 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 			break;
 	club->order[club->entered++ % 64] = r->head.path.p[1];
 	while (!club->open)
-		clock_sleep_until(clock_now() + NS_PER_MS);
+		(void)http_conn_sleep(c, clock_now() + NS_PER_MS);
 	club->inside--;
 	gate_leave(&club->gate);
 	(void)http_reply(c, 200, NULL, NULL, NULL, 0);
@@ -76,15 +76,11 @@ static void club_close(struct club *club)
 
 static int knock(struct club *club, char name)
 {
-	struct net_addr a;
-	struct pd_msg msg;
 	char text[64];
-	int fd, n = snprintf(text, sizeof(text), "GET /%c HTTP/1.1\r\nHost: x\r\n\r\n", name);
+	int fd = sock_dial(http_server_port(club->server)),
+	    n = snprintf(text, sizeof(text), "GET /%c HTTP/1.1\r\nHost: x\r\n\r\n", name);
 
-	assert_int_equal(net_resolve(&a, "127.0.0.1", http_server_port(club->server), &msg), PD_OK);
-	assert_int_equal(net_connect(&a, clock_now() + 5 * NS_PER_S, &fd), PD_OK);
-	net_set_timeouts(fd, 20 * NS_PER_S, 20 * NS_PER_S);
-	assert_int_equal(net_send(fd, text, (size_t)n, NS_PER_S), PD_OK);
+	sock_say(fd, text, (size_t)n);
 	return fd;
 }
 
@@ -92,7 +88,7 @@ static int knock(struct club *club, char name)
 static int answer(int fd)
 {
 	char text[512];
-	ssize_t n = net_recv(fd, text, sizeof(text) - 1);
+	ssize_t n = sock_recv(fd, text, sizeof(text) - 1);
 
 	(void)close(fd);
 	assert_true(n > 12);

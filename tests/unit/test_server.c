@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/net.h"
 #include "lib/http/server.h"
+#include "tests/unit/sock.h"
 
 struct app {
 	_Atomic int requests, abandoned, left, refused;
@@ -33,16 +33,18 @@ static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
 
 static void wait_until_client_leaves(struct app *a, struct http_conn *c)
 {
+	struct stream up = {.on_event = NULL};
 	int pair[2];
 	char byte;
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	if (http_conn_publish(c, pair[0])) {
-		assert_int_equal(net_recv(pair[0], &byte, 1), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	assert_int_equal(stream_open(&up, pair[0], loop_self()), PD_OK);
+	if (http_conn_publish(c, &up)) {
+		assert_int_equal(stream_recv(&up, &byte, 1), PD_ECLOSED);
 		assert_true(http_conn_withdraw(c));
 	}
 	a->left++;
-	(void)close(pair[0]);
+	stream_close(&up);
 	(void)close(pair[1]);
 }
 
@@ -87,14 +89,7 @@ static struct http_server *start(struct http_server_config *cfg)
 
 static int dial(struct http_server *s)
 {
-	struct net_addr a;
-	struct pd_msg msg;
-	int fd;
-
-	assert_int_equal(net_resolve(&a, "127.0.0.1", http_server_port(s), &msg), PD_OK);
-	assert_int_equal(net_connect(&a, clock_now() + 5 * NS_PER_S, &fd), PD_OK);
-	net_set_timeouts(fd, 10 * NS_PER_S, 10 * NS_PER_S);
-	return fd;
+	return sock_dial(http_server_port(s));
 }
 
 /* Reads until `needle` was seen or the stream ends; true when seen. */
@@ -106,7 +101,7 @@ static bool expect(int fd, const char *needle)
 
 	text[0] = '\0';
 	while (n < sizeof(text) - 1) {
-		got = net_recv(fd, text + n, 1);
+		got = sock_recv(fd, text + n, 1);
 		if (got <= 0)
 			return false;
 		n += (size_t)got;
@@ -119,7 +114,7 @@ static bool expect(int fd, const char *needle)
 
 static void say(int fd, const char *text)
 {
-	assert_int_equal(net_send(fd, text, strlen(text), NS_PER_S), PD_OK);
+	sock_say(fd, text, strlen(text));
 }
 
 static void requests_arrive_in_any_pieces(void **state)
@@ -139,7 +134,7 @@ static void requests_arrive_in_any_pieces(void **state)
 	fd = dial(s);
 	for (size_t k = 0; k < 2; k++) {
 		for (const char *p = requests[k]; *p; p++)
-			assert_int_equal(net_send(fd, p, 1, NS_PER_S), PD_OK);
+			sock_say(fd, p, 1);
 		assert_true(expect(fd, "\r\n\r\nhello"));
 	}
 	/* Pipelined: both in one packet, and a body that spans the end of the buffer. */
@@ -174,11 +169,11 @@ static void big_bodies_and_limits(void **state)
 	(void)snprintf(head, sizeof(head),
 		       "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", n);
 	say(fd, head);
-	assert_int_equal(net_send(fd, body, n / 2, NS_PER_S), PD_OK);
-	assert_int_equal(net_send(fd, body + n / 2, n - n / 2, NS_PER_S), PD_OK);
+	sock_say(fd, body, n / 2);
+	sock_say(fd, body + n / 2, n - n / 2);
 	assert_true(expect(fd, "\r\n\r\nbbbb"));
 	for (size_t got = 4; got < n;) {
-		ssize_t r = net_recv(fd, body, n - got);
+		ssize_t r = sock_recv(fd, body, n - got);
 
 		assert_true(r > 0);
 		got += (size_t)r;
@@ -187,7 +182,7 @@ static void big_bodies_and_limits(void **state)
 	(void)snprintf(head, sizeof(head),
 		       "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", n + 1);
 	say(fd, head);
-	assert_int_equal(net_send(fd, body, n, NS_PER_S), PD_OK);
+	sock_say(fd, body, n);
 	assert_true(expect(fd, "HTTP/1.1 413"));
 	(void)close(fd);
 	fd = dial(s);
@@ -273,11 +268,11 @@ static void drain_lets_requests_finish(void **state)
 	say(busy, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n");
 	(void)usleep(20000);
 	http_server_drain(s);
-	assert_int_equal(net_recv(idle, &byte, 1), 0);
+	assert_int_equal(sock_recv(idle, &byte, 1), 0);
 	say(busy, "ok");
 	assert_true(expect(busy, "Connection: close"));
 	assert_true(expect(busy, "\r\n\r\nok"));
-	assert_int_equal(net_recv(busy, &byte, 1), 0);
+	assert_int_equal(sock_recv(busy, &byte, 1), 0);
 	assert_int_equal(http_server_wait(s, clock_now() + 5 * NS_PER_S), 0);
 	(void)close(idle);
 	(void)close(busy);
