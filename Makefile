@@ -38,7 +38,7 @@ endif
 ifeq ($(FUZZ),1)
 VARIANT := fuzz
 EXTRA := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-CFLAGS = -O1 -g
+CFLAGS = -O2 -g
 FUZZ_LINK := -fsanitize=fuzzer
 endif
 O ?= build$(if $(VARIANT),/$(VARIANT))
@@ -78,11 +78,14 @@ $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
-$(O)/tests/fuzz/fuzz_http: $(O)/tests/fuzz/oracle.o
-$(O)/tests/fuzz/fuzz_http.o $(O)/tests/fuzz/oracle.o: CPPFLAGS += -I/usr/share/include/llhttp
+# The comparison with llhttp; see tests/fuzz/oracle.h.
+ORACLE := $(O)/tests/fuzz/oracle.o $(O)/tests/fuzz/automaton.o
+$(O)/tests/fuzz/fuzz_request $(O)/tests/fuzz/fuzz_response: $(O)/tests/fuzz/message.o $(ORACLE)
+$(O)/tests/fuzz/fuzz_chunk: $(ORACLE)
+$(ORACLE): CPPFLAGS += -I/usr/share/include/llhttp
 # A fuzz target: libFuzzer's main with FUZZ=1, else the main of replay.c, which runs the corpus.
 $(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $(if $(FUZZ_LINK),,$(O)/tests/fuzz/replay.o) $(O)/libpdctl.a $(O)/.ldflags
-	$(call say,LINK,$@)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+	$(call say,LINK,$@)$(LINK) $(FUZZ_LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS)
 # Small programs that tests and measurements drive: make build/tests/tools/json_probe, make build/scripts/perf/json_scan.
 $(O)/tests/tools/%: $(O)/tests/tools/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
@@ -131,11 +134,11 @@ tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
 PERF_TOOLS := $(O)/scripts/perf/cheap_engine $(O)/scripts/perf/sse_sink
 blackbox: $(O)/pdctl $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
-fuzz: ## every fuzz target for FUZZ_SECONDS (default 10), with clang
+fuzz: ## every fuzz target for FUZZ_SECONDS (default 10) or FUZZ_RUNS executions, with clang
 	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run
 fuzz-build: $(FUZZERS)
 fuzz-run: fuzz-build
-	$(Q)scripts/fuzz $(or $(FUZZ_SECONDS),10) $(FUZZERS)
+	$(Q)scripts/fuzz $(if $(FUZZ_RUNS),--runs $(FUZZ_RUNS),--seconds $(or $(FUZZ_SECONDS),10)) $(FUZZERS)
 perf: $(O)/pdctl $(PERF_TOOLS) ## compares the router with nginx and haproxy (PEERS=1: and with vllm-router; PERF=args of the script)
 	$(Q)PDCTL=$(abspath $(O)/pdctl) PEERS=$(PEERS) scripts/perf/run $(PERF)
 coverage: ## line coverage of unit and blackbox, per file
@@ -183,4 +186,4 @@ FORCE:
 	uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC) $(FUZZ_SRC) tests/fuzz/replay.c $(wildcard tests/tools/*.c scripts/perf/*.c)))
+-include $(patsubst %.o,%.d,$(call obj,$(LIB_SRC) $(CMD_SRC) $(TST_SRC) $(FUZZ_SRC) tests/fuzz/replay.c tests/fuzz/message.c tests/fuzz/oracle.c tests/fuzz/automaton.c $(wildcard tests/tools/*.c scripts/perf/*.c)))

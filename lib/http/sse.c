@@ -94,9 +94,16 @@ static void skip_mark(struct sse_reader *r)
 		buf_consume(&r->in, 3);
 }
 
+/* What counts for the limit: the LF behind the last CR does not, because it may come later as a
+ * block of its own. */
+static size_t event_size(const char *p, size_t n)
+{
+	return n > 1 && p[n - 1] == '\n' && p[n - 2] == '\r' ? n - 1 : n;
+}
+
 int sse_reader_feed(struct sse_reader *r, const char *p, size_t n)
 {
-	size_t len, largest = 0;
+	size_t len, size, largest = 0;
 	int err;
 
 	if (n == 0)
@@ -110,7 +117,8 @@ int sse_reader_feed(struct sse_reader *r, const char *p, size_t n)
 		return PD_OK;
 	while ((len = first_event(r->in.data + r->ready, r->in.len - r->ready,
 				  r->scanned - r->ready)) > 0) {
-		largest = len > largest ? len : largest;
+		size = event_size(r->in.data + r->ready, len);
+		largest = size > largest ? size : largest;
 		r->ready += len;
 		r->scanned = r->ready;
 	}

@@ -23,8 +23,8 @@ struct sse_event {
 	struct span raw;   /* the event as received, empty line included */
 };
 
-/* Collects bytes and hands out events; a single event larger than `max` is PD_ETOOBIG. Holds at
- * most `max` bytes and one feed. */
+/* Collects bytes and hands out events; a single event larger than `max` is PD_ETOOBIG, whatever the
+ * pieces (a LF behind its last CR does not count). Holds at most `max` bytes and one feed. */
 struct sse_reader {
 	struct buf in;
 	struct buf

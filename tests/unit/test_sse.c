@@ -167,6 +167,7 @@ static void the_limit_counts_one_event(void **state)
 {
 	static const char fits[] = "data: 12345678\n\ndata: 12345678\n\n";
 	static const char large[] = "data: a\n\ndata: 123456789\n\n";
+	static const char crlf[] = "data: 1234567\r\n\r\n"; /* its last byte does not count */
 	struct sse_reader r;
 	struct buf out;
 	int err;
@@ -182,6 +183,14 @@ static void the_limit_counts_one_event(void **state)
 								 : sizeof(fits) - 1 - at),
 					 PD_OK);
 		drain(&r, &out);
+		sse_reader_release(&r);
+		sse_reader_init(&r, 16);
+		for (size_t at = 0; at < sizeof(crlf) - 1; at += step)
+			assert_int_equal(sse_reader_feed(&r, crlf + at,
+							 step < sizeof(crlf) - 1 - at
+								 ? step
+								 : sizeof(crlf) - 1 - at),
+					 PD_OK);
 		sse_reader_release(&r);
 		sse_reader_init(&r, 16);
 		err = PD_OK;
