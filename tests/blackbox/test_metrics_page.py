@@ -764,7 +764,7 @@ def test_pd_release(pdctl):
 @moves("pdctl_loops_total", "vllm_router_request_errors_total")
 def test_a_loop(pdctl):
     port = free_port()
-    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--disable-retries", *QUICK, port=port)
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--disable-retries", "--health-check-interval-secs", 0.2, "--health-success-threshold", 1, port=port)
     wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
     change = Change(router)
     assert router.post(ROUTE, BODY)[0] == 508
