@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/serve_capture.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
@@ -172,6 +173,8 @@ static const struct opt options[] = {
 	 "decode is dispatched within this time after prefill, else prefill is repeated (30)", NULL,
 	 1e-6, SECONDS_MAX, NULL},
 
+	SERVE_CAPTURE_OPTIONS,
+
 	{.type = OPT_HEADING, .help = "running"},
 	{OPT_REAL, "drain-timeout-secs", &o.drain_timeout, "S",
 	 "SIGTERM: streams may go on this long (30)", NULL, 0, SECONDS_MAX, "drain-timeout"},
@@ -286,6 +289,7 @@ static void defaults(const struct router_config *c)
 	o.lease = seconds(c->pd_lease);
 	o.drain_timeout = seconds(c->drain_timeout);
 	o.drain_delay = seconds(c->drain_delay);
+	serve_capture_defaults();
 	o.batch = c->batch_threads;
 }
 
@@ -601,7 +605,9 @@ int cmd_serve(int argc, char **argv)
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that comes while nobody waits, and end the process. */
 		block_signals(&set);
-		code = read_config(&c, &msg) ? cli_usage_error(&command, &msg) : run(&c, &set);
+		code = read_config(&c, &msg) || serve_capture_open(&c, &command, argc, argv, &msg)
+			       ? cli_usage_error(&command, &msg)
+			       : run(&c, &set);
 	}
 	log_free(c.log);
 	worker_list_release(&c.fleet.workers);

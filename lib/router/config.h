@@ -38,6 +38,8 @@ struct fleet_config {
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
 enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
 
+struct capture;
+
 struct router_config {
 	const char *host;
 	uint16_t port;
@@ -98,6 +100,7 @@ struct router_config {
 	bool half_close_ok;
 	bool generate_traceparent; /* for requests that bring none */
 	const char *version;	   /* of the program, for the metrics page */
+	struct capture *capture;   /* from capture_new; NULL: none */
 	struct log *log;
 };
 

@@ -9,6 +9,7 @@
 #include "lib/http/chunk.h"
 #include "lib/http/server.h"
 #include "lib/pd/usage.h"
+#include "lib/router/capture.h"
 #include "lib/router/fleet.h"
 #include "lib/router/router.h"
 #include "lib/router/traceparent.h"
@@ -32,6 +33,7 @@ struct lane {
 	struct buf side;    /* prefill answer, merged usage */
 	struct buf held;    /* part of an event that is not complete */
 	struct buf prefill; /* the prefill answer, until the decode answer has passed */
+	struct rng drawn;   /* rng before the last decision, for the capture */
 };
 
 enum leg_error {
@@ -99,6 +101,11 @@ struct exchange {
 	enum metrics_cause cause; /* of the last failed attempt */
 	enum metrics_error fault; /* what the request died of; NONE: its status says it */
 	int64_t wait_ns;	  /* Retry-After to pass on, or to wait */
+	/* for the capture */
+	uint64_t capture_id; /* 0: none */
+	unsigned capture_decisions;
+	int64_t decided_ns, prefilled_ns;
+	struct capture_usage usage;
 };
 
 /* -- leg.c -- */

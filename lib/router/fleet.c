@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/router/capture.h"
 
 /* -- workers -- */
 
@@ -238,6 +239,7 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	(void)pthread_mutex_lock(&h->lock);
 	old = h->now;
 	f->version = ++h->version;
+	capture_fleet(c->capture, f);
 	h->now = f;
 	(void)pthread_mutex_unlock(&h->lock);
 	if (old)

@@ -255,6 +255,18 @@
 	X(LOG_LOST, COUNTER, "log", "pdctl_log_lines_dropped_total",                               \
 	  "Log lines dropped because their reader stalled",                                        \
 	  "standard error takes nothing for longer than the log's buffer lasts")                   \
+	X(CAPTURE_RECORDS, COUNTER, "kind", "pdctl_capture_records_total",                         \
+	  "Records in the file of --capture", "a request is decided or has ended, 100 ms later")   \
+	X(CAPTURE_DROPPED, COUNTER, "kind, loss", "pdctl_capture_dropped_total",                   \
+	  "Records that are missing in the file of --capture",                                     \
+	  "--capture-queue records wait already, or the file cannot be written")                   \
+	X(CAPTURE_ERRORS, COUNTER, "", "pdctl_capture_write_errors_total",                         \
+	  "Transactions of --capture that failed", "the disk is full")                             \
+	X(CAPTURE_FAILING, GAUGE, "", "pdctl_capture_failing",                                     \
+	  "1 while the file of --capture cannot be written",                                       \
+	  "the disk is full, or has room again")                                                   \
+	X(CAPTURE_QUEUE, GAUGE, "", "pdctl_capture_queue_bytes",                                   \
+	  "Bytes that wait for the file of --capture", "a request is decided or has ended")        \
 	X(BUILD, GAUGE, "version", "pdctl_build_info", "1; the label is the version",              \
 	  "another version is started")                                                            \
 	X(START, GAUGE, "", "process_start_time_seconds", "When the process started, Unix time",   \

@@ -54,6 +54,8 @@ static const char worker_values[] =
 	"| `rank` | a number, or `aggregate` for a worker without ranks |\n"
 	"| `state` | `available` `draining` `ejected` `unhealthy` `open` `half_open` |\n"
 	"| `log` | `main` `access` |\n"
+	"| `kind` | `request` `decision` |\n"
+	"| `loss` | `queue_full` `write_error` |\n"
 	"| `version` | as `pdctl --version` |\n";
 
 static int heading(struct buf *out, const char *title)

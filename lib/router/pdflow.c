@@ -107,7 +107,7 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 	struct exchange *x = s->x;
 	const struct buf *b = &x->lane->prefill;
 
-	s->prefill_ns = clock_now();
+	s->prefill_ns = x->prefilled_ns = clock_now();
 	observe(x, HIST_PREFILL, s->prefill_ns - l->sent_ns);
 	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL)) {
 		blame(x, ROLE_PREFILL, LEG_BROKEN);

@@ -381,6 +381,9 @@ static int single_text(const struct page *p, enum single s, struct buf *b)
 		return seconds_text(b, s, p->rt->started_wall);
 	case S_CPU:
 		return seconds_text(b, s, clock_cpu());
+	case S_CAPTURE_RECORDS ... S_CAPTURE_QUEUE:
+		return capture_samples(p->rt->capture, (enum capture_sample)(s - S_CAPTURE_RECORDS),
+				       single[s].name, b);
 	case S_CONNECTIONS ... S_READ_TIMEOUTS:
 		return buf_printf(b, "%s %llu\n", single[s].name,
 				  (unsigned long long)of_server(&p->server, s));

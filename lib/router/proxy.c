@@ -179,7 +179,11 @@ static int decide(struct exchange *x, enum worker_role role)
 {
 	struct fleet_pool *p = &x->fleet->pool[role];
 	struct route_input in = {&x->key, x->tried[role], &x->lane->rng};
-	int err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
+	int err;
+
+	if (x->capture_id)
+		x->lane->drawn = x->lane->rng;
+	err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
 
 	/* All that are left were tried: a second round, from the key's home again. */
 	if (err == PD_ENOENT && x->tried[role]) {
@@ -212,6 +216,8 @@ int choose(struct exchange *x, enum worker_role role)
 	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_DECISIONS, role,
 		    x->decision[role].reason, 1);
 	atomic_fetch_add_explicit(&x->worker[role]->requests, 1, memory_order_relaxed);
+	if (x->capture_id)
+		capture_decided(x, role);
 	if (x->decision[role].reason == ROUTE_REASON_FAILOVER)
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
 	return PD_OK;
@@ -418,6 +424,8 @@ static int refuse_loop(struct router *rt, struct http_conn *c, const struct http
 	atomic_fetch_add(&rt->loops, 1);
 	metrics_code(&rt->metrics, 0, route_of(r->head.path), 508);
 	metrics_error(&rt->metrics, 0, route_of(r->head.path), ERROR_LOOP);
+	if (rt->capture)
+		capture_refused(rt->capture, r, route_of(r->head.path), 508);
 	(void)http_reply_error(
 		c, 508, "server_error", NULL,
 		"this request has passed this router before: one of its workers leads "
@@ -460,6 +468,11 @@ static int wait_for_place(struct router *rt, struct http_conn *c, const struct h
 	if (err == PD_OK)
 		return 0;
 	refuse_place(rt, c, route, err);
+	if (rt->capture)
+		capture_refused(rt->capture, r, route,
+				err == PD_EBUSY	     ? 429
+				: err == PD_ETIMEOUT ? 408
+						     : 0);
 	return -1;
 }
 
@@ -529,14 +542,17 @@ static void finish(struct exchange *x)
 {
 	struct metrics *m = &x->rt->metrics;
 	unsigned stripe = x->lane->stripe;
+	bool left = x->client_left || (!x->started && http_conn_client_left(x->conn));
 
-	if (x->client_left || (!x->started && http_conn_client_left(x->conn))) {
+	if (left) {
 		metrics_count(m, stripe, METRIC_CLIENT_LEFT, x->route, 1);
 		if (!x->started)
 			http_conn_abort(x->conn, false);
 	}
 	count_end(x);
 	explain_end(x);
+	if (x->capture_id)
+		capture_ended(x, left);
 	for (int r = 0; r < ROLES; r++)
 		free(x->tried[r]);
 	if (x->is_json)
@@ -588,6 +604,8 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r, 
 	if (r->body.n > 0)
 		metrics_count(&rt->metrics, x.lane->stripe, METRIC_BYTES_IN, x.route, r->body.n);
 	retry_budget_earn(&rt->budget);
+	x.capture_id = capture_begin(rt->capture);
+	x.usage = (struct capture_usage){-1, -1, -1};
 	read_body(&x);
 	find_key(&x);
 	if (!rt->cfg.pd)

@@ -50,6 +50,8 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 		(void)snprintf(x->why, sizeof(x->why), "the client read nothing for %.1f s",
 			       (double)x->rt->cfg.write_stall_timeout / (double)NS_PER_S);
 	}
+	if (x->capture_id)
+		capture_answer(x, iov + 1, n - 1);
 	r->client_gone = err != PD_OK;
 	return !r->client_gone;
 }

@@ -108,14 +108,18 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 	int err;
 
 	*out = NULL;
-	if (!rt)
+	if (!rt) {
+		capture_free(cfg->capture);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
 	memset(rt, 0, sizeof(*rt));
 	rt->cfg = *cfg;
 	rt->started_wall = clock_wall();
 	/* Probes speak plain HTTP: no TLS library is set up. */
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
+	rt->capture = cfg->capture;
 	err = init_parts(rt, msg);
+	err = err || !rt->capture ? err : capture_start(rt->capture, &rt->cfg, msg);
 	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
 	err = err ? err : changes_start(rt, msg);
 	err = err ? err : asks_start(rt, msg);
@@ -191,11 +195,13 @@ void router_free(struct router *rt)
 	 */
 	if (!http_server_stop(rt->admin) || !http_server_stop(rt->server)) {
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
+		capture_stop(rt->capture);
 		return;
 	}
 	changes_stop(rt);
 	asks_stop(rt);
 	health_stop(rt);
+	capture_free(rt->capture);
 	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */
 	(void)http_server_free(rt->admin);
 	(void)http_server_free(rt->server);

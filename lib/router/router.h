@@ -6,6 +6,7 @@
 #define PD_ROUTER_ROUTER_H
 
 #include "lib/http/server.h"
+#include "lib/router/capture.h"
 #include "lib/router/config.h"
 #include "lib/router/fleet.h"
 #include "lib/router/gate.h"
@@ -22,6 +23,7 @@ struct router {
 	struct gate gate;
 	struct retry_budget budget;
 	struct metrics metrics;
+	struct capture *capture;	    /* owned; NULL: none */
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
 	struct http_server *admin;
 	struct health *_Atomic health;
@@ -41,7 +43,7 @@ struct router {
 };
 
 /* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay
- * borrowed. */
+ * borrowed. cfg->capture is taken over, also on failure. */
 int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg) PD_MUST;
 uint16_t router_port(const struct router *rt);
 /* 0 when there is no metrics listener. */

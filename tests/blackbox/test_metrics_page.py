@@ -10,9 +10,11 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -862,6 +864,46 @@ def test_the_process(pdctl):
         assert began - 1 < first.value("process_start_time_seconds") < time.time() + 1
         assert 1 << 20 < first.value("process_resident_memory_bytes") < 4 << 30
         wait_for("CPU time", lambda: router.post(ROUTE, BODY) and Page(router).value("process_cpu_seconds_total") > first.value("process_cpu_seconds_total"))
+
+
+@moves(
+    "pdctl_capture_records_total", "pdctl_capture_dropped_total", "pdctl_capture_write_errors_total", "pdctl_capture_failing",
+    "pdctl_capture_queue_bytes",
+)
+def test_capture(pdctl, tmp_path):
+    db = tmp_path / "c.db"
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--capture", db, "--capture-queue", 10)
+        page = Page(router)
+        for kind in ("request", "decision"):
+            assert page.value("pdctl_capture_records_total", kind=kind) == 0
+            assert page.value("pdctl_capture_dropped_total", kind=kind, loss="queue_full") == 0
+            assert page.value("pdctl_capture_dropped_total", kind=kind, loss="write_error") == 0
+        assert router.post(ROUTE, BODY)[0] == 200
+        wait_for("a row", lambda: Page(router).value("pdctl_capture_records_total", kind="request") == 1)
+        assert Page(router).value("pdctl_capture_records_total", kind="decision") == 1
+        # Somebody else holds the file: the writer waits, the queue fills up.
+        other = sqlite3.connect(db)
+        other.execute("BEGIN IMMEDIATE")
+        assert router.post(ROUTE, BODY)[0] == 200
+        time.sleep(0.3)
+        for _ in range(20):
+            assert router.post(ROUTE, BODY)[0] == 200
+        page = Page(router)
+        assert page.value("pdctl_capture_queue_bytes") > 0
+        assert page.value("pdctl_capture_dropped_total", kind="request", loss="queue_full") > 0
+        assert page.value("pdctl_capture_dropped_total", kind="decision", loss="queue_full") > 0
+        assert page.value("pdctl_capture_failing") == page.value("pdctl_capture_write_errors_total") == 0
+        other.rollback()
+        other.close()
+        wait_for("an empty queue", lambda: Page(router).value("pdctl_capture_queue_bytes") == 0)
+        resource.prlimit(router.proc.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        assert router.post(ROUTE, BODY)[0] == 200
+        wait_for("the failure", lambda: Page(router).value("pdctl_capture_failing") == 1)
+        page = Page(router)
+        assert page.value("pdctl_capture_write_errors_total") >= 1
+        assert page.value("pdctl_capture_dropped_total", kind="request", loss="write_error") == 1
+        assert page.value("pdctl_capture_dropped_total", kind="decision", loss="write_error") == 1
 
 
 @moves("pdctl_log_lines_dropped_total")
