@@ -11,5 +11,6 @@ int cmd_bench(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_gen(int argc, char **argv);
+int cmd_workers(int argc, char **argv);
 
 #endif

@@ -9,7 +9,6 @@
 #include "lib/base/cli.h"
 #include "lib/base/nearest.h"
 
-
 struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -18,6 +17,7 @@ struct command {
 
 static const struct command commands[] = {
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
+	{"workers", cmd_workers, "see, add, drain and remove the workers of a running router"},
 	{"simulate", cmd_simulate,
 	 "replay workloads on virtual workers, before deploying a policy"},
 	{"bench", cmd_bench, "send sessions and schedules to a server and measure what users get"},

@@ -1,0 +1,168 @@
+/* libcurl's easy interface: an operator's command has one conversation and nothing else to do. */
+#include "cmd/adminclient.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/buf.h"
+
+#define ANSWER_MAX	 (64u << 20)
+#define CONNECT_LIMIT_MS 5000L
+#define ANSWER_LIMIT_MS	 75000L /* the router waits 60 s at most for a change */
+
+struct admin_client {
+	char *url; /* owned, without a trailing slash */
+	CURL *easy;
+	char why[CURL_ERROR_SIZE];
+};
+
+static size_t on_body(char *p, size_t size, size_t n, void *arg)
+{
+	return buf_append(arg, p, size * n) ? 0 : size * n;
+}
+
+int admin_client_new(struct admin_client **out, const char *url, struct pd_msg *msg)
+{
+	struct admin_client *c;
+	size_t n = strlen(url);
+
+	if ((strncmp(url, "http://", 7) != 0 || n < 8) &&
+	    (strncmp(url, "https://", 8) != 0 || n < 9))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--router: found '%.200s', expected http://HOST:PORT, the address of "
+			"the router's --admin-port",
+			url);
+	c = calloc(1, sizeof(*c));
+	if (!c || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+		free(c);
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
+	c->easy = curl_easy_init();
+	c->url = strdup(url);
+	if (!c->easy || !c->url) {
+		admin_client_free(c);
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
+	while (n > 0 && c->url[n - 1] == '/')
+		c->url[--n] = '\0';
+	*out = c;
+	return PD_OK;
+}
+
+void admin_client_free(struct admin_client *c)
+{
+	if (!c)
+		return;
+	if (c->easy)
+		curl_easy_cleanup(c->easy);
+	free(c->url);
+	free(c);
+	curl_global_cleanup();
+}
+
+/* The path with the id, percent-encoded, in place of "{id}". */
+static int put_url(const struct admin_client *c, const char *path, const char *id, struct buf *b)
+{
+	const char *at = id ? strstr(path, "{id}") : NULL;
+	char *quoted;
+	int err = buf_puts(b, c->url);
+
+	if (!at)
+		return err ? err : buf_puts(b, path);
+	quoted = curl_easy_escape(c->easy, id, 0);
+	err = err ? err : buf_append(b, path, (size_t)(at - path));
+	err = err ? err : quoted ? buf_puts(b, quoted) : PD_ENOMEM;
+	curl_free(quoted);
+	return err ? err : buf_puts(b, at + 4);
+}
+
+static bool set_options(struct admin_client *c, const char *method, const char *url,
+			const char *body, struct curl_slist *fields, struct buf *answer)
+{
+	CURL *e = c->easy;
+
+	c->why[0] = '\0';
+	curl_easy_reset(e);
+	return curl_easy_setopt(e, CURLOPT_URL, url) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_PROXY, "") == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_LIMIT_MS) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, ANSWER_LIMIT_MS) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->why) == CURLE_OK &&
+	       (!body || curl_easy_setopt(e, CURLOPT_COPYPOSTFIELDS, body) == CURLE_OK) &&
+	       curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, method) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_HTTPHEADER, fields) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
+	       curl_easy_setopt(e, CURLOPT_WRITEDATA, answer) == CURLE_OK;
+}
+
+static int no_answer(const struct admin_client *c, CURLcode code, struct pd_msg *msg)
+{
+	const char *why = c->why[0] ? c->why : curl_easy_strerror(code);
+
+	if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST)
+		return pd_fail(msg, PD_ECLOSED,
+			       "cannot reach the router at %.200s: %.160s; start it, or name the "
+			       "address of its --admin-port with --router URL",
+			       c->url, why);
+	return pd_fail(msg, PD_ECLOSED, "no answer from the router at %.200s: %.200s", c->url, why);
+}
+
+int admin_client_ask(struct admin_client *c, const char *method, const char *path, const char *id,
+		     const char *body, struct admin_reply *r, struct pd_msg *msg)
+{
+	struct curl_slist *fields = curl_slist_append(NULL, "Content-Type: application/json"),
+			  *more;
+	struct buf url, answer;
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+	int err;
+
+	*r = (struct admin_reply){0};
+	buf_init(&url, 65536);
+	buf_init(&answer, ANSWER_MAX);
+	/* Not wanted: curl would wait a second for a server that ignores it. */
+	more = fields ? curl_slist_append(fields, "Expect:") : NULL;
+	err = more ? put_url(c, path, id, &url) : PD_ENOMEM;
+	if (!err && set_options(c, method, url.data, body, fields, &answer))
+		code = curl_easy_perform(c->easy);
+	if (err)
+		(void)pd_fail(msg, err, "the request could not be built: %s", pd_err_text(err));
+	else if (code != CURLE_OK)
+		err = no_answer(c, code, msg);
+	if (!err) {
+		(void)curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &r->status);
+		r->json = answer.data ? cJSON_Parse(answer.data) : NULL;
+		r->text = answer.data ? buf_detach(&answer) : strdup("");
+	}
+	curl_slist_free_all(fields);
+	buf_release(&answer);
+	buf_release(&url);
+	return err;
+}
+
+void admin_reply_release(struct admin_reply *r)
+{
+	free(r->text);
+	cJSON_Delete(r->json);
+	*r = (struct admin_reply){0};
+}
+
+void admin_reply_error(const struct admin_client *c, const struct admin_reply *r,
+		       struct pd_msg *msg)
+{
+	const cJSON *error = cJSON_GetObjectItemCaseSensitive(r->json, "error");
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(error, "message"));
+
+	if (text)
+		(void)pd_fail(msg, PD_EINVAL, "%.480s", text);
+	else
+		(void)pd_fail(msg, PD_EINVAL,
+			      "%.200s answered %ld, and not as a pdctl router does; expected the "
+			      "address of its --admin-port in --router",
+			      c->url, r->status);
+}

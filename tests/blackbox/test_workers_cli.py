@@ -1,0 +1,188 @@
+"""pdctl workers: what it prints, its exit codes, and that a fleet can be replaced with it under traffic."""
+
+import json
+import pathlib
+import threading
+
+import pytest
+
+from fake_engine import FakeEngine
+from harness import free_port, run, wait_for
+from test_admin_workers import BODY, hold_one, ok, plain
+from test_pd_faults import fleet, idle, mistakes
+
+PAGE = pathlib.Path(__file__).parent.parent.parent / "docs" / "workers.md"
+
+
+def workers(router, *args, **kw):
+    return run("workers", *args, "--router", router.admin_url, **kw)
+
+
+def rows(text):
+    head, line, *rest = text.splitlines()
+    assert set(line) == {"-", " "}
+    return head, [r.split() for r in rest]
+
+
+def test_list_lines_up_and_json_is_the_routers(pdctl):
+    router, ps, ds = fleet(pdctl, prefill=2, decode=1)
+    done = workers(router, "list")
+    head, lines = rows(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " ".join(head.split()) in " ".join(PAGE.read_text().split()), "docs/workers.md shows other columns"
+    assert [(x[0], x[1], x[2], x[3], x[-1]) for x in lines] == [
+        ("p0", "prefill", "available", "0", ps[0].url), ("p1", "prefill", "available", "0", ps[1].url), ("d0", "decode", "available", "0", ds[0].url)]
+    assert {x.index("http") for x in done.stdout.splitlines()[2:]} == {head.index("url")}
+    assert [x[0] for x in rows(workers(router, "list", "--role", "decode").stdout)[1]] == ["d0"]
+    document = json.loads(workers(router, "list", "--json").stdout)
+    assert document["total"] == 3 and [w["name"] for w in document["workers"]] == ["p0", "p1", "d0"]
+    assert [w["name"] for w in json.loads(workers(router, "list", "--json", "--role", "prefill").stdout)["workers"]] == ["p0", "p1"]
+    shown = workers(router, "show", "d0", "p1").stdout
+    assert "d0" in shown and "p1" in shown and "bootstrap_port    null" in shown
+    assert json.loads(workers(router, "show", ds[0].url, "--json").stdout)["name"] == "d0"
+
+
+def test_add_drain_undrain_remove(pdctl):
+    with FakeEngine(ok) as one, FakeEngine(ok) as two:
+        router = plain(pdctl, f"w0={one.url}")
+        done = workers(router, "add", f"w1={two.url}", "--wait")
+        assert (done.returncode, done.stdout) == (0, f"added w1 (regular, {two.url}): available\n"), done.stderr
+        done = workers(router, "drain", "w1")
+        assert (done.returncode, done.stdout) == (0, f"draining w1 (regular, {two.url}): draining\n")
+        done = workers(router, "undrain", two.url)
+        assert (done.returncode, done.stdout) == (0, f"undrained w1 (regular, {two.url}): available\n")
+        done = workers(router, "drain", "w1", "--wait")
+        assert (done.returncode, done.stdout) == (0, "drained w1: nothing needs it any more, it can be stopped\n")
+        done = workers(router, "remove", "w1")
+        assert (done.returncode, done.stdout) == (0, "removed w1\n")
+        done = workers(router, "add", f"w1={two.url}", "--json", "--wait")
+        assert json.loads(done.stdout)["state"] == "available"
+        assert json.loads(workers(router, "remove", "w1", "--json", "--force").stdout)["success"] is True
+        dead = f"http://127.0.0.1:{free_port()}"
+        done = workers(router, "add", dead)
+        assert (done.returncode, done.stdout) == (0, f"added {dead} (regular, {dead}): starting\n")
+
+
+def test_waiting_in_vain_is_exit_code_1(pdctl):
+    release, hits = threading.Event(), []
+
+    def holds(seen, wire):
+        hits.append(1)
+        release.wait(30)
+        ok(seen, wire)
+
+    with FakeEngine(holds) as one:
+        router = plain(pdctl, f"w0={one.url}")
+        s = hold_one(router, release)
+        wait_for("the request to arrive", lambda: hits)
+        done = workers(router, "drain", "w0", "--wait", "--timeout-secs", 0.5)
+        assert (done.returncode, done.stdout) == (1, "") and "worker 'w0' has 1 requests in flight after 0.5 s" in done.stderr
+        done = workers(router, "remove", "w0", "--wait", "--timeout-secs", 0.5)
+        assert (done.returncode, done.stdout) == (1, "") and "worker 'w0' is still in the list after 0.5 s" in done.stderr
+        done = workers(router, "remove", "w0")
+        assert (done.returncode, done.stdout) == (0, "removing w0: no new requests, it goes when what runs there has ended\n")
+        release.set()
+        done = workers(router, "remove", "w0", "--wait")
+        assert done.returncode in (0, 2), done.stderr  # it may be gone already
+        s.close()
+        done = workers(router, "add", f"http://127.0.0.1:{free_port()}", "--wait", "--timeout-secs", 0.5)
+        assert (done.returncode, done.stdout) == (1, "") and "is starting after 0.5 s" in done.stderr
+
+
+def test_wrong_requests_are_exit_code_2(pdctl):
+    router, ps, _ = fleet(pdctl, prefill=1, decode=1)
+    for args, says in (
+        (("show", "nobody"), "no worker has the name or URL 'nobody'"),
+        (("drain", "nobody", "--wait"), "no worker has the name"),
+        (("remove", "a/b c%2F"), "no worker has the name or URL 'a/b c%2F'"),
+        (("add", "http://127.0.0.1:1"), "expected prefill or decode"),
+        (("add", "http://127.0.0.1:1", "--role", "regular"), "expected prefill or decode"),
+        (("add", ps[0].url, "--role", "prefill"), "exists"),
+        (("add", "x=", "--role", "decode"), "url: found none"),
+        (("add", "ftp://x", "--role", "decode"), "unknown scheme"),
+    ):
+        done = workers(router, *args)
+        assert (done.returncode, done.stdout) == (2, "") and says in done.stderr, (args, done)
+    # The data port refuses, and the message says where to go.
+    done = run("workers", "drain", "p0", "--router", router.url)
+    assert done.returncode == 2 and "admin port" in done.stderr
+    # The others are drained all the same, and the worst code counts.
+    done = workers(router, "drain", "nobody", "d0")
+    assert done.returncode == 2 and "draining d0" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        ((), "found no action, expected list, show, add"),
+        (("lst",), "unknown action 'lst', did you mean 'list'?"),
+        (("list", "x"), "found 'x', expected no more words"),
+        (("add",), "add: expected [NAME=]http://HOST:PORT"),
+        (("drain",), "drain: expected a worker's name or URL"),
+        (("list", "--wait"), "--wait has no meaning with list"),
+        (("drain", "x", "--force"), "--force has no meaning with drain"),
+        (("undrain", "x", "--wait"), "--wait has no meaning with undrain"),
+        (("list", "--role", "both"), "both"),
+        (("list", "--router", "localhost:29000"), "expected http://HOST:PORT"),
+        (("list", "--router", "http://"), "expected http://HOST:PORT"),
+        (("show", ""), "found an empty word"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
+)
+def test_wrong_commands(args, says):
+    done = run("workers", *args)
+    assert (done.returncode, done.stdout) == (2, "") and says in done.stderr, done
+
+
+def test_no_router(pdctl):
+    url = f"http://127.0.0.1:{free_port()}"
+    done = run("workers", "list", "--router", url, env={"http_proxy": "http://127.0.0.1:1"})
+    assert (done.returncode, done.stdout) == (3, "") and f"cannot reach the router at {url}" in done.stderr and "--router" in done.stderr
+    done = run("workers", "drain", "a", "b", "--router", url)
+    assert done.returncode == 3 and done.stderr.count("cannot reach") == 1
+    done = run("workers", "list", "--router", "http://no-such-host.invalid:1")
+    assert done.returncode == 3 and "cannot reach" in done.stderr
+    with FakeEngine(lambda seen, wire: wire.reply(200, b"<html>", "text/html")) as other:
+        done = run("workers", "list", "--router", other.url)
+        assert done.returncode == 3 and "not as a pdctl router does" in done.stderr
+
+
+def test_a_whole_fleet_is_replaced_under_traffic(pdctl):
+    """Each worker of both roles gets a successor, is drained, stopped and removed, with one attempt per request: none fails."""
+    router, ps, ds = fleet(pdctl, "--retry-max-retries", 1, "--pd-fallback", "fail")
+    stop, failures, served = threading.Event(), [], []
+
+    def client(i):
+        while not stop.is_set():
+            status, headers, raw = router.post(
+                "/v1/completions", {**BODY, "prompt": f"client {i} turn {len(served)} " * 8, "stream": True, "max_tokens": 12}, {"X-Session-Id": f"s{i}"})
+            served.append((headers.get("X-Prefill-Worker"), headers.get("X-Decode-Worker")))
+            if status != 200 or not raw.endswith(b"data: [DONE]\n\n") or b'"error"' in raw:
+                failures.append((status, raw[-400:]))
+
+    clients = [threading.Thread(target=client, args=(i,)) for i in range(8)]
+    for t in clients:
+        t.start()
+    fresh = []
+    try:
+        for role, old in (("prefill", ps[0]), ("decode", ds[0]), ("prefill", ps[1]), ("decode", ds[1])):
+            new = pdctl.worker("--role", role, "--strict", "--speedup", 100)
+            fresh.append(new)
+            for args in (("add", new.url, "--role", role, "--wait"), ("drain", old.url, "--wait"), ("list",)):
+                done = workers(router, *args)
+                assert done.returncode == 0, done
+            assert mistakes([old]) == {}
+            assert old.stop() == 0  # as its operator does now
+            done = workers(router, "remove", old.url, "--wait")
+            assert done.returncode == 0, done
+        mark = len(served)
+        wait_for("traffic on the new fleet", lambda: len(served) > mark + 30)
+    finally:
+        stop.set()
+        for t in clients:
+            t.join()
+    assert failures == []
+    new = {w.url for w in fresh}
+    assert all(p in new and d in new for p, d in served[mark + 8:])
+    assert mistakes(fresh) == {}
+    idle(router, fresh)
