@@ -19,7 +19,7 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
-		*workers_file, *health_endpoint;
+		*workers_file, *health_endpoint, *access_log, *access_format;
 	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
 		health_failures, health_successes, threads;
@@ -189,6 +189,12 @@ static const struct opt options[] = {
 	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
 	 "request-id)",
 	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "access-log", &o.access_log, "FILE",
+	 "one line per request with the time of each stage; - is standard output; opened again on "
+	 "SIGUSR1 (none)",
+	 NULL, 0, 0, NULL},
+	{OPT_CHOICE, "access-log-format", &o.access_format, NULL, "form of its lines (text)",
+	 "text|json", 0, 0, NULL},
 	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
 	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
@@ -216,7 +222,8 @@ static const struct opt_command command = {
 		 "everything else goes to a worker. What changes the fleet is for the admin port "
 		 "(`pdctl workers`).\n"
 		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
-		 "file again.\n"
+		 "file again,\n"
+		 "USR1 opens the access log again.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
 		 "refuses no connection.",
 	.examples = "  two workers, sessions stay where they are:\n"
@@ -255,6 +262,7 @@ static void defaults(const struct router_config *c)
 	o.ring_hash = "xxh3";
 	o.log_level = "info";
 	o.log_format = "text";
+	o.access_format = "text";
 	o.fallback = "decode-only";
 	o.health_endpoint = c->health_endpoint;
 	o.dp = c->dp_size;
@@ -457,6 +465,16 @@ static int inherited_socket(void)
 										      : -1;
 }
 
+static int open_access_log(struct router_config *c, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+
+	c->access_json = strcmp(o.access_format, "json") == 0;
+	if (!o.access_log || log_open(&c->access_log, o.access_log, &inner) == PD_OK)
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL, "--access-log: %.480s", inner.text);
+}
+
 static int read_config(struct router_config *c, struct pd_msg *msg)
 {
 	enum log_level level;
@@ -482,7 +500,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	if (log_level_parse(o.log_level, &level))
 		return pd_fail(msg, PD_EINVAL, "--log-level: found '%s'", o.log_level);
 	c->log = log_new(STDERR_FILENO, level, strcmp(o.log_format, "json") == 0);
-	return c->log ? PD_OK : pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
+	return c->log ? open_access_log(c, msg)
+		      : pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
 }
 
 static void announce(const struct router *rt, const struct router_config *c)
@@ -510,10 +529,24 @@ static void block_signals(sigset_t *set)
 	(void)sigaddset(set, SIGTERM);
 	(void)sigaddset(set, SIGINT);
 	(void)sigaddset(set, SIGHUP);
+	(void)sigaddset(set, SIGUSR1);
 	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
+/* HUP and USR1: the process goes on. False for the signals that end it. */
+static bool minor_signal(struct router *rt, const struct router_config *c, int sig, bool draining)
+{
+	struct pd_msg msg = {0};
+
+	if (sig == SIGHUP && !draining)
+		(void)!router_reload(rt, &msg);
+	else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg))
+		log_line(c->log, LOG_ERROR, "access log: %s; it goes on in the old file", msg.text);
+	return sig == SIGHUP || sig == SIGUSR1;
+}
+
 struct second_signal {
+	const struct router_config *cfg;
 	sigset_t set;
 	struct router *rt;
 	_Atomic bool done;
@@ -528,7 +561,7 @@ static void *await_second(void *arg)
 
 	do
 		(void)sigwait(&s->set, &sig);
-	while (sig == SIGHUP && !atomic_load(&s->done));
+	while (!atomic_load(&s->done) && minor_signal(s->rt, s->cfg, sig, true));
 	if (!atomic_load(&s->done))
 		atomic_store(&s->cut, router_hurry(s->rt));
 	return NULL;
@@ -536,7 +569,7 @@ static void *await_second(void *arg)
 
 static int drain(struct router *rt, const struct router_config *c, const sigset_t *set)
 {
-	struct second_signal second = {.set = *set, .rt = rt};
+	struct second_signal second = {.cfg = c, .set = *set, .rt = rt};
 	bool watching;
 	pthread_t thread;
 	unsigned cut;
@@ -566,11 +599,9 @@ static int run(const struct router_config *c, const sigset_t *set)
 	if (router_start(&rt, c, &msg))
 		return cli_runtime_error(&command, &msg);
 	announce(rt, c);
-	do {
+	do
 		(void)sigwait(set, &sig);
-		if (sig == SIGHUP)
-			(void)!router_reload(rt, &msg);
-	} while (sig == SIGHUP);
+	while (minor_signal(rt, c, sig, false));
 	code = drain(rt, c, set);
 	router_free(rt);
 	return code;
@@ -609,6 +640,7 @@ int cmd_serve(int argc, char **argv)
 			       ? cli_usage_error(&command, &msg)
 			       : run(&c, &set);
 	}
+	log_free(c.access_log);
 	log_free(c.log);
 	worker_list_release(&c.fleet.workers);
 	opt_list_release(&o.workers);

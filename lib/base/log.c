@@ -5,6 +5,8 @@
  */
 #include "lib/base/log.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/clock.h"
@@ -23,7 +26,10 @@
 #define LOG_GATHER_NS  (20 * NS_PER_MS)
 
 struct log {
-	int fd;
+	int fd;	     /* the writer thread's own */
+	char *path;  /* owned; NULL: the descriptor is somebody else's */
+	int next_fd; /* -1, or what the thread goes on with */
+	bool raw;    /* only finished lines: nothing of ours between them */
 	enum log_level level;
 	bool json;
 	pthread_mutex_t lock;
@@ -62,7 +68,7 @@ static void report_dropped(struct log *l, uint64_t *reported)
 	char line[128];
 	int n;
 
-	if (now == *reported)
+	if (now == *reported || l->raw)
 		return;
 	n = snprintf(line, sizeof(line),
 		     "{\"level\":\"warn\",\"msg\":\"log lines dropped\",\"dropped\":%llu}\n",
@@ -82,6 +88,28 @@ static void gather(struct log *l)
 	l->urgent = false;
 }
 
+static uint64_t count_lines(const struct buf *b)
+{
+	const char *p = b->data, *end = p + b->len;
+	uint64_t n = 0;
+
+	while (p < end && (p = memchr(p, '\n', (size_t)(end - p)))) {
+		p++;
+		n++;
+	}
+	return n;
+}
+
+/* With the lock held. */
+static void change_file(struct log *l)
+{
+	if (l->next_fd < 0)
+		return;
+	(void)close(l->fd);
+	l->fd = l->next_fd;
+	l->next_fd = -1;
+}
+
 static void *writer(void *arg)
 {
 	struct log *l = arg;
@@ -90,19 +118,21 @@ static void *writer(void *arg)
 
 	(void)pthread_mutex_lock(&l->lock);
 	while (!l->stop || l->active.len > 0) {
+		change_file(l);
 		if (l->active.len == 0) {
 			(void)pthread_cond_wait(&l->wake, &l->lock);
 			continue;
 		}
 		gather(l);
+		change_file(l);
 		swap = l->active;
 		l->active = l->writing;
 		l->writing = swap;
 		(void)pthread_mutex_unlock(&l->lock);
-		/* Nobody to tell when the log itself cannot be written: it is counted, as a batch.
-		 */
+		/* Nobody to tell when the log itself cannot be written: its lines are counted. */
 		if (file_write_fd(l->fd, l->writing.data, l->writing.len))
-			atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+			atomic_fetch_add_explicit(&l->dropped, count_lines(&l->writing),
+						  memory_order_relaxed);
 		buf_clear(&l->writing);
 		report_dropped(l, &reported);
 		(void)pthread_mutex_lock(&l->lock);
@@ -119,6 +149,7 @@ struct log *log_new(int fd, enum log_level level, bool json)
 	if (!l)
 		return NULL;
 	l->fd = fd;
+	l->next_fd = -1;
 	l->level = level;
 	l->json = json;
 	buf_init(&l->active, LOG_BUFFER_MAX);
@@ -135,6 +166,59 @@ struct log *log_new(int fd, enum log_level level, bool json)
 	return l;
 }
 
+static int open_file(const char *path, int *fd, struct pd_msg *msg)
+{
+	char text[128];
+
+	*fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	return *fd >= 0 ? PD_OK
+			: pd_fail(msg, PD_EIO, "cannot open '%s': %s", path,
+				  pd_errno_text(errno, text, sizeof(text)));
+}
+
+int log_open(struct log **out, const char *path, struct pd_msg *msg)
+{
+	bool standard = strcmp(path, "-") == 0;
+	int fd = STDOUT_FILENO, err = standard ? PD_OK : open_file(path, &fd, msg);
+	char *copy = standard ? NULL : strdup(path);
+
+	*out = NULL;
+	if (err) {
+		free(copy);
+		return err;
+	}
+	if (standard || copy)
+		*out = log_new(fd, LOG_DEBUG, false);
+	if (!*out) {
+		if (!standard)
+			(void)close(fd);
+		free(copy);
+		return pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
+	}
+	(*out)->path = copy;
+	(*out)->raw = true;
+	return PD_OK;
+}
+
+int log_reopen(struct log *l, struct pd_msg *msg)
+{
+	int fd, err, unused = -1;
+
+	if (!l || !l->path)
+		return PD_OK;
+	err = open_file(l->path, &fd, msg);
+	if (err)
+		return err;
+	(void)pthread_mutex_lock(&l->lock);
+	unused = l->next_fd;
+	l->next_fd = fd;
+	(void)pthread_cond_signal(&l->wake);
+	(void)pthread_mutex_unlock(&l->lock);
+	if (unused >= 0)
+		(void)close(unused);
+	return PD_OK;
+}
+
 void log_free(struct log *l)
 {
 	if (!l)
@@ -148,6 +232,11 @@ void log_free(struct log *l)
 	(void)pthread_cond_destroy(&l->wake);
 	buf_release(&l->active);
 	buf_release(&l->writing);
+	if (l->next_fd >= 0)
+		(void)close(l->next_fd);
+	if (l->path)
+		(void)close(l->fd);
+	free(l->path);
 	free(l);
 }
 
@@ -174,6 +263,12 @@ static void append(struct log *l, enum log_level level, const char *line, size_t
 	if (was_empty || l->urgent)
 		(void)pthread_cond_signal(&l->wake);
 	(void)pthread_mutex_unlock(&l->lock);
+}
+
+void log_put(struct log *l, const char *line, size_t n)
+{
+	if (l)
+		append(l, LOG_INFO, line, n);
 }
 
 /* Escapes for both forms: quotes and backslashes only inside JSON, control bytes always. */

@@ -21,6 +21,15 @@ struct log;
 
 /* The log owns its thread, not the descriptor. NULL when out of memory or threads. */
 struct log *log_new(int fd, enum log_level level, bool json);
+/* A log that only log_put writes to: a file that is created or appended to, or standard output for
+ * "-". The message names the file and the reason. */
+int log_open(struct log **out, const char *path, struct pd_msg *msg) PD_MUST;
+/*
+ * After the file was renamed away: opens its path again and goes on there. The caller's next
+ * line reaches the new file, the ones before it one of the two. When it cannot be opened everything
+ * stays as it is. Nothing to do for standard output. From any thread.
+ */
+int log_reopen(struct log *l, struct pd_msg *msg) PD_MUST;
 /* Writes what is left and stops the thread. Accepts NULL. */
 void log_free(struct log *l);
 
@@ -41,6 +50,9 @@ void log_line(struct log *l, enum log_level level, const char *fmt, ...) PD_PRIN
  * ("\"selected\":[\"http://w1\"]"); it is appended after ts, level and msg.
  */
 void log_json(struct log *l, enum log_level level, const char *msg, const char *members);
+
+/* One finished line, its end included, as it is. NULL log: nothing. */
+void log_put(struct log *l, const char *line, size_t n);
 
 /* Lines dropped so far because the reader stalled. */
 uint64_t log_dropped(const struct log *l);

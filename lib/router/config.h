@@ -102,6 +102,8 @@ struct router_config {
 	const char *version;	   /* of the program, for the metrics page */
 	struct capture *capture;   /* from capture_new; NULL: none */
 	struct log *log;
+	struct log *access_log; /* NULL: none */
+	bool access_json;
 };
 
 void router_config_default(struct router_config *c);

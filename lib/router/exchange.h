@@ -34,6 +34,15 @@ struct lane {
 	struct buf held;    /* part of an event that is not complete */
 	struct buf prefill; /* the prefill answer, until the decode answer has passed */
 	struct rng drawn;   /* rng before the last decision, for the capture */
+	int64_t queued_ns;  /* what the request that comes next waited at the gate */
+	int64_t stamp_ms;   /* the time that `stamp` says, for the access log */
+	char stamp[32];
+};
+
+/* When the stages of the last attempt ended; 0: not reached. */
+struct exchange_times {
+	int64_t first_pick; /* of the first attempt */
+	int64_t pick, sent, prefill_end, decode_sent;
 };
 
 enum leg_error {
@@ -88,9 +97,11 @@ struct exchange {
 	bool decoding;	      /* counted among the decode worker's running legs */
 	struct trace_context trace;
 	int64_t dispatched_ns, first_ns, last_ns;
-	int64_t head_ns; /* the head of the answer that was passed on */
-	int status;	 /* sent to the client; 0: none yet */
-	bool started;	 /* a byte went to the client */
+	int64_t head_ns; /* the head of the last attempt's answer */
+	int64_t queued_ns;
+	struct exchange_times times; /* only kept while there is an access log */
+	int status;		     /* sent to the client; 0: none yet */
+	bool started;		     /* a byte went to the client */
 	bool client_left;
 	bool repeatable;	/* may be sent twice when no byte of an answer came */
 	bool detached;		/* goes on although the client left */
@@ -163,6 +174,8 @@ void pd_flow(struct exchange *x);
 void pd_handed_over(struct exchange *x);
 /* models.c: answers GET /v1/models. */
 void models_ask_all(struct exchange *x);
+/* The workers of an attempt are picked: its clock starts. */
+void begin_attempt(struct exchange *x);
 /* Picks a worker of the role into x->worker and x->decision; waits while all are at their cap.
  * PD_ENOENT, PD_EBUSY, PD_ECANCELED. */
 int choose(struct exchange *x, enum worker_role role) PD_MUST;
@@ -191,6 +204,13 @@ bool refused(struct exchange *x, const struct leg *l);
 bool retry_refusal(struct exchange *x, struct leg *l, enum worker_role role);
 /* The final word when attempts are used up. */
 void give_up(struct exchange *x);
+
+/* -- access.c -- */
+
+/* The line of a request that has ended; of one that was refused at the gate. lane->side is used. */
+void access_end(const struct exchange *x, enum metrics_error error);
+void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
+		    const struct http_request *r, int status, enum metrics_error error);
 
 /* -- explain.c -- */
 

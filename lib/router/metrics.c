@@ -110,9 +110,9 @@ static const char *label_value(enum label l, unsigned i)
 	return l == LABEL_REASON ? route_reason_name((enum route_reason)i) : labels[l].value[i];
 }
 
-const char *metrics_cause_name(enum metrics_cause c)
+const char *metrics_error_name(enum metrics_error e)
 {
-	return c == CAUSE_NONE ? "" : causes[c - 1];
+	return e == ERROR_NONE ? "ok" : errors[e - 1];
 }
 
 /* -- families -- */

@@ -121,7 +121,8 @@ void metrics_observe_at(struct metrics *m, unsigned stripe, enum metrics_hist h,
 			int64_t ns);
 uint64_t metrics_total(const struct metrics *m, enum metrics_counter c);
 int metrics_text(const struct metrics *m, struct buf *out) PD_MUST;
-const char *metrics_cause_name(enum metrics_cause c);
+/* The label value; "ok" for ERROR_NONE. */
+const char *metrics_error_name(enum metrics_error e);
 
 /* "# HELP", "# TYPE": once per family. */
 int metrics_head(struct buf *out, const char *name, const char *type, const char *help) PD_MUST;

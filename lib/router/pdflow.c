@@ -107,7 +107,7 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 	struct exchange *x = s->x;
 	const struct buf *b = &x->lane->prefill;
 
-	s->prefill_ns = x->prefilled_ns = clock_now();
+	x->times.prefill_end = s->prefill_ns = x->prefilled_ns = clock_now();
 	observe(x, HIST_PREFILL, s->prefill_ns - l->sent_ns);
 	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL)) {
 		blame(x, ROLE_PREFILL, LEG_BROKEN);
@@ -193,6 +193,7 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 	}
 	e = dispatch(s, &l, ROLE_PREFILL, &edit, x->rt->cfg.first_byte_timeout);
 	json_edit_release(&edit);
+	x->times.sent = l.sent_ns;
 	if (x->dispatched_ns == 0)
 		x->dispatched_ns = l.sent_ns;
 	if (e == LEG_OK)
@@ -318,6 +319,9 @@ static enum exchange_result decode_leg(struct pd_state *s)
 			     x->streaming ? x->rt->cfg.first_byte_timeout
 					  : x->rt->cfg.request_timeout);
 	json_edit_release(&edit);
+	*(s->have_prefill ? &x->times.decode_sent : &x->times.sent) = l.sent_ns;
+	if (x->dispatched_ns == 0)
+		x->dispatched_ns = l.sent_ns;
 	if (l.sent_ns)
 		observe(x, HIST_PD_PENDING, l.sent_ns - s->picked_ns);
 	if (s->have_prefill && l.sent_ns)
@@ -377,6 +381,7 @@ static enum exchange_result attempt(struct pd_state *s)
 		return result;
 	s->picked_ns = clock_now();
 	attempt_id(s);
+	begin_attempt(x);
 	explain_decision(x);
 	if (x->worker[ROLE_PREFILL]) {
 		s->failed = ROLE_PREFILL;

@@ -371,8 +371,10 @@ static int single_text(const struct page *p, enum single s, struct buf *b)
 	case S_POOL:
 		return pool_text(p, b);
 	case S_LOG_LOST:
-		return buf_printf(b, "%s{log=\"main\"} %llu\n", single[s].name,
-				  (unsigned long long)(c->log ? log_dropped(c->log) : 0));
+		return buf_printf(
+			b, "%s{log=\"main\"} %llu\n%s{log=\"access\"} %llu\n", single[s].name,
+			(unsigned long long)(c->log ? log_dropped(c->log) : 0), single[s].name,
+			(unsigned long long)(c->access_log ? log_dropped(c->access_log) : 0));
 	case S_BUILD:
 		err = buf_printf(b, "%s{version=\"", single[s].name);
 		err = err ? err : put_label(b, c->version);

@@ -193,6 +193,16 @@ static int decide(struct exchange *x, enum worker_role role)
 	return err;
 }
 
+void begin_attempt(struct exchange *x)
+{
+	x->head_ns = 0;
+	if (!x->rt->cfg.access_log)
+		return;
+	x->times = (struct exchange_times){.first_pick = x->times.first_pick, .pick = clock_now()};
+	if (x->times.first_pick == 0)
+		x->times.first_pick = x->times.pick;
+}
+
 int choose(struct exchange *x, enum worker_role role)
 {
 	int64_t deadline = 0, step = NS_PER_MS, now;
@@ -419,13 +429,27 @@ static bool has_come_round(const struct router *rt, const struct http_head *h)
 	return false;
 }
 
+/* A request that goes no further than the gate. */
+static void count_refusal(struct router *rt, struct http_conn *c, const struct http_request *r,
+			  int status, enum metrics_error error)
+{
+	enum metrics_route route = route_of(r->head.path);
+	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : NULL;
+
+	metrics_code(&rt->metrics, 0, route, status);
+	metrics_error(&rt->metrics, 0, route, error);
+	if (route == ROUTE_EMBEDDINGS)
+		metrics_embeddings(&rt->metrics, 0, status);
+	if (lane)
+		access_refused(rt, lane, c, r, status, error);
+	if (rt->capture)
+		capture_refused(rt->capture, r, route, status);
+}
+
 static int refuse_loop(struct router *rt, struct http_conn *c, const struct http_request *r)
 {
 	atomic_fetch_add(&rt->loops, 1);
-	metrics_code(&rt->metrics, 0, route_of(r->head.path), 508);
-	metrics_error(&rt->metrics, 0, route_of(r->head.path), ERROR_LOOP);
-	if (rt->capture)
-		capture_refused(rt->capture, r, route_of(r->head.path), 508);
+	count_refusal(rt, c, r, 508, ERROR_LOOP);
 	(void)http_reply_error(
 		c, 508, "server_error", NULL,
 		"this request has passed this router before: one of its workers leads "
@@ -433,31 +457,30 @@ static int refuse_loop(struct router *rt, struct http_conn *c, const struct http
 	return -1;
 }
 
-static void refuse_place(struct router *rt, struct http_conn *c, enum metrics_route route, int err)
+static int refuse_place(struct router *rt, struct http_conn *c, const struct http_request *r,
+			int err)
 {
-	int status = 0;
-
 	if (err == PD_EBUSY) {
-		status = 429;
-		metrics_error(&rt->metrics, 0, route, ERROR_QUEUE_FULL);
-		(void)http_reply_error(c, status, "overloaded_error", "Retry-After: 1\r\n",
+		count_refusal(rt, c, r, 429, ERROR_QUEUE_FULL);
+		(void)http_reply_error(c, 429, "overloaded_error", "Retry-After: 1\r\n",
 				       "%u requests are in work and %u wait: the router is full",
 				       rt->cfg.max_concurrent, rt->cfg.queue_size);
 	} else if (err == PD_ETIMEOUT) {
-		status = 408;
-		metrics_error(&rt->metrics, 0, route, ERROR_QUEUE_TIMEOUT);
-		(void)http_reply_error(c, status, "timeout_error", "Retry-After: 1\r\n",
+		count_refusal(rt, c, r, 408, ERROR_QUEUE_TIMEOUT);
+		(void)http_reply_error(c, 408, "timeout_error", "Retry-After: 1\r\n",
 				       "waited %.1f s in the queue for a place",
 				       (double)rt->cfg.queue_timeout / (double)NS_PER_S);
+	} else {
+		count_refusal(rt, c, r, 0, ERROR_NONE);
 	}
-	metrics_code(&rt->metrics, 0, route, status);
-	if (route == ROUTE_EMBEDDINGS)
-		metrics_embeddings(&rt->metrics, 0, status);
+	return -1;
 }
 
 static int wait_for_place(struct router *rt, struct http_conn *c, const struct http_request *r)
 {
 	enum metrics_route route = route_of(r->head.path);
+	struct lane *lane = lane_of(rt, c);
+	int64_t began = clock_now();
 	int err;
 
 	if (route == ROUTE_EMBEDDINGS)
@@ -465,15 +488,11 @@ static int wait_for_place(struct router *rt, struct http_conn *c, const struct h
 	err = gate_enter(&rt->gate, c, r->accepted_ns + rt->cfg.queue_timeout);
 	if (route == ROUTE_EMBEDDINGS)
 		atomic_fetch_sub_explicit(&rt->embeddings_waiting, 1, memory_order_relaxed);
-	if (err == PD_OK)
-		return 0;
-	refuse_place(rt, c, route, err);
-	if (rt->capture)
-		capture_refused(rt->capture, r, route,
-				err == PD_EBUSY	     ? 429
-				: err == PD_ETIMEOUT ? 408
-						     : 0);
-	return -1;
+	if (err)
+		return refuse_place(rt, c, r, err);
+	if (lane)
+		lane->queued_ns = clock_now() - began;
+	return 0;
 }
 
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
@@ -490,8 +509,10 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
+	struct lane *lane = http_conn_data(c);
 
-	(void)c;
+	if (lane)
+		lane->queued_ns = 0;
 	if (!admin_route(rt, r))
 		gate_leave(&rt->gate);
 }
@@ -507,12 +528,11 @@ static enum metrics_error error_of(const struct exchange *x)
 									     : ERROR_NOT_RETRYABLE;
 }
 
-static void count_end(struct exchange *x)
+static void count_end(struct exchange *x, enum metrics_error error)
 {
 	struct metrics *m = &x->rt->metrics;
 	unsigned stripe = x->lane->stripe;
 	int64_t since = x->req->accepted_ns, now = clock_now();
-	enum metrics_error error = error_of(x);
 	bool good = x->status >= 200 && x->status < 300;
 
 	if (good)
@@ -543,16 +563,19 @@ static void finish(struct exchange *x)
 	struct metrics *m = &x->rt->metrics;
 	unsigned stripe = x->lane->stripe;
 	bool left = x->client_left || (!x->started && http_conn_client_left(x->conn));
+	enum metrics_error error;
 
 	if (left) {
 		metrics_count(m, stripe, METRIC_CLIENT_LEFT, x->route, 1);
 		if (!x->started)
 			http_conn_abort(x->conn, false);
 	}
-	count_end(x);
+	error = error_of(x);
+	count_end(x, error);
 	explain_end(x);
 	if (x->capture_id)
 		capture_ended(x, left);
+	access_end(x, error);
 	for (int r = 0; r < ROLES; r++)
 		free(x->tried[r]);
 	if (x->is_json)
@@ -581,6 +604,8 @@ static bool begin(struct exchange *x, struct router *rt, struct http_conn *c,
 				       "out of memory");
 		return false;
 	}
+	x->queued_ns = x->lane->queued_ns;
+	x->lane->queued_ns = 0;
 	x->route = route_of(r->head.path);
 	x->fleet = fleet_get(&rt->fleet);
 	x->deadline = r->accepted_ns + rt->cfg.request_timeout;
@@ -600,7 +625,7 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r, 
 	if (probe)
 		x.route = ROUTE_OTHER; /* no client asked for tokens */
 	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
-	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, r->head_ns - r->accepted_ns);
+	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, x.queued_ns);
 	if (r->body.n > 0)
 		metrics_count(&rt->metrics, x.lane->stripe, METRIC_BYTES_IN, x.route, r->body.n);
 	retry_budget_earn(&rt->budget);

@@ -45,8 +45,10 @@ static enum exchange_result attempt(struct exchange *x, enum worker_role role)
 	struct leg l = {.up = NULL};
 	enum leg_error e;
 
+	begin_attempt(x);
 	explain_decision(x);
 	e = dispatch(x, &l, role);
+	x->times.sent = l.sent_ns;
 	if (x->dispatched_ns == 0)
 		x->dispatched_ns = l.sent_ns;
 	if (e != LEG_OK) {

@@ -8,8 +8,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/log.h"
 #include "lib/base/opt.h"
@@ -237,6 +240,70 @@ static void log_lines_are_single_lines(void **state)
 	(void)close(fds[1]);
 }
 
+static void expect_file(const char *path, const char *text)
+{
+	struct buf b;
+
+	buf_init(&b, 4096);
+	assert_int_equal(file_read(path, &b, NULL), PD_OK);
+	assert_string_equal(b.data ? b.data : "", text);
+	buf_release(&b);
+}
+
+static void a_log_file_is_reopened(void **state)
+{
+	char dir[] = "/tmp/pdctl-log-XXXXXX", path[64], old[64];
+	struct pd_msg msg;
+	struct log *l;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "%s/log", dir);
+	(void)snprintf(old, sizeof(old), "%s/old", dir);
+	assert_int_equal(log_open(&l, path, &msg), PD_OK);
+	log_put(l, "one\n", 4);
+	log_free(l);
+	assert_int_equal(log_open(&l, path, &msg), PD_OK);
+	log_put(l, "two\n", 4);
+	log_free(l);
+	expect_file(path, "one\ntwo\n");
+	/* Again and again without a line in between, then one: it is in the new file. */
+	assert_int_equal(log_open(&l, path, &msg), PD_OK);
+	assert_int_equal(rename(path, old), 0);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(log_reopen(l, &msg), PD_OK);
+	log_put(l, "three\n", 6);
+	/* It cannot be opened: the log stays where it is. */
+	assert_int_equal(rename(path, old), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(log_reopen(l, &msg), PD_EIO);
+	assert_non_null(strstr(msg.text, path));
+	log_put(l, "four\n", 5);
+	log_free(l);
+	expect_file(old, "three\nfour\n");
+	assert_int_equal(log_open(&l, "/none/log", &msg), PD_EIO);
+	assert_null(l);
+	log_put(NULL, "x\n", 2);
+	assert_int_equal(log_reopen(NULL, &msg), PD_OK);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(unlink(old), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void lines_that_cannot_be_written_are_counted(void **state)
+{
+	struct pd_msg msg;
+	struct log *l;
+
+	(void)state;
+	assert_int_equal(log_open(&l, "/dev/full", &msg), PD_OK);
+	log_put(l, "1\n2\n3\n", 6);
+	for (int i = 0; i < 1000 && log_dropped(l) < 3; i++)
+		clock_sleep_until(clock_now() + 10 * NS_PER_MS);
+	assert_int_equal(log_dropped(l), 3);
+	log_free(l);
+}
+
 static void random_numbers_are_the_published_ones(void **state)
 {
 	struct rng r;
@@ -271,6 +338,8 @@ int main(void)
 		cmocka_unit_test(tables_line_up),
 		cmocka_unit_test(files_are_whole_or_absent),
 		cmocka_unit_test(log_lines_are_single_lines),
+		cmocka_unit_test(a_log_file_is_reopened),
+		cmocka_unit_test(lines_that_cannot_be_written_are_counted),
 		cmocka_unit_test(random_numbers_are_the_published_ones),
 	};
 
