@@ -10,6 +10,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/serve_capture.h"
+#include "cmd/serve_keys.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
@@ -103,6 +104,8 @@ static const struct opt options[] = {
 	 "requests in flight per worker; 0: no limit (0)", NULL, 0, 1e6, NULL},
 	{OPT_INT, "pool-size", &o.pool_size, "N", "idle connections kept per worker (500)", NULL, 0,
 	 1e5, NULL},
+
+	SERVE_KEY_OPTIONS,
 
 	{.type = OPT_HEADING, .help = "time limits (seconds)"},
 	{OPT_REAL, "request-timeout-secs", &o.request_timeout, "S",
@@ -222,7 +225,7 @@ static const struct opt_command command = {
 		 "everything else goes to a worker. What changes the fleet is for the admin port "
 		 "(`pdctl workers`).\n"
 		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
-		 "file again,\n"
+		 "file and the client keys again,\n"
 		 "USR1 opens the access log again.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
 		 "refuses no connection.",
@@ -299,6 +302,7 @@ static void defaults(const struct router_config *c)
 	o.drain_delay = seconds(c->drain_delay);
 	serve_capture_defaults();
 	o.batch = c->batch_threads;
+	serve_keys_defaults(c);
 }
 
 static void read_limits(struct router_config *c)
@@ -492,7 +496,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 			"--health-check-endpoint: found '%.100s', expected a path that begins "
 			"with / (at most 300 characters)",
 			o.health_endpoint);
-	err = read_policy(c, msg);
+	err = serve_keys_read(c, msg);
+	err = err ? err : read_policy(c, msg);
 	err = err ? err : read_workers(c, msg);
 	if (err)
 		return err;
@@ -647,5 +652,6 @@ int cmd_serve(int argc, char **argv)
 	opt_list_release(&o.prefill);
 	opt_list_release(&o.decode);
 	opt_list_release(&o.id_headers);
+	serve_keys_release();
 	return code;
 }

@@ -92,6 +92,14 @@ struct router_config {
 	int64_t health_timeout, health_interval;
 	const char *health_endpoint;
 
+	const char *api_key;	      /* sent to workers; NULL: none */
+	const char *client_keys_file; /* NULL: none; read again on reload */
+	const char *const *key_urls;
+	size_t key_urls_n;
+	int64_t key_timeout, key_valid_ttl, key_invalid_ttl;
+	unsigned key_cache;
+	bool forward_credentials; /* workers see a checked client's key */
+
 	enum pd_fallback pd_fallback;
 	int64_t pd_lease;
 	int64_t drain_delay, drain_timeout;

@@ -25,6 +25,7 @@ struct health {
 	struct router *rt;
 	pthread_t thread;
 	CURLM *multi;
+	struct curl_slist *fields; /* our key for workers; NULL: none */
 	_Atomic bool stop;
 	struct probe *running;
 };
@@ -50,6 +51,7 @@ static bool set_options(CURL *easy, struct health *h, struct probe *p)
 	       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
 		       CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_HTTPHEADER, h->fields) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(c->health_timeout / NS_PER_MS)) ==
 		       CURLE_OK &&
@@ -184,6 +186,20 @@ static void *run(void *arg)
 	return NULL;
 }
 
+/* Workers may ask for their key on the path that is probed. */
+static int add_key(struct health *h, const char *key)
+{
+	struct buf line;
+
+	if (!key)
+		return PD_OK;
+	buf_init(&line, KEY_MAX + 64);
+	if (buf_printf(&line, "Authorization: Bearer %s", key) == PD_OK)
+		h->fields = curl_slist_append(NULL, line.data);
+	buf_release(&line);
+	return h->fields ? PD_OK : PD_ENOMEM;
+}
+
 int health_start(struct router *rt, struct pd_msg *msg)
 {
 	struct health *h = calloc(1, sizeof(*h));
@@ -192,9 +208,11 @@ int health_start(struct router *rt, struct pd_msg *msg)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	h->rt = rt;
 	h->multi = curl_multi_init();
-	if (!h->multi || pthread_create(&h->thread, NULL, run, h) != 0) {
+	if (!h->multi || add_key(h, rt->cfg.api_key) ||
+	    pthread_create(&h->thread, NULL, run, h) != 0) {
 		if (h->multi)
 			(void)curl_multi_cleanup(h->multi);
+		curl_slist_free_all(h->fields);
 		free(h);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the health thread");
 	}
@@ -223,5 +241,6 @@ void health_stop(struct router *rt)
 	while (h->running)
 		end_probe(h, h->running);
 	(void)curl_multi_cleanup(h->multi);
+	curl_slist_free_all(h->fields);
 	free(h);
 }

@@ -40,9 +40,17 @@ static const char *const bound_text[][METRICS_BUCKETS] = {
 static const char *const routes[] = {"/v1/chat/completions", "/v1/completions", "/v1/embeddings",
 				     "/v1/responses", "other"};
 static const char *const codes[] = {"0xx", "1xx", "2xx", "3xx", "4xx", "5xx"};
-static const char *const errors[] = {"no_available_workers", "non_retryable_error", "backend_error",
-				     "unsupported_method",   "invalid_request",	    "loop",
-				     "queue_full",	     "queue_timeout",	    "stream_cut"};
+static const char *const errors[] = {"no_available_workers",
+				     "non_retryable_error",
+				     "backend_error",
+				     "unsupported_method",
+				     "invalid_request",
+				     "loop",
+				     "queue_full",
+				     "queue_timeout",
+				     "unauthorized",
+				     "key_check",
+				     "stream_cut"};
 static const char *const causes[] = {"connect",	     "closed",	    "timeout",	 "broken",
 				     "status",	     "local",	    "no_worker", "busy",
 				     "no_kv_params", "lease_passed"};

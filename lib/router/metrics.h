@@ -54,6 +54,8 @@ enum metrics_error {
 	ERROR_LOOP,
 	ERROR_QUEUE_FULL,
 	ERROR_QUEUE_TIMEOUT,
+	ERROR_UNAUTHORIZED,
+	ERROR_KEY_CHECK, /* nobody could say whether the key is good */
 	ERROR_STREAM_CUT,
 	METRICS_ERRORS
 };

@@ -222,6 +222,19 @@
 	  "Requests whose client left the queue", "a client closes while its request waits")       \
 	X(LOOPS, COUNTER, "", "pdctl_loops_total", "Requests that had passed this router before",  \
 	  "a worker's address leads back here")                                                    \
+	X(UNAUTHORIZED, COUNTER, "", "pdctl_unauthorized_total",                                   \
+	  "Requests refused for want of a known key",                                              \
+	  "a request brings no key, or one that is not known")                                     \
+	X(KEY_CHECKS, COUNTER, "", "pdctl_key_checks_total",                                       \
+	  "Keys asked about at validation URLs",                                                   \
+	  "a key comes that is neither in the file nor remembered")                                \
+	X(KEY_FAILURES, COUNTER, "", "pdctl_key_check_failures_total",                             \
+	  "Keys that nobody could judge",                                                          \
+	  "a validation URL does not answer and no other says yes")                                \
+	X(KEY_HITS, COUNTER, "", "pdctl_key_cache_hits_total", "Keys judged from memory",          \
+	  "a key comes again within its time")                                                     \
+	X(KEY_WAITING, GAUGE, "", "pdctl_key_checks_waiting",                                      \
+	  "Requests that wait for the check of their key", "a key is asked about, or answered")    \
 	X(EMBEDDINGS_QUEUE, GAUGE, "", "vllm_router_embeddings_queue_size",                        \
 	  "Embeddings requests in the queue", "an embeddings request has to wait for a place")     \
 	X(BUDGET, GAUGE, "", "pdctl_retry_budget", "Retries that may be spent now",                \

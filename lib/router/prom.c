@@ -262,6 +262,26 @@ static uint64_t active_workers(const struct fleet *f)
 	return n;
 }
 
+static uint64_t of_keys(const struct router *rt, enum single s)
+{
+	struct keyask_stats k = {0};
+
+	if (rt->auth.ask)
+		keyask_stats(rt->auth.ask, &k);
+	switch (s) {
+	case S_UNAUTHORIZED:
+		return atomic_load(&rt->auth.refused);
+	case S_KEY_CHECKS:
+		return k.asked;
+	case S_KEY_FAILURES:
+		return k.failed;
+	case S_KEY_HITS:
+		return k.hits;
+	default:
+		return k.waiting;
+	}
+}
+
 static uint64_t of_router(const struct page *p, enum single s)
 {
 	struct router *rt = p->rt;
@@ -386,6 +406,9 @@ static int single_text(const struct page *p, enum single s, struct buf *b)
 	case S_CAPTURE_RECORDS ... S_CAPTURE_QUEUE:
 		return capture_samples(p->rt->capture, (enum capture_sample)(s - S_CAPTURE_RECORDS),
 				       single[s].name, b);
+	case S_UNAUTHORIZED ... S_KEY_WAITING:
+		return buf_printf(b, "%s %llu\n", single[s].name,
+				  (unsigned long long)of_keys(p->rt, s));
 	case S_CONNECTIONS ... S_READ_TIMEOUTS:
 		return buf_printf(b, "%s %llu\n", single[s].name,
 				  (unsigned long long)of_server(&p->server, s));

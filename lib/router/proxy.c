@@ -66,6 +66,11 @@ static enum metrics_route route_of(struct span path)
 	return span_starts(path, SPAN("/v1/responses")) ? ROUTE_RESPONSES : ROUTE_OTHER;
 }
 
+enum metrics_route proxy_route(struct span path)
+{
+	return route_of(path);
+}
+
 static const struct field *named(const struct http_head *h, const char *name)
 {
 	struct span want = span_of(name);
@@ -499,6 +504,8 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 
+	if (!auth_admit(rt, c, r))
+		return -1;
 	if (admin_route(rt, r))
 		return 0;
 	if (has_come_round(rt, &r->head))

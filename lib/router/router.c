@@ -82,9 +82,12 @@ static int write_own_lines(struct router *rt)
 	int err;
 
 	rng_system_bytes(id, sizeof(id));
-	buf_init(&rt->own, 1024);
+	buf_init(&rt->own, KEY_MAX + 256);
 	err = buf_printf(&rt->own, "Via: 1.1 pdctl-%02x%02x%02x%02x\r\n", id[0], id[1], id[2],
 			 id[3]);
+	if (!err && rt->cfg.api_key)
+		err = buf_printf(&rt->own, "Authorization: Bearer %s\r\n", rt->cfg.api_key);
+	rt->drop_credentials = rt->cfg.api_key || (rt->auth.on && !rt->cfg.forward_credentials);
 	rt->via = (struct span){rt->own.data ? rt->own.data + 9 : NULL, 14};
 	rt->own_lines = buf_span(&rt->own);
 	return err;
@@ -93,7 +96,8 @@ static int write_own_lines(struct router *rt)
 static int init_parts(struct router *rt, struct pd_msg *msg)
 {
 	if (fleet_holder_init(&rt->fleet) ||
-	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size) || write_own_lines(rt))
+	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size) ||
+	    pthread_mutex_init(&rt->reloading, NULL) != 0)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
 	rt->seed = rt->cfg.seed;
@@ -123,6 +127,9 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
 	err = err ? err : changes_start(rt, msg);
 	err = err ? err : asks_start(rt, msg);
+	err = err ? err : auth_start(&rt->auth, &rt->cfg, msg);
+	if (!err && write_own_lines(rt))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = err ? err : start_admin(rt, msg);
 	err = err ? err : health_start(rt, msg);
 	err = err ? err : start_server(rt, msg);
@@ -144,18 +151,38 @@ uint16_t router_metrics_port(const struct router *rt)
 	return rt->admin ? http_server_port(rt->admin) : 0;
 }
 
+/* Both files are read before anything is changed. */
+static int reload_files(struct router *rt, struct pd_msg *msg)
+{
+	struct key_table keys = {0};
+	struct fleet_config fc;
+	int err = PD_OK;
+
+	if (rt->cfg.client_keys_file)
+		err = key_table_read(&keys, rt->cfg.client_keys_file, msg);
+	if (!err && rt->cfg.workers_file) {
+		err = fleet_config_read(rt->cfg.workers_file, &rt->cfg, &fc, msg);
+		if (!err) {
+			err = fleet_load(&rt->fleet, &rt->cfg, &fc, msg);
+			worker_list_release(&fc.workers);
+		}
+	}
+	if (!err && rt->cfg.client_keys_file)
+		keys_swap(&rt->auth.keys, &keys);
+	key_table_release(&keys);
+	return err;
+}
+
 int router_reload(struct router *rt, struct pd_msg *msg)
 {
-	struct fleet_config fc;
 	int err;
 
-	if (!rt->cfg.workers_file)
-		return pd_fail(msg, PD_EINVAL, "there is no --workers-file to read again");
-	err = fleet_config_read(rt->cfg.workers_file, &rt->cfg, &fc, msg);
-	if (!err) {
-		err = fleet_load(&rt->fleet, &rt->cfg, &fc, msg);
-		worker_list_release(&fc.workers);
-	}
+	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file)
+		return pd_fail(msg, PD_EINVAL,
+			       "there is no --workers-file and no --client-api-keys to read again");
+	(void)pthread_mutex_lock(&rt->reloading);
+	err = reload_files(rt, msg);
+	(void)pthread_mutex_unlock(&rt->reloading);
 	atomic_fetch_add(err ? &rt->reload_failures : &rt->reloads, 1);
 	log_line(rt->cfg.log, err ? LOG_ERROR : LOG_INFO,
 		 err ? "reload failed, nothing was changed: %s" : "reloaded%s",
@@ -206,7 +233,11 @@ void router_free(struct router *rt)
 	(void)http_server_free(rt->admin);
 	(void)http_server_free(rt->server);
 	gate_release(&rt->gate);
+	auth_release(&rt->auth);
+	if (rt->own.data)
+		explicit_bzero(rt->own.data, rt->own.len);
 	buf_release(&rt->own);
+	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();
 	free(rt);
 }

@@ -6,6 +6,7 @@
 #define PD_ROUTER_ROUTER_H
 
 #include "lib/http/server.h"
+#include "lib/router/auth.h"
 #include "lib/router/capture.h"
 #include "lib/router/config.h"
 #include "lib/router/fleet.h"
@@ -22,6 +23,7 @@ struct router {
 	struct fleet_holder fleet;
 	struct gate gate;
 	struct retry_budget budget;
+	struct auth auth;
 	struct metrics metrics;
 	struct capture *capture;	    /* owned; NULL: none */
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
@@ -30,6 +32,7 @@ struct router {
 	struct changes *_Atomic changes;
 	struct asks *_Atomic asks;
 	_Atomic bool draining, hurry;
+	pthread_mutex_t reloading; /* one reload at a time */
 	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures, admin_refused;
 	_Atomic unsigned embeddings_waiting; /* in the queue */
@@ -48,7 +51,8 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 uint16_t router_port(const struct router *rt);
 /* 0 when there is no metrics listener. */
 uint16_t router_metrics_port(const struct router *rt);
-/* Reads the workers file again. On failure everything stays as it is. Thread-safe. */
+/* Reads the workers file and the file of client keys again. On failure everything stays as it is.
+ * Thread-safe. */
 int router_reload(struct router *rt, struct pd_msg *msg) PD_MUST;
 /* Readiness turns false; after cfg.drain_delay the listener closes; returns at once after that. */
 void router_drain(struct router *rt);
@@ -65,6 +69,8 @@ void router_free(struct router *rt);
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r);
 void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r);
 void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r);
+/* The route of a path, for metrics. */
+enum metrics_route proxy_route(struct span path);
 /* admin.c: answers our own routes; false when the request is not for us. */
 bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port);
 bool admin_route(struct router *rt, const struct http_request *r);

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fake_engine import FakeEngine
-from harness import free_port
+from harness import free_port, wait_for
 
 BODY = {"model": "m", "prompt": "p"}
 PARAMS = {"do_remote_prefill": True, "remote_host": "10.9.9.9", "remote_port": 5600}
@@ -32,6 +32,7 @@ def test_a_router_that_is_its_own_worker_says_so(pdctl):
     """Without this one request goes round until every connection is in use."""
     port = free_port()
     router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", port=port)
+    wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
     status, _, body = router.post("/v1/completions", BODY)
     assert status == 508 and "before" in json.loads(body)["error"]["message"]
     assert router.metric("pdctl_loops_total") == 1

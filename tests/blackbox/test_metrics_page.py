@@ -24,6 +24,7 @@ import pytest
 import harness
 from fake_engine import FakeEngine
 from harness import free_port, wait_for
+from test_keys import Authority
 from test_pd_faults import FAST, router_of, send_and_keep
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 from test_serve_clients import BODY, Watcher, message, ok
@@ -760,6 +761,31 @@ def test_pd_release(pdctl):
             if Page(router).value("pdctl_pd_released_total", route=ROUTE):
                 return
         raise AssertionError("20 clients left between the legs, and no decode was sent for them")
+
+
+@moves(
+    "pdctl_unauthorized_total", "pdctl_key_checks_total", "pdctl_key_check_failures_total", "pdctl_key_cache_hits_total", "pdctl_key_checks_waiting",
+)
+def test_keys(pdctl):
+    with FakeEngine(ok) as engine, Authority(["good"]) as who:
+        router = pdctl("serve", "--worker-urls", engine.url, "--api-key-validation-urls", who.check_url, *QUICK)
+        router.get = lambda path: router.admin("GET", path)  # there no key is asked for
+        change, post = Change(router), lambda key: router.post("/v1/completions", BODY, {"Authorization": f"Bearer {key}"} if key else {})[0]
+        assert [post("good"), post("good"), post("bad"), post(None)] == [200, 200, 401, 401]
+        change.expect(
+            ("pdctl_unauthorized_total", 2), ("pdctl_key_checks_total", 2), ("pdctl_key_cache_hits_total", 1), ("pdctl_key_check_failures_total", 0),
+            ("vllm_router_request_errors_total", 2, {"route": ROUTE, "error_type": "unauthorized"}),
+        )
+        who.hold, who.drop = threading.Event(), True
+        with router.connect() as s:
+            s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\nContent-Length: 0\r\n\r\n")
+            change.expect(("pdctl_key_checks_waiting", 1))
+            who.hold.set()
+            assert s.recv(4096).startswith(b"HTTP/1.1 503 ")
+        change.expect(
+            ("pdctl_key_checks_waiting", 0), ("pdctl_key_check_failures_total", 1),
+            ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "key_check"}),
+        )
 
 
 @moves("pdctl_loops_total", "vllm_router_request_errors_total")

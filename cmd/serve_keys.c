@@ -1,0 +1,147 @@
+#include "cmd/serve_keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/file.h"
+#include "lib/router/keyask.h"
+#include "lib/router/keys.h"
+
+struct serve_keys serve_keys;
+static char *worker_key; /* owned */
+
+static int64_t ns(double seconds)
+{
+	return (int64_t)(seconds * 1e9);
+}
+
+void serve_keys_defaults(const struct router_config *c)
+{
+	serve_keys = (struct serve_keys){
+		.cache = c->key_cache,
+		.timeout = (double)c->key_timeout / 1e9,
+		.valid_ttl = (double)c->key_valid_ttl / 1e9,
+		.invalid_ttl = (double)c->key_invalid_ttl / 1e9,
+	};
+}
+
+static void wipe(char *s)
+{
+	if (s)
+		explicit_bzero(s, strlen(s));
+}
+
+/* The word lies in argv, which is ours to write to: afterwards ps shows stars. */
+static void hide(const char *word)
+{
+	char *p = (char *)(uintptr_t)word;
+
+	memset(p, '*', strlen(p));
+}
+
+static int keep_key(struct span key, const char *flag, struct pd_msg *msg)
+{
+	if (!key_is_valid(key))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--%s: found no key, expected 1 to %d visible ASCII characters and no "
+			"blanks",
+			flag, KEY_MAX);
+	worker_key = strndup(key.p, key.n);
+	return worker_key ? PD_OK : pd_fail(msg, PD_ENOMEM, "out of memory");
+}
+
+static int read_worker_key(struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	struct buf text;
+	struct span line;
+	int err;
+
+	if (serve_keys.api_key) {
+		err = keep_key(span_of(serve_keys.api_key), "api-key", msg);
+		hide(serve_keys.api_key);
+		return err;
+	}
+	buf_init(&text, 2 * KEY_MAX);
+	err = file_read(serve_keys.api_key_file, &text, &inner);
+	if (err) {
+		err = pd_fail(msg, PD_EINVAL, "--api-key-file: %.480s", inner.text);
+	} else {
+		const char *eol = text.len > 0 ? memchr(text.data, '\n', text.len) : NULL;
+
+		line = (struct span){text.data, eol ? (size_t)(eol - text.data) : text.len};
+		if (line.n > 0 && line.p[line.n - 1] == '\r')
+			line.n--;
+		err = keep_key(span_trim(line), "api-key-file", msg);
+	}
+	wipe(text.data);
+	buf_release(&text);
+	return err;
+}
+
+static int read_urls(struct router_config *c, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+
+	if (serve_keys.urls.n > KEYASK_URLS_MAX)
+		return pd_fail(msg, PD_EINVAL, "--api-key-validation-urls: more than %d URLs",
+			       KEYASK_URLS_MAX);
+	for (size_t i = 0; i < serve_keys.urls.n; i++)
+		if (keyask_check_url(serve_keys.urls.items[i], &inner))
+			return pd_fail(msg, PD_EINVAL, "--api-key-validation-urls: URL %zu: %.400s",
+				       i + 1, inner.text);
+	if (serve_keys.urls.occurrences > 0 && serve_keys.urls.n == 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--api-key-validation-urls: found no URL, expected at least one");
+	c->key_urls = serve_keys.urls.items;
+	c->key_urls_n = serve_keys.urls.n;
+	return PD_OK;
+}
+
+int serve_keys_read(struct router_config *c, struct pd_msg *msg)
+{
+	struct key_table probe;
+	int err = PD_OK;
+
+	if (serve_keys.api_key && serve_keys.api_key_file)
+		err = pd_fail(msg, PD_EINVAL, "--api-key and --api-key-file do not go together");
+	else if (serve_keys.api_key || serve_keys.api_key_file)
+		err = read_worker_key(msg);
+	if (err) {
+		if (serve_keys.api_key)
+			hide(serve_keys.api_key);
+		return err;
+	}
+	if (worker_key && serve_keys.forward)
+		return pd_fail(msg, PD_EINVAL,
+			       "--forward-authorization and --api-key do not go together: a worker "
+			       "gets one of the two keys");
+	c->api_key = worker_key;
+	c->forward_credentials = serve_keys.forward;
+	c->client_keys_file = serve_keys.client_keys;
+	c->key_cache = (unsigned)serve_keys.cache;
+	c->key_timeout = ns(serve_keys.timeout);
+	c->key_valid_ttl = ns(serve_keys.valid_ttl);
+	c->key_invalid_ttl = ns(serve_keys.invalid_ttl);
+	err = read_urls(c, msg);
+	if (!err && serve_keys.client_keys) {
+		/* A wrong file is wrong use (exit 2) and not a failure of the start. */
+		err = key_table_read(&probe, serve_keys.client_keys, msg);
+		key_table_release(&probe);
+	}
+	if (!err && serve_keys.forward && !c->client_keys_file && c->key_urls_n == 0)
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--forward-authorization needs --client-api-keys or "
+			"--api-key-validation-urls; without them the field is passed on anyway");
+	return err;
+}
+
+void serve_keys_release(void)
+{
+	wipe(worker_key);
+	free(worker_key);
+	worker_key = NULL;
+	opt_list_release(&serve_keys.urls);
+}

@@ -1,0 +1,49 @@
+/*
+ * The keys of clients, from a file: one per line, `#` begins a comment. Only keyed hashes of them
+ * stay in memory. A look-up costs one hash and takes the same time for each key; a reload swaps the
+ * whole table. Look-ups are thread-safe, also against a swap; loads are for one thread at a time.
+ */
+#ifndef PD_ROUTER_KEYS_H
+#define PD_ROUTER_KEYS_H
+
+#include <stdatomic.h>
+
+#include "lib/base/err.h"
+#include "lib/base/siphash.h"
+#include "lib/base/span.h"
+
+#define KEYS_MAX      100000 /* in a file */
+#define KEY_MAX	      8192   /* bytes of a key; tokens of identity providers are long */
+#define KEYS_FILE_MAX (64u << 20)
+
+/* Open addressing, at most half full. */
+struct key_table {
+	struct sip_key secret;
+	struct sip_tag *tag; /* owned; zero: empty */
+	size_t mask, n;
+};
+
+/* Two tables: one is looked at, the other one is for the next load. */
+struct keys {
+	struct key_table table[2];
+	_Atomic unsigned current;
+	_Atomic unsigned readers[2];
+};
+
+/*
+ * Reads a file into `out`. PD_EINVAL names file, line and column, never what stands there; an empty
+ * file is refused, as it would let nobody in.
+ */
+int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg) PD_MUST;
+void key_table_release(struct key_table *t);
+
+/* Puts a table (taken over) in place of the present one; waits until nobody looks at the one before
+ * that. */
+void keys_swap(struct keys *k, struct key_table *take);
+bool keys_has(struct keys *k, struct span key);
+void keys_release(struct keys *k);
+
+/* Letters, digits and the other visible characters, at most KEY_MAX of them. */
+bool key_is_valid(struct span key);
+
+#endif
