@@ -31,8 +31,8 @@ struct bench_options {
 	const char *base_url, *model, *endpoint, *api_key, *dataset, *session_pattern,
 		*session_field, *extra_body;
 	const char *label, *output, *metric_list, *percentile_list;
-	int64_t num_prompts, input_len, output_len, sessions, turns, concurrent_sessions,
-		max_concurrency, warmups, seed;
+	int64_t capture_run, num_prompts, input_len, output_len, sessions, turns,
+		concurrent_sessions, max_concurrency, warmups, seed;
 	double request_rate, burstiness, speedup, scale, timeout_s;
 	bool stream, continuous_usage, ignore_eos, timestamps, detailed, json, verify;
 	struct opt_list headers, goodput, metadata;
@@ -57,9 +57,11 @@ static const struct opt opts[] = {
 	 "seconds one request may take in total (default: 21600)", NULL, 0.001, 1e6, NULL},
 	{.type = OPT_HEADING, .help = "what to send"},
 	{OPT_TEXT, "dataset", &o.dataset, "FILE",
-	 "JSON Lines: vLLM custom, InfiniLM, Mooncake or pdctl gen, recognised by their fields "
-	 "(default: built-in prompts)",
+	 "JSON Lines: vLLM custom, InfiniLM, Mooncake or pdctl gen, recognised by their fields; or "
+	 "a capture of pdctl serve (default: built-in prompts)",
 	 NULL, 0, 0, "dataset-path"},
+	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
+	 NULL, 1, 9e8, NULL},
 	{OPT_INT, "num-prompts", &o.num_prompts, "N",
 	 "requests (default: all of the data set; built-in: 100)", NULL, 1, 1e7, NULL},
 	{OPT_INT, "input-len", &o.input_len, "TOKENS",
@@ -338,12 +340,14 @@ static int set_options(struct bench *b, int argc, char **argv, struct pd_msg *ms
 
 static int read_workload(struct bench *b, struct pd_msg *msg)
 {
-	struct workload_options w = {.max_requests = (size_t)o.num_prompts};
+	struct workload_options w = {.max_requests = (size_t)o.num_prompts, .run = o.capture_run};
 	struct buf text;
 	int err;
 
 	if (o.dataset)
 		return workload_read(&b->work, o.dataset, &w, msg);
+	if (o.capture_run > 0)
+		return pd_fail(msg, PD_EINVAL, "--capture-run: has no meaning without --dataset");
 	buf_init(&text, WORKLOAD_FILE_MAX);
 	err = load_plan_builtin(&text, o.num_prompts > 0 ? o.num_prompts : 100, o.sessions, o.turns,
 				o.input_len, (uint64_t)o.seed);

@@ -5,6 +5,7 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
+#include "lib/workload/capture_file.h"
 #include "lib/workload/generate.h"
 
 #define GEN_FILE_MAX ((size_t)4 << 30)
@@ -14,8 +15,8 @@
 
 struct gen_options {
 	struct generate_options g;
-	int64_t seed;
-	const char *output;
+	int64_t seed, capture_run;
+	const char *output, *capture;
 };
 
 static struct gen_options o;
@@ -42,6 +43,13 @@ static const struct opt opts[] = {
 	{OPT_INT, "new-msg-len", &o.g.new_msg_len, "CHARS",
 	 "characters of each user message and answer (default: 128)", NULL, 1, GENERATE_LENGTH_MAX,
 	 NULL},
+	{.type = OPT_HEADING, .help = "from a capture, instead of a kind"},
+	{OPT_TEXT, "from-capture", &o.capture, "FILE",
+	 "the requests of a capture of pdctl serve, with their times, keys, lengths and block "
+	 "hashes",
+	 NULL, 0, 0, NULL},
+	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
+	 NULL, 1, 9e8, NULL},
 	{.type = OPT_HEADING, .help = "all kinds"},
 	{OPT_INT, "output-tokens", &o.g.output_tokens, "N",
 	 "state this output length in each record (default: not stated)", NULL, 1, 1e9, NULL},
@@ -56,7 +64,7 @@ static const struct opt opts[] = {
 
 static const struct opt_command command = {
 	.name = "gen",
-	.usage = "pdctl gen shared-prefix|multi-prefix|conversations [options]",
+	.usage = "pdctl gen shared-prefix|multi-prefix|conversations|--from-capture FILE [options]",
 	.summary = "write workload files: shared prefixes and growing conversations",
 	.about = "Writes JSON Lines that bench and simulate read, and that vllm bench reads as its "
 		 "custom dataset.\n"
@@ -72,7 +80,9 @@ static const struct opt_command command = {
 		    "      64 prompts, each with one of 4 prefixes of 8192 characters\n"
 		    "  $ pdctl gen conversations --num-conversations 8 --arrival-rate 2 --seed 7 > "
 		    "talk.jsonl\n"
-		    "      8 conversations of 8 turns, arriving at 2 requests per second",
+		    "      8 conversations of 8 turns, arriving at 2 requests per second\n"
+		    "  $ pdctl gen --from-capture today.db --output today.jsonl\n"
+		    "      what a router saw, as a trace that other tools read, too",
 	.opts = opts,
 };
 
@@ -165,6 +175,48 @@ static int run(enum generate_kind kind, int argc, char **argv)
 	return rc;
 }
 
+/* The options of generators say nothing about requests that were. */
+static int check_capture(int argc, char **argv, const struct opt_list *rest, struct pd_msg *msg)
+{
+	static const char *const fits[] = {"from-capture", "capture-run", "output", NULL};
+
+	if (rest->n > 0)
+		return pd_fail(msg, PD_EINVAL, "'%s' and --from-capture: expected one of them",
+			       rest->items[0]);
+	for (const struct opt *p = opts; p->type != OPT_END; p++) {
+		bool ok = p->type == OPT_HEADING;
+
+		for (size_t i = 0; fits[i] && !ok; i++)
+			ok = strcmp(fits[i], p->name) == 0;
+		if (!ok && opt_given(&command, argc, argv, p->name))
+			return pd_fail(msg, PD_EINVAL, "--%s has no meaning with --from-capture",
+				       p->name);
+	}
+	return PD_OK;
+}
+
+static int from_capture(int argc, char **argv, const struct opt_list *rest)
+{
+	struct pd_msg msg = {""};
+	struct buf out;
+	int err = check_capture(argc, argv, rest, &msg), rc;
+
+	buf_init(&out, GEN_FILE_MAX);
+	if (!err && !capture_file_is(o.capture))
+		err = pd_fail(&msg, PD_EINVAL,
+			      "--from-capture: '%.300s' is not there or no SQLite file, expected a "
+			      "capture of pdctl serve",
+			      o.capture);
+	err = err ? err : capture_to_records(o.capture, o.capture_run, &out, &msg);
+	if (err)
+		rc = err == PD_ENOMEM ? cli_runtime_error(&command, &msg)
+				      : cli_usage_error(&command, &msg);
+	else
+		rc = write_out(&out);
+	buf_release(&out);
+	return rc;
+}
+
 int cmd_gen(int argc, char **argv)
 {
 	struct opt_list rest = {0};
@@ -182,6 +234,16 @@ int cmd_gen(int argc, char **argv)
 				       .new_msg_len = NOT_GIVEN},
 				 .seed = 42};
 	rc = cli_parse(&command, argc, argv, &rest);
+	if (rc < 0 && o.capture) {
+		rc = from_capture(argc, argv, &rest);
+		opt_list_release(&rest);
+		return rc;
+	}
+	if (rc < 0 && o.capture_run > 0) {
+		(void)pd_fail(&msg, PD_EINVAL,
+			      "--capture-run has no meaning without --from-capture");
+		rc = cli_usage_error(&command, &msg);
+	}
 	if (rc < 0 && (rest.n != 1 || !kind_of(rest.items[0], &kind))) {
 		(void)pd_fail(
 			&msg, PD_EINVAL,

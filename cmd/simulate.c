@@ -21,8 +21,11 @@ static struct simulate_args o;
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
 	{OPT_TEXT, "workload", &o.workload, "FILE",
-	 "JSON Lines trace: Mooncake, multi-prefix, conversations ...; - is standard input", NULL,
-	 0, 0, NULL},
+	 "JSON Lines trace: Mooncake, multi-prefix, conversations ...; - is standard input; or a "
+	 "capture of pdctl serve, with its workers and policy unless options say otherwise",
+	 NULL, 0, 0, NULL},
+	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
+	 NULL, 1, 9e8, NULL},
 	{OPT_LIST, "policy", &o.policies, "NAME",
 	 "policies, separated by commas, or all; P/D: PREFILL/DECODE; NAME@fbi takes the other "
 	 "ring "
@@ -144,7 +147,8 @@ struct session {
 	size_t n;
 	struct scenario **scenario; /* owned; NULL entries for the command line */
 	struct table table;
-	cJSON *docs; /* owned array, one document per arm */
+	cJSON *docs;	      /* owned array, one document per arm */
+	struct buf agreement; /* lines about captures */
 	bool mark, want_docs;
 	size_t missed;
 };
@@ -158,6 +162,7 @@ static void session_release(struct session *s)
 	free(s->done);
 	free(s->scenario);
 	table_release(&s->table);
+	buf_release(&s->agreement);
 	cJSON_Delete(s->docs);
 }
 
@@ -168,6 +173,8 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 	int err = PD_OK;
 
 	simreport_rows(&r, s->mark, &s->table);
+	if (simreport_agreement(&r, &s->agreement))
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	for (size_t i = 0; s->want_docs && i < e->arms.n; i++) {
 		cJSON *doc = simreport_arm(&r, i);
 
@@ -218,6 +225,8 @@ static int print_table(const struct session *s, struct pd_msg *msg)
 	if (!err) {
 		print_marked(out.data, out.len);
 		cli_print(note, sizeof(note) - 1);
+		if (s->agreement.len > 0)
+			cli_print(s->agreement.data, s->agreement.len);
 	}
 	buf_release(&out);
 	return err ? pd_fail(msg, err, "cannot build the table: %s", pd_err_text(err)) : PD_OK;
@@ -389,6 +398,7 @@ int cmd_simulate(int argc, char **argv)
 		s.scenario = calloc(files.n + 1, sizeof(struct scenario *));
 		s.docs = cJSON_CreateArray();
 		table_init(&s.table);
+		buf_init(&s.agreement, OUT_MAX);
 		simreport_columns(&s.table);
 		if (!err && (!s.done || !s.scenario || !s.docs))
 			err = pd_fail(&msg, PD_ENOMEM, "out of memory");

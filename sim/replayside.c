@@ -32,6 +32,21 @@ static int allocate(struct side *s, const struct simtrace *t, const struct repla
 	return PD_OK;
 }
 
+/* The workers of a capture by their names. */
+static int find_aliases(struct side *s, const struct simtrace *t, const struct replay_pool *p)
+{
+	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
+	if (!s->alias)
+		return PD_ENOMEM;
+	for (size_t i = 0; i < t->nworkers; i++) {
+		s->alias[i] = VROUTER_REFUSED;
+		for (size_t k = 0; k < s->n; k++)
+			if (strcmp(t->worker[i], p->names[k]) == 0)
+				s->alias[i] = (uint32_t)k;
+	}
+	return PD_OK;
+}
+
 int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
 	      size_t pool, struct pd_msg *msg)
 {
@@ -48,7 +63,9 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 	if (err)
 		return err;
 	s->n = v.n;
+	s->pool = pool;
 	err = allocate(s, t, cfg, cfg->pool[pool].absent);
+	err = err ? err : find_aliases(s, t, &cfg->pool[pool]);
 	return err ? pd_fail(msg, err, "out of memory for %zu workers", s->n) : PD_OK;
 }
 
@@ -66,6 +83,7 @@ void side_release(struct side *s)
 	free(s->last);
 	free(s->broken);
 	free(s->failed);
+	free(s->alias);
 	vrouter_release(&s->router);
 	memset(s, 0, sizeof(*s));
 }
@@ -86,18 +104,38 @@ static void count_key(struct side *s, uint32_t key, uint32_t worker)
 	s->last[key] = worker;
 }
 
+/* A choice of a worker that we do not have is compared with nothing, nor is that of a hash policy
+ * for a key whose text is not known. */
+static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_t worker)
+{
+	uint32_t theirs = pick->worker[s->pool];
+
+	if (theirs == SIM_NO_PICK || s->alias[theirs] == VROUTER_REFUSED ||
+	    (pick->key_hashed && vrouter_has_homes(s->router.policy.kind)))
+		return;
+	s->compared++;
+	s->agreed += s->alias[theirs] == worker;
+}
+
 int side_route(struct side *s, const struct simtrace *t, const struct sim_request *r,
 	       struct route_decision *d, uint32_t *uncached)
 {
 	struct span key = r->key == SIM_NO_KEY ? (struct span){NULL, 0} : simtrace_key(t, r->key);
-	int err = vrouter_pick(&s->router, key, d);
+	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
 	struct replay_worker *w;
 	size_t hits = 0;
 	uint64_t cached;
 	uint32_t in_flight;
+	int err;
 
+	/* The dice of the router fall again as they fell. */
+	if (pick && pick->has_draw[s->pool])
+		s->router.rng = pick->draw[s->pool];
+	err = vrouter_pick(&s->router, key, d);
 	if (err)
 		return err;
+	if (pick)
+		count_agreement(s, pick, d->worker);
 	w = &s->work[d->worker];
 	err = kvcache_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
 	if (err) {
@@ -179,6 +217,8 @@ void side_result(struct side *s, const struct simtrace *t, enum route_policy_kin
 	}
 	consistency(s, t, out);
 	totals(s, out);
+	out->compared = s->compared;
+	out->agreed = s->agreed;
 	memcpy(out->reasons, s->reasons, sizeof(out->reasons));
 	balance_member(s, offsetof(struct replay_worker, requests), &out->requests);
 	balance_member(s, offsetof(struct replay_worker, input_tokens), &out->tokens);

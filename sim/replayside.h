@@ -17,6 +17,9 @@ struct side {
 	bool *failed;  /* owned, n: the process is gone */
 	bool *broken;  /* per key: has changed its worker */
 	uint64_t moves, follow_ups;
+	size_t pool;	 /* which of a request's choices is ours */
+	uint32_t *alias; /* owned; trace worker to ours, VROUTER_REFUSED when we have none */
+	uint64_t compared, agreed; /* with the choices of a capture */
 	uint64_t reasons[REPLAY_REASONS];
 };
 

@@ -109,7 +109,9 @@ static int settle(struct loader *l, const char *path, struct pd_msg *msg)
 	struct key_choice *c = &l->choice;
 
 	if (c->mode == KEY_AUTO) {
+		/* What a router did without a key it did without a key. */
 		c->mode = l->w->nsessions > 0 ? KEY_SESSION
+			  : l->w->has_picks   ? KEY_NONE
 			  : l->w->nids > 0    ? KEY_FIRST_BLOCKS
 			  : l->w->has_text    ? KEY_PREFIX
 					      : KEY_NONE;
@@ -241,6 +243,62 @@ static int64_t arrival_of(const struct loader *l, size_t i)
 	return llround((double)l->w->req[i].arrival_ns / l->opt->speedup);
 }
 
+static bool hex_words(const char *p, size_t n, uint64_t *out, size_t words)
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned char *bytes = (unsigned char *)out;
+
+	if (n != words * sizeof(*out) * 2)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		const char *digit = memchr(digits, p[i], 16);
+
+		if (!digit)
+			return false;
+		bytes[i / 2] = (unsigned char)(bytes[i / 2] << 4 | (digit - digits));
+	}
+	return true;
+}
+
+/* The next item of a JSON array of texts, decoded into l->body; *null instead for null. */
+static int next_text(struct loader *l, struct span array, size_t *at, bool *more, bool *null)
+{
+	enum json_type type;
+	struct span value;
+
+	buf_clear(&l->body);
+	*more = array.n > 0 && json_array_next(array, at, &value, &type);
+	*null = *more && type == JSON_NULL;
+	if (!*more || *null)
+		return PD_OK;
+	return type == JSON_STRING ? json_string_decode(value, &l->body) : PD_EINVAL;
+}
+
+/* What the router chose for the request that was added last. */
+static int add_pick(struct loader *l, struct simtrace *t, const struct workload_request *r)
+{
+	struct sim_pick pick = {.worker = {SIM_NO_PICK, SIM_NO_PICK}, .key_hashed = r->key_hashed};
+	size_t at = 0;
+	bool more, null;
+	int err = PD_OK;
+
+	if (r->picked.n == 0)
+		return PD_OK;
+	for (size_t p = 0; !err && p < SIM_PICKS; p++) {
+		err = next_text(l, r->picked, &at, &more, &null);
+		if (!err && more && !null)
+			err = simtrace_worker(t, buf_span(&l->body), &pick.worker[p]);
+	}
+	at = 0;
+	for (size_t p = 0; !err && p < SIM_PICKS; p++) {
+		err = next_text(l, r->draws, &at, &more, &null);
+		pick.has_draw[p] = !err && more && !null;
+		if (pick.has_draw[p] && !hex_words(l->body.data, l->body.len, pick.draw[p].s, 4))
+			err = PD_EINVAL;
+	}
+	return err ? err : simtrace_pick(t, &pick);
+}
+
 static int add_request(struct loader *l, struct simtrace *t, size_t i, const char *path,
 		       struct pd_msg *msg)
 {
@@ -262,6 +320,14 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 		err = simtrace_add(t, arrival_of(l, i), buf_span(&l->key), tokens_in(r),
 				   r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens,
 				   blocks, n);
+	if (!err) {
+		err = add_pick(l, t, r);
+		if (err == PD_EINVAL)
+			return pd_fail(msg, err,
+				       "%s:%u:1: expected names of workers in \"picked\", and 64 "
+				       "hexadecimal digits each in \"draws\"",
+				       path, r->line);
+	}
 	if (err == PD_EINVAL && msg && !msg->text[0])
 		(void)pd_fail(msg, err, "%s:%u:1: expected 1 to %" PRId64 " tokens in and out",
 			      path, r->line, SIM_TOKENS_MAX);
@@ -313,7 +379,9 @@ static int read_and_load(struct simtrace *t, struct buf *text, const char *name,
 			 const struct simload_options *opt, char *key_used, size_t cap,
 			 struct pd_msg *msg)
 {
-	struct workload_options wo = {opt->max_requests, opt->block_tokens};
+	struct workload_options wo = {.max_requests = opt->max_requests,
+				      .block_tokens = opt->block_tokens,
+				      .run = opt->capture_run};
 	struct loader l = {.opt = opt};
 	struct workload w;
 	int err;

@@ -33,6 +33,7 @@ struct simload_options {
 	size_t max_requests; /* 0: all */
 	uint32_t block_tokens; /* 0: 512 with hash ids, 16 for text */
 	int64_t output_tokens; /* for records that do not say */
+	int64_t capture_run;   /* of a capture; 0: the last one */
 };
 
 /* Checks the text of a key option without a file. The message starts after the name of the option.

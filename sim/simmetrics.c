@@ -69,6 +69,7 @@ POOL(join_moved, known(p->moved.known, p->moved.join.moved))
 POOL(join_ideal, known(p->moved.known, p->moved.join.ideal))
 POOL(join_extra, known(p->moved.known, p->moved.join.unnecessary))
 POOL(pool_peak, (double)peak(p))
+POOL(agreement, known(p->compared > 0, (double)p->agreed / (double)p->compared))
 WHOLE(sessions, (double)r->pool[0].keys)
 WHOLE(requests, (double)r->requests)
 WHOLE(completed, (double)r->completed)
@@ -136,6 +137,8 @@ const struct simmetric simmetrics[] = {
 	 join_extra},
 	{"peak_in_flight", true, LOWER, "requests",
 	 "most requests in flight on one worker (simulated time)", pool_peak},
+	{"agreement", true, HIGHER, "share",
+	 "choices of a captured router that were made again (captures only)", agreement},
 	{"sessions", false, NONE, "sessions", "distinct keys", sessions},
 	{"requests", false, NONE, "requests", "requests of the workload", requests},
 	{"completed", false, HIGHER, "requests", "requests that ended well", completed},

@@ -89,6 +89,7 @@ struct replay_pool_result {
 	double stickiness; /* share of follow-up requests on the worker of the one before; NAN when
 			      none */
 	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */
+	uint64_t compared, agreed;  /* choices of a capture: looked at, and made again */
 	uint64_t reasons[REPLAY_REASONS];
 	struct balance requests, tokens, uncached, sessions; /* over the workers */
 	double block_hit_rate, token_hit_rate;		     /* NAN without blocks */

@@ -30,6 +30,9 @@ void simreport_rows(const struct simreport *r, bool mark, struct table *t);
  */
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm);
 
+/* Appends one line per arm and pool about the agreement with a capture; nothing without one. */
+int simreport_agreement(const struct simreport *r, struct buf *out) PD_MUST;
+
 /* Appends one line per missed expectation. */
 int simreport_missed(const struct simreport *r, struct buf *out) PD_MUST;
 

@@ -5,12 +5,14 @@
 #include "sim/simtrace.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/rng.h"
 #include "lib/workload/names.h"
 
-#define TEXT_MAX   ((size_t)8 << 30)
-#define BLOCKS_MAX (SIZE_MAX / 64)
+#define TEXT_MAX	((size_t)8 << 30)
+#define BLOCKS_MAX	(SIZE_MAX / 64)
+#define SIM_WORKERS_MAX 65536 /* names in a capture; the list is searched from its beginning */
 
 void simtrace_init(struct simtrace *t, uint32_t block_tokens)
 {
@@ -23,6 +25,10 @@ void simtrace_release(struct simtrace *t)
 	free(t->req);
 	free(t->block);
 	free(t->key);
+	free(t->pick);
+	for (size_t i = 0; i < t->nworkers; i++)
+		free(t->worker[i]);
+	free(t->worker);
 	buf_release(&t->text);
 	simtrace_init(t, t->block_tokens);
 }
@@ -94,9 +100,50 @@ int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_
 					      .nblocks = (uint32_t)nblocks,
 					      .key = SIM_NO_KEY,
 					      .input_tokens = (uint32_t)input_tokens,
-					      .output_tokens = (uint32_t)output_tokens};
+					      .output_tokens = (uint32_t)output_tokens,
+					      .pick = SIM_NO_PICK};
 	for (size_t i = 0; i < nblocks; i++)
 		t->block[t->nblocks++] = block[i];
+	return PD_OK;
+}
+
+int simtrace_pick(struct simtrace *t, const struct sim_pick *p)
+{
+	size_t cap = t->pick_cap ? t->pick_cap * 2 : 256;
+	struct sim_pick *grown;
+
+	if (t->npicks == t->pick_cap) {
+		grown = reallocarray(t->pick, cap, sizeof(*grown));
+		if (!grown)
+			return PD_ENOMEM;
+		t->pick = grown;
+		t->pick_cap = cap;
+	}
+	t->req[t->n - 1].pick = (uint32_t)t->npicks;
+	t->pick[t->npicks++] = *p;
+	return PD_OK;
+}
+
+int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out)
+{
+	char **grown;
+
+	for (size_t i = 0; i < t->nworkers; i++) {
+		if (!span_eq(span_of(t->worker[i]), name))
+			continue;
+		*out = (uint32_t)i;
+		return PD_OK;
+	}
+	if (t->nworkers >= SIM_WORKERS_MAX)
+		return PD_ETOOBIG;
+	grown = reallocarray(t->worker, t->nworkers + 1, sizeof(*grown));
+	if (!grown)
+		return PD_ENOMEM;
+	t->worker = grown;
+	grown[t->nworkers] = strndup(name.p, name.n);
+	if (!grown[t->nworkers])
+		return PD_ENOMEM;
+	*out = (uint32_t)t->nworkers++;
 	return PD_OK;
 }
 

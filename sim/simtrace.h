@@ -14,9 +14,12 @@
 
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
+#include "lib/base/rng.h"
 #include "lib/base/span.h"
 
 #define SIM_NO_KEY	 UINT32_MAX
+#define SIM_NO_PICK	 UINT32_MAX
+#define SIM_PICKS	 2 /* pools of a request: one worker each */
 #define SIM_REQUESTS_MAX 50000000u
 #define SIM_TOKENS_MAX	 INT64_C(100000000) /* of one request */
 
@@ -27,6 +30,15 @@ struct sim_request {
 	uint32_t key; /* number of its key, or SIM_NO_KEY */
 	uint32_t input_tokens;
 	uint32_t output_tokens; /* at least 1 */
+	uint32_t pick;		/* of a capture: place in simtrace.pick, or SIM_NO_PICK */
+};
+
+/* What a router chose for a request: a plain pool's worker, or prefill and decode. */
+struct sim_pick {
+	uint32_t worker[SIM_PICKS]; /* number in simtrace.worker, or SIM_NO_PICK */
+	bool has_draw[SIM_PICKS];
+	bool key_hashed; /* the key is a stand-in: a hash policy would choose otherwise */
+	struct rng draw[SIM_PICKS]; /* random numbers before the choice */
 };
 
 struct sim_key {
@@ -44,6 +56,10 @@ struct simtrace {
 		*key; /* owned; while building one per request, afterwards one per distinct key */
 	size_t nkeys;
 	struct buf text;
+	struct sim_pick *pick; /* owned; of a capture */
+	size_t npicks, pick_cap;
+	char **worker; /* owned; names of workers that were chosen */
+	size_t nworkers;
 	uint32_t block_tokens; /* tokens per block; the last one of a request may be partial */
 };
 
@@ -56,6 +72,11 @@ void simtrace_release(struct simtrace *t);
  */
 int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_t input_tokens,
 		 int64_t output_tokens, const uint64_t *block, size_t nblocks) PD_MUST;
+
+/* What was chosen for the request that was added last; `p` is copied. */
+int simtrace_pick(struct simtrace *t, const struct sim_pick *p) PD_MUST;
+/* The number of a worker of sim_pick. */
+int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out) PD_MUST;
 
 /* Numbers the keys and sorts by arrival, keeping the order of equal arrivals. Call once, after the
  * last add. */

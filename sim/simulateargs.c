@@ -5,6 +5,7 @@
 #include "sim/simulateargs.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@ void simulate_args_release(struct simulate_args *a)
 		free(a->policy[i]);
 	free(a->policy);
 	free(a->expect);
+	capture_info_release(&a->capture);
 	opt_list_release(&a->policies);
 	opt_list_release(&a->names);
 	opt_list_release(&a->expects);
@@ -111,15 +113,82 @@ static int check_policies(const struct simulate_args *a, struct pd_msg *msg)
 	return PD_OK;
 }
 
+/* Without a word about it a capture is replayed as it was. */
+static int default_policies(struct simulate_args *a)
+{
+	const struct capture_info *c = &a->capture;
+	char word[PLAN_LABEL_MAX];
+
+	if (c->run == 0)
+		return add_word(a, "consistent_hash,round_robin");
+	if (a->prefill_count > 0)
+		(void)snprintf(word, sizeof(word), "%s/%s", c->policy[CAPTURE_ROLE_PREFILL],
+			       c->policy[CAPTURE_ROLE_DECODE]);
+	else
+		(void)snprintf(word, sizeof(word), "%s", c->policy[CAPTURE_ROLE_REGULAR]);
+	return add_policy(a, word, strlen(word));
+}
+
 static int read_policies(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
-	int err = a->policies.n ? PD_OK : add_word(a, "consistent_hash,round_robin");
+	int err = a->policies.n ? PD_OK : default_policies(a);
 
 	for (size_t i = 0; !err && i < a->policies.n; i++)
 		err = add_word(a, a->policies.items[i]);
 	spec->plan.policies = (const char *const *)a->policy;
 	spec->plan.npolicies = a->npolicy;
 	return err ? err : check_policies(a, msg);
+}
+
+static void captured_pool(struct plan_pool *p, const struct capture_info *c, enum capture_role role,
+			  uint32_t *count)
+{
+	*count = (uint32_t)c->n[role];
+	*p = (struct plan_pool){.names = (const char *const *)c->names[role],
+				.nnames = c->n[role],
+				.counts = count,
+				.ncounts = 1};
+}
+
+/* The workers that the router had. */
+static int captured_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	const struct capture_info *c = &a->capture;
+
+	if (!c->pd) {
+		captured_pool(&spec->plan.workers, c, CAPTURE_ROLE_REGULAR, a->counts);
+		return PD_OK;
+	}
+	captured_pool(&spec->plan.prefill, c, CAPTURE_ROLE_PREFILL, &a->prefill_count);
+	captured_pool(&spec->plan.decode, c, CAPTURE_ROLE_DECODE, &a->decode_count);
+	if (a->prefill_count > 0 && a->decode_count > 0)
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       "the router of this capture had %u prefill and %u decode workers: expected "
+		       "--prefill and --decode, or --workers",
+		       a->prefill_count, a->decode_count);
+}
+
+/* Reads what the router was, and takes over what no option says. */
+static int read_capture(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	int err;
+
+	if (!a->workload || !capture_file_is(a->workload))
+		return a->capture_run == 0
+			       ? PD_OK
+			       : pd_fail(msg, PD_EINVAL,
+					 "--capture-run: expected a capture of pdctl serve as the "
+					 "workload");
+	err = capture_info_read(&a->capture, a->workload, a->capture_run, msg);
+	if (err)
+		return err;
+	spec->load.capture_run = a->capture.run;
+	if (!spec->plan.hash)
+		spec->plan.hash = a->capture.fbi ? "fbi" : "xxh3";
+	if (spec->plan.vnodes == 0)
+		spec->plan.vnodes = a->capture.vnodes;
+	return PD_OK;
 }
 
 static int read_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
@@ -136,6 +205,8 @@ static int read_pools(struct simulate_args *a, struct experiment_spec *spec, str
 		return pd_fail(msg, PD_EINVAL,
 			       "expected one of --workers, --worker-names, --prefill with "
 			       "--decode");
+	if (a->capture.run > 0 && a->prefill == 0 && !a->workers && a->names.n == 0)
+		return captured_pools(a, spec, msg);
 	if (a->prefill > 0) {
 		a->prefill_count = (uint32_t)a->prefill;
 		a->decode_count = (uint32_t)a->decode;
@@ -209,9 +280,11 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 	spec->plan.caches = a->cache;
 	spec->plan.ncaches = ncaches;
 	if (!err)
-		err = read_policies(a, spec, msg);
+		err = read_capture(a, spec, msg);
 	if (!err)
 		err = read_pools(a, spec, msg);
+	if (!err)
+		err = read_policies(a, spec, msg);
 	if (!err)
 		err = read_expects(a, spec, msg);
 	return err;

@@ -4,6 +4,7 @@
 #define PD_SIM_SIMULATEARGS_H
 
 #include "lib/base/opt.h"
+#include "lib/workload/capture_file.h"
 #include "sim/experiment.h"
 
 #define SIMULATE_SEED_MAX 9007199254740991 /* 2^53 - 1: a JSON number holds it exactly */
@@ -13,8 +14,8 @@ struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
 	const char *workload, *workers, *caches, *hash, *json, *json_dir, *decisions, *format;
 	struct opt_list policies, names, expects;
-	int64_t prefill, decode, vnodes, limit, block_tokens, concurrency, seqs, batched, kv_tokens,
-		seed;
+	int64_t capture_run, prefill, decode, vnodes, limit, block_tokens, concurrency, seqs,
+		batched, kv_tokens, seed;
 	bool routing_only;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct vengine_params engine;
@@ -25,6 +26,7 @@ struct simulate_args {
 	uint32_t counts[SIMULATE_LIST_MAX], prefill_count, decode_count;
 	uint64_t cache[SIMULATE_LIST_MAX];
 	struct expect *expect;
+	struct capture_info capture; /* when the workload is one */
 };
 
 void simulate_args_defaults(struct simulate_args *a);

@@ -19,6 +19,9 @@ enum field_kind {
 	FIELD_NAME,
 	FIELD_PROMPT,
 	FIELD_MESSAGES,
+	FIELD_PICKED,
+	FIELD_DRAWS,
+	FIELD_HASHED,
 	FIELD_IDS
 };
 
@@ -36,6 +39,9 @@ enum target {
 	TO_SESSION,
 	TO_PROMPT,
 	TO_MESSAGES,
+	TO_PICKED,
+	TO_DRAWS,
+	TO_HASHED,
 	TO_IDS,
 	TO_COUNT
 };
@@ -69,6 +75,9 @@ static const struct field_rule rules[] = {
 	{"output_toks", FIELD_COUNT, TO_OUTPUT, 2},
 	{"arrival_time_ns", FIELD_NS, TO_ARRIVAL, 1},
 	{"prompt_tokens_approx", FIELD_COUNT, TO_INPUT, 2},
+	{"picked", FIELD_PICKED, TO_PICKED, 0},
+	{"draws", FIELD_DRAWS, TO_DRAWS, 0},
+	{"key_hashed", FIELD_HASHED, TO_HASHED, 0},
 };
 
 #define RANK_NONE UINT32_MAX
@@ -309,6 +318,17 @@ static int set_field(struct record *rec, const struct json_member *m, const stru
 		if (m->type != JSON_ARRAY)
 			return wrong(rec, m, "an array of messages");
 		rec->r->messages = m->value;
+		return PD_OK;
+	case FIELD_PICKED:
+	case FIELD_DRAWS:
+		if (m->type != JSON_ARRAY)
+			return wrong(rec, m, "an array of texts");
+		*(f->kind == FIELD_PICKED ? &rec->r->picked : &rec->r->draws) = m->value;
+		return PD_OK;
+	case FIELD_HASHED:
+		if (m->type != JSON_TRUE && m->type != JSON_FALSE)
+			return wrong(rec, m, "true or false");
+		rec->r->key_hashed = m->type == JSON_TRUE;
 		return PD_OK;
 	}
 	return PD_EINVAL;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lib/base/file.h"
+#include "lib/workload/capture_file.h"
 #include "lib/workload/names.h"
 #include "lib/workload/record.h"
 
@@ -176,6 +177,7 @@ static void finish(struct reader *rd)
 		w->has_arrivals = w->has_arrivals && r->arrival_ns >= 0;
 		w->has_hash_ids = w->has_hash_ids && r->nhash > 0;
 		w->has_text = w->has_text && (r->prompt.n > 0 || r->messages.n > 0);
+		w->has_picks = w->has_picks || r->picked.n > 0;
 	}
 }
 
@@ -210,7 +212,14 @@ int workload_read(struct workload *w, const char *path, const struct workload_op
 	int err;
 
 	workload_release(w);
-	err = file_read(path, &w->text, msg);
+	if (capture_file_is(path))
+		err = capture_to_records(path, opt ? opt->run : 0, &w->text, msg);
+	else if (opt && opt->run > 0)
+		err = pd_fail(msg, PD_EINVAL,
+			      "run %lld of '%.300s': expected a capture of pdctl serve",
+			      (long long)opt->run, path);
+	else
+		err = file_read(path, &w->text, msg);
 	if (err) {
 		workload_release(w);
 		return err;

@@ -11,6 +11,8 @@
  * ignored. Empty lines and CR before LF are accepted. A record without a prompt, messages or an
  * input length is an error, and so is a member that is there with another type.
  *
+ * A capture of `pdctl serve --capture` (an SQLite file) is read as well, see capture_file.h.
+ *
  * The file's text is kept; prompts and messages are spans into it, verbatim, and never decoded.
  * Everything is owned by struct workload and valid until workload_release. Reading is
  * single-threaded; afterwards reading by many threads is safe.
@@ -47,17 +49,23 @@ struct workload_request {
 	uint32_t block_tokens; /* tokens per hash id; the last block may be partial */
 	struct span
 		prompt; /* the JSON value of "prompt", quotes or brackets included; n == 0: none */
-	struct span messages;	  /* the JSON array of "messages"; n == 0: none */
+	struct span messages; /* the JSON array of "messages"; n == 0: none */
+	struct span picked;   /* captures: JSON array of the workers that a router chose, prefill
+				 before decode, null for none; n == 0: not stated */
+	struct span draws;    /* captures: the states of its random numbers before, 64 hex digits */
 	const uint64_t *hash_ids; /* NULL when nhash is 0 */
 	uint32_t nhash;
-	bool ordered;  /* a session_id, conversation_id or chat_id is stated: a turn waits for the
-			  turn before it */
-	uint32_t line; /* 1-based, for messages */
+	bool ordered;	 /* a session_id, conversation_id or chat_id is stated: a turn waits for the
+			    turn before it */
+	bool key_hashed; /* the key is a stand-in: it says what belongs together, not where it goes
+			  */
+	uint32_t line;	 /* 1-based, for messages */
 };
 
 struct workload_options {
 	size_t max_requests;   /* stop after that many; 0: no limit */
 	uint32_t block_tokens; /* 0: WORKLOAD_BLOCK_TOKENS, or the record's own block_tokens */
+	int64_t run;	       /* of a capture; 0: its last one */
 };
 
 struct workload {
@@ -68,6 +76,7 @@ struct workload {
 	bool has_arrivals; /* every request has arrival_ns >= 0 */
 	bool has_hash_ids; /* every request has hash ids */
 	bool has_text;	   /* every request has a prompt or messages */
+	bool has_picks;	   /* some request says which workers were chosen */
 	struct buf text;   /* the file; session names and keys with escapes are decoded in place */
 	uint64_t *ids;	   /* arena behind hash_ids */
 };
