@@ -28,7 +28,7 @@
 #define CPU_LIMIT 0.95
 
 struct bench_options {
-	const char *base_url, *model, *endpoint, *api_key, *dataset, *session_pattern,
+	const char *base_url, *ca_file, *model, *endpoint, *api_key, *dataset, *session_pattern,
 		*session_field, *extra_body;
 	const char *label, *output, *metric_list, *percentile_list;
 	int64_t capture_run, num_prompts, input_len, output_len, sessions, turns,
@@ -43,7 +43,10 @@ static struct bench_options o;
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "where to"},
 	{OPT_TEXT, "base-url", &o.base_url, "URL",
-	 "server or router, http://HOST:PORT (default: http://127.0.0.1:30000)", NULL, 0, 0, NULL},
+	 "server or router, http[s]://HOST:PORT (default: http://127.0.0.1:30000)", NULL, 0, 0,
+	 NULL},
+	{OPT_TEXT, "ca-file", &o.ca_file, "FILE",
+	 "PEM file with the CAs of an https:// server (default: the system's)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "model", &o.model, "NAME", "model id (default: the first of GET /v1/models)",
 	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "endpoint", &o.endpoint, "PATH",
@@ -307,6 +310,8 @@ static int set_options(struct bench *b, int argc, char **argv, struct pd_msg *ms
 			      "--base-url: found '%.200s', expected http://HOST:PORT or "
 			      "https://HOST:PORT",
 			      o.base_url);
+	if (!err && o.ca_file && access(o.ca_file, R_OK) != 0)
+		err = pd_fail(msg, PD_EINVAL, "--ca-file: cannot read '%.200s'", o.ca_file);
 	if (!err)
 		err = set_session_fields(b, msg);
 	if (!err)
@@ -323,6 +328,7 @@ static int set_options(struct bench *b, int argc, char **argv, struct pd_msg *ms
 	if (!err && o.timestamps && !isinf(o.request_rate))
 		err = pd_fail(msg, PD_EINVAL, "--timestamps: has no meaning with --request-rate");
 	b->load.base_url = o.base_url;
+	b->load.ca_file = o.ca_file;
 	b->load.path = o.endpoint;
 	b->load.headers = o.headers.items;
 	b->load.nheaders = o.headers.n;

@@ -11,6 +11,7 @@
 #include "cmd/cmd.h"
 #include "cmd/serve_capture.h"
 #include "cmd/serve_keys.h"
+#include "cmd/serve_tls.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
@@ -51,7 +52,8 @@ static const struct opt options[] = {
 	 0, 0, NULL},
 
 	{.type = OPT_HEADING,
-	 .help = "workers ([NAME=]http://HOST:PORT[@RANK]; the name is the identity on the ring)"},
+	 .help = "workers ([NAME=]http[s]://HOST:PORT[@RANK]; the name is the identity on the "
+		 "ring)"},
 	{OPT_LIST, "worker-urls", &o.workers, "URL...", "workers of a plain pool", NULL, 0, 0,
 	 NULL},
 	{OPT_FLAG, "pd-disaggregation", &o.pd, NULL, "route to prefill and decode pools", NULL, 0,
@@ -64,6 +66,8 @@ static const struct opt options[] = {
 	 "YAML with workers and policies; read again on SIGHUP or POST /reload", NULL, 0, 0, NULL},
 	{OPT_INT, "intra-node-data-parallel-size", &o.dp, "N",
 	 "ranks per worker: URL@0 .. URL@N-1 (1)", NULL, 1, 1024, NULL},
+
+	SERVE_TLS_OPTIONS,
 
 	{.type = OPT_HEADING, .help = "policy"},
 	{OPT_TEXT, "policy", &o.policy, "NAME",
@@ -255,6 +259,7 @@ static double seconds(int64_t duration)
 static void defaults(const struct router_config *c)
 {
 	memset(&o, 0, sizeof(o));
+	serve_tls_defaults();
 	o.host = c->host;
 	o.port = c->port;
 	o.admin_host = c->metrics_host;
@@ -499,6 +504,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	err = serve_keys_read(c, msg);
 	err = err ? err : read_policy(c, msg);
 	err = err ? err : read_workers(c, msg);
+	err = err ? err : serve_tls_open(c, msg);
 	if (err)
 		return err;
 	c->listen_fd = inherited_socket();
@@ -512,8 +518,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 static void announce(const struct router *rt, const struct router_config *c)
 {
 	char line[512];
-	int n = snprintf(line, sizeof(line), "pdctl serve listening on http://%s:%u\n", c->host,
-			 router_port(rt));
+	int n = snprintf(line, sizeof(line), "pdctl serve listening on %s://%s:%u\n",
+			 c->tls ? "https" : "http", c->host, router_port(rt));
 
 	cli_print(line, (size_t)n);
 	(void)fflush(stdout);
@@ -648,6 +654,7 @@ int cmd_serve(int argc, char **argv)
 	log_free(c.access_log);
 	log_free(c.log);
 	worker_list_release(&c.fleet.workers);
+	serve_tls_close(&c);
 	opt_list_release(&o.workers);
 	opt_list_release(&o.prefill);
 	opt_list_release(&o.decode);

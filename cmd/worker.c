@@ -16,6 +16,7 @@ static struct opt_list models;
 static int64_t port, block_size, num_blocks, max_num_seqs, max_model_len, seed, max_connections;
 static const char *role, *log_level, *log_format;
 static double drain_timeout_s, slow_accept_ms;
+static const char *tls_cert, *tls_key, *tls_client_ca, *kv_ca;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "where"},
@@ -31,6 +32,18 @@ static const struct opt opts[] = {
 	 1e6, NULL},
 	{OPT_TEXT, "api-key", &cfg.api_key, "KEY",
 	 "ask for this bearer token on /v1 (default: none)", NULL, 0, 0, NULL},
+	{OPT_TEXT, "tls-cert", &tls_cert, "FILE",
+	 "serve HTTPS with this certificate chain, PEM (default: plain HTTP)", NULL, 0, 0,
+	 "ssl-certfile"},
+	{OPT_TEXT, "tls-key", &tls_key, "FILE", "its private key (default: in the same file)", NULL,
+	 0, 0, "ssl-keyfile"},
+	{OPT_TEXT, "tls-client-ca", &tls_client_ca, "FILE",
+	 "clients need a certificate from these CAs (default: none needed)", NULL, 0, 0,
+	 "ssl-ca-certs"},
+	{OPT_TEXT, "kv-ca", &kv_ca, "FILE",
+	 "with --tls-cert KV blocks are read over HTTPS from workers with certificates of these "
+	 "CAs (default: the system's)",
+	 NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "model and engine"},
 	{OPT_LIST, "model", &models, "NAME",
 	 "served model names, the first is the main one (default: pdctl-sim)", NULL, 0, 0,
@@ -164,12 +177,37 @@ static void apply(void)
 	cfg.crash = crash;
 }
 
+static int open_tls(struct pd_msg *msg)
+{
+	static struct tls_pair pair;
+	struct tls_config server = {.server = true, .pairs = &pair, .npairs = 1};
+	struct tls_config client = {.pairs = &pair, .npairs = 1, .ca = kv_ca};
+	struct pd_msg inner = {0};
+
+	if (!tls_cert && (tls_key || tls_client_ca || kv_ca))
+		return pd_fail(msg, PD_EINVAL, "%s needs --tls-cert FILE",
+			       tls_key	       ? "--tls-key"
+			       : tls_client_ca ? "--tls-client-ca"
+					       : "--kv-ca");
+	if (!tls_cert)
+		return PD_OK;
+	pair = (struct tls_pair){tls_cert, tls_key};
+	server.ca = tls_client_ca;
+	server.verify = tls_client_ca ? TLS_VERIFY_REQUIRED : TLS_VERIFY_NONE;
+	if (tls_context_new(&cfg.tls, &server, &inner))
+		return pd_fail(msg, PD_EINVAL, "--tls-cert: %.480s", inner.text);
+	if (tls_context_new(&cfg.kv_tls, &client, &inner))
+		return pd_fail(msg, PD_EINVAL, "--kv-ca: %.480s", inner.text);
+	return PD_OK;
+}
+
 static void announce(struct worker *w)
 {
 	char line[400];
 	bool v6 = strchr(cfg.host, ':') != NULL;
-	int n = snprintf(line, sizeof(line), "pdctl worker listening on http://%s%s%s:%u\n",
-			 v6 ? "[" : "", cfg.host, v6 ? "]" : "", worker_port(w));
+	int n = snprintf(line, sizeof(line), "pdctl worker listening on %s://%s%s%s:%u\n",
+			 cfg.tls ? "https" : "http", v6 ? "[" : "", cfg.host, v6 ? "]" : "",
+			 worker_port(w));
 
 	cli_print(line, n > 0 && (size_t)n < sizeof(line) ? (size_t)n : 0);
 	(void)fflush(stdout);
@@ -200,6 +238,7 @@ static int serve(const sigset_t *stop)
 int cmd_worker(int argc, char **argv)
 {
 	enum log_level level = LOG_INFO;
+	struct pd_msg msg = {0};
 	sigset_t stop;
 	int code;
 
@@ -213,9 +252,15 @@ int cmd_worker(int argc, char **argv)
 	(void)sigaddset(&stop, SIGTERM);
 	(void)sigaddset(&stop, SIGINT);
 	(void)pthread_sigmask(SIG_BLOCK, &stop, NULL);
-	cfg.log = log_new(STDERR_FILENO, level, strcmp(log_format, "json") == 0);
-	code = serve(&stop);
-	log_free(cfg.log);
+	if (open_tls(&msg)) {
+		code = cli_usage_error(&command, &msg);
+	} else {
+		cfg.log = log_new(STDERR_FILENO, level, strcmp(log_format, "json") == 0);
+		code = serve(&stop);
+		log_free(cfg.log);
+	}
+	tls_context_free(cfg.tls);
+	tls_context_free(cfg.kv_tls);
 	opt_list_release(&models);
 	return code;
 }

@@ -14,6 +14,7 @@
 
 #include "lib/base/err.h"
 #include "lib/base/log.h"
+#include "lib/http/tls.h"
 #include "sim/engine.h"
 
 enum worker_role { WORKER_BOTH, WORKER_PREFILL, WORKER_DECODE };
@@ -46,7 +47,9 @@ struct worker_config {
 	const char *api_key; /* NULL: none is asked for */
 	uint64_t seed;	     /* of the random faults */
 	int64_t slow_accept_ns;
-	unsigned max_connections; /* 0: what the descriptor limit allows */
+	unsigned max_connections;   /* 0: what the descriptor limit allows */
+	struct tls_context *tls;    /* of the listener; borrowed; NULL: plain HTTP */
+	struct tls_context *kv_tls; /* to other workers, when the listener speaks TLS; borrowed */
 	struct worker_faults faults;
 	struct log *log;
 	void (*crash)(void); /* ends the process at once (crash_after) */

@@ -182,7 +182,7 @@ void nixl_mistake(struct worker *w, enum worker_mistake kind, const char *id, co
 	PD_PRINTF(4, 5);
 
 /* -- worker_kvclient.c -- */
-struct kv_pool *kv_pool_new(void);
+struct kv_pool *kv_pool_new(struct tls_context *tls);
 void kv_pool_free(struct kv_pool *p);
 /* One POST to another worker: status and body. PD_EIO, PD_ETIMEOUT, PD_ECLOSED, PD_EPROTO. */
 int kv_pool_post(struct kv_pool *p, const char *host, uint16_t port, const char *path,

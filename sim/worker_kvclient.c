@@ -25,17 +25,20 @@ struct idle {
 };
 
 struct kv_pool {
+	struct tls_context *tls; /* NULL: plain HTTP */
 	pthread_mutex_t lock;
 	struct idle idle[IDLE_MAX];
 	size_t n;
 };
 
-struct kv_pool *kv_pool_new(void)
+struct kv_pool *kv_pool_new(struct tls_context *tls)
 {
 	struct kv_pool *p = calloc(1, sizeof(*p));
 
-	if (p)
-		(void)pthread_mutex_init(&p->lock, NULL);
+	if (!p)
+		return NULL;
+	p->tls = tls;
+	(void)pthread_mutex_init(&p->lock, NULL);
 	return p;
 }
 
@@ -143,7 +146,18 @@ static int read_answer(struct stream *s, struct buf *in, struct http_head *h, st
 	return err ? err : buf_append(answer, in->data + h->len, (size_t)h->length);
 }
 
-static int connect_to(const char *host, uint16_t port, int64_t deadline, struct stream **out)
+static int shake_hands(const struct kv_pool *p, struct stream *s, const char *host,
+		       int64_t deadline)
+{
+	struct tls_peer *peer = tls_peer_new(host);
+	int err = peer ? stream_tls_connect(s, p->tls, peer, deadline, NULL) : PD_ENOMEM;
+
+	tls_peer_free(peer);
+	return err;
+}
+
+static int connect_to(const struct kv_pool *p, const char *host, uint16_t port, int64_t deadline,
+		      struct stream **out)
 {
 	struct net_addr addr;
 	int err = net_resolve(&addr, host, port, NULL);
@@ -151,6 +165,7 @@ static int connect_to(const char *host, uint16_t port, int64_t deadline, struct 
 	*out = NULL;
 	err = err ? err : stream_new(out, &addr);
 	err = err ? err : stream_connect(*out, &addr, deadline);
+	err = err || !p->tls ? err : shake_hands(p, *out, host, deadline);
 	if (err) {
 		stream_free(*out);
 		*out = NULL;
@@ -197,7 +212,7 @@ int kv_pool_post(struct kv_pool *p, const char *host, uint16_t port, const char 
 			return err;
 		buf_clear(answer);
 	}
-	err = connect_to(host, port, deadline, &s);
+	err = connect_to(p, host, port, deadline, &s);
 	return err ? err
 		   : exchange(p, s, host, port, path, body, deadline, status, answer, &silent);
 }

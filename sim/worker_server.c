@@ -163,7 +163,7 @@ static int init(struct worker *w, const struct worker_config *cfg)
 	stats_init(&w->stats);
 	leases_init(&w->leases);
 	journal_init(&w->journal);
-	w->kv_pool = kv_pool_new();
+	w->kv_pool = kv_pool_new(w->cfg.kv_tls);
 	if (!w->kv_pool)
 		return PD_ENOMEM;
 	return engine_init(&w->engine, &cfg->engine);
@@ -181,6 +181,7 @@ static int start_server(struct worker *w, struct pd_msg *msg)
 	s.max_body = WORKER_BODY_MAX;
 	s.stack_bytes = WORKER_STACK;
 	s.accept_delay_ns = w->cfg.slow_accept_ns;
+	s.tls = w->cfg.tls;
 	s.log = w->cfg.log;
 	s.ctx = w;
 	s.on_request = on_request;

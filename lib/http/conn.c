@@ -19,14 +19,69 @@
 #define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its fiber */
 #define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
 #define KEEP_TOTAL    (64u << 20)    /* what all fibers together keep above that */
+#define TLS_LOG_NS    (NS_PER_S / 10) /* failed handshakes make a line this often at most */
 #define LINGER_STEP   (5 * NS_PER_S) /* silence that ends a lingering close */
 #define LINGER_MAX    (10 * NS_PER_S)
 
-enum read_result { READ_OK, READ_END, READ_NOTHING };
+/* READ_DONE: like READ_END, but nothing was under way. */
+enum read_result { READ_OK, READ_END, READ_DONE, READ_NOTHING };
 
 static void count(_Atomic uint64_t *n)
 {
 	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
+
+/* -- TLS -- */
+
+static void log_handshake(struct http_conn *c, const char *why)
+{
+	struct http_server *s = c->server;
+	int64_t now = clock_now(),
+		last = atomic_load_explicit(&s->last_tls_log, memory_order_relaxed);
+	char peer[80];
+
+	if (!log_wants(s->cfg.log, LOG_INFO) || now - last < TLS_LOG_NS ||
+	    !atomic_compare_exchange_strong(&s->last_tls_log, &last, now))
+		return;
+	net_peer_text(c->io.fd, peer, sizeof(peer));
+	log_line(s->cfg.log, LOG_INFO, "TLS handshake with %s failed: %s", peer, why);
+}
+
+/* As nginx and others do: a person with the wrong scheme sees why nothing works. */
+static void answer_plain(struct http_conn *c)
+{
+	static const char body[] = "This port speaks HTTPS: use https:// instead of http://\n";
+	char text[300];
+	int n = snprintf(text, sizeof(text),
+			 "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+			 "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+			 sizeof(body) - 1, body);
+
+	(void)!stream_send(&c->io, text, (size_t)n, c->server->cfg.write_stall_ns);
+}
+
+/* The first bytes of a connection. The handshake has as long as a request head. */
+static bool shake_hands(struct http_conn *c)
+{
+	struct http_server *s = c->server;
+	struct pd_msg why = {0};
+	bool plain = false;
+	int err = stream_tls_accept(&c->io, s->cfg.tls, clock_now() + s->cfg.head_timeout_ns,
+				    &plain, &why);
+
+	if (!err) {
+		count(&s->tls_handshakes);
+		if (tls_resumed(c->io.tls))
+			count(&s->tls_resumed);
+		return true;
+	}
+	count(&s->tls_failures);
+	log_handshake(c, why.text);
+	if (plain)
+		answer_plain(c);
+	/* With TLS 1.3 a client whose certificate is refused has sent its request already. */
+	c->drain_input = err == PD_EPROTO;
+	return false;
 }
 
 /* -- reading -- */
@@ -44,7 +99,7 @@ static enum read_result read_first(struct http_conn *c)
 	if (n == PD_EAGAIN)
 		return READ_NOTHING;
 	if (n <= 0)
-		return READ_END;
+		return READ_DONE;
 	c->fresh = false;
 	in->len = (size_t)n;
 	return READ_OK;
@@ -251,6 +306,7 @@ static void linger(struct http_conn *c)
 	int64_t now = clock_now(), end = now + LINGER_MAX;
 	char *waste = malloc(65536);
 
+	stream_goodbye(&c->io);
 	(void)shutdown(c->io.fd, SHUT_WR);
 	while (waste && (now = clock_now()) < end) {
 		int64_t step = now + LINGER_STEP;
@@ -308,13 +364,12 @@ static bool goes_on(const struct http_conn *c)
 	return c->complete && !c->close_after && c->work->req.head.keep_alive && !c->client_left;
 }
 
-bool conn_serve(struct http_conn *c, struct http_work *t)
+/* READ_OK: the last one was answered, and the connection does not go on. */
+static enum read_result serve_requests(struct http_conn *c)
 {
+	struct http_work *t = c->work;
 	enum read_result result;
 
-	take_account(t);
-	c->work = t;
-	c->close_after = c->drain_input = false;
 	while ((result = read_request(c)) == READ_OK) {
 		handle(c);
 		if (!goes_on(c))
@@ -323,8 +378,24 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 		if (t->in.len == 0 && t->in.cap > KEEP_BUSY)
 			buf_release(&t->in);
 	}
+	return result;
+}
+
+bool conn_serve(struct http_conn *c, struct http_work *t)
+{
+	enum read_result result;
+
+	take_account(t);
+	c->work = t;
+	c->close_after = c->drain_input = false;
+	if (c->server->cfg.tls && !c->io.tls && !shake_hands(c))
+		result = READ_END;
+	else
+		result = serve_requests(c);
 	if (c->drain_input)
 		linger(c);
+	else if (result == READ_DONE || (result == READ_OK && c->complete))
+		stream_goodbye(&c->io);
 	buf_clear(&t->in);
 	keep_or_release(t);
 	c->work = NULL;

@@ -80,8 +80,9 @@ struct http_server {
 	_Atomic bool draining, cut;
 	bool stopped;
 	int64_t last_error_log;
+	_Atomic int64_t last_tls_log;
 	_Atomic uint64_t accepted, refused, accept_errors, bad_requests, left, read_timeouts,
-		write_stalls;
+		write_stalls, tls_handshakes, tls_resumed, tls_failures;
 };
 
 /* conn.c: serves what has arrived, on a fiber. True: close it; false: it is silent. */

@@ -9,7 +9,7 @@
 
 static int url_fail(struct pd_msg *msg, const char *text, const char *why)
 {
-	return pd_fail(msg, PD_EINVAL, "URL '%s': %s, expected http://HOST:PORT[/base][@rank]",
+	return pd_fail(msg, PD_EINVAL, "URL '%s': %s, expected http[s]://HOST:PORT[/base][@rank]",
 		       text, why);
 }
 
@@ -58,7 +58,7 @@ static int parse_authority(struct net_url *u, const char *p, size_t n)
 {
 	const char *end = p + n, *colon;
 	size_t host;
-	long port = 80;
+	long port = u->tls ? 443 : 80;
 
 	if (n > 0 && *p == '[') {
 		const char *close = memchr(p, ']', n);
@@ -88,11 +88,10 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	size_t n, authority;
 
 	*u = (struct net_url){.rank = -1};
-	if (strncmp(p, "https://", 8) == 0)
-		return url_fail(msg, text, "TLS to workers is not supported");
-	if (strncmp(p, "http://", 7) != 0)
+	u->tls = strncmp(p, "https://", 8) == 0;
+	if (!u->tls && strncmp(p, "http://", 7) != 0)
 		return url_fail(msg, text, "unknown scheme");
-	p += 7;
+	p += u->tls ? 8 : 7;
 	n = strlen(p);
 	for (size_t i = 0; i < n; i++)
 		if ((unsigned char)p[i] <= ' ' || (unsigned char)p[i] >= 0x7f)
@@ -164,4 +163,19 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 	}
 	*port = net_bound_port(*fd);
 	return PD_OK;
+}
+
+void net_peer_text(int fd, char *out, size_t cap)
+{
+	struct sockaddr_storage sa = {0};
+	socklen_t len = sizeof(sa);
+	char host[64], service[8];
+
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) < 0 ||
+	    getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), service, sizeof(service),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		(void)snprintf(out, cap, "?");
+	else
+		(void)snprintf(out, cap, sa.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
+			       service);
 }

@@ -16,11 +16,12 @@ struct net_addr {
 	socklen_t len;
 };
 
-/* "http://host:port[/base]" split; host without brackets. PD_EINVAL with a sentence for anything
+/* "http[s]://host[:port][/base]" split; host without brackets. PD_EINVAL with a sentence for anything
  * else. */
 struct net_url {
+	bool tls; /* https:// */
 	char host[256];
-	uint16_t port;
+	uint16_t port; /* 80 or 443 when the text has none */
 	char base[256];	     /* path prefix without trailing slash; usually empty */
 	char authority[300]; /* "host:port" as it goes into Host */
 	int rank;	     /* data-parallel rank from a trailing "@N"; -1 when absent */
@@ -34,5 +35,8 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 uint16_t net_bound_port(int fd);
 /* Listening socket; port 0 picks a free one, *port receives the number. SO_REUSEADDR. */
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg) PD_MUST;
+
+/* "address:port" of the other side, or "?". */
+void net_peer_text(int fd, char *out, size_t cap);
 
 #endif

@@ -329,4 +329,7 @@ void http_server_stats(const struct http_server *s, struct http_server_stats *ou
 	out->client_left = atomic_load_explicit(&s->left, memory_order_relaxed);
 	out->read_timeouts = atomic_load_explicit(&s->read_timeouts, memory_order_relaxed);
 	out->write_stalls = atomic_load_explicit(&s->write_stalls, memory_order_relaxed);
+	out->tls_handshakes = atomic_load_explicit(&s->tls_handshakes, memory_order_relaxed);
+	out->tls_resumed = atomic_load_explicit(&s->tls_resumed, memory_order_relaxed);
+	out->tls_failures = atomic_load_explicit(&s->tls_failures, memory_order_relaxed);
 }

@@ -51,6 +51,7 @@ struct http_server_config {
 	size_t stack_bytes;	  /* of a request's fiber; touched pages only cost memory */
 	bool batch_threads;	  /* SCHED_BATCH for the event loops */
 	bool half_close_ok;	  /* do not treat end of input during a response as "client left" */
+	struct tls_context *tls; /* borrowed; NULL: plain HTTP */
 	struct log *log;
 	void *ctx;
 	/* Called with the head before the body is read. Return 0 to go on, or answer with
@@ -84,7 +85,7 @@ bool http_server_free(struct http_server *s);
 struct http_server_stats {
 	unsigned connections, peak_connections, threads, fibers, idle_fibers;
 	uint64_t accepted, refused, accept_errors, fiber_failures, bad_requests, client_left,
-		read_timeouts, write_stalls;
+		read_timeouts, write_stalls, tls_handshakes, tls_resumed, tls_failures;
 };
 void http_server_stats(const struct http_server *s, struct http_server_stats *out);
 

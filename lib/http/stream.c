@@ -111,8 +111,84 @@ int stream_connect(struct stream *s, const struct net_addr *a, int64_t deadline)
 	return so_error == 0 ? PD_OK : PD_ECLOSED;
 }
 
+/* -- TLS -- */
+
+/* What to wait for before a receive or a send is tried again. */
+static uint32_t events_for(const struct stream *s, uint32_t plain)
+{
+	static const uint32_t wanted[] = {
+		[TLS_WANT_READ] = EPOLLIN | EPOLLRDHUP, [TLS_WANT_WRITE] = EPOLLOUT};
+
+	return s->tls_wants == TLS_WANT_NOTHING ? plain : wanted[s->tls_wants];
+}
+
+static int handshake(struct stream *s, int64_t deadline, struct pd_msg *msg)
+{
+	int err;
+
+	if (!s->tls)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	while ((err = tls_handshake(s->tls, &s->tls_wants, msg)) == PD_EAGAIN) {
+		err = wait_for(s, events_for(s, 0), deadline);
+		if (err)
+			return pd_fail(msg, err, "%s",
+				       err == PD_ETIMEOUT ? "the TLS handshake took too long"
+							  : "interrupted");
+	}
+	/* What came right behind the handshake may have been taken in already. */
+	s->readable = true;
+	return err;
+}
+
+int stream_tls_accept(struct stream *s, struct tls_context *c, int64_t deadline, bool *plain,
+		      struct pd_msg *msg)
+{
+	int err;
+
+	s->tls = tls_accept_new(c, s->fd);
+	err = handshake(s, deadline, msg);
+	*plain = err == PD_EPROTO && tls_plain_http(s->tls);
+	if (err) {
+		tls_free(s->tls);
+		s->tls = NULL;
+		s->tls_wants = TLS_WANT_NOTHING;
+	}
+	return err;
+}
+
+int stream_tls_connect(struct stream *s, struct tls_context *c, struct tls_peer *peer,
+		       int64_t deadline, struct pd_msg *msg)
+{
+	s->tls = tls_connect_new(c, peer, s->fd);
+	return handshake(s, deadline, msg);
+}
+
+void stream_goodbye(struct stream *s)
+{
+	enum tls_want want;
+
+	if (s->tls && s->fd >= 0 && !s->interrupted)
+		(void)!tls_close_notify(s->tls, &want);
+}
+
+const char *stream_why(const struct stream *s)
+{
+	return s->tls && tls_refused(s->tls) ? tls_error(s->tls) : "";
+}
+
+static ssize_t recv_tls(struct stream *s, void *p, size_t n)
+{
+	ssize_t got = tls_recv(s->tls, p, n, &s->tls_wants);
+
+	if (got > 0 ? tls_drained(s->tls) && !s->ended : s->tls_wants == TLS_WANT_READ)
+		s->readable = false;
+	return got == PD_EPROTO ? PD_ECLOSED : got;
+}
+
 void stream_close(struct stream *s)
 {
+	tls_free(s->tls);
+	s->tls = NULL;
 	if (s->fd >= 0)
 		(void)close(s->fd); /* and no loop watches it any more */
 	s->fd = -1;
@@ -143,6 +219,8 @@ ssize_t stream_recv_now(struct stream *s, void *p, size_t n)
 {
 	ssize_t got;
 
+	if (s->tls)
+		return recv_tls(s, p, n);
 	do
 		got = recv(s->fd, p, n, 0);
 	while (got < 0 && errno == EINTR);
@@ -169,7 +247,7 @@ ssize_t stream_recv(struct stream *s, void *p, size_t n)
 			if (got != PD_EAGAIN)
 				return got;
 		}
-		err = wait_for(s, EPOLLIN | EPOLLRDHUP, s->deadline);
+		err = wait_for(s, events_for(s, EPOLLIN | EPOLLRDHUP), s->deadline);
 		if (err == PD_ECLOSED) {
 			/* What had arrived before the interruption counts. */
 			got = stream_recv_now(s, p, n);
@@ -205,6 +283,8 @@ static ssize_t send_some(struct stream *s, struct iovec *iov, size_t n)
 
 	if (s->interrupted)
 		return PD_ECLOSED;
+	if (s->tls)
+		return tls_send(s->tls, iov, n, &s->tls_wants);
 	do
 		sent = sendmsg(s->fd, &m, MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
@@ -236,7 +316,7 @@ int stream_send_iov(struct stream *s, struct iovec *iov, size_t n, int64_t stall
 			deadline = clock_now() + stall_ns;
 			progress = 0;
 		}
-		err = wait_for(s, EPOLLOUT, deadline);
+		err = wait_for(s, events_for(s, EPOLLOUT), deadline);
 	}
 	return err;
 }
@@ -262,6 +342,8 @@ bool stream_idle_ok(struct stream *s)
 
 	if (s->ended)
 		return false;
+	if (s->tls)
+		return tls_idle_ok(s->tls);
 	n = recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 	return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }

@@ -31,6 +31,7 @@ static int transport_read(BIO *b, char *p, int n)
 	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		BIO_set_retry_read(b);
 	t->end = got == 0;
+	t->short_read = got != 0 && got < n;
 	for (ssize_t i = 0; i < got && t->nfirst < sizeof(t->first); i++)
 		t->first[t->nfirst++] = (unsigned char)p[i];
 	return (int)got;
@@ -144,7 +145,8 @@ static struct tls *tls_new(struct tls_context *c, int fd)
 	}
 	t->fd = fd;
 	t->set = tls_set_get(c);
-	t->ssl = SSL_new(t->set->ctx[0]);
+	if (t->set)
+		t->ssl = SSL_new(t->set->ctx[0]);
 	if (t->ssl)
 		b = BIO_new(transport);
 	if (!b || SSL_set_app_data(t->ssl, t) != 1) {
@@ -196,7 +198,7 @@ void tls_free(struct tls *t)
 		SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 	SSL_free(t->ssl);
 	tls_peer_free(t->peer);
-	tls_set_put(t->set);
+	tls_set_free(t->set);
 	free(t->why);
 	free(t);
 }
@@ -252,6 +254,11 @@ int tls_handshake(struct tls *t, enum tls_want *want, struct pd_msg *msg)
 const char *tls_error(const struct tls *t)
 {
 	return t->why ? t->why->text : "";
+}
+
+bool tls_refused(const struct tls *t)
+{
+	return t->failed == PD_EPROTO;
 }
 
 bool tls_plain_http(const struct tls *t)
@@ -320,12 +327,13 @@ ssize_t tls_recv(struct tls *t, void *p, size_t n, enum tls_want *want)
 	if (rc == 1)
 		return (ssize_t)got;
 	failure = read_failed(t, rc, want);
+	t->over = failure != PD_EAGAIN;
 	return got > 0 ? (ssize_t)got : failure; /* which comes again */
 }
 
-bool tls_pending(const struct tls *t)
+bool tls_drained(const struct tls *t)
 {
-	return SSL_has_pending(t->ssl) == 1;
+	return t->short_read && !t->over && !SSL_has_pending(t->ssl);
 }
 
 bool tls_idle_ok(struct tls *t)
@@ -388,6 +396,8 @@ ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t n, enum tls_want
 		if (sent > 0)
 			break; /* comes again */
 		e = SSL_get_error(t->ssl, rc);
+		if (e == SSL_ERROR_SYSCALL) /* what the peer said before it left can be read */
+			return PD_ECLOSED;
 		if (e != SSL_ERROR_WANT_READ && e != SSL_ERROR_WANT_WRITE) {
 			(void)broke(t, e);
 			return PD_ECLOSED;

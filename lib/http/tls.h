@@ -57,6 +57,17 @@ void tls_context_free(struct tls_context *c);
 /* Reads the files again. New connections use the new certificates, existing ones go on with theirs.
  * On failure nothing changes. */
 int tls_context_reload(struct tls_context *c, struct pd_msg *msg) PD_MUST;
+/* The same in two steps, so that several things change together or not at all: what was read is
+ * used, or freed. */
+struct tls_set;
+int tls_context_read(struct tls_context *c, struct tls_set **out, struct pd_msg *msg) PD_MUST;
+void tls_context_use(struct tls_context *c, struct tls_set *s);
+void tls_set_free(struct tls_set *s);
+/* There are files to read again. */
+bool tls_context_has_files(const struct tls_context *c);
+/* Gives CAs and certificate to an SSL_CTX of somebody else (libcurl's), which verifies then as our
+ * connections do. PD_ENOMEM. */
+int tls_context_lend(struct tls_context *c, void *ssl_ctx) PD_MUST;
 /* A sentence for the first own certificate that is not valid at this wall-clock time (ns), or -
  * within `soon_ns` - will not be; false when there is none. */
 bool tls_context_expiry(struct tls_context *c, int64_t wall_ns, int64_t soon_ns,
@@ -86,6 +97,8 @@ void tls_free(struct tls *t);
 int tls_handshake(struct tls *t, enum tls_want *want, struct pd_msg *msg) PD_MUST;
 /* The clause of the last failure of any call; "" before. Valid until the next call. */
 const char *tls_error(const struct tls *t);
+/* That failure was the peer's word or a broken protocol, not just a closed connection. */
+bool tls_refused(const struct tls *t);
 /* The handshake failed because the client speaks plain HTTP: it deserves a plain answer. */
 bool tls_plain_http(const struct tls *t);
 bool tls_resumed(const struct tls *t);
@@ -102,8 +115,8 @@ void tls_peer_certificate(const struct tls *t, char *out, size_t cap);
  * as it was not PD_EAGAIN there may be bytes here that no poll of the descriptor shows.
  */
 ssize_t tls_recv(struct tls *t, void *p, size_t n, enum tls_want *want);
-/* Bytes were received that tls_recv has not handed out yet. */
-bool tls_pending(const struct tls *t);
+/* Nothing is left to hand out, neither here nor - when it was asked last - in the descriptor. */
+bool tls_drained(const struct tls *t);
 /* An idle connection can be used again: nothing to read, not closed. Takes in tickets that came
  * late. */
 bool tls_idle_ok(struct tls *t);

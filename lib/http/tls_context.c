@@ -19,11 +19,13 @@
 
 struct tls_context {
 	struct tls_config cfg;
-	struct tls_pair *pairs;	 /* owned copy of the array */
-	pthread_mutex_t loading; /* one reload at a time */
+	struct tls_pair *pairs; /* owned copy of the array */
 	pthread_mutex_t lock;
-	struct tls_set *set; /* under lock */
+	struct tls_set *set; /* under lock; NULL: without files it is made when first needed,
+			      * as OpenSSL costs time and memory */
 };
+
+static int load(struct tls_set **out, const struct tls_config *cfg, struct pd_msg *msg);
 
 static _Atomic uint64_t set_numbers;
 
@@ -35,12 +37,13 @@ struct tls_set *tls_set_ref(struct tls_set *s)
 	return s;
 }
 
-void tls_set_put(struct tls_set *s)
+void tls_set_free(struct tls_set *s)
 {
 	if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
 	for (size_t i = 0; i < s->n; i++)
 		SSL_CTX_free(s->ctx[i]);
+	sk_X509_pop_free(s->cas, X509_free);
 	free(s->ctx);
 	free(s);
 }
@@ -50,7 +53,9 @@ struct tls_set *tls_set_get(struct tls_context *c)
 	struct tls_set *s;
 
 	(void)pthread_mutex_lock(&c->lock);
-	s = tls_set_ref(c->set);
+	if (!c->set)
+		(void)!load(&c->set, &c->cfg, NULL); /* from no files */
+	s = c->set ? tls_set_ref(c->set) : NULL;
 	(void)pthread_mutex_unlock(&c->lock);
 	return s;
 }
@@ -145,33 +150,32 @@ static int use_pair(SSL_CTX *ctx, const struct tls_pair *p, struct pd_msg *msg)
 	return err;
 }
 
-static int trust(SSL_CTX *ctx, const struct tls_config *cfg, struct pd_msg *msg)
+/* `cas` NULL: what the system trusts. */
+static bool fill_store(X509_STORE *store, STACK_OF(X509) * cas)
 {
-	STACK_OF(X509) * list;
-	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-	int err;
-
-	if (!cfg->ca)
-		return cfg->server || SSL_CTX_set_default_verify_paths(ctx) == 1
-			       ? PD_OK
-			       : pd_fail(msg, PD_EIO, "cannot read the system's CAs: %s",
-					 tls_why_queue());
-	err = tls_pem_certs(cfg->ca, "CA file", &list, msg);
-	if (err)
-		return err;
-	for (int i = 0; !err && i < sk_X509_num(list); i++) {
-		X509 *x = sk_X509_value(list, i);
-
-		if (X509_STORE_add_cert(store, x) != 1 ||
-		    (cfg->server && SSL_CTX_add_client_CA(ctx, x) != 1))
-			err = pd_fail(msg, PD_EINVAL, "CA file '%s': certificate %d: %s", cfg->ca,
-				      i + 1, tls_why_queue());
-	}
+	if (!cas)
+		return X509_STORE_set_default_paths(store) == 1;
+	for (int i = 0; i < sk_X509_num(cas); i++)
+		if (X509_STORE_add_cert(store, sk_X509_value(cas, i)) != 1)
+			return false;
 	/* What the file lists is trusted, also when it is an intermediate. */
-	if (!err)
-		(void)X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-	sk_X509_pop_free(list, X509_free);
-	return err;
+	return X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN) == 1;
+}
+
+static int trust(SSL_CTX *ctx, const struct tls_config *cfg, const struct tls_set *s,
+		 struct pd_msg *msg)
+{
+	if (cfg->server && !cfg->ca)
+		return PD_OK;
+	if (!fill_store(SSL_CTX_get_cert_store(ctx), s->cas))
+		return pd_fail(msg, PD_EINVAL, "%s%s: %s",
+			       cfg->ca ? "CA file " : "the system's CAs", cfg->ca ? cfg->ca : "",
+			       tls_why_queue());
+	/* Their names tell clients which certificate to send. */
+	for (int i = 0; cfg->server && i < sk_X509_num(s->cas); i++)
+		if (SSL_CTX_add_client_CA(ctx, sk_X509_value(s->cas, i)) != 1)
+			return pd_fail(msg, PD_ENOMEM, "out of memory");
+	return PD_OK;
 }
 
 static void server_options(SSL_CTX *ctx, const struct tls_config *cfg, struct tls_set *s)
@@ -220,7 +224,7 @@ static int add_ctx(struct tls_set *s, const struct tls_config *cfg, const struct
 	int err = ctx ? PD_OK : pd_fail(msg, PD_ENOMEM, "out of memory");
 
 	err = err || !pair ? err : use_pair(ctx, pair, msg);
-	err = err ? err : trust(ctx, cfg, msg);
+	err = err ? err : trust(ctx, cfg, s, msg);
 	if (err) {
 		SSL_CTX_free(ctx);
 		return err;
@@ -248,12 +252,14 @@ static int load(struct tls_set **out, const struct tls_config *cfg, struct pd_ms
 	atomic_store(&s->refs, 1);
 	s->server = cfg->server;
 	s->number = atomic_fetch_add(&set_numbers, 1) + 1;
-	if (cfg->npairs == 0)
+	if (cfg->ca)
+		err = tls_pem_certs(cfg->ca, "CA file", &s->cas, msg);
+	if (!err && cfg->npairs == 0)
 		err = add_ctx(s, cfg, NULL, msg);
 	for (size_t i = 0; !err && i < cfg->npairs; i++)
 		err = add_ctx(s, cfg, &cfg->pairs[i], msg);
 	if (err) {
-		tls_set_put(s);
+		tls_set_free(s);
 		return err;
 	}
 	*out = s;
@@ -286,13 +292,15 @@ int tls_context_new(struct tls_context **out, const struct tls_config *cfg, stru
 	if (!c)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	c->cfg = *cfg;
-	(void)pthread_mutex_init(&c->loading, NULL);
 	(void)pthread_mutex_init(&c->lock, NULL);
 	c->pairs = calloc(cfg->npairs ? cfg->npairs : 1, sizeof(*c->pairs));
 	if (c->pairs && cfg->npairs)
 		memcpy(c->pairs, cfg->pairs, cfg->npairs * sizeof(*c->pairs));
 	c->cfg.pairs = c->pairs;
-	err = c->pairs ? load(&c->set, &c->cfg, msg) : pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (!c->pairs)
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	else if (tls_context_has_files(c))
+		err = load(&c->set, &c->cfg, msg);
 	if (err) {
 		tls_context_free(c);
 		return err;
@@ -305,29 +313,64 @@ void tls_context_free(struct tls_context *c)
 {
 	if (!c)
 		return;
-	tls_set_put(c->set);
-	(void)pthread_mutex_destroy(&c->loading);
+	tls_set_free(c->set);
 	(void)pthread_mutex_destroy(&c->lock);
 	free(c->pairs);
 	free(c);
 }
 
+bool tls_context_has_files(const struct tls_context *c)
+{
+	return c->cfg.npairs > 0 || c->cfg.ca;
+}
+
+int tls_context_read(struct tls_context *c, struct tls_set **out, struct pd_msg *msg)
+{
+	return load(out, &c->cfg, msg);
+}
+
+void tls_context_use(struct tls_context *c, struct tls_set *s)
+{
+	struct tls_set *old;
+
+	(void)pthread_mutex_lock(&c->lock);
+	old = c->set;
+	c->set = s;
+	(void)pthread_mutex_unlock(&c->lock);
+	tls_set_free(old);
+}
+
 int tls_context_reload(struct tls_context *c, struct pd_msg *msg)
 {
-	struct tls_set *fresh, *old;
-	int err;
+	struct tls_set *fresh;
+	int err = tls_context_read(c, &fresh, msg);
 
-	(void)pthread_mutex_lock(&c->loading);
-	err = load(&fresh, &c->cfg, msg);
-	if (!err) {
-		(void)pthread_mutex_lock(&c->lock);
-		old = c->set;
-		c->set = fresh;
-		(void)pthread_mutex_unlock(&c->lock);
-		tls_set_put(old);
-	}
-	(void)pthread_mutex_unlock(&c->loading);
+	if (!err)
+		tls_context_use(c, fresh);
 	return err;
+}
+
+/* A store of its own: libcurl changes and keeps what it is given. */
+int tls_context_lend(struct tls_context *c, void *ssl_ctx)
+{
+	struct tls_set *s = tls_set_get(c);
+	SSL_CTX *to = ssl_ctx, *from = s ? s->ctx[0] : NULL;
+	X509_STORE *store = X509_STORE_new();
+	STACK_OF(X509) *chain = NULL;
+	bool ok = from && store && fill_store(store, s->cas);
+
+	if (ok)
+		SSL_CTX_set_cert_store(to, store);
+	else
+		X509_STORE_free(store);
+	if (ok && SSL_CTX_get0_certificate(from)) {
+		(void)SSL_CTX_get0_chain_certs(from, &chain);
+		ok = SSL_CTX_use_cert_and_key(to, SSL_CTX_get0_certificate(from),
+					      SSL_CTX_get0_privatekey(from), chain, 1) == 1;
+	}
+	tls_set_free(s);
+	ERR_clear_error();
+	return ok ? PD_OK : PD_ENOMEM;
 }
 
 /* -- dates -- */
@@ -363,25 +406,25 @@ static bool judge_dates(const struct tls_context *c, const struct tls_set *s, si
 
 bool tls_context_expiry(struct tls_context *c, int64_t wall_ns, int64_t soon_ns, struct pd_msg *msg)
 {
-	struct tls_set *s = tls_set_get(c);
+	struct tls_set *s = c->cfg.npairs ? tls_set_get(c) : NULL;
 	bool found = false;
 
-	for (size_t i = 0; !found && i < c->cfg.npairs; i++)
+	for (size_t i = 0; s && !found && i < s->n; i++)
 		found = judge_dates(c, s, i, wall_ns / NS_PER_S, soon_ns / NS_PER_S, msg);
-	tls_set_put(s);
+	tls_set_free(s);
 	return found;
 }
 
 int64_t tls_context_not_after(struct tls_context *c)
 {
-	struct tls_set *s = tls_set_get(c);
+	struct tls_set *s = c->cfg.npairs ? tls_set_get(c) : NULL;
 	int64_t first = 0, one;
 
-	for (size_t i = 0; i < c->cfg.npairs; i++) {
+	for (size_t i = 0; s && i < s->n; i++) {
 		one = seconds_of(X509_get0_notAfter(leaf(s, i)));
 		first = first == 0 || one < first ? one : first;
 	}
-	tls_set_put(s);
+	tls_set_free(s);
 	return first;
 }
 

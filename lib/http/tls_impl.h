@@ -22,6 +22,7 @@ struct tls_set {
 	uint64_t number; /* no two sets of the process have the same */
 	size_t n;
 	SSL_CTX **ctx;
+	STACK_OF(X509) * cas; /* of the CA file; NULL: none */
 };
 
 struct tls_peer {
@@ -39,19 +40,21 @@ struct tls {
 	struct tls_peer *peer;
 	struct pd_msg *why; /* owned; what was wrong with the peer's certificate */
 	int fd;
-	bool end;   /* the descriptor is at its end */
-	bool ready; /* the handshake is over */
-	int failed; /* an error: nothing more can be said on it */
-	bool plain; /* the peer speaks plain HTTP */
+	bool end;	 /* the descriptor is at its end */
+	bool short_read; /* it gave less than was asked for */
+	bool over;	 /* the last word was said: the next tls_recv tells */
+	bool ready;	 /* the handshake is over */
+	int failed;	 /* an error: nothing more can be said on it */
+	bool plain;	 /* the peer speaks plain HTTP */
 	unsigned char nfirst;
 	unsigned char first[8]; /* first bytes of the peer, as long as the handshake lasts */
 };
 
 /* -- tls_context.c -- */
 
+/* NULL when out of memory. */
 struct tls_set *tls_set_get(struct tls_context *c);
 struct tls_set *tls_set_ref(struct tls_set *s);
-void tls_set_put(struct tls_set *s);
 
 /* -- tls_pem.c -- */
 

@@ -37,7 +37,8 @@ struct load_progress {
 };
 
 struct load_options {
-	const char *base_url; /* http://host:port, without a path */
+	const char *base_url; /* http[s]://host:port, without a path */
+	const char *ca_file;  /* PEM, CAs of an https:// server; NULL: the system's */
 	const char *path;     /* /v1/chat/completions */
 	struct body_options body;
 	const char *const *headers; /* "Name: value" */

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "lib/base/log.h"
+#include "lib/http/tls.h"
 #include "lib/route/decide.h"
 
 enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
@@ -99,6 +100,10 @@ struct router_config {
 	int64_t key_timeout, key_valid_ttl, key_invalid_ttl;
 	unsigned key_cache;
 	bool forward_credentials; /* workers see a checked client's key */
+
+	struct tls_context *tls;	/* of the listener; borrowed; NULL: plain HTTP */
+	struct tls_context *worker_tls; /* to https:// workers; borrowed */
+	bool worker_tls_insecure;	/* their certificates are not looked at */
 
 	enum pd_fallback pd_fallback;
 	int64_t pd_lease;

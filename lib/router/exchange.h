@@ -107,7 +107,8 @@ struct exchange {
 	bool detached;		/* goes on although the client left */
 	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */
 	uint64_t events, bytes;
-	char why[256]; /* the last failure, for the client and the log */
+	char why[400]; /* the last failure, for the client and the log */
+	char tls_why[160]; /* what TLS had to say about it, or "" */
 	int why_status;
 	enum metrics_cause cause; /* of the last failed attempt */
 	enum metrics_error fault; /* what the request died of; NONE: its status says it */
@@ -216,5 +217,7 @@ void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
 
 void explain_decision(const struct exchange *x);
 void explain_end(const struct exchange *x);
+/* TLS with a worker failed, and why: for the log, and for the next blame(). */
+void explain_tls(struct exchange *x, const struct worker *w, const char *why);
 
 #endif

@@ -132,3 +132,9 @@ void explain_end(const struct exchange *x)
 		 (int)x->trace.id.n, x->trace.id.n > 0 ? x->trace.id.p : "",
 		 x->client_left ? " client left" : "", x->why[0] ? " last failure: " : "", x->why);
 }
+
+void explain_tls(struct exchange *x, const struct worker *w, const char *why)
+{
+	(void)snprintf(x->tls_why, sizeof(x->tls_why), "%s", why);
+	log_line(x->rt->cfg.log, LOG_WARN, "worker %s: TLS: %s", w->url, why);
+}

@@ -20,6 +20,7 @@ static void worker_unref(struct worker *w)
 	if (atomic_fetch_sub(&w->refs, 1) != 1)
 		return;
 	http_pool_release(&w->pool);
+	tls_peer_free(w->peer);
 	(void)pthread_mutex_destroy(&w->lock);
 	free(w->name);
 	free(w->url);
@@ -54,6 +55,8 @@ static int worker_new(struct worker **out, const struct worker_spec *spec,
 				  : net_url_parse(&w->at, w->url, msg);
 	if (!err)
 		err = net_resolve(&w->addr, w->at.host, w->at.port, msg);
+	if (!err && w->at.tls && !(w->peer = tls_peer_new(w->at.host)))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	if (err) {
 		worker_unref(w);
 		return err;

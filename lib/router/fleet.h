@@ -21,6 +21,7 @@ struct worker {
 	struct net_url at;
 	struct route_slot slot;
 	struct http_pool pool;
+	struct tls_peer *peer; /* NULL: http:// */
 	_Atomic unsigned refs; /* fleets that contain it */
 
 	pthread_mutex_t

@@ -19,6 +19,7 @@ struct probe {
 	struct fleet *fleet; /* keeps the worker alive */
 	struct worker *worker;
 	CURL *easy;
+	char why[CURL_ERROR_SIZE];
 };
 
 struct health {
@@ -38,24 +39,48 @@ static size_t swallow(char *p, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
+static CURLcode lend_tls(CURL *easy, void *ssl_ctx, void *arg)
+{
+	(void)easy;
+	return tls_context_lend(arg, ssl_ctx) ? CURLE_OUT_OF_MEMORY : CURLE_OK;
+}
+
+/* Probes verify as requests do: with the same CAs and certificate, which are not read from their
+ * files each time. */
+static bool set_tls(CURL *easy, const struct router_config *c)
+{
+	long verify = c->worker_tls_insecure ? 0 : 1;
+
+	return curl_easy_setopt(easy, CURLOPT_CAINFO, NULL) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, lend_tls) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, c->worker_tls) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * verify) == CURLE_OK;
+}
+
 static bool set_options(CURL *easy, struct health *h, struct probe *p)
 {
 	const struct router_config *c = &h->rt->cfg;
 	char url[900];
 
-	(void)snprintf(url, sizeof(url), "http://%s%s%s", p->worker->at.authority,
-		       p->worker->at.base, c->health_endpoint);
+	(void)snprintf(url, sizeof(url), "%s://%s%s%s", p->worker->at.tls ? "https" : "http",
+		       p->worker->at.authority, p->worker->at.base, c->health_endpoint);
+	if (p->worker->at.tls && !set_tls(easy, c))
+		return false;
 	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
 		       CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_HTTPHEADER, h->fields) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(c->health_timeout / NS_PER_MS)) ==
 		       CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, p->why) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
 }
 
@@ -133,7 +158,9 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	if (before != atomic_load(&p->worker->slot.available))
 		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
 			 before ? "out of the rotation" : "back in the rotation",
-			 result == CURLE_OK ? "health check answered" : curl_easy_strerror(result));
+			 result == CURLE_OK ? "health check answered"
+			 : p->why[0]	    ? p->why
+					    : curl_easy_strerror(result));
 	end_probe(h, p);
 }
 

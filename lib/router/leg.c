@@ -46,8 +46,23 @@ static void drop(struct leg *l, struct exchange *x)
 	l->up = NULL;
 }
 
+/* TLS with a worker. What is wrong with its certificate is worth a line and goes to the client. */
+static int shake_hands(struct leg *l, struct exchange *x, int64_t deadline)
+{
+	struct pd_msg why = {0};
+	int err = stream_tls_connect(l->up, x->rt->cfg.worker_tls, l->worker->peer, deadline, &why);
+
+	if (!err || err == PD_ENOMEM)
+		return err ? PD_EIO : PD_OK;
+	if (http_conn_client_left(x->conn) && !x->detached)
+		return err;
+	explain_tls(x, l->worker, why.text);
+	return err;
+}
+
 static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 {
+	int64_t deadline = clock_now() + x->rt->cfg.connect_timeout;
 	struct net_addr a;
 	int err;
 
@@ -57,7 +72,9 @@ static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 		return LEG_LOCAL;
 	if (!publish(l, x))
 		return LEG_CLIENT_LEFT;
-	err = stream_connect(l->up, &a, clock_now() + x->rt->cfg.connect_timeout);
+	err = stream_connect(l->up, &a, deadline);
+	if (!err && l->worker->peer)
+		err = shake_hands(l, x, deadline);
 	if (!err) {
 		count(&l->worker->connects);
 		return LEG_OK;
@@ -130,12 +147,17 @@ static int parse_head(struct leg *l, struct exchange *x, size_t *scanned, unsign
 	}
 }
 
-static enum leg_error no_bytes(const struct exchange *x, ssize_t n, bool some)
+static enum leg_error no_bytes(const struct leg *l, struct exchange *x, ssize_t n, bool some)
 {
+	const char *why = stream_why(l->up);
+
 	if (http_conn_client_left(x->conn) && !x->detached)
 		return LEG_CLIENT_LEFT;
 	if (n == PD_ETIMEOUT)
 		return LEG_TIMEOUT;
+	/* With TLS 1.3 a worker that refuses our certificate says so only now. */
+	if (why[0])
+		explain_tls(x, l->worker, why);
 	return some ? LEG_BROKEN : LEG_CLOSED;
 }
 
@@ -153,7 +175,7 @@ static enum leg_error read_head(struct leg *l, struct exchange *x)
 			return LEG_LOCAL;
 		n = stream_recv(l->up, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
 		if (n <= 0)
-			return no_bytes(x, n, l->in->len > 0 || informational > 0);
+			return no_bytes(l, x, n, l->in->len > 0 || informational > 0);
 		l->in->len += (size_t)n;
 		err = parse_head(l, x, &scanned, &informational);
 	} while (err == PD_EAGAIN);

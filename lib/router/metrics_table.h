@@ -263,6 +263,16 @@
 	  "a head is malformed or too slow, or a body is over --max-payload-size")                 \
 	X(READ_TIMEOUTS, COUNTER, "", "pdctl_read_timeouts_total",                                 \
 	  "Requests that arrived too slowly", "a head or body misses its time limit")              \
+	X(TLS_HANDSHAKES, COUNTER, "", "pdctl_tls_handshakes_total",                               \
+	  "TLS handshakes with clients that succeeded", "a client connects over HTTPS")            \
+	X(TLS_RESUMED, COUNTER, "", "pdctl_tls_resumed_total",                                     \
+	  "Those that resumed a session", "a client comes back with its ticket")                   \
+	X(TLS_FAILURES, COUNTER, "", "pdctl_tls_handshake_failures_total",                         \
+	  "TLS handshakes with clients that failed",                                               \
+	  "a certificate is refused by either side, or the client speaks plain HTTP")              \
+	X(TLS_EXPIRY, GAUGE, "", "pdctl_tls_certificate_expiry_timestamp_seconds",                 \
+	  "When the first certificate of --tls-cert expires, Unix time; 0: no TLS",                \
+	  "certificates are read again")                                                           \
 	X(DRAINING, GAUGE, "", "pdctl_draining", "1 while the router drains",                      \
 	  "SIGTERM or SIGINT arrives")                                                             \
 	X(LOG_LOST, COUNTER, "log", "pdctl_log_lines_dropped_total",                               \

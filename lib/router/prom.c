@@ -323,6 +323,8 @@ static uint64_t of_router(const struct page *p, enum single s)
 		return (uint64_t)atomic_load(&rt->budget.milli) / 1000;
 	case S_DRAINING:
 		return atomic_load(&rt->draining);
+	case S_TLS_EXPIRY:
+		return rt->cfg.tls ? (uint64_t)tls_context_not_after(rt->cfg.tls) : 0;
 	case S_MAX_FDS:
 		return max_fds();
 	default:
@@ -353,8 +355,14 @@ static uint64_t of_server(const struct http_server_stats *s, enum single which)
 		return s->fiber_failures;
 	case S_BAD_REQUESTS:
 		return s->bad_requests;
-	default:
+	case S_READ_TIMEOUTS:
 		return s->read_timeouts;
+	case S_TLS_HANDSHAKES:
+		return s->tls_handshakes;
+	case S_TLS_RESUMED:
+		return s->tls_resumed;
+	default:
+		return s->tls_failures;
 	}
 }
 
@@ -409,7 +417,7 @@ static int single_text(const struct page *p, enum single s, struct buf *b)
 	case S_UNAUTHORIZED ... S_KEY_WAITING:
 		return buf_printf(b, "%s %llu\n", single[s].name,
 				  (unsigned long long)of_keys(p->rt, s));
-	case S_CONNECTIONS ... S_READ_TIMEOUTS:
+	case S_CONNECTIONS ... S_TLS_FAILURES:
 		return buf_printf(b, "%s %llu\n", single[s].name,
 				  (unsigned long long)of_server(&p->server, s));
 	default:

@@ -238,11 +238,20 @@ int choose(struct exchange *x, enum worker_role role)
 	return PD_OK;
 }
 
+static void append_why(struct exchange *x, const char *joint, const char *text)
+{
+	size_t n = strlen(x->why);
+
+	(void)snprintf(x->why + n, sizeof(x->why) - n, "%s%s", joint, text);
+}
+
 void no_worker(struct exchange *x, enum worker_role role, int err)
 {
 	const struct fleet_pool *p = &x->fleet->pool[role];
+	char before[sizeof(x->why)];
 
 	x->worker[role] = NULL;
+	memcpy(before, x->why, sizeof(before));
 	note_cause(x, role, err == PD_EBUSY ? CAUSE_BUSY : CAUSE_NO_WORKER);
 	if (err == PD_EBUSY)
 		(void)snprintf(x->why, sizeof(x->why),
@@ -252,6 +261,9 @@ void no_worker(struct exchange *x, enum worker_role role, int err)
 		(void)snprintf(x->why, sizeof(x->why),
 			       "no available %s worker: %zu configured, %zu available",
 			       worker_role_name(role), p->n, fleet_available(p));
+	/* What went wrong in this request before is why there is none. */
+	if (before[0] && !strstr(before, "no available"))
+		append_why(x, "; before: ", before);
 	x->why_status = 503;
 }
 
@@ -302,6 +314,9 @@ void blame(struct exchange *x, enum worker_role role, enum leg_error e)
 
 	(void)snprintf(x->why, sizeof(x->why), "%s worker %.150s: %s", worker_role_name(role),
 		       w->url, leg_error_text(e));
+	if (x->tls_why[0])
+		append_why(x, ": ", x->tls_why);
+	x->tls_why[0] = '\0';
 	x->why_status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
 	if (e == LEG_CONNECT) {
 		worker_eject(w, &x->rt->cfg, clock_now());

@@ -15,6 +15,7 @@
 #define ADMIN_CONNECTIONS 64
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
 #define ADMIN_BODY_MAX	  65536
+#define EXPIRY_WARN_NS	  (7 * 86400 * NS_PER_S)
 
 static void admin_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
@@ -65,6 +66,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.threads = c->threads;
 	sc.batch_threads = c->batch_threads;
 	sc.half_close_ok = c->half_close_ok;
+	sc.tls = c->tls;
 	sc.log = c->log;
 	sc.ctx = rt;
 	sc.on_head = proxy_on_head;
@@ -106,6 +108,17 @@ static int init_parts(struct router *rt, struct pd_msg *msg)
 	return PD_OK;
 }
 
+/* A certificate of ours that nobody will accept, now or soon. */
+static void warn_of_dates(const struct router *rt)
+{
+	struct tls_context *const both[] = {rt->cfg.tls, rt->cfg.worker_tls};
+	struct pd_msg msg = {0};
+
+	for (size_t i = 0; i < 2; i++)
+		if (both[i] && tls_context_expiry(both[i], clock_wall(), EXPIRY_WARN_NS, &msg))
+			log_line(rt->cfg.log, LOG_WARN, "%s", msg.text);
+}
+
 int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg)
 {
 	struct router *rt = aligned_alloc(64, (sizeof(*rt) + 63) / 64 * 64);
@@ -119,7 +132,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 	memset(rt, 0, sizeof(*rt));
 	rt->cfg = *cfg;
 	rt->started_wall = clock_wall();
-	/* Probes speak plain HTTP: no TLS library is set up. */
+	/* OpenSSL sets itself up when the first probe needs it. */
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
 	rt->capture = cfg->capture;
 	err = init_parts(rt, msg);
@@ -137,6 +150,11 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 		router_free(rt);
 		return err;
 	}
+	warn_of_dates(rt);
+	if (cfg->worker_tls_insecure)
+		log_line(cfg->log, LOG_WARN,
+			 "--worker-tls-insecure: the certificates of workers are not verified, "
+			 "anybody on the way can read and change what is sent");
 	*out = rt;
 	return PD_OK;
 }
@@ -151,25 +169,61 @@ uint16_t router_metrics_port(const struct router *rt)
 	return rt->admin ? http_server_port(rt->admin) : 0;
 }
 
-/* Both files are read before anything is changed. */
-static int reload_files(struct router *rt, struct pd_msg *msg)
+/* What a reload has read and not put to use yet. */
+struct reloaded {
+	struct key_table keys;
+	struct tls_set *tls[2];
+};
+
+static bool has_certificates(const struct router *rt)
 {
-	struct key_table keys = {0};
-	struct fleet_config fc;
+	return rt->cfg.tls || tls_context_has_files(rt->cfg.worker_tls);
+}
+
+static int read_certificates(const struct router *rt, struct reloaded *r, struct pd_msg *msg)
+{
 	int err = PD_OK;
 
-	if (rt->cfg.client_keys_file)
-		err = key_table_read(&keys, rt->cfg.client_keys_file, msg);
-	if (!err && rt->cfg.workers_file) {
-		err = fleet_config_read(rt->cfg.workers_file, &rt->cfg, &fc, msg);
-		if (!err) {
-			err = fleet_load(&rt->fleet, &rt->cfg, &fc, msg);
-			worker_list_release(&fc.workers);
-		}
-	}
+	if (rt->cfg.tls)
+		err = tls_context_read(rt->cfg.tls, &r->tls[0], msg);
+	if (!err && tls_context_has_files(rt->cfg.worker_tls))
+		err = tls_context_read(rt->cfg.worker_tls, &r->tls[1], msg);
+	return err;
+}
+
+static int reload_fleet(struct router *rt, struct pd_msg *msg)
+{
+	struct fleet_config fc;
+	int err = fleet_config_read(rt->cfg.workers_file, &rt->cfg, &fc, msg);
+
+	if (err)
+		return err;
+	err = fleet_load(&rt->fleet, &rt->cfg, &fc, msg);
+	worker_list_release(&fc.workers);
+	return err;
+}
+
+/* All files are read before anything is changed. */
+static int reload_files(struct router *rt, struct pd_msg *msg)
+{
+	struct reloaded r = {0};
+	int err = read_certificates(rt, &r, msg);
+
 	if (!err && rt->cfg.client_keys_file)
-		keys_swap(&rt->auth.keys, &keys);
-	key_table_release(&keys);
+		err = key_table_read(&r.keys, rt->cfg.client_keys_file, msg);
+	if (!err && rt->cfg.workers_file)
+		err = reload_fleet(rt, msg);
+	if (!err && rt->cfg.client_keys_file)
+		keys_swap(&rt->auth.keys, &r.keys);
+	if (!err && r.tls[0])
+		tls_context_use(rt->cfg.tls, r.tls[0]);
+	else
+		tls_set_free(r.tls[0]);
+	if (!err && r.tls[1])
+		tls_context_use(rt->cfg.worker_tls, r.tls[1]);
+	else
+		tls_set_free(r.tls[1]);
+	key_table_release(&r.keys);
 	return err;
 }
 
@@ -177,9 +231,10 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 {
 	int err;
 
-	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file)
+	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !has_certificates(rt))
 		return pd_fail(msg, PD_EINVAL,
-			       "there is no --workers-file and no --client-api-keys to read again");
+			       "there is no --workers-file, no --client-api-keys and no certificate "
+			       "to read again");
 	(void)pthread_mutex_lock(&rt->reloading);
 	err = reload_files(rt, msg);
 	(void)pthread_mutex_unlock(&rt->reloading);
@@ -187,6 +242,8 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	log_line(rt->cfg.log, err ? LOG_ERROR : LOG_INFO,
 		 err ? "reload failed, nothing was changed: %s" : "reloaded%s",
 		 err ? msg->text : "");
+	if (!err)
+		warn_of_dates(rt);
 	health_nudge(rt);
 	return err;
 }

@@ -51,8 +51,8 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 uint16_t router_port(const struct router *rt);
 /* 0 when there is no metrics listener. */
 uint16_t router_metrics_port(const struct router *rt);
-/* Reads the workers file and the file of client keys again. On failure everything stays as it is.
- * Thread-safe. */
+/* Reads the workers file, the file of client keys and the certificates again. On failure everything
+ * stays as it is. Thread-safe. */
 int router_reload(struct router *rt, struct pd_msg *msg) PD_MUST;
 /* Readiness turns false; after cfg.drain_delay the listener closes; returns at once after that. */
 void router_drain(struct router *rt);

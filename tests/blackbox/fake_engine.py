@@ -64,7 +64,9 @@ class Wire:
 
 
 class FakeEngine:
-    def __init__(self, handler=None, models=("m",)):
+    def __init__(self, handler=None, models=("m",), tls=None):
+        self.tls = tls  # an ssl.SSLContext: https
+        self.handshakes = []  # (resumed, client certificate) of each connection
         self.handler = handler
         self.models = models
         self.seen = []  # requests that reached the handler
@@ -72,7 +74,7 @@ class FakeEngine:
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self.listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self.conns = set()
         self.closed = False
         self.broken = []  # what went wrong on a connection's thread
@@ -108,6 +110,8 @@ class FakeEngine:
 
     def _serve(self, conn):
         try:
+            if self.tls:
+                conn = self._handshake(conn)
             with conn, conn.makefile("rb") as reader:
                 wire = Wire(conn)
                 while wire.keep:
@@ -122,6 +126,14 @@ class FakeEngine:
         finally:
             with self.lock:
                 self.conns.discard(conn)
+
+    def _handshake(self, raw):
+        conn = self.tls.wrap_socket(raw, server_side=True)
+        with self.lock:
+            self.conns.discard(raw)
+            self.conns.add(conn)
+            self.handshakes.append((conn.session_reused, conn.getpeercert()))
+        return conn
 
     @staticmethod
     def _read(reader):

@@ -61,14 +61,17 @@ def run(*args, timeout=60, env=None, stdin=None):
     return done
 
 
-def request(base, method, path, body=None, headers=None, timeout=60):
+def request(base, method, path, body=None, headers=None, timeout=60, context=None):
     """One request on a connection of its own: (status, headers, bytes). dict and list bodies are sent as JSON."""
     url = urllib.parse.urlsplit(base)
     headers = dict(headers or {})
     if isinstance(body, (dict, list)):
         body = json.dumps(body).encode()
         headers.setdefault("Content-Type", "application/json")
-    conn = http.client.HTTPConnection(url.hostname, url.port, timeout=timeout)
+    if url.scheme == "https":
+        conn = http.client.HTTPSConnection(url.hostname, url.port, timeout=timeout, context=context)
+    else:
+        conn = http.client.HTTPConnection(url.hostname, url.port, timeout=timeout)
     try:
         conn.request(method, path, body=body, headers=headers)
         answer = conn.getresponse()
@@ -100,12 +103,13 @@ class Pdctl:
     def __init__(self, command, *args, port=0, env=None, ready=None, expect_exit=(0,)):
         self.command = command
         self.expect_exit = expect_exit
+        self.context = None  # of ssl, for an https:// url
         self.proc = None
         self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
         if command == "serve" and not {"--prometheus-port", "--admin-port"} & set(self.args):
             self.args += ["--admin-port", "0"]
         self.env = {**CLEAN_ENV, **(env or {})}
-        self.ready = re.compile(ready or rf"pdctl {command} listening on (http://\S+)")
+        self.ready = re.compile(ready or rf"pdctl {command} listening on (https?://\S+)")
         self.dir = tempfile.TemporaryDirectory(prefix=f"pdctl-{command}-")
         self.url = None
         self.checked = False
@@ -142,7 +146,7 @@ class Pdctl:
         return self
 
     def request(self, method, path, body=None, headers=None, timeout=60):
-        return request(self.url, method, path, body, headers, timeout)
+        return request(self.url, method, path, body, headers, timeout, self.context)
 
     @property
     def admin_url(self):

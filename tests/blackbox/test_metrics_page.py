@@ -21,6 +21,7 @@ import time
 
 import pytest
 
+import certs
 import harness
 from fake_engine import FakeEngine
 from harness import free_port, wait_for
@@ -344,6 +345,39 @@ def test_what_runs_now(pdctl):
         change.expect(("pdctl_connections", 0), ("vllm_router_worker_load", 0, w))
         assert Page(router).value("pdctl_connections_accepted_total") - change.before.value("pdctl_connections_accepted_total") >= 2
         assert Page(router).value("vllm_router_request_errors_total") == 0, "a client that leaves is no error"
+
+
+@moves(
+    "pdctl_tls_handshakes_total", "pdctl_tls_resumed_total", "pdctl_tls_handshake_failures_total",
+    "pdctl_tls_certificate_expiry_timestamp_seconds",
+)
+def test_tls(pdctl, tmp_path):
+    ca = certs.Authority(tmp_path, "CA")
+    pair = ca.issue("a", "DNS:localhost,IP:127.0.0.1")
+    cert, key = str(tmp_path / "live.pem"), str(tmp_path / "live.key")
+    pair.copy_to(cert, key)
+    context = ca.client()
+
+    def liveness(session=None):
+        with context.wrap_socket(router.connect(), server_hostname="localhost", session=session) as s:
+            s.sendall(b"GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" in s.recv(65536)
+            return s.session
+
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--tls-cert", cert, "--tls-key", key, "--admin-on-data-port", *QUICK)
+        router.context = context
+        change = Change(router)
+        liveness(liveness())
+        change.wait("pdctl_tls_resumed_total", 1)
+        assert (Page(router).value("pdctl_tls_handshakes_total") - change.before.value("pdctl_tls_handshakes_total")) >= 2
+        with router.connect() as s:
+            s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert b"HTTPS" in s.recv(65536)
+        change.wait("pdctl_tls_handshake_failures_total", 1)
+        ca.issue("b", "DNS:localhost,IP:127.0.0.1", end=10).copy_to(cert, key)
+        assert router.post("/reload", b"")[0] == 200
+        assert abs((Page(router).value("pdctl_tls_certificate_expiry_timestamp_seconds") - change.before.value("pdctl_tls_certificate_expiry_timestamp_seconds")) + 10 * 86400) < 60
 
 
 # -- failures --

@@ -107,7 +107,8 @@ static void test_byte_by_byte(void **state)
 		(void)carry(client_side[1], server_side[1], 1);
 	}
 	assert_memory_equal(got, text, sizeof(text));
-	assert_false(tls_pending(ts));
+	assert_int_equal(tls_recv(ts, got, 1, &want), PD_EAGAIN);
+	assert_true(tls_drained(ts));
 	tls_free(tc);
 	tls_free(ts);
 	tls_peer_free(peer);
@@ -216,6 +217,7 @@ static void test_ends(void **state)
 	assert_int_equal(say(l.server, "all"), 3);
 	assert_int_equal(tls_close_notify(l.server, &want), PD_OK);
 	hears(l.client, "all");
+	assert_false(tls_drained(l.client)); /* no event of the descriptor will tell of the end */
 	assert_int_equal(tls_recv(l.client, &byte, 1, &want), 0);
 	assert_int_equal(tls_recv(l.client, &byte, 1, &want), 0);
 	assert_false(tls_idle_ok(l.client));
