@@ -38,6 +38,11 @@ bool http_chunked_at_boundary(const struct http_chunked *c)
 	return c->state == SIZE_FIRST;
 }
 
+uint64_t http_chunked_rest(const struct http_chunked *c)
+{
+	return c->state == DATA ? c->left : 0;
+}
+
 static int hex(unsigned char b)
 {
 	if (b >= '0' && b <= '9')
@@ -77,6 +82,7 @@ static bool size_byte(struct http_chunked *c, unsigned char b)
 		return false;
 	c->line = 0;
 	c->state = b == ';' ? EXT_NAME_FIRST : SIZE_LF;
+	c->extras |= b == ';';
 	return b == ';' || b == '\r';
 }
 
@@ -119,6 +125,7 @@ static bool trailer_byte(struct http_chunked *c, unsigned char b)
 	switch (c->state) {
 	case TRAILER_FIRST:
 		c->state = b == '\r' ? LAST_LF : TRAILER_NAME;
+		c->extras |= b != '\r';
 		return b == '\r' || is_name(b);
 	case TRAILER_NAME:
 		if (b == ':')

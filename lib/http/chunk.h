@@ -19,6 +19,7 @@ struct http_chunked {
 	int state;
 	uint64_t left; /* payload bytes of the current chunk still to come */
 	size_t line;   /* bytes seen of the current size or extension, or of all trailers */
+	bool extras;   /* an extension or trailer was read: the raw bytes are more than data */
 	bool done;     /* the last chunk and its trailers were read */
 };
 
@@ -31,6 +32,9 @@ void http_chunked_init(struct http_chunked *c);
  */
 int http_chunked_feed(struct http_chunked *c, const char *p, size_t n, size_t *used,
 		      struct span *payload) PD_MUST;
+
+/* Payload bytes of the current chunk still to come; 0 while its size is being read. */
+uint64_t http_chunked_rest(const struct http_chunked *c);
 
 /* True when all bytes fed so far were whole chunks (the next byte starts a chunk size). */
 bool http_chunked_at_boundary(const struct http_chunked *c);

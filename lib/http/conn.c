@@ -228,7 +228,8 @@ static enum read_result read_body_chunked(struct http_conn *c)
 		if (http_chunked_feed(&chunked, c->work->in.data + raw, c->work->in.len - raw,
 				      &used, &piece))
 			return refuse(c, 400, "malformed chunked body");
-		if (body + piece.n > c->server->cfg.max_body)
+		/* What is announced counts too: nobody waits for a body that will be refused. */
+		if (body + piece.n + http_chunked_rest(&chunked) > c->server->cfg.max_body)
 			return refuse(c, 413, "the request body is too large");
 		if (piece.n > 0)
 			memmove(c->work->in.data + at + body, piece.p, piece.n);

@@ -11,7 +11,8 @@
 #include "lib/base/clock.h"
 
 /* A connection that was in use a moment ago is not asked again whether it lives: that is a system
- * call per request. */
+ * call per request. Not so when the loop has heard of bytes on it: nobody asked for them, so they
+ * would be taken for the answer to the next request. */
 #define TRUST_NS (20 * NS_PER_MS)
 
 struct http_shelf {
@@ -130,7 +131,8 @@ struct stream *http_pool_get(struct http_pool *p, int64_t now)
 	while (shelf && (s = pop(p, shelf, &since))) {
 		int64_t age = now - since;
 
-		if (!s->ended && (age < TRUST_NS || (age < p->max_idle_ns && stream_idle_ok(s))))
+		if (!s->ended && ((age < TRUST_NS && !s->readable) ||
+				  (age < p->max_idle_ns && stream_idle_ok(s))))
 			return s;
 		stream_free(s);
 	}

@@ -190,7 +190,7 @@ static bool pass_as_is(struct relay *r)
 		events += count_events(piece.p, piece.n);
 		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
 	}
-	if (err || !whole ||
+	if (err || !whole || l->chunked.extras ||
 	    !(l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked))) {
 		l->chunked = before;
 		l->at = at;
@@ -250,21 +250,64 @@ static int pump_events(struct relay *r)
 
 /* -- other bodies -- */
 
-static int pump_bytes(struct relay *r)
+/* All bytes there are, when they are whole chunks with nothing in them but data: extensions end at
+ * this hop, and trailers could name what only we name. Leaves the leg untouched when they are not.
+ */
+static bool pass_chunks(struct relay *r)
 {
 	struct leg *l = r->leg;
+	struct http_chunked before = l->chunked;
 	size_t at = l->at;
 	struct span piece;
 	int err;
 
-	if (l->head.body == HTTP_BODY_CHUNKED && r->chunked) {
-		/* Our framing is the worker's: its bytes may be cut anywhere. */
-		while (leg_piece(l, &piece, &err))
-			continue;
-		if (!err && l->at > at && emit_plain(r, l->in->data + at, l->at - at))
-			account(r, 0, l->at - at);
-		return err;
+	if (!http_chunked_at_boundary(&before))
+		return false;
+	while (leg_piece(l, &piece, &err))
+		continue;
+	if (err || l->chunked.extras || !(l->ended || http_chunked_at_boundary(&l->chunked))) {
+		l->chunked = before;
+		l->at = at;
+		l->ended = false;
+		return false;
 	}
+	if (l->at > at && emit_plain(r, l->in->data + at, l->at - at))
+		account(r, 0, l->at - at);
+	return true;
+}
+
+/* The data in one chunk of ours. */
+static int pump_chunks(struct relay *r)
+{
+	struct buf *held = &r->x->lane->held;
+	struct leg *l = r->leg;
+	struct span piece;
+	int err;
+
+	if (pass_chunks(r))
+		return PD_OK;
+	while (leg_piece(l, &piece, &err)) {
+		err = buf_append(held, piece.p, piece.n);
+		if (err)
+			return err;
+	}
+	if (err)
+		return err;
+	if (held->len > 0 ? emit_chunk(r, held->data, held->len, l->ended)
+			  : !l->ended || emit_end(r))
+		account(r, 0, held->len);
+	buf_clear(held);
+	return PD_OK;
+}
+
+static int pump_bytes(struct relay *r)
+{
+	struct leg *l = r->leg;
+	struct span piece;
+	int err;
+
+	if (l->head.body == HTTP_BODY_CHUNKED && r->chunked)
+		return pump_chunks(r);
 	while (leg_piece(l, &piece, &err) && !r->client_gone)
 		if (r->chunked ? emit_chunk(r, piece.p, piece.n, false)
 			       : emit_plain(r, piece.p, piece.n))

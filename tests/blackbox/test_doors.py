@@ -31,7 +31,8 @@ def test_via_names_this_router_and_keeps_those_before_it(pdctl):
 def test_a_router_that_is_its_own_worker_says_so(pdctl):
     """Without this one request goes round until every connection is in use."""
     port = free_port()
-    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", port=port)
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--health-check-interval-secs", 0.2, "--health-success-threshold", 1,
+                   "--health-check-endpoint", "/liveness", port=port)  # its /health says that a worker is out: itself
     wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
     status, _, body = router.post("/v1/completions", BODY)
     assert status == 508 and "before" in json.loads(body)["error"]["message"]

@@ -825,7 +825,8 @@ def test_keys(pdctl):
 @moves("pdctl_loops_total", "vllm_router_request_errors_total")
 def test_a_loop(pdctl):
     port = free_port()
-    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--disable-retries", "--health-check-interval-secs", 0.2, "--health-success-threshold", 1, port=port)
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--disable-retries", "--health-check-interval-secs", 0.2, "--health-success-threshold", 1,
+                   "--health-check-endpoint", "/liveness", port=port)  # its /health says that a worker is out: itself
     wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
     change = Change(router)
     assert router.post(ROUTE, BODY)[0] == 508

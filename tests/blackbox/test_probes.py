@@ -171,6 +171,7 @@ REQUESTS = {
     "comma in the size": (chunks(b"20,20\r\n%s\r\n0\r\n\r\n" % BODY), 400),
     "size above 2^64": (chunks(b"100000000000000%02x\r\n%s\r\n0\r\n\r\n" % (N, BODY)), 400),
     "size above 2^63": (chunks(b"80000000000000%02x\r\n%s\r\n0\r\n\r\n" % (N, BODY)), 400),
+    "size below 2^63": (chunks(b"7fffffffffffffff\r\n" + BODY), 413),
     "many zeros": (chunks(b"%017x\r\n%s\r\n0\r\n\r\n" % (N, BODY)), 400),
     "trailer without a name": (chunks(b"%x\r\n%s\r\n0\r\n: x\r\n\r\n" % (N, BODY)), 400),
     "trailer without a colon": (chunks(b"%x\r\n%s\r\n0\r\nX-T\r\n\r\n" % (N, BODY)), 400),
@@ -572,6 +573,14 @@ ANSWERS = {
     "two answers at once": (reply(GL) + SPLIT, OWN),
     "bytes after the end": (reply(GL) + b"EVIL", OWN),
     "line ends after the end": (reply(GL) + b"\r\n\r\n", OWN),
+    "second answer a moment later": (Later(reply(GL), SPLIT, 0.003), OWN),
+    "second answer later": (Later(reply(GL), SPLIT, 0.05), OWN),
+    "chunks and a second answer a moment later": (Later(reply(TE, body=GOOD_CHUNKS), SPLIT, 0.003), OWN),
+    "trailers that name the worker": (reply(TE, body=b"%x\r\n%s\r\n0\r\nX-Worker: http://evil\r\nContent-Length: 3\r\nSet-Cookie: evil\r\n\r\n"
+                                            % (G, GOOD)), OWN),
+    "extensions": (reply(TE, body=b"%x;evil=1\r\n%s\r\n0;evil\r\n\r\n" % (G, GOOD)), OWN),
+    "stream with trailers": (SSE + b"0\r\nX-Worker: http://evil\r\n\r\n", "whole stream"),
+    "stream with extensions": (SSE.replace(b"\r\ndata", b";evil=1\r\ndata") + b"0;evil\r\n\r\n", "whole stream"),
     "close and more": (reply(GL, b"Connection: close\r\n") + SPLIT, OWN),
     "length too short": (reply(b"Content-Length: %d\r\n" % (G - 3)), 200),
     "chunked": (reply(TE, body=GOOD_CHUNKS), OWN),
@@ -610,6 +619,7 @@ class Hostile(FakeEngine):
     def __init__(self):
         super().__init__(self.play)
         self.taken = 0
+        self.later = threading.Event()  # the second part of a Later has been sent
 
     def play(self, seen, wire):
         mark = json.loads(seen.body)["mark"].encode()
@@ -620,7 +630,9 @@ class Hostile(FakeEngine):
         if isinstance(case, Later):
             wire.raw(case.first.replace(MARK, mark))
             time.sleep(case.pause)
-            case = case.then
+            wire.raw(case.then)
+            self.later.set()
+            return
         data = case.replace(MARK, mark)
         closes = data.endswith(b"close")
         wire.raw(data[: -len(b"close")] if closes else data)
@@ -690,6 +702,7 @@ def test_answer(window, name):
     router, engine = window
     want = ANSWERS[name][1]
     before = rss(router)
+    engine.later.clear()
     mark, got = ask(router, name, stream=name.startswith("stream"))
     head, _, body = got.partition(b"\r\n\r\n")
     status = int(head.split(b" ")[1]) if head else None
@@ -719,6 +732,8 @@ def test_answer(window, name):
         assert not whole or json.loads(events[1][6:])["error"]["code"] in (502, 504), got
     elif want == "whole stream":
         assert status == 200 and whole and payload == EVENT.replace(MARK, mark), got
+    if isinstance(ANSWERS[name][0], Later):  # it lies on the idle connection before the next one asks
+        assert engine.later.wait(10)
     for _ in range(3):  # the next ones get their own, at once and after a moment
         mark, got = ask(router)
         found, rest = answers(got)
