@@ -29,8 +29,8 @@ enum route_key_level { ROUTE_KEY_NONE, ROUTE_KEY_PREFIX, ROUTE_KEY_USER, ROUTE_K
 struct route_key {
 	enum route_key_level level;
 	size_t len;
-	/* What is hashed. Default form: the unescaped value without white space around it, so the
-	 * same id in a header or in the body is the same session. */
+	/* What is hashed. Default form: the value without white space around it, then unescaped, so
+	 * the same id in a header or in the body is the same session. */
 	char text[ROUTE_KEY_MAX + 1];
 	/* "header:x-session-id", "body:session_params.session_id", "prefix", "request" (compat's
 	 * fallback) or "" */
