@@ -148,6 +148,9 @@ static enum read_result refuse(struct http_conn *c, int status, const char *why)
 	c->close_after = true;
 	c->drain_input = true;
 	(void)http_reply_error(c, status, "invalid_request_error", NULL, "%s", why);
+	if (c->server->cfg.on_refuse)
+		c->server->cfg.on_refuse(c->server->cfg.ctx, c,
+					 c->work->req.head.len > 0 ? &c->work->req : NULL, status);
 	return READ_END;
 }
 

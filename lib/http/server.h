@@ -63,6 +63,10 @@ struct http_server_config {
 	/* on_head returned 0 but on_request was never reached (body timed out, client left); the
 	 * head is that of on_head, there is no body. May be NULL. */
 	void (*on_abandon)(void *ctx, struct http_conn *c, struct http_request *r);
+	/* The server answered this status itself: malformed, too large, too slow. r is NULL when
+	 * the head could not be read. on_abandon follows when on_head had returned 0. May be NULL.
+	 */
+	void (*on_refuse)(void *ctx, struct http_conn *c, const struct http_request *r, int status);
 };
 
 void http_server_config_default(struct http_server_config *cfg);

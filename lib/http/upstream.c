@@ -58,6 +58,7 @@ static void drop_oldest(struct http_pool *p, struct http_shelf *s, size_t k)
 		memmove(s->idle, s->idle + k, (s->n - k) * sizeof(*s->idle));
 	s->n -= k;
 	atomic_fetch_sub_explicit(&p->n, k, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->ended, k, memory_order_relaxed);
 }
 
 /* Those of all shelves that have been idle since `before` or longer. */
@@ -122,6 +123,12 @@ static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *si
 	return found;
 }
 
+void http_pool_end(struct http_pool *p, struct stream *s)
+{
+	stream_free(s);
+	atomic_fetch_add_explicit(&p->ended, 1, memory_order_relaxed);
+}
+
 struct stream *http_pool_get(struct http_pool *p, int64_t now)
 {
 	struct http_shelf *shelf = shelf_of(p, false);
@@ -134,7 +141,7 @@ struct stream *http_pool_get(struct http_pool *p, int64_t now)
 		if (!s->ended && ((age < TRUST_NS && !s->readable) ||
 				  (age < p->max_idle_ns && stream_idle_ok(s))))
 			return s;
-		stream_free(s);
+		http_pool_end(p, s);
 	}
 	return NULL;
 }
@@ -171,7 +178,7 @@ void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now)
 		(void)pthread_mutex_unlock(&s->lock);
 	}
 	if (!kept)
-		stream_free(stream);
+		http_pool_end(p, stream);
 }
 
 size_t http_pool_idle(struct http_pool *p)

@@ -27,7 +27,8 @@ struct http_pool {
 	size_t max;				     /* in all */
 	int64_t max_idle_ns;
 	_Atomic size_t n;
-	_Atomic bool closed; /* put closes at once: the worker was removed */
+	_Atomic uint64_t ended; /* connections closed, idle or after use */
+	_Atomic bool closed;	/* put closes at once: the worker was removed */
 };
 
 int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns) PD_MUST;
@@ -39,6 +40,8 @@ void http_pool_release(struct http_pool *p);
 struct stream *http_pool_get(struct http_pool *p, int64_t now);
 /* Takes a connection (back); it is closed when the pool is full or closed. */
 void http_pool_put(struct http_pool *p, struct stream *s, int64_t now);
+/* Closes a connection that is not to be used again. */
+void http_pool_end(struct http_pool *p, struct stream *s);
 /* Closes connections that are idle for too long. */
 void http_pool_trim(struct http_pool *p, int64_t now);
 /* Drops all idle connections (the worker was seen dead). */

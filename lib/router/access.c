@@ -13,6 +13,7 @@
 #include "lib/base/clock.h"
 #include "lib/router/exchange.h"
 
+#define LINE_USUAL	2048
 #define PATH_SHOWN	1024
 #define FORWARDED_SHOWN 256
 
@@ -24,10 +25,15 @@ struct line {
 
 /* -- values -- */
 
-static void put(struct line *l, const char *p, size_t n)
+/* Some fifty times per line: without a call as long as there is room. */
+static inline void put(struct line *l, const char *p, size_t n)
 {
-	if (!l->err)
+	if (l->b->len + n < l->b->cap) {
+		memcpy(l->b->data + l->b->len, p, n);
+		l->b->len += n;
+	} else if (!l->err) {
 		l->err = buf_append(l->b, p, n);
+	}
 }
 
 static void put_key(struct line *l, const char *key)
@@ -70,10 +76,18 @@ static void put_quoted(struct line *l, struct span s)
 
 static void put_value(struct line *l, struct span s)
 {
-	if (!l->json)
-		is_bare(s) ? put(l, s.p, s.n) : put_quoted(l, s);
-	else if (!l->err)
-		l->err = json_quote(l->b, s.p, s.n);
+	bool bare = is_bare(s);
+
+	if (!l->json && !bare) {
+		put_quoted(l, s);
+	} else if (l->json && !bare) {
+		if (!l->err)
+			l->err = json_quote(l->b, s.p, s.n);
+	} else {
+		put(l, "\"", l->json ? 1 : 0);
+		put(l, s.p, s.n);
+		put(l, "\"", l->json ? 1 : 0);
+	}
 }
 
 static void put_text(struct line *l, const char *key, struct span s)
@@ -146,7 +160,8 @@ static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
 		     const struct http_head *h, int status)
 {
 	char address[INET6_ADDRSTRLEN];
-	struct span path = h->path.n > 0 ? h->path : SPAN("-"),
+	struct span path = h && h->path.n > 0 ? h->path : SPAN("-"),
+		    method = h ? h->method : SPAN("-"),
 		    client = client_of(c, address, sizeof(address));
 
 	path.n = path.n < PATH_SHOWN ? path.n : PATH_SHOWN;
@@ -155,7 +170,7 @@ static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
 		put_time(l, lane);
 		put(l, "\"", 1);
 		put_text(l, "client", client);
-		put_text(l, "method", h->method);
+		put_text(l, "method", method);
 		put_text(l, "path", path);
 		put_number(l, "status", (uint64_t)status);
 		return;
@@ -164,7 +179,7 @@ static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
 	put(l, " ", 1);
 	put(l, client.p, client.n);
 	put(l, " ", 1);
-	put_value(l, h->method);
+	put_value(l, method);
 	put(l, " ", 1);
 	put_value(l, path);
 	put(l, " ", 1);
@@ -229,6 +244,12 @@ static void put_stages(struct line *l, const struct exchange *x, int64_t now)
 	put_ms(l, "total_ms", now - x->req->accepted_ns);
 }
 
+static void begin_line(struct line *l)
+{
+	buf_clear(l->b);
+	l->err = buf_reserve(l->b, LINE_USUAL);
+}
+
 static void finish_line(struct line *l, struct log *log)
 {
 	put(l, "}\n" + !l->json, l->json ? 2 : 1);
@@ -249,7 +270,7 @@ void access_end(const struct exchange *x, enum metrics_error error)
 	if (!c->access_log)
 		return;
 	now = clock_now();
-	buf_clear(l.b);
+	begin_line(&l);
 	put_head(&l, x->lane, x->conn, &x->req->head, x->status);
 	put_text(&l, "outcome",
 		 span_of(x->client_left ? "client_left" : metrics_error_name(error)));
@@ -268,18 +289,18 @@ void access_end(const struct exchange *x, enum metrics_error error)
 }
 
 void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
-		    const struct http_request *r, int status, enum metrics_error error)
+		    const struct http_request *r, int status, const char *outcome)
 {
 	const struct router_config *cfg = &rt->cfg;
 	struct line l = {.b = &lane->side, .json = cfg->access_json};
 
 	if (!cfg->access_log)
 		return;
-	buf_clear(l.b);
-	put_head(&l, lane, c, &r->head, status);
-	put_text(&l, "outcome",
-		 span_of(error == ERROR_NONE ? "client_left" : metrics_error_name(error)));
+	begin_line(&l);
+	put_head(&l, lane, c, r ? &r->head : NULL, status);
+	put_text(&l, "outcome", span_of(outcome));
 	put_number(&l, "attempts", 0);
-	put_ms(&l, "total_ms", clock_now() - r->accepted_ns);
+	if (r)
+		put_ms(&l, "total_ms", clock_now() - r->accepted_ns);
 	finish_line(&l, cfg->access_log);
 }

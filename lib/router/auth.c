@@ -41,9 +41,7 @@ static enum key_verdict judge(struct auth *a, struct http_conn *c, struct span k
 static void refuse(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
 		   const char *extra, const char *type, const char *text)
 {
-	metrics_code(&rt->metrics, 0, proxy_route(r->head.path), status);
-	metrics_error(&rt->metrics, 0, proxy_route(r->head.path),
-		      status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
+	proxy_refused(rt, c, r, status, status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
 	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
 		 r->head.method.p, (int)r->head.path.n, r->head.path.p, status, text);
 	(void)http_reply_error(c, status, type, extra, "%s", text);

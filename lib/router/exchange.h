@@ -35,6 +35,7 @@ struct lane {
 	struct buf prefill; /* the prefill answer, until the decode answer has passed */
 	struct rng drawn;   /* rng before the last decision, for the capture */
 	int64_t queued_ns;  /* what the request that comes next waited at the gate */
+	bool refused;	    /* the server itself answered the request that did not come */
 	int64_t stamp_ms;   /* the time that `stamp` says, for the access log */
 	char stamp[32];
 };
@@ -208,10 +209,11 @@ void give_up(struct exchange *x);
 
 /* -- access.c -- */
 
-/* The line of a request that has ended; of one that was refused at the gate. lane->side is used. */
+/* The line of a request that has ended; of one that went no further than its head or body (r NULL:
+ * not even that could be read). lane->side is used. */
 void access_end(const struct exchange *x, enum metrics_error error);
 void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
-		    const struct http_request *r, int status, enum metrics_error error);
+		    const struct http_request *r, int status, const char *outcome);
 
 /* -- explain.c -- */
 

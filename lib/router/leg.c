@@ -62,7 +62,7 @@ static int shake_hands(struct leg *l, struct exchange *x, int64_t deadline)
 
 static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 {
-	int64_t deadline = clock_now() + x->rt->cfg.connect_timeout;
+	int64_t begun = clock_now(), deadline = begun + x->rt->cfg.connect_timeout;
 	struct net_addr a;
 	int err;
 
@@ -70,13 +70,17 @@ static enum leg_error connect_fresh(struct leg *l, struct exchange *x)
 	err = stream_new(&l->up, &a);
 	if (err)
 		return LEG_LOCAL;
-	if (!publish(l, x))
+	if (!publish(l, x)) {
+		drop(l, x);
 		return LEG_CLIENT_LEFT;
+	}
 	err = stream_connect(l->up, &a, deadline);
 	if (!err && l->worker->peer)
 		err = shake_hands(l, x, deadline);
 	if (!err) {
 		count(&l->worker->connects);
+		metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_CONNECT, l->worker->role,
+				   clock_now() - begun);
 		return LEG_OK;
 	}
 	drop(l, x);
@@ -95,7 +99,7 @@ static bool from_pool(struct leg *l, const struct exchange *x)
 	while ((l->up = http_pool_get(&l->worker->pool, clock_now()))) {
 		if (x->repeatable || stream_idle_ok(l->up))
 			return true;
-		stream_free(l->up);
+		http_pool_end(&l->worker->pool, l->up);
 	}
 	return false;
 }
@@ -125,7 +129,7 @@ bool leg_end(struct leg *l, struct exchange *x)
 	if (l->ended && l->head.keep_alive && l->at == l->in->len && !left && !l->unsent)
 		http_pool_put(&l->worker->pool, l->up, clock_now());
 	else
-		stream_free(l->up);
+		http_pool_end(&l->worker->pool, l->up);
 	l->up = NULL;
 	return left;
 }

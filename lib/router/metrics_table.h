@@ -96,11 +96,13 @@
 	X(GENERATE, NONE, LONG, "vllm_router_generate_duration_seconds",                           \
 	  "Plain pool, 2xx: request to the end of the answer, of a stream to its head",            \
 	  "a request of a plain pool with a 2xx status ends")                                      \
-	X(TTFT, NONE, LONG, "pdctl_time_to_first_token_seconds",                                   \
-	  "Request to the first event or body byte sent to the client",                            \
-	  "the first event or body byte goes out")                                                 \
-	X(ITL, NONE, FINE, "pdctl_inter_event_seconds", "Gap between events of one stream",        \
+	X(TTFT, STAGE, LONG, "pdctl_time_to_first_token_seconds",                                  \
+	  "Streams: request to the first event sent to the client",                                \
+	  "the first event of a stream goes out")                                                  \
+	X(ITL, STAGE, FINE, "pdctl_inter_event_seconds", "Gap between events of one stream",       \
 	  "an event that is not the first goes out")                                               \
+	X(CONNECT, STAGE, FINE, "pdctl_upstream_connect_seconds",                                  \
+	  "Time until a connection to a worker was made", "a new connection is made")              \
 	X(QUEUE, NONE, FINE, "pdctl_queue_wait_seconds",                                           \
 	  "Wait for a place below the concurrency limit", "a request is accepted")                 \
 	X(OVERHEAD, NONE, FINE, "pdctl_decision_seconds", "Request read to first dispatch",        \
@@ -158,6 +160,9 @@
 	  "Connections that could not be made", "a worker refuses or does not accept in time")     \
 	X(REUSED, COUNTER, NONE, ANY, "pdctl_upstream_reused_total",                               \
 	  "Requests on a pooled connection", "a request finds a kept connection")                  \
+	X(CLOSED, COUNTER, NONE, ANY, "pdctl_upstream_closed_total",                               \
+	  "Connections closed, kept ones and used ones",                                           \
+	  "a kept connection is too old, or an answer leaves one that cannot be kept")             \
 	X(STALE, COUNTER, NONE, ANY, "pdctl_upstream_stale_total",                                 \
 	  "Pooled connections that were dead",                                                     \
 	  "a worker closed a kept connection while a request was on its way")                      \

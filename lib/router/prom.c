@@ -89,6 +89,8 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 		return atomic_load(&w->connect_failures);
 	case W_REUSED:
 		return atomic_load(&w->reused);
+	case W_CLOSED:
+		return atomic_load(&w->pool.ended);
 	case W_STALE:
 		return atomic_load(&w->stale);
 	case W_IDLE:

@@ -36,8 +36,10 @@ static struct lane *lane_of(struct router *rt, struct http_conn *c)
 	lane = calloc(1, sizeof(*lane));
 	if (!lane)
 		return NULL;
-	lane->stripe = atomic_fetch_add_explicit(&rt->lanes, 1, memory_order_relaxed);
-	rng_seed(&lane->rng, rt->seed + lane->stripe);
+	/* A fiber stays with its loop, so a stripe has one writer as long as there are enough. */
+	lane->stripe = loop_self() ? loop_index(loop_self()) : 0;
+	rng_seed(&lane->rng,
+		 rt->seed + atomic_fetch_add_explicit(&rt->lanes, 1, memory_order_relaxed));
 	buf_init(&lane->up, LANE_UP_MAX);
 	buf_init(&lane->head, LANE_HEAD_MAX);
 	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
@@ -449,19 +451,40 @@ static bool has_come_round(const struct router *rt, const struct http_head *h)
 	return false;
 }
 
-/* A request that goes no further than the gate. */
-static void count_refusal(struct router *rt, struct http_conn *c, const struct http_request *r,
-			  int status, enum metrics_error error)
+void proxy_refused(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
+		   enum metrics_error error)
 {
 	enum metrics_route route = route_of(r->head.path);
 	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : NULL;
 
 	metrics_code(&rt->metrics, 0, route, status);
 	metrics_error(&rt->metrics, 0, route, error);
+	if (lane)
+		access_refused(rt, lane, c, r, status,
+			       error == ERROR_NONE ? "client_left" : metrics_error_name(error));
+}
+
+/* The server's own refusals: it counts them itself (pdctl_bad_requests_total). */
+void proxy_on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status)
+{
+	struct router *rt = ctx;
+	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : NULL;
+
+	if (!lane)
+		return;
+	lane->refused = true;
+	access_refused(rt, lane, c, r, status, "bad_request");
+}
+
+/* A request that goes no further than the gate. */
+static void count_refusal(struct router *rt, struct http_conn *c, const struct http_request *r,
+			  int status, enum metrics_error error)
+{
+	enum metrics_route route = route_of(r->head.path);
+
+	proxy_refused(rt, c, r, status, error);
 	if (route == ROUTE_EMBEDDINGS)
 		metrics_embeddings(&rt->metrics, 0, status);
-	if (lane)
-		access_refused(rt, lane, c, r, status, error);
 	if (rt->capture)
 		capture_refused(rt->capture, r, route, status);
 }
@@ -518,7 +541,10 @@ static int wait_for_place(struct router *rt, struct http_conn *c, const struct h
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
+	struct lane *lane = rt->cfg.access_log ? http_conn_data(c) : NULL;
 
+	if (lane)
+		lane->refused = false;
 	if (!auth_admit(rt, c, r))
 		return -1;
 	if (admin_route(rt, r))
@@ -531,8 +557,10 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
-	struct lane *lane = http_conn_data(c);
+	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : http_conn_data(c);
 
+	if (lane && rt->cfg.access_log && !lane->refused)
+		access_refused(rt, lane, c, r, 0, "client_left");
 	if (lane)
 		lane->queued_ns = 0;
 	if (!admin_route(rt, r))

@@ -111,11 +111,11 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 	if (x->first_ns == 0) {
 		x->first_ns = now;
 		pd_handed_over(x);
-		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_TTFT,
-				now - x->req->accepted_ns);
-	} else if (r->sse && events > 0) {
-		metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_ITL, now - x->last_ns);
 	}
+	if (r->sse && events > 0)
+		metrics_observe_at(&x->rt->metrics, x->lane->stripe,
+				   x->events == 0 ? HIST_TTFT : HIST_ITL, r->leg->worker->role,
+				   now - (x->events == 0 ? x->req->accepted_ns : x->last_ns));
 	x->last_ns = now;
 	x->events += events;
 	x->bytes += bytes;

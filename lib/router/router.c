@@ -72,6 +72,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.on_head = proxy_on_head;
 	sc.on_request = proxy_on_request;
 	sc.on_abandon = proxy_on_abandon;
+	sc.on_refuse = proxy_on_refuse;
 	err = http_server_start(&server, &sc, msg);
 	atomic_store(&rt->server, server);
 	return err;

@@ -69,6 +69,10 @@ void router_free(struct router *rt);
 int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r);
 void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r);
 void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r);
+void proxy_on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status);
+/* A request was answered before it came to a worker: metrics and access log. */
+void proxy_refused(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
+		   enum metrics_error error);
 /* The route of a path, for metrics. */
 enum metrics_route proxy_route(struct span path);
 /* admin.c: answers our own routes; false when the request is not for us. */

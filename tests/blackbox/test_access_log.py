@@ -199,6 +199,42 @@ def test_the_queue_and_clients_that_leave(pdctl, tmp_path, form):
 
 
 @FORMATS
+def test_requests_that_never_came(pdctl, tmp_path, form):
+    """Refused by the server itself, or given up by the client within its body: their lines say so; nothing is said twice."""
+    log = tmp_path / "log"
+    keys = tmp_path / "keys"
+    with FakeEngine(ok) as engine:
+        router = pdctl(
+            "serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form, "--max-payload-size", 100, "--head-timeout-secs", 0.3
+        )
+        head = b"POST /v1/completions?q=secret HTTP/1.1\r\nHost: x\r\n"
+        for raw, status in (
+            (b"BAD\r\n\r\n", 400), (b"GET /slow HT", 408), (head + b"Content-Length: 101\r\n\r\n", 413),
+            (head + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        ):
+            with router.connect() as s:
+                s.sendall(raw)
+                assert b" %d " % status in s.recv(4096)
+        with router.connect() as s:
+            s.sendall(head + b"Content-Length: 50\r\n\r\n{")
+            wait_for("it to be admitted", lambda: router.metric("pdctl_requests_in_work") == 1)
+        wait_for("it to be missed", lambda: router.metric("pdctl_requests_in_work") == 0)
+        assert router.post(ROUTE, BODY)[0] == 200
+        entries = lines_of(log, form, 6)
+        assert [(x["method"], x["path"], x["status"], x["outcome"]) for x in entries] == [
+            ("-", "-", 400, "bad_request"), ("-", "-", 408, "bad_request"), ("POST", ROUTE, 413, "bad_request"), ("POST", ROUTE, 400, "bad_request"),
+            ("POST", ROUTE, 0, "client_left"), ("POST", ROUTE, 200, "ok"),
+        ]
+        assert "secret" not in log.read_text()
+        keys.write_text("a-key-that-is-long-enough-to-be-one\n")
+        log = tmp_path / "log2"
+        router = pdctl("serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form, "--client-api-keys", keys)
+        assert router.post(ROUTE, BODY, {"Authorization": "Bearer wrong-secret"})[0] == 401
+        (one,) = lines_of(log, form, 1)
+        assert (one["status"], one["outcome"]) == (401, "unauthorized") and "wrong-secret" not in log.read_text()
+
+
+@FORMATS
 def test_nothing_breaks_a_line(pdctl, tmp_path, form):
     """Quotes, backslashes, what looks like another field, bytes above ASCII, paths without end."""
     log = tmp_path / "log"

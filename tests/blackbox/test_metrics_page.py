@@ -244,6 +244,7 @@ def test_queries_of_the_document_parse(tmp_path):
     "pdctl_events_relayed_total", "pdctl_bytes_relayed_total", "pdctl_bytes_received_total", "pdctl_keyless_requests_total",
     "pdctl_decisions_total", "vllm_router_processed_requests_total", "vllm_router_policy_decisions_total",
     "pdctl_upstream_connects_total", "pdctl_upstream_reused_total", "pdctl_upstream_idle", "vllm_router_cb_outcomes_total",
+    "pdctl_upstream_connect_seconds",
 )
 def test_plain_traffic(pdctl):
     mode = {"now": "ok"}
@@ -267,7 +268,8 @@ def test_plain_traffic(pdctl):
             ("vllm_router_policy_decisions_total", 2, {**w, "policy": "consistent_hash"}),
             ("pdctl_bytes_received_total", 2 * len(raw), {"route": ROUTE}), ("pdctl_bytes_relayed_total", 2 * len(body), {"route": ROUTE}),
             ("vllm_router_request_duration_seconds", 2, {"route": ROUTE}), ("vllm_router_generate_duration_seconds", 2),
-            ("pdctl_time_to_first_token_seconds", 2), ("pdctl_inter_event_seconds", 0), ("pdctl_queue_wait_seconds", 2),
+            ("pdctl_time_to_first_token_seconds", 0), ("pdctl_inter_event_seconds", 0), ("pdctl_queue_wait_seconds", 2),
+            ("pdctl_upstream_connect_seconds", 1, {"stage": "regular"}),
             ("pdctl_decision_seconds", 2), ("pdctl_leg_first_byte_seconds", 2, {"stage": "regular"}), ("pdctl_events_relayed_total", 0),
             ("vllm_router_cb_outcomes_total", 2, {**w, "outcome": "success"}), ("vllm_router_cb_outcomes_total", 0, {**w, "outcome": "failure"}),
         )
@@ -275,8 +277,8 @@ def test_plain_traffic(pdctl):
         assert router.post("/v1/chat/completions", STREAM)[0] == 200
         change.expect(
             ("pdctl_requests_received_total", 1, {"route": "/v1/chat/completions"}), ("pdctl_events_relayed_total", 3, {"route": "/v1/chat/completions"}),
-            ("vllm_router_request_duration_seconds", 1, {"route": "/v1/chat/completions"}), ("pdctl_inter_event_seconds", 2),
-            ("pdctl_time_to_first_token_seconds", 1), ("vllm_router_generate_duration_seconds", 1),
+            ("vllm_router_request_duration_seconds", 1, {"route": "/v1/chat/completions"}), ("pdctl_inter_event_seconds", 2, {"stage": "regular"}),
+            ("pdctl_time_to_first_token_seconds", 1, {"stage": "regular"}), ("vllm_router_generate_duration_seconds", 1),
         )
         now = Page(router)
         whole = now.seconds("vllm_router_request_duration_seconds", route="/v1/chat/completions")
@@ -541,6 +543,37 @@ def test_a_cut_stream(pdctl):
             ("pdctl_stream_errors_total", 1, {"route": ROUTE}), ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "stream_cut"}),
             ("vllm_router_request_errors_total", 1), ("vllm_router_requests_total", 1),
         )
+
+
+@moves("pdctl_upstream_closed_total", "pdctl_upstream_connects_total", "pdctl_upstream_idle")
+def test_connections_are_all_accounted_for(pdctl):
+    """Whatever happens to them: made is closed plus kept, once nothing runs."""
+    mode = {"now": "ok"}
+    with engine_saying(mode) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--pool-idle-timeout-secs", 0.3, "--disable-circuit-breaker")
+        w = label(engine.url)
+
+        def open_now():
+            now = Page(router)
+            made, closed = now.value("pdctl_upstream_connects_total", **w), now.value("pdctl_upstream_closed_total", **w)
+            return made, closed, now.value("pdctl_upstream_idle", **w)
+
+        assert router.post(ROUTE, BODY)[0] == 200
+        wait_for("it to be kept", lambda: open_now() == (1, 0, 1))
+        wait_for("it to be too old", lambda: open_now() == (1, 1, 0))
+        for now in ("ok", "close", "cut", "events", 500, "ok", "close"):
+            mode["now"] = now
+            router.post(ROUTE, STREAM)
+        watcher = Watcher("stream")
+        mode["now"] = watcher
+        s = router.connect()
+        s.sendall(message(STREAM))
+        assert watcher.started.wait(10)
+        made, closed, idle = open_now()
+        assert made == closed + idle + 1, "one is in use"
+        s.close()
+        wait_for("the sum", lambda: (lambda made, closed, idle: made == closed + idle)(*open_now()))
+        assert open_now()[0] >= 4
 
 
 # -- clients --
