@@ -22,9 +22,9 @@ static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
 		*workers_file, *health_endpoint, *access_log, *access_format;
-	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_concurrent,
-		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
-		health_failures, health_successes, threads;
+	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_per_ip,
+		max_concurrent, queue_size, worker_cap, pool_size, retry_max, cb_failures,
+		cb_successes, health_failures, health_successes, threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
@@ -98,6 +98,9 @@ static const struct opt options[] = {
 	 "larger request bodies get 413 (536870912)", NULL, 1, 1e12, NULL},
 	{OPT_INT, "max-connections", &o.max_connections, "N",
 	 "client connections; 0: from the limit of open files (0)", NULL, 0, 1e6, NULL},
+	{OPT_INT, "max-connections-per-ip", &o.max_per_ip, "N",
+	 "connections of one client address (IPv6: of its /64); more get 503; 0: no limit (0)",
+	 NULL, 0, 1e6, NULL},
 	{OPT_INT, "max-concurrent-requests", &o.max_concurrent, "N",
 	 "requests in work until their last byte (32768)", NULL, 1, 1e6, NULL},
 	{OPT_INT, "queue-size", &o.queue_size, "N",
@@ -322,6 +325,7 @@ static void read_limits(struct router_config *c)
 	c->seed = (uint64_t)o.seed;
 	c->max_body = (size_t)o.max_body;
 	c->max_connections = (unsigned)o.max_connections;
+	c->max_per_address = (unsigned)o.max_per_ip;
 	c->max_concurrent = (unsigned)o.max_concurrent;
 	c->queue_size = (unsigned)o.queue_size;
 	c->worker_cap = (unsigned)o.worker_cap;

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "lib/http/chunk.h"
+#include "lib/http/peers.h"
 #include "lib/http/server.h"
 #include "lib/http/stream.h"
 
@@ -42,6 +43,7 @@ struct http_conn {
 	struct http_loop *_Atomic home;	 /* NULL: a free slot */
 	struct http_conn *next;		 /* free list, under the server's lock */
 	struct http_conn *older, *newer; /* among the silent ones */
+	uint64_t peer;			 /* who it is counted for */
 	int64_t idle_since;
 	bool idle;  /* it is one of the silent ones */
 	bool busy;  /* a fiber serves it */
@@ -75,14 +77,15 @@ struct http_server {
 	struct http_conn **table; /* max_connections slots, filled up to ntable */
 	_Atomic unsigned ntable;
 	unsigned connections, peak;
+	struct peers peers;
 	_Atomic size_t kept; /* bytes of large input buffers that idle fibers keep */
 	struct http_conn *spare;
 	_Atomic bool draining, cut;
 	bool stopped;
 	int64_t last_error_log;
 	_Atomic int64_t last_tls_log;
-	_Atomic uint64_t accepted, refused, accept_errors, bad_requests, left, read_timeouts,
-		write_stalls, tls_handshakes, tls_resumed, tls_failures;
+	_Atomic uint64_t accepted, refused, refused_address, accept_errors, bad_requests, left,
+		read_timeouts, write_stalls, tls_handshakes, tls_resumed, tls_failures;
 };
 
 /* conn.c: serves what has arrived, on a fiber. True: close it; false: it is silent. */
@@ -95,7 +98,7 @@ bool ready_stop(struct http_server *s);
 void ready_free(struct http_server *s);
 /* Gives an accepted descriptor to a loop; on the acceptor's thread. False: no slot could be made.
  */
-bool ready_open(struct http_server *s, int fd) PD_MUST;
+bool ready_open(struct http_server *s, int fd, uint64_t peer) PD_MUST;
 /* Ends every connection and its upstream leg, soon. */
 void ready_cut(struct http_server *s);
 

@@ -68,6 +68,7 @@ static void close_connection(struct http_conn *c)
 	c->next = s->spare;
 	s->spare = c;
 	s->connections--;
+	peers_leave(&s->peers, c->peer);
 	if (s->connections == 0 || atomic_load(&s->draining))
 		(void)pthread_cond_broadcast(&s->changed);
 	(void)pthread_mutex_unlock(&s->lock);
@@ -243,7 +244,7 @@ static void open_here(struct loop_task *t)
 		close_connection(c);
 }
 
-bool ready_open(struct http_server *s, int fd)
+bool ready_open(struct http_server *s, int fd, uint64_t peer)
 {
 	unsigned user_timeout = USER_TIMEOUT;
 	struct http_conn *c = take_slot(s);
@@ -254,6 +255,7 @@ bool ready_open(struct http_server *s, int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
 	c->busy = c->client_left = c->woken = false;
 	c->fresh = true;
+	c->peer = peer;
 	c->up = NULL;
 	c->io.fd = fd;
 	c->io.on_event = on_event;

@@ -44,31 +44,44 @@ void http_server_config_default(struct http_server_config *cfg)
 
 /* -- accepting -- */
 
-static void turn_away(struct http_server *s, int fd, _Atomic uint64_t *why)
+static void turn_away(int fd, _Atomic uint64_t *why)
 {
 	(void)send(fd, overloaded, sizeof(overloaded) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)close(fd);
 	atomic_fetch_add_explicit(why, 1, memory_order_relaxed);
-	(void)s;
 }
 
-static void admit(struct http_server *s, int fd)
+/* Why a connection may not come in, as the counter of it; NULL: it may, and is counted. */
+static _Atomic uint64_t *count_in(struct http_server *s, const struct sockaddr *sa, uint64_t *peer)
 {
-	bool full;
+	_Atomic uint64_t *why = NULL;
 
-	atomic_fetch_add_explicit(&s->accepted, 1, memory_order_relaxed);
 	(void)pthread_mutex_lock(&s->lock);
-	full = s->connections >= s->max_connections;
-	if (!full && ++s->connections > s->peak)
+	if (s->connections >= s->max_connections)
+		why = &s->refused;
+	else if (!peers_enter(&s->peers, sa, peer))
+		why = &s->refused_address;
+	else if (++s->connections > s->peak)
 		s->peak = s->connections;
 	(void)pthread_mutex_unlock(&s->lock);
-	if (!full && ready_open(s, fd))
+	return why;
+}
+
+static void admit(struct http_server *s, int fd, const struct sockaddr *sa)
+{
+	_Atomic uint64_t *why;
+	uint64_t peer;
+
+	atomic_fetch_add_explicit(&s->accepted, 1, memory_order_relaxed);
+	why = count_in(s, sa, &peer);
+	if (!why && ready_open(s, fd, peer))
 		return;
-	turn_away(s, fd, &s->refused);
-	if (full)
+	turn_away(fd, why ? why : &s->refused);
+	if (why)
 		return;
 	(void)pthread_mutex_lock(&s->lock);
 	s->connections--;
+	peers_leave(&s->peers, peer);
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -92,7 +105,7 @@ static void out_of_descriptors(struct http_server *s, int error)
 		(void)close(s->reserve_fd);
 		fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0)
-			turn_away(s, fd, &s->refused);
+			turn_away(fd, &s->refused);
 	}
 	clock_sleep_until(now + ACCEPT_PAUSE);
 	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -101,13 +114,15 @@ static void out_of_descriptors(struct http_server *s, int error)
 /* Takes one connection. False when there is none left to take now. */
 static bool accept_one(struct http_server *s)
 {
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
 	int fd;
 
 	if (s->cfg.accept_delay_ns > 0)
 		clock_sleep_until(clock_now() + s->cfg.accept_delay_ns);
-	fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	fd = accept4(s->listen_fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0) {
-		admit(s, fd);
+		admit(s, fd, (const struct sockaddr *)&sa);
 		return true;
 	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -176,7 +191,8 @@ static int init_parts(struct http_server *s, struct pd_msg *msg)
 	s->table = calloc(s->max_connections, sizeof(struct http_conn *));
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (!s->table || s->wake_fd < 0)
+	if (!s->table || s->wake_fd < 0 ||
+	    peers_init(&s->peers, s->cfg.max_per_address, s->max_connections))
 		return pd_fail(msg, PD_ENOMEM,
 			       "cannot start the server: out of memory or descriptors");
 	s->port = s->cfg.port;
@@ -230,6 +246,7 @@ int http_server_start(struct http_server **out, const struct http_server_config 
 	if (s->listen_fd >= 0)
 		(void)close(s->listen_fd);
 	free(s->table);
+	peers_release(&s->peers);
 	free(s);
 	return err;
 }
@@ -298,6 +315,7 @@ bool http_server_free(struct http_server *s)
 	ready_free(s);
 	close_all(s);
 	free(s->table);
+	peers_release(&s->peers);
 	(void)pthread_mutex_destroy(&s->lock);
 	(void)pthread_cond_destroy(&s->changed);
 	free(s);
@@ -323,6 +341,7 @@ void http_server_stats(const struct http_server *s, struct http_server_stats *ou
 		out->fiber_failures += loop.failures;
 	}
 	out->accepted = atomic_load_explicit(&s->accepted, memory_order_relaxed);
+	out->refused_address = atomic_load_explicit(&s->refused_address, memory_order_relaxed);
 	out->refused = atomic_load_explicit(&s->refused, memory_order_relaxed);
 	out->accept_errors = atomic_load_explicit(&s->accept_errors, memory_order_relaxed);
 	out->bad_requests = atomic_load_explicit(&s->bad_requests, memory_order_relaxed);

@@ -39,6 +39,7 @@ struct http_server_config {
 	uint16_t port;		  /* 0: a free one */
 	int listen_fd;		  /* -1, or an inherited listening socket (socket activation) */
 	unsigned max_connections; /* 0: derived from RLIMIT_NOFILE */
+	unsigned max_per_address; /* connections of one client address; 0: no limit (peers.h) */
 	size_t max_body;	  /* bytes; larger bodies get 413 */
 	int64_t head_timeout_ns;  /* whole head, absolute */
 	int64_t body_grace_ns;	  /* after this the body must arrive at body_min_rate */
@@ -51,7 +52,7 @@ struct http_server_config {
 	size_t stack_bytes;	  /* of a request's fiber; touched pages only cost memory */
 	bool batch_threads;	  /* SCHED_BATCH for the event loops */
 	bool half_close_ok;	  /* do not treat end of input during a response as "client left" */
-	struct tls_context *tls; /* borrowed; NULL: plain HTTP */
+	struct tls_context *tls;  /* borrowed; NULL: plain HTTP */
 	struct log *log;
 	void *ctx;
 	/* Called with the head before the body is read. Return 0 to go on, or answer with
@@ -88,8 +89,8 @@ bool http_server_free(struct http_server *s);
 
 struct http_server_stats {
 	unsigned connections, peak_connections, threads, fibers, idle_fibers;
-	uint64_t accepted, refused, accept_errors, fiber_failures, bad_requests, client_left,
-		read_timeouts, write_stalls, tls_handshakes, tls_resumed, tls_failures;
+	uint64_t accepted, refused, refused_address, accept_errors, fiber_failures, bad_requests,
+		client_left, read_timeouts, write_stalls, tls_handshakes, tls_resumed, tls_failures;
 };
 void http_server_stats(const struct http_server *s, struct http_server_stats *out);
 

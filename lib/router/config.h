@@ -64,6 +64,7 @@ struct router_config {
 
 	size_t max_body;
 	unsigned max_connections;
+	unsigned max_per_address; /* connections; 0: no limit */
 	unsigned max_concurrent;
 	unsigned queue_size;
 	int64_t queue_timeout;

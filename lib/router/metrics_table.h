@@ -258,6 +258,9 @@
 	  "a client connects")                                                                     \
 	X(REFUSED, COUNTER, "", "pdctl_connections_refused_total",                                 \
 	  "Connections refused at the limit", "--max-connections clients are connected")           \
+	X(REFUSED_ADDRESS, COUNTER, "", "pdctl_connections_refused_per_ip_total",                  \
+	  "Connections refused because their address has its share",                               \
+	  "--max-connections-per-ip connections of one address are open")                          \
 	X(ACCEPT_ERRORS, COUNTER, "", "pdctl_accept_errors_total",                                 \
 	  "Times accept ran out of descriptors or memory", "the limit of open files is reached")   \
 	X(FIBER_FAILURES, COUNTER, "", "pdctl_fiber_failures_total",                               \
@@ -270,8 +273,8 @@
 	  "Requests that arrived too slowly", "a head or body misses its time limit")              \
 	X(TLS_HANDSHAKES, COUNTER, "", "pdctl_tls_handshakes_total",                               \
 	  "TLS handshakes with clients that succeeded", "a client connects over HTTPS")            \
-	X(TLS_RESUMED, COUNTER, "", "pdctl_tls_resumed_total",                                     \
-	  "Those that resumed a session", "a client comes back with its ticket")                   \
+	X(TLS_RESUMED, COUNTER, "", "pdctl_tls_resumed_total", "Those that resumed a session",     \
+	  "a client comes back with its ticket")                                                   \
 	X(TLS_FAILURES, COUNTER, "", "pdctl_tls_handshake_failures_total",                         \
 	  "TLS handshakes with clients that failed",                                               \
 	  "a certificate is refused by either side, or the client speaks plain HTTP")              \

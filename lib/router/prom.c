@@ -351,6 +351,8 @@ static uint64_t of_server(const struct http_server_stats *s, enum single which)
 		return s->accepted;
 	case S_REFUSED:
 		return s->refused;
+	case S_REFUSED_ADDRESS:
+		return s->refused_address;
 	case S_ACCEPT_ERRORS:
 		return s->accept_errors;
 	case S_FIBER_FAILURES:

@@ -59,6 +59,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.port = c->port;
 	sc.listen_fd = c->listen_fd;
 	sc.max_connections = c->max_connections;
+	sc.max_per_address = c->max_per_address;
 	sc.max_body = c->max_body;
 	sc.head_timeout_ns = c->head_timeout;
 	sc.idle_timeout_ns = c->client_idle_timeout;
@@ -233,9 +234,10 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	int err;
 
 	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !has_certificates(rt))
-		return pd_fail(msg, PD_EINVAL,
-			       "there is no --workers-file, no --client-api-keys and no certificate "
-			       "to read again");
+		return pd_fail(
+			msg, PD_EINVAL,
+			"there is no --workers-file, no --client-api-keys and no certificate "
+			"to read again");
 	(void)pthread_mutex_lock(&rt->reloading);
 	err = reload_files(rt, msg);
 	(void)pthread_mutex_unlock(&rt->reloading);

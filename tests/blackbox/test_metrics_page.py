@@ -830,6 +830,19 @@ def test_pd_release(pdctl):
         raise AssertionError("20 clients left between the legs, and no decode was sent for them")
 
 
+@moves("pdctl_connections_refused_per_ip_total")
+def test_a_share_per_address(pdctl):
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-connections-per-ip", 2, *QUICK)
+        router.get = lambda path: router.admin("GET", path)
+        change, held = Change(router), [router.connect() for _ in range(2)]
+        with router.connect() as s:
+            assert s.recv(4096).startswith(b"HTTP/1.1 503 ")
+        change.expect(("pdctl_connections_refused_per_ip_total", 1))
+        for s in held:
+            s.close()
+
+
 @moves(
     "pdctl_unauthorized_total", "pdctl_key_checks_total", "pdctl_key_check_failures_total", "pdctl_key_cache_hits_total", "pdctl_key_checks_waiting",
 )

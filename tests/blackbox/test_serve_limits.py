@@ -202,6 +202,70 @@ def test_connections_beyond_the_limit_are_told(pdctl):
         wait_for("service", lambda: answers(router))
 
 
+def connect_from(router, address):
+    return socket.create_connection(("127.0.0.1", router.port), timeout=10, source_address=(address, 0))
+
+
+def status_of(sock):
+    sock.sendall(message())
+    try:
+        return int(sock.recv(4096).split(b" ")[1])
+    except ConnectionResetError:
+        return 503
+
+
+def test_each_address_has_its_share(pdctl):
+    """One client address at its limit is told so; others do not notice, and a connection that ends makes room."""
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-connections-per-ip", 3)
+        held = [connect_from(router, "127.0.0.7") for _ in range(3)]
+        assert [status_of(s) for s in held] == [200] * 3
+        with connect_from(router, "127.0.0.7") as s:
+            assert b"503 Service Unavailable" in s.recv(4096)
+        for address in ("127.0.0.8", "127.0.0.1", "127.1.0.7"):
+            with connect_from(router, address) as s:
+                assert status_of(s) == 200
+        assert [status_of(s) for s in held] == [200] * 3, "those inside are not touched"
+        held.pop().close()
+
+        def room():
+            with connect_from(router, "127.0.0.7") as s:
+                return status_of(s) == 200
+
+        wait_for("room", room)
+        for s in held:
+            s.close()
+
+
+def test_shares_survive_a_storm(pdctl):
+    """Forty addresses open and drop connections at random; afterwards each has its whole share again."""
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-connections-per-ip", 4, "--log-level", "off")
+
+        def storm(i):
+            for k in range(60):
+                socks = [connect_from(router, f"127.0.1.{i * 5 + k % 5}") for _ in range(k % 6 + 1)]
+                if k % 3 == 0:
+                    status_of(socks[0])
+                for s in socks:
+                    s.close()
+
+        threads, _ = start(8, storm)
+        join(threads)
+
+        def whole(address):
+            socks = [connect_from(router, address) for _ in range(4)]
+            good = [status_of(s) for s in socks] == [200] * 4
+            with connect_from(router, address) as s:
+                good = good and status_of(s) == 503
+            for s in socks:
+                s.close()
+            return good
+
+        for i in range(40):
+            wait_for(f"the share of address {i}", lambda i=i: whole(f"127.0.1.{i}"), step=0.05)
+
+
 def try_once(router):
     with router.connect(5) as s:
         try:
