@@ -166,7 +166,7 @@ check-headers: ## each header compiles alone
 	$(Q)for h in $(HEADERS); do printf '#include "%s"\n' $$h | \
 		$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -xc -fsyntax-only - || exit 1; done
 
-install: all ## program, library and headers, below DESTDIR and PREFIX
+install: all ## program, library, headers and systemd units, below DESTDIR and PREFIX
 	install -Dm755 $(O)/pdctl $(DESTDIR)$(bindir)/pdctl
 	install -Dm644 $(O)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.a
 	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
@@ -175,9 +175,13 @@ install: all ## program, library and headers, below DESTDIR and PREFIX
 	for h in $(filter-out lib/route/choice.h lib/route/key_text.h,$(wildcard lib/route/*.h)) lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
 		install -Dm644 $$h $(DESTDIR)$(includedir)/pdroute/$$h || exit 1; done
 	install -Dm644 lib/route/pdroute.h $(DESTDIR)$(includedir)/pdroute/pdroute.h
+	install -d $(DESTDIR)$(libdir)/systemd/system
+	sed 's|/usr/local/bin/|$(bindir)/|' scripts/pdctl.service >$(DESTDIR)$(libdir)/systemd/system/pdctl.service
+	install -m644 scripts/pdctl.socket $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
 uninstall: ## removes what install put there
 	rm -rf $(DESTDIR)$(bindir)/pdctl $(DESTDIR)$(libdir)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.so* \
-		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute
+		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute \
+		$(DESTDIR)$(libdir)/systemd/system/pdctl.service $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
 clean: ## removes build/
 	rm -rf build
 help: ## this list

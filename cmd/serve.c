@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/notify.h"
 #include "cmd/serve_capture.h"
 #include "cmd/serve_keys.h"
 #include "cmd/serve_tls.h"
@@ -16,7 +17,8 @@
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
 
-#define LISTEN_FD 3 /* first inherited descriptor of socket activation */
+#define LISTEN_FD   3		    /* first inherited descriptor of socket activation */
+#define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: cut streams end, memory is freed */
 
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
@@ -553,10 +555,13 @@ static bool minor_signal(struct router *rt, const struct router_config *c, int s
 {
 	struct pd_msg msg = {0};
 
-	if (sig == SIGHUP && !draining)
+	if (sig == SIGHUP && !draining) {
+		notify_reloading();
 		(void)!router_reload(rt, &msg);
-	else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg))
+		notify("READY=1");
+	} else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg)) {
 		log_line(c->log, LOG_ERROR, "access log: %s; it goes on in the old file", msg.text);
+	}
 	return sig == SIGHUP || sig == SIGUSR1;
 }
 
@@ -614,9 +619,11 @@ static int run(const struct router_config *c, const sigset_t *set)
 	if (router_start(&rt, c, &msg))
 		return cli_runtime_error(&command, &msg);
 	announce(rt, c);
+	notify("READY=1");
 	do
 		(void)sigwait(set, &sig);
 	while (minor_signal(rt, c, sig, false));
+	notify_stopping(c->drain_delay + c->drain_timeout + STOP_MARGIN);
 	code = drain(rt, c, set);
 	router_free(rt);
 	return code;

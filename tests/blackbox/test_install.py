@@ -61,8 +61,10 @@ def test_install_use_uninstall(tmp_path):
     place = ["DESTDIR=", f"PREFIX={tmp_path}/usr"]
     make("install", *place)
     installed = files(tmp_path)
-    for name in ("usr/bin/pdctl", "usr/lib/libpdroute.a", "usr/lib/libpdroute.so", "usr/include/pdroute/pdroute.h"):
+    for name in ("usr/bin/pdctl", "usr/lib/libpdroute.a", "usr/lib/libpdroute.so", "usr/include/pdroute/pdroute.h",
+                 "usr/lib/systemd/system/pdctl.service", "usr/lib/systemd/system/pdctl.socket"):
         assert name in installed
+    assert f"ExecStart={tmp_path}/usr/bin/pdctl serve" in (tmp_path / "usr/lib/systemd/system/pdctl.service").read_text()
     assert subprocess.run([tmp_path / "usr/bin/pdctl", "--version"], timeout=20).returncode == 0
     (tmp_path / "prog.c").write_text(PROGRAM)
     env = {**harness.CLEAN_ENV, "PKG_CONFIG_PATH": f"{tmp_path}/usr/lib/pkgconfig", "LD_LIBRARY_PATH": f"{tmp_path}/usr/lib"}
