@@ -153,7 +153,7 @@ def test_the_sandbox_lets_the_router_do_its_work(tmp_path):
             assert request(door, "POST", "/flush_cache")[0] == 500
             assert request(door, "GET", "/metrics")[0] == 200
             assert request(door, "DELETE", "/workers/b")[0] == 200
-            pid = int(re.search(r"^(\d+) execve", trace.read_text(), re.M)[1])
+            pid = int(pathlib.Path(f"/proc/{router.pid}/task/{router.pid}/children").read_text().split()[0])
             os.kill(pid, signal.SIGHUP)
             wait_for("the reload", lambda: b"pdctl_reloads_total 2" in request(door, "GET", "/metrics")[2])
             os.kill(pid, signal.SIGTERM)
