@@ -233,7 +233,10 @@ static bool reached(enum goal goal, const struct admin_reply *r, char *why, size
 	w = workers_in(r->json, &n);
 	for (size_t i = 0; w && i < n; i++, w = w->next) {
 		if (goal == GOAL_SERVES && strcmp(text_of(w, "state"), "available") != 0) {
-			(void)snprintf(why, cap, "is %.40s", text_of(w, "state"));
+			(void)snprintf(why, cap, "is %.40s%s%.160s%s", text_of(w, "state"),
+				       *text_of(w, "last_failure") ? " (" : "",
+				       text_of(w, "last_failure"),
+				       *text_of(w, "last_failure") ? ")" : "");
 			return false;
 		}
 		needed += number_of(w, "load") + number_of(w, "handovers");
@@ -249,7 +252,7 @@ static int wait_for(struct admin_client *c, const char *id, enum goal goal)
 	int64_t now = clock_now(), deadline = now + (int64_t)(o.timeout * 1e9);
 	struct admin_reply r;
 	struct pd_msg msg = {0};
-	char why[100];
+	char why[240];
 	int good = 0;
 
 	for (;; now = clock_now()) {
@@ -272,7 +275,7 @@ static int wait_for(struct admin_client *c, const char *id, enum goal goal)
 		if (good > (goal == GOAL_IDLE))
 			return EXIT_OK;
 		if (now >= deadline) {
-			(void)pd_fail(&msg, PD_ETIMEOUT, "worker '%.200s' %.90s after %g s", id,
+			(void)pd_fail(&msg, PD_ETIMEOUT, "worker '%.200s' %.230s after %g s", id,
 				      why, o.timeout);
 			(void)cli_runtime_error(&command, &msg);
 			return EXIT_FINDING;

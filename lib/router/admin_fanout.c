@@ -37,7 +37,7 @@ static int put_outcome(struct buf *b, const struct ask_one *one, bool first)
 	else if (one->status)
 		(void)snprintf(text, sizeof(text), "%s%.700s failed: %ld", role, url, one->status);
 	else
-		(void)snprintf(text, sizeof(text), "%s%.700s error: %.60s", role, url, one->why);
+		(void)snprintf(text, sizeof(text), "%s%.700s error: %.150s", role, url, one->why);
 	if (!first && buf_puts(b, ", "))
 		return PD_ENOMEM;
 	return admin_put_text(b, text);

@@ -67,24 +67,28 @@ static int put_compatible(struct worker *w, struct buf *b)
 int admin_put_worker(struct worker *w, struct buf *b)
 {
 	int err = buf_puts(b, "{\"name\":");
+	char note[160];
 
 	err = err ? err : admin_put_text(b, w->name);
 	err = err ? err : buf_puts(b, ",\"url\":");
 	err = err ? err : admin_put_text(b, w->url);
 	err = err ? err : put_compatible(w, b);
-	return err ? err
-		   : buf_printf(b,
-				",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
-				"\"requests\":%llu,\"errors\":%llu,\"connections\":%llu,"
-				"\"idle_connections\":%zu,\"ejections\":%llu}",
-				worker_state_name(worker_state(w)),
-				atomic_load(&w->by_hand) ? "added" : "configured",
-				(unsigned)atomic_load(&w->handovers),
-				(unsigned long long)atomic_load(&w->requests),
-				(unsigned long long)atomic_load(&w->errors),
-				(unsigned long long)atomic_load(&w->connects),
-				http_pool_idle(&w->pool),
-				(unsigned long long)atomic_load(&w->ejections));
+	if (!err)
+		err = buf_printf(b,
+				 ",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
+				 "\"requests\":%llu,\"errors\":%llu,\"connections\":%llu,"
+				 "\"idle_connections\":%zu,\"ejections\":%llu,\"last_failure\":",
+				 worker_state_name(worker_state(w)),
+				 atomic_load(&w->by_hand) ? "added" : "configured",
+				 (unsigned)atomic_load(&w->handovers),
+				 (unsigned long long)atomic_load(&w->requests),
+				 (unsigned long long)atomic_load(&w->errors),
+				 (unsigned long long)atomic_load(&w->connects),
+				 http_pool_idle(&w->pool),
+				 (unsigned long long)atomic_load(&w->ejections));
+	worker_note_get(w, note, sizeof(note));
+	err = err ? err : note[0] ? admin_put_text(b, note) : buf_puts(b, "null");
+	return err ? err : buf_putc(b, '}');
 }
 
 static int put_workers(struct fleet *f, struct buf *b)

@@ -285,14 +285,18 @@ static int await_health(struct admin_call *a, const struct wanted *w)
 	}
 }
 
-/* Half an addition is none. */
-static void take_back(struct router *rt, const struct wanted *w)
+/* Half an addition is none. `why` gets what was wrong with its health. */
+static void take_back(struct router *rt, const struct wanted *w, char *why, size_t cap)
 {
 	struct matches m;
 
+	why[0] = '\0';
 	(void)find_added(&m, rt, w);
-	for (size_t i = 0; i < m.n; i++)
+	for (size_t i = 0; i < m.n; i++) {
+		if (!why[0])
+			worker_note_get(m.worker[i], why, cap);
 		worker_leave(m.worker[i], true);
+	}
 	release_matches(&m);
 	changes_reap(rt);
 }
@@ -302,6 +306,7 @@ static int add(struct admin_call *a, const struct wanted *w, struct pd_msg *msg)
 {
 	struct change *ch = calloc(1, sizeof(*ch));
 	int err = ch ? hand_over(a, w, ch) : PD_ENOMEM, status = 202;
+	char why[160];
 
 	if (err == PD_ECANCELED)
 		status = 0;
@@ -317,11 +322,12 @@ static int add(struct admin_call *a, const struct wanted *w, struct pd_msg *msg)
 		err = await_health(a, w);
 		status = err == PD_OK ? 201 : err == PD_ECANCELED ? 0 : 504;
 		if (status == 504) {
-			take_back(a->rt, w);
+			take_back(a->rt, w, why, sizeof(why));
 			(void)pd_fail(msg, err,
-				      "worker %.200s did not become healthy within %.0f s; it was "
-				      "taken back",
-				      w->url.data, (double)a->rt->cfg.startup_timeout / 1e9);
+				      "worker %.200s did not become healthy within %g s and was "
+				      "taken back: %s",
+				      w->url.data, (double)a->rt->cfg.startup_timeout / 1e9,
+				      why[0] ? why : "no health check has ended");
 		}
 	}
 	free(ch);

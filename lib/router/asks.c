@@ -4,12 +4,12 @@
  */
 #include "lib/router/asks.h"
 
-#include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/router/workercurl.h"
 
 #define PARALLEL_MAX 64L /* connections at once; curl queues the rest */
 #define POLL_MS	     1000
@@ -21,6 +21,7 @@ struct transfer {
 	struct question *q;
 	struct ask_one *one;
 	CURL *easy; /* NULL: not running */
+	char why[CURL_ERROR_SIZE];
 };
 
 struct question {
@@ -39,6 +40,7 @@ struct asks {
 	struct router *rt;
 	pthread_t thread;
 	CURLM *multi;
+	struct curl_slist *fields; /* for workers; NULL: none */
 	pthread_mutex_t lock;
 	struct question *fresh, *running; /* fresh: under the lock; running: the thread's own */
 	size_t n;
@@ -126,25 +128,15 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
 	return buf_append(&t->one->body, p, size * n) ? 0 : size * n;
 }
 
-static bool set_options(struct transfer *t)
+static bool set_options(const struct asks *s, struct transfer *t)
 {
 	const struct question *q = t->q;
-	const struct worker *w = t->one->worker;
 	int64_t left = q->deadline - clock_now();
 	bool post = strcmp(q->ask.method, "POST") == 0;
-	char url[900];
 
-	(void)snprintf(url, sizeof(url), "http://%s%s%s", w->at.authority, w->at.base,
-		       q->ask.path[t->one->path]);
-	return left > 0 && curl_easy_setopt(t->easy, CURLOPT_URL, url) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_PROXY, "") == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
-		       CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, "http") == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
-	       curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, (long)(left / NS_PER_MS + 1)) ==
-		       CURLE_OK &&
+	return left > 0 &&
+	       workercurl_setup(t->easy, &s->rt->cfg, t->one->worker, q->ask.path[t->one->path],
+				s->fields, left, t->why) &&
 	       (!post || (curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
 			  curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, "") == CURLE_OK)) &&
 	       curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
@@ -156,11 +148,11 @@ static void begin_transfer(struct asks *s, struct transfer *t)
 {
 	buf_clear(&t->one->body);
 	t->easy = curl_easy_init();
-	if (t->easy && set_options(t) && curl_multi_add_handle(s->multi, t->easy) == CURLM_OK) {
+	if (t->easy && set_options(s, t) && curl_multi_add_handle(s->multi, t->easy) == CURLM_OK) {
 		t->q->running++;
 		return;
 	}
-	t->one->why = "out of time or memory";
+	(void)snprintf(t->one->why, sizeof(t->one->why), "out of time or memory");
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	t->easy = NULL;
@@ -198,7 +190,9 @@ static void judge(struct asks *s, CURL *easy, CURLcode result)
 	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	(void)curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &ctype);
 	t->one->status = result == CURLE_OK ? status : 0;
-	t->one->why = result == CURLE_OK ? "" : curl_easy_strerror(result);
+	if (result != CURLE_OK)
+		(void)snprintf(t->one->why, sizeof(t->one->why), "%.199s",
+			       t->why[0] ? t->why : curl_easy_strerror(result));
 	(void)snprintf(t->one->ctype, sizeof(t->one->ctype), "%s",
 		       ctype ? ctype : "application/octet-stream");
 	end_transfer(s, t);
@@ -295,11 +289,12 @@ int asks_start(struct router *rt, struct pd_msg *msg)
 	s->rt = rt;
 	s->multi = curl_multi_init();
 	(void)pthread_mutex_init(&s->lock, NULL);
-	if (!s->multi ||
+	if (!s->multi || workercurl_fields(&s->fields, rt->cfg.api_key) ||
 	    curl_multi_setopt(s->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, PARALLEL_MAX) != CURLM_OK ||
 	    pthread_create(&s->thread, NULL, run, s) != 0) {
 		if (s->multi)
 			(void)curl_multi_cleanup(s->multi);
+		curl_slist_free_all(s->fields);
 		(void)pthread_mutex_destroy(&s->lock);
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that asks workers");
@@ -318,6 +313,7 @@ void asks_stop(struct router *rt)
 	(void)curl_multi_wakeup(s->multi);
 	(void)pthread_join(s->thread, NULL);
 	(void)curl_multi_cleanup(s->multi);
+	curl_slist_free_all(s->fields);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s);
 }

@@ -19,8 +19,8 @@ struct ask_one {
 	long status;	 /* 0: no answer, `why` says why */
 	struct buf body; /* empty unless asked for */
 	char ctype[128];
-	const char *why; /* constant text */
-	unsigned path;	 /* which of the paths it answered */
+	char why[200];
+	unsigned path; /* which of the paths it answered */
 };
 
 struct ask {

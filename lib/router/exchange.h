@@ -108,7 +108,7 @@ struct exchange {
 	bool detached;		/* goes on although the client left */
 	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */
 	uint64_t events, bytes;
-	char why[400]; /* the last failure, for the client and the log */
+	char why[400];	   /* the last failure, for the client and the log */
 	char tls_why[160]; /* what TLS had to say about it, or "" */
 	int why_status;
 	enum metrics_cause cause; /* of the last failed attempt */

@@ -34,6 +34,7 @@ struct worker {
 	bool leaving;	      /* goes when nothing needs it any more */
 	bool force;	      /* goes now */
 	unsigned quiet_looks; /* how often in a row nothing needed it */
+	char note[160];	      /* why the last health check failed; empty when it was good */
 	bool trial;	      /* a half-open breaker's permit is out or taken */
 	unsigned streak;      /* probes in a row that disagree with `healthy` */
 	int64_t next_probe;
@@ -120,6 +121,11 @@ void worker_probe_later(struct worker *w, const struct router_config *c, int64_t
 bool worker_probe_due(struct worker *w, int64_t now);
 /* A connection could not be made: out of the rotation at once, probed soon. */
 void worker_eject(struct worker *w, const struct router_config *c, int64_t now);
+/* Why the last health check failed, "" when it was good. True when that is news. */
+bool worker_note(struct worker *w, const char *why);
+/* A copy of it; cap 160 holds all of it. */
+void worker_note_get(struct worker *w, char *out, size_t cap);
+bool worker_is_fresh(struct worker *w);
 /* Outcome of a health probe. */
 void worker_probed(struct worker *w, const struct router_config *c, bool ok, int64_t now);
 void worker_set_draining(struct worker *w, const struct router_config *c, bool on);

@@ -1,5 +1,6 @@
 /* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one
  * place, sync(). */
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
@@ -128,6 +129,34 @@ void worker_probed(struct worker *w, const struct router_config *c, bool ok, int
 	}
 	plan_probe(w, c, now);
 	(void)pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_note(struct worker *w, const char *why)
+{
+	bool news;
+
+	(void)pthread_mutex_lock(&w->lock);
+	news = strncmp(w->note, why, sizeof(w->note) - 1) != 0;
+	(void)snprintf(w->note, sizeof(w->note), "%s", why);
+	(void)pthread_mutex_unlock(&w->lock);
+	return news;
+}
+
+void worker_note_get(struct worker *w, char *out, size_t cap)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	(void)snprintf(out, cap, "%s", w->note);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+bool worker_is_fresh(struct worker *w)
+{
+	bool fresh;
+
+	(void)pthread_mutex_lock(&w->lock);
+	fresh = w->fresh;
+	(void)pthread_mutex_unlock(&w->lock);
+	return fresh;
 }
 
 void worker_set_draining(struct worker *w, const struct router_config *c, bool on)

@@ -10,6 +10,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/router/router.h"
+#include "lib/router/workercurl.h"
 
 #define TICK_NS	     (50 * NS_PER_MS) /* while something is wrong */
 #define CALM_TICK_NS (500 * NS_PER_MS)
@@ -39,48 +40,13 @@ static size_t swallow(char *p, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-static CURLcode lend_tls(CURL *easy, void *ssl_ctx, void *arg)
-{
-	(void)easy;
-	return tls_context_lend(arg, ssl_ctx) ? CURLE_OUT_OF_MEMORY : CURLE_OK;
-}
-
-/* Probes verify as requests do: with the same CAs and certificate, which are not read from their
- * files each time. */
-static bool set_tls(CURL *easy, const struct router_config *c)
-{
-	long verify = c->worker_tls_insecure ? 0 : 1;
-
-	return curl_easy_setopt(easy, CURLOPT_CAINFO, NULL) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, lend_tls) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, c->worker_tls) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * verify) == CURLE_OK;
-}
-
 static bool set_options(CURL *easy, struct health *h, struct probe *p)
 {
 	const struct router_config *c = &h->rt->cfg;
-	char url[900];
 
-	(void)snprintf(url, sizeof(url), "%s://%s%s%s", p->worker->at.tls ? "https" : "http",
-		       p->worker->at.authority, p->worker->at.base, c->health_endpoint);
-	if (p->worker->at.tls && !set_tls(easy, c))
-		return false;
-	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
-		       CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_HTTPHEADER, h->fields) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(c->health_timeout / NS_PER_MS)) ==
-		       CURLE_OK &&
+	return workercurl_setup(easy, c, p->worker, c->health_endpoint, h->fields,
+				c->health_timeout, p->why) &&
 	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, p->why) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
 }
 
@@ -136,6 +102,22 @@ static bool failed_here(CURL *easy, CURLcode result)
 		error == ENOMEM || error == EADDRNOTAVAIL);
 }
 
+/* Remembers why a check failed, and says it once while a new worker is waited for. */
+static void take_note(struct health *h, struct probe *p, CURLcode result, long status, bool ok)
+{
+	char why[CURL_ERROR_SIZE + 40];
+	bool fresh = worker_is_fresh(p->worker);
+
+	if (result != CURLE_OK)
+		(void)snprintf(why, sizeof(why), "%s",
+			       p->why[0] ? p->why : curl_easy_strerror(result));
+	else
+		(void)snprintf(why, sizeof(why), "health check answered %ld", status);
+	if (worker_note(p->worker, ok ? "" : why) && fresh && !ok)
+		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is not healthy yet (%s)",
+			 p->worker->url, why);
+}
+
 static void judge(struct health *h, CURL *easy, CURLcode result)
 {
 	struct probe *p = NULL;
@@ -154,6 +136,7 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	before = atomic_load(&p->worker->slot.available);
 	if (result == CURLE_COULDNT_CONNECT)
 		worker_eject(p->worker, &h->rt->cfg, clock_now());
+	take_note(h, p, result, status, ok);
 	worker_probed(p->worker, &h->rt->cfg, ok, clock_now());
 	if (before != atomic_load(&p->worker->slot.available))
 		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
@@ -213,20 +196,6 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* Workers may ask for their key on the path that is probed. */
-static int add_key(struct health *h, const char *key)
-{
-	struct buf line;
-
-	if (!key)
-		return PD_OK;
-	buf_init(&line, KEY_MAX + 64);
-	if (buf_printf(&line, "Authorization: Bearer %s", key) == PD_OK)
-		h->fields = curl_slist_append(NULL, line.data);
-	buf_release(&line);
-	return h->fields ? PD_OK : PD_ENOMEM;
-}
-
 int health_start(struct router *rt, struct pd_msg *msg)
 {
 	struct health *h = calloc(1, sizeof(*h));
@@ -235,7 +204,7 @@ int health_start(struct router *rt, struct pd_msg *msg)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	h->rt = rt;
 	h->multi = curl_multi_init();
-	if (!h->multi || add_key(h, rt->cfg.api_key) ||
+	if (!h->multi || workercurl_fields(&h->fields, rt->cfg.api_key) ||
 	    pthread_create(&h->thread, NULL, run, h) != 0) {
 		if (h->multi)
 			(void)curl_multi_cleanup(h->multi);

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from certs import Authority
 from fake_engine import FakeEngine
 from harness import free_port, parse_metrics, wait_for
 from test_admin_workers import BODY, add, listed, ok, plain, quoted
@@ -151,7 +152,7 @@ def test_flush_cache_of_a_plain_pool(pdctl):
         assert logs == [[("POST", "/reset_prefix_cache")]] * 2
         add(router, f"http://127.0.0.1:{free_port()}", wait=False)
         status, _, raw = router.admin("POST", "/flush_cache")
-        assert status == 500 and raw.startswith(b"Cache flush failed on one or more servers") and b"error: Couldn't connect" in raw
+        assert status == 500 and raw.startswith(b"Cache flush failed on one or more servers") and b"error: Failed to connect" in raw
 
 
 def test_flush_cache_knows_the_older_path(pdctl):
@@ -204,7 +205,7 @@ def test_hung_workers_are_asked_at_once_and_hold_nobody_up(pdctl):
         assert time.monotonic() - began < 8
         t.join()
         assert 9 < time.monotonic() - began < 25
-        assert results[0][0] == 500 and results[0][2].count(b"error: Timeout") == 8 and b"flushed" in results[0][2]
+        assert results[0][0] == 500 and results[0][2].count(b"timed out") == 8 and b"flushed" in results[0][2]
     for e in hung:
         e.close()
 
@@ -316,3 +317,24 @@ def test_both_names_of_the_option(pdctl, name):
         router = pdctl("serve", "--worker-urls", one.url, name, port, *FAST)
         assert router.admin_url == f"http://127.0.0.1:{port}"
         assert router.admin("GET", "/readiness")[0] == 200
+
+
+def test_an_https_worker_that_wants_a_key_is_added_and_asked(pdctl, tmp_path):
+    """Probes and questions verify its certificate and carry the router's own key, as requests do; one with a foreign certificate never comes in."""
+    ca, other = Authority(tmp_path, "Test CA"), Authority(tmp_path, "Other CA")
+    seen = []
+
+    def flushes(request, wire):
+        seen.append((request.target, request.header("authorization")))
+        wire.reply(200, b"")
+
+    local = "DNS:localhost,IP:127.0.0.1"
+    with FakeEngine(ok) as one, FakeEngine(flushes, tls=ca.issue("a", local).server()) as safe, FakeEngine(ok, tls=other.issue("b", local).server()) as foreign:
+        router = plain(pdctl, one.url, flags=("--worker-ca", ca.cert, "--api-key", "secret", "--worker-startup-timeout-secs", 2))
+        assert safe.url.startswith("https://")
+        assert add(router, safe.url)["state"] == "available"
+        status, _, raw = router.admin("POST", "/flush_cache")
+        assert status == 500 and f"{safe.url}: flushed".encode() in raw
+        assert seen == [("/reset_prefix_cache", "Bearer secret")]
+        status, _, raw = router.admin("POST", f"/add_worker?url={foreign.url}")
+        assert status == 400 and b"did not become healthy" in raw and b"certificate" in raw

@@ -103,10 +103,11 @@ def test_a_worker_that_never_gets_well_is_taken_back(pdctl):
     with FakeEngine(ok) as one, Loading(ok) as slow:
         router = plain(pdctl, f"w0={one.url}", flags=("--worker-startup-timeout-secs", 1.5))
         dead = f"http://127.0.0.1:{free_port()}"
-        for url in (dead, slow.url):
+        for url, why in ((dead, b"taken back: Failed to connect"), (slow.url, b"taken back: health check answered 503")):
             began = time.monotonic()
             status, _, raw = router.admin("POST", f"/add_worker?url={url}")
-            assert status == 400 and b"did not become healthy within 2 s" in raw and time.monotonic() - began >= 1.4
+            assert status == 400 and b"did not become healthy within 1.5 s" in raw and time.monotonic() - began >= 1.4
+            assert why in raw
             wait_for("it to be taken back", lambda: list(listed(router)) == ["w0"])
         status, _, raw = router.admin("POST", "/workers?wait=true", {"url": dead})
         assert (status, json.loads(raw)["error"]["type"]) == (504, "ADD_WORKER_FAILED")
@@ -115,8 +116,11 @@ def test_a_worker_that_never_gets_well_is_taken_back(pdctl):
         assert status == 202 and json.loads(raw)["worker"]["state"] == "starting"
         assert {router.post("/v1/completions", BODY)[1]["X-Worker"] for _ in range(6)} == {one.url}
         assert not slow.seen
+        wait_for("the reason", lambda: listed(router)["slow"]["last_failure"] == "health check answered 503")
         sick.set()
         wait_for("it to come in", lambda: listed(router)["slow"]["state"] == "available", timeout=5)
+        assert listed(router)["slow"]["last_failure"] is None
+        assert router.log().count(f"worker {slow.url} is not healthy yet (health check answered 503)") == 2, "once for each addition"
         assert slow.url in {router.post("/v1/completions", BODY)[1]["X-Worker"] for _ in range(6)}
 
 
