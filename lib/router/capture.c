@@ -339,6 +339,7 @@ static void *writer_main(void *arg)
 {
 	struct capture *c = arg;
 
+	(void)pthread_setname_np(pthread_self(), "pdctl-capture");
 	while (!atomic_load(&c->writer->stop)) {
 		int64_t until = clock_now() + CAPTURE_PERIOD;
 

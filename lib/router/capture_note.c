@@ -8,7 +8,8 @@
 #include "lib/router/capture_record.h"
 #include "lib/router/exchange.h"
 
-#define USAGE_MAX 2048 /* bytes of a usage object */
+#define USAGE_MAX 2048	/* bytes of a usage object */
+#define LOOK_BACK 65536 /* bytes at the end of a piece that are searched: usage comes last */
 #define MODEL_MAX 256
 #define ERROR_MAX 256
 
@@ -135,9 +136,13 @@ static void find_usage(struct capture_usage *u, const char *p, size_t n)
 
 void capture_answer(struct exchange *x, const struct iovec *iov, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
-		if (pd_usage_maybe(iov[i].iov_base, iov[i].iov_len))
-			find_usage(&x->usage, iov[i].iov_base, iov[i].iov_len);
+	for (size_t i = 0; i < n; i++) {
+		size_t skip = iov[i].iov_len > LOOK_BACK ? iov[i].iov_len - LOOK_BACK : 0;
+		const char *p = (const char *)iov[i].iov_base + skip;
+
+		if (pd_usage_maybe(p, iov[i].iov_len - skip))
+			find_usage(&x->usage, p, iov[i].iov_len - skip);
+	}
 }
 
 /* -- the request -- */

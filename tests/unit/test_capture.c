@@ -135,6 +135,30 @@ static void test_commit_order_and_mark(void **state)
 	capture_ring_release(&r);
 }
 
+/* A place that was used before reads as empty, whatever stood there and wherever records began. */
+static void test_nothing_shines_through(void **state)
+{
+	struct capture_ring r;
+
+	(void)state;
+	assert_int_equal(capture_ring_init(&r, CAPTURE_RING_MIN, 10), 0);
+	for (size_t i = 0; i < 2000; i++) {
+		put(&r, i, 8 + i % 7 * 100);
+		assert_int_equal(take(&r, 8 + i % 7 * 100), i);
+	}
+	for (size_t i = 0; i < 300; i++) {
+		void *record = capture_ring_reserve(&r, 40 + i % 5 * 16);
+
+		assert_true(empty(&r));
+		memset(record, 0xee, 40 + i % 5 * 16);
+		assert_true(empty(&r));
+		*(uint64_t *)record = i;
+		capture_ring_commit(record);
+		assert_int_equal(take(&r, 40 + i % 5 * 16), i);
+	}
+	capture_ring_release(&r);
+}
+
 struct producer {
 	struct capture_ring *ring;
 	_Atomic int *running;
@@ -213,9 +237,12 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order_and_wrap),	      cmocka_unit_test(test_full),
-		cmocka_unit_test(test_records_max),	      cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_order_and_wrap),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_records_max),
+		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_commit_order_and_mark),
+		cmocka_unit_test(test_nothing_shines_through),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
