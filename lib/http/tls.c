@@ -82,7 +82,6 @@ static void make_transport(void)
 struct tls_peer *tls_peer_new(const char *host)
 {
 	struct tls_peer *p = calloc(1, sizeof(*p));
-	unsigned char address[16];
 	size_t n = strlen(host);
 
 	if (!p || n >= sizeof(p->host)) {
@@ -90,8 +89,6 @@ struct tls_peer *tls_peer_new(const char *host)
 		return NULL;
 	}
 	memcpy(p->host, host, n + 1);
-	p->literal =
-		inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
 	(void)pthread_mutex_init(&p->lock, NULL);
 	atomic_store(&p->refs, 1);
 	return p;
@@ -121,14 +118,26 @@ static void resume(struct tls *t)
 	SSL_SESSION_free(s);
 }
 
+static bool is_literal(const char *host)
+{
+	unsigned char address[16];
+
+	return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
+}
+
+bool tls_expect_host(X509_VERIFY_PARAM *p, const char *host)
+{
+	X509_VERIFY_PARAM_set_hostflags(p, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return is_literal(host) ? X509_VERIFY_PARAM_set1_ip_asc(p, host) == 1
+				: X509_VERIFY_PARAM_set1_host(p, host, 0) == 1;
+}
+
 static bool name_peer(struct tls *t)
 {
 	const char *host = t->peer->host;
 
-	SSL_set_hostflags(t->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	if (t->peer->literal)
-		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), host) == 1;
-	return SSL_set_tlsext_host_name(t->ssl, host) == 1 && SSL_set1_host(t->ssl, host) == 1;
+	return (is_literal(host) || SSL_set_tlsext_host_name(t->ssl, host) == 1) &&
+	       tls_expect_host(SSL_get0_param(t->ssl), host);
 }
 
 /* -- life -- */

@@ -65,9 +65,16 @@ void tls_context_use(struct tls_context *c, struct tls_set *s);
 void tls_set_free(struct tls_set *s);
 /* There are files to read again. */
 bool tls_context_has_files(const struct tls_context *c);
-/* Gives CAs and certificate to an SSL_CTX of somebody else (libcurl's), which verifies then as our
- * connections do. PD_ENOMEM. */
-int tls_context_lend(struct tls_context *c, void *ssl_ctx) PD_MUST;
+/*
+ * Gives CAs and certificate to an SSL_CTX of somebody else (libcurl's), which verifies then as our
+ * connections do: for `lent->host`, and what is wrong with the certificate stands in lent->why.
+ * `lent` outlives the SSL_CTX. PD_ENOMEM.
+ */
+struct tls_lent {
+	const char *host;
+	struct pd_msg why;
+};
+int tls_context_lend(struct tls_context *c, void *ssl_ctx, struct tls_lent *lent) PD_MUST;
 /* A sentence for the first own certificate that is not valid at this wall-clock time (ns), or -
  * within `soon_ns` - will not be; false when there is none. */
 bool tls_context_expiry(struct tls_context *c, int64_t wall_ns, int64_t soon_ns,

@@ -351,7 +351,7 @@ int tls_context_reload(struct tls_context *c, struct pd_msg *msg)
 }
 
 /* A store of its own: libcurl changes and keeps what it is given. */
-int tls_context_lend(struct tls_context *c, void *ssl_ctx)
+int tls_context_lend(struct tls_context *c, void *ssl_ctx, struct tls_lent *lent)
 {
 	struct tls_set *s = tls_set_get(c);
 	SSL_CTX *to = ssl_ctx, *from = s ? s->ctx[0] : NULL;
@@ -367,6 +367,12 @@ int tls_context_lend(struct tls_context *c, void *ssl_ctx)
 		(void)SSL_CTX_get0_chain_certs(from, &chain);
 		ok = SSL_CTX_use_cert_and_key(to, SSL_CTX_get0_certificate(from),
 					      SSL_CTX_get0_privatekey(from), chain, 1) == 1;
+	}
+	if (ok && !c->cfg.insecure) {
+		lent->why.text[0] = '\0';
+		SSL_CTX_set_app_data(to, lent);
+		SSL_CTX_set_verify(to, SSL_VERIFY_PEER, tls_why_lent);
+		ok = tls_expect_host(SSL_CTX_get0_param(to), lent->host);
 	}
 	tls_set_free(s);
 	ERR_clear_error();

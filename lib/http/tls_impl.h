@@ -28,7 +28,6 @@ struct tls_set {
 struct tls_peer {
 	_Atomic unsigned refs;
 	char host[TLS_HOST_MAX];
-	bool literal;
 	pthread_mutex_t lock;
 	SSL_SESSION *session; /* the last one; under lock */
 	uint64_t set_number;  /* the set it was made with: other certificates, no resumption */
@@ -67,6 +66,10 @@ int tls_pem_key(const char *path, EVP_PKEY **out, struct pd_msg *msg) PD_MUST;
 
 /* Verification callback of contexts; keeps a clause in the connection. */
 int tls_why_verify(int ok, X509_STORE_CTX *store);
+/* The same for tls_context_lend: the struct tls_lent is the SSL_CTX's app data. */
+int tls_why_lent(int ok, X509_STORE_CTX *store);
+/* Makes the verification ask for this name or address. */
+bool tls_expect_host(X509_VERIFY_PARAM *p, const char *host);
 /* The failure of the last call as an error and a clause. Empties the thread's error queue. */
 int tls_why_failed(struct tls *t, int ssl_error, struct pd_msg *msg);
 /* The reason text of the oldest error in the queue, which is emptied. */

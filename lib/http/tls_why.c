@@ -95,12 +95,11 @@ static void put_names(X509 *x, char *out, size_t cap)
 		tls_why_name(X509_get_subject_name(x), out, cap);
 }
 
-static void why_certificate(struct tls *t, X509_STORE_CTX *store, struct pd_msg *msg)
+static void why_certificate(const char *host, X509_STORE_CTX *store, struct pd_msg *msg)
 {
 	X509 *x = X509_STORE_CTX_get_current_cert(store);
 	int error = X509_STORE_CTX_get_error(store), depth = X509_STORE_CTX_get_error_depth(store);
 	char subject[NAME_CAP] = "", issuer[NAME_CAP] = "", date[40] = "", names[256] = "";
-	const char *host = t->peer ? t->peer->host : "";
 
 	if (x) {
 		tls_why_name(X509_get_subject_name(x), subject, sizeof(subject));
@@ -155,8 +154,19 @@ int tls_why_verify(int ok, X509_STORE_CTX *store)
 	if (t && !t->why)
 		t->why = calloc(1, sizeof(*t->why));
 	if (t && t->why && !t->why->text[0])
-		why_certificate(t, store, t->why);
+		why_certificate(t->peer ? t->peer->host : "", store, t->why);
 	return 0;
+}
+
+int tls_why_lent(int ok, X509_STORE_CTX *store)
+{
+	SSL *ssl =
+		ok ? NULL : X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct tls_lent *lent = ssl ? SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)) : NULL;
+
+	if (lent && !lent->why.text[0])
+		why_certificate(lent->host, store, &lent->why);
+	return ok;
 }
 
 const char *tls_why_queue(void)

@@ -21,7 +21,7 @@ struct transfer {
 	struct question *q;
 	struct ask_one *one;
 	CURL *easy; /* NULL: not running */
-	char why[CURL_ERROR_SIZE];
+	struct workercurl way;
 };
 
 struct question {
@@ -135,8 +135,8 @@ static bool set_options(const struct asks *s, struct transfer *t)
 	bool post = strcmp(q->ask.method, "POST") == 0;
 
 	return left > 0 &&
-	       workercurl_setup(t->easy, &s->rt->cfg, t->one->worker, q->ask.path[t->one->path],
-				s->fields, left, t->why) &&
+	       workercurl_setup(t->easy, &t->way, &s->rt->cfg, t->one->worker,
+				q->ask.path[t->one->path], s->fields, left) &&
 	       (!post || (curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
 			  curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, "") == CURLE_OK)) &&
 	       curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
@@ -191,8 +191,7 @@ static void judge(struct asks *s, CURL *easy, CURLcode result)
 	(void)curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &ctype);
 	t->one->status = result == CURLE_OK ? status : 0;
 	if (result != CURLE_OK)
-		(void)snprintf(t->one->why, sizeof(t->one->why), "%.199s",
-			       t->why[0] ? t->why : curl_easy_strerror(result));
+		workercurl_why(&t->way, result, t->one->why, sizeof(t->one->why));
 	(void)snprintf(t->one->ctype, sizeof(t->one->ctype), "%s",
 		       ctype ? ctype : "application/octet-stream");
 	end_transfer(s, t);

@@ -220,6 +220,6 @@ void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
 void explain_decision(const struct exchange *x);
 void explain_end(const struct exchange *x);
 /* TLS with a worker failed, and why: for the log, and for the next blame(). */
-void explain_tls(struct exchange *x, const struct worker *w, const char *why);
+void explain_tls(struct exchange *x, struct worker *w, const char *why);
 
 #endif

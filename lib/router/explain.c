@@ -133,8 +133,12 @@ void explain_end(const struct exchange *x)
 		 x->client_left ? " client left" : "", x->why[0] ? " last failure: " : "", x->why);
 }
 
-void explain_tls(struct exchange *x, const struct worker *w, const char *why)
+void explain_tls(struct exchange *x, struct worker *w, const char *why)
 {
+	char note[200];
+
 	(void)snprintf(x->tls_why, sizeof(x->tls_why), "%s", why);
-	log_line(x->rt->cfg.log, LOG_WARN, "worker %s: TLS: %s", w->url, why);
+	(void)snprintf(note, sizeof(note), "TLS: %s", why);
+	if (worker_note(w, note))
+		log_line(x->rt->cfg.log, LOG_WARN, "worker %s: %s", w->url, note);
 }

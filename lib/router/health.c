@@ -20,7 +20,7 @@ struct probe {
 	struct fleet *fleet; /* keeps the worker alive */
 	struct worker *worker;
 	CURL *easy;
-	char why[CURL_ERROR_SIZE];
+	struct workercurl way;
 };
 
 struct health {
@@ -44,8 +44,8 @@ static bool set_options(CURL *easy, struct health *h, struct probe *p)
 {
 	const struct router_config *c = &h->rt->cfg;
 
-	return workercurl_setup(easy, c, p->worker, c->health_endpoint, h->fields,
-				c->health_timeout, p->why) &&
+	return workercurl_setup(easy, &p->way, c, p->worker, c->health_endpoint, h->fields,
+				c->health_timeout) &&
 	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
 }
@@ -102,25 +102,29 @@ static bool failed_here(CURL *easy, CURLcode result)
 		error == ENOMEM || error == EADDRNOTAVAIL);
 }
 
-/* Remembers why a check failed, and says it once while a new worker is waited for. */
+/* Remembers why a check failed, and says it once when nothing else will. */
 static void take_note(struct health *h, struct probe *p, CURLcode result, long status, bool ok)
 {
+	struct log *log = h->rt->cfg.log;
 	char why[CURL_ERROR_SIZE + 40];
 	bool fresh = worker_is_fresh(p->worker);
 
 	if (result != CURLE_OK)
-		(void)snprintf(why, sizeof(why), "%s",
-			       p->why[0] ? p->why : curl_easy_strerror(result));
+		workercurl_why(&p->way, result, why, sizeof(why));
 	else
 		(void)snprintf(why, sizeof(why), "health check answered %ld", status);
-	if (worker_note(p->worker, ok ? "" : why) && fresh && !ok)
-		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is not healthy yet (%s)",
-			 p->worker->url, why);
+	if (!worker_note(p->worker, ok ? "" : why) || ok)
+		return;
+	if (fresh)
+		log_line(log, LOG_WARN, "worker %s is not healthy yet (%s)", p->worker->url, why);
+	else if (workercurl_refused(&p->way))
+		log_line(log, LOG_WARN, "worker %s: %s", p->worker->url, why);
 }
 
 static void judge(struct health *h, CURL *easy, CURLcode result)
 {
 	struct probe *p = NULL;
+	char why[CURL_ERROR_SIZE + 40];
 	long status = 0;
 	bool ok, before;
 
@@ -134,16 +138,16 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	ok = result == CURLE_OK && status >= 200 && status < 300;
 	before = atomic_load(&p->worker->slot.available);
-	if (result == CURLE_COULDNT_CONNECT)
+	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
 		worker_eject(p->worker, &h->rt->cfg, clock_now());
 	take_note(h, p, result, status, ok);
 	worker_probed(p->worker, &h->rt->cfg, ok, clock_now());
-	if (before != atomic_load(&p->worker->slot.available))
+	if (before != atomic_load(&p->worker->slot.available)) {
+		workercurl_why(&p->way, result, why, sizeof(why));
 		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
 			 before ? "out of the rotation" : "back in the rotation",
-			 result == CURLE_OK ? "health check answered"
-			 : p->why[0]	    ? p->why
-					    : curl_easy_strerror(result));
+			 result == CURLE_OK ? "health check answered" : why);
+	}
 	end_probe(h, p);
 }
 

@@ -247,6 +247,21 @@ static void append_why(struct exchange *x, const char *joint, const char *text)
 	(void)snprintf(x->why + n, sizeof(x->why) - n, "%s%s", joint, text);
 }
 
+/* What keeps the workers out: the first reason that is known. */
+static void append_note(struct exchange *x, const struct fleet_pool *p)
+{
+	char note[160];
+
+	for (size_t i = 0; i < p->n; i++) {
+		worker_note_get(p->worker[i], note, sizeof(note));
+		if (!note[0])
+			continue;
+		append_why(x, "; worker ", p->worker[i]->url);
+		append_why(x, ": ", note);
+		return;
+	}
+}
+
 void no_worker(struct exchange *x, enum worker_role role, int err)
 {
 	const struct fleet_pool *p = &x->fleet->pool[role];
@@ -263,9 +278,11 @@ void no_worker(struct exchange *x, enum worker_role role, int err)
 		(void)snprintf(x->why, sizeof(x->why),
 			       "no available %s worker: %zu configured, %zu available",
 			       worker_role_name(role), p->n, fleet_available(p));
-	/* What went wrong in this request before is why there is none. */
+	/* What went wrong in this request before is why there is none, or what keeps them out. */
 	if (before[0] && !strstr(before, "no available"))
 		append_why(x, "; before: ", before);
+	else if (err != PD_EBUSY)
+		append_note(x, p);
 	x->why_status = 503;
 }
 

@@ -7,13 +7,15 @@
 
 static CURLcode lend_tls(CURL *easy, void *ssl_ctx, void *arg)
 {
+	struct workercurl *way = arg;
+
 	(void)easy;
-	return tls_context_lend(arg, ssl_ctx) ? CURLE_OUT_OF_MEMORY : CURLE_OK;
+	return tls_context_lend(way->tls, ssl_ctx, &way->lent) ? CURLE_OUT_OF_MEMORY : CURLE_OK;
 }
 
 /* Verified as requests are: with the same CAs and certificate, which are not read from their files
  * each time. */
-static bool set_tls(CURL *easy, const struct router_config *c)
+static bool set_tls(CURL *easy, struct workercurl *way, const struct router_config *c)
 {
 	long verify = c->worker_tls_insecure ? 0 : 1;
 
@@ -21,7 +23,7 @@ static bool set_tls(CURL *easy, const struct router_config *c)
 	       curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, lend_tls) == CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, c->worker_tls) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, way) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * verify) == CURLE_OK;
 }
@@ -40,16 +42,30 @@ int workercurl_fields(struct curl_slist **out, const char *api_key)
 	return *out ? PD_OK : PD_ENOMEM;
 }
 
-bool workercurl_setup(CURL *easy, const struct router_config *c, const struct worker *w,
-		      const char *path, struct curl_slist *fields, int64_t timeout_ns, char *why)
+bool workercurl_refused(const struct workercurl *way)
+{
+	return way->lent.why.text[0] != '\0';
+}
+
+void workercurl_why(const struct workercurl *way, CURLcode result, char *out, size_t cap)
+{
+	if (workercurl_refused(way))
+		(void)snprintf(out, cap, "TLS: %s", way->lent.why.text);
+	else
+		(void)snprintf(out, cap, "%s", way->why[0] ? way->why : curl_easy_strerror(result));
+}
+
+bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
+		      const struct worker *w, const char *path, struct curl_slist *fields,
+		      int64_t timeout_ns)
 {
 	long timeout_ms = (long)(timeout_ns / NS_PER_MS);
 	char url[900];
 
 	(void)snprintf(url, sizeof(url), "%s://%s%s%s", w->at.tls ? "https" : "http",
 		       w->at.authority, w->at.base, path);
-	why[0] = '\0';
-	if (w->at.tls && !set_tls(easy, c))
+	*way = (struct workercurl){.tls = c->worker_tls, .lent.host = w->at.host};
+	if (w->at.tls && !set_tls(easy, way, c))
 		return false;
 	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
@@ -61,5 +77,5 @@ bool workercurl_setup(CURL *easy, const struct router_config *c, const struct wo
 	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms > 0 ? timeout_ms : 1) ==
 		       CURLE_OK &&
-	       curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, why) == CURLE_OK;
+	       curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, way->why) == CURLE_OK;
 }

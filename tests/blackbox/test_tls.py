@@ -495,6 +495,17 @@ def test_prefill_and_decode_over_https(pdctl, world):
     assert workers[1].metric("pdctl_worker_kv_blocks_read_total") > 0
 
 
+def test_questions_of_the_admin_port(pdctl, world):
+    workers = [pdctl("worker", "--model", "m", *world.a.args) for _ in range(2)]
+    router = pdctl("serve", "--worker-urls", *[w.url for w in workers], "--worker-ca", world.ca.cert, "--admin-on-data-port")
+    assert router.post("/flush_cache", b"")[::2] == (200, b"Cache flushed on all servers")
+    assert router.get_json("/v1/models")["data"][0]["id"] == "m"
+    workers.append(pdctl("worker", "--model", "m", *world.expired.args))
+    status, _, body = router.post("/workers", {"url": workers[2].url})
+    assert status in (200, 201, 202), body
+    in_log(router, f"worker {workers[2].url} is not healthy yet (TLS: certificate 'expired' has expired on 20")
+
+
 def test_client_certificate_for_workers(pdctl, world):
     with FakeEngine(ok, tls=world.a.server(client_ca=world.ca.cert)) as engine:
         right = pdctl("serve", "--worker-urls", engine.url, "--worker-ca", world.ca.cert,
@@ -528,10 +539,10 @@ def test_wrong_workers_are_refused(pdctl, world, what, why):
     with FakeEngine(ok, tls=getattr(world, what).server()) as engine:
         router = pdctl("serve", "--worker-urls", f"https://127.0.0.1:{engine.port}", "--worker-ca", world.ca.cert,
                        "--health-check-interval-secs", 0.2)
-        status, _, body = router.post("/v1/completions", BODY)
-        message = json.loads(body)["error"]["message"]
-        assert status in (502, 503) and engine.seen == []
-        assert why in message or "no available" in message, message
+        for _ in range(3):
+            status, _, body = router.post("/v1/completions", BODY)
+            assert status in (502, 503) and engine.seen == []
+            assert why in json.loads(body)["error"]["message"], "whether it was tried or is out already"
         in_log(router, f"worker https://127.0.0.1:{engine.port}: TLS: {why}")
         wait_for("the worker to be out", lambda: router.get("/health")[0] == 503)
         time.sleep(0.6)
@@ -545,19 +556,11 @@ def test_a_worker_that_speaks_plain_http(pdctl, world):
     assert status == 502 and b"the server does not speak TLS (is it http:// and not https://?)" in body, body
 
 
-def test_the_failure_is_told_to_the_client(pdctl, world):
-    with FakeEngine(ok, tls=world.expired.server()) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, "--worker-ca", world.ca.cert, "--disable-retries")
-        status, _, body = router.post("/v1/completions", BODY)
-        assert status == 502
-        assert "cannot connect: certificate 'expired' has expired on 20" in json.loads(body)["error"]["message"]
-
-
 def test_a_renewed_worker_certificate_comes_back(pdctl, world):
     with FakeEngine(ok, tls=world.expired.server()) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, "--worker-ca", world.ca.cert, "--health-check-interval-secs", 0.1)
         wait_for("the worker to be out", lambda: router.get("/health")[0] == 503)
-        in_log(router, "certificate has expired")
+        in_log(router, "TLS: certificate 'expired' has expired on 20")
         engine.tls = world.a.server()
         wait_for("the worker to be back", lambda: router.get("/health")[0] == 200, timeout=20)
         assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
