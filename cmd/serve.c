@@ -23,7 +23,7 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
-		*workers_file, *health_endpoint, *access_log, *access_format;
+		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format;
 	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_per_ip,
 		max_concurrent, queue_size, worker_cap, pool_size, retry_max, cb_failures,
 		cb_successes, health_failures, health_successes, threads;
@@ -197,6 +197,10 @@ static const struct opt options[] = {
 	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
 	{OPT_CHOICE, "log-format", &o.log_format, NULL,
 	 "form of the lines on standard error (text)", "text|json", 0, 0, NULL},
+	{OPT_CHOICE, "x-forwarded-for", &o.forwarded, NULL,
+	 "what workers see of it: as the client sent it, with the client's address appended, only "
+	 "that address, or nothing; the last two drop Forwarded and the like too (pass)",
+	 "pass|append|set|drop", 0, 0, NULL},
 	{OPT_LIST, "request-id-headers", &o.id_headers, "NAME...",
 	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
 	 "request-id)",
@@ -277,6 +281,7 @@ static void defaults(const struct router_config *c)
 	o.log_format = "text";
 	o.access_format = "text";
 	o.fallback = "decode-only";
+	o.forwarded = "pass";
 	o.health_endpoint = c->health_endpoint;
 	o.dp = c->dp_size;
 	o.vnodes = c->vnodes;
@@ -346,6 +351,10 @@ static void read_limits(struct router_config *c)
 	c->threads = (unsigned)o.threads;
 	c->batch_threads = o.batch;
 	c->half_close_ok = o.half_close;
+	c->forwarded = o.forwarded[0] == 'p'   ? FORWARDED_PASS
+		       : o.forwarded[0] == 'a' ? FORWARDED_APPEND
+		       : o.forwarded[0] == 's' ? FORWARDED_SET
+					       : FORWARDED_DROP;
 	c->generate_traceparent = o.generate_traceparent;
 	c->version = PDCTL_VERSION;
 }
@@ -524,8 +533,10 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 static void announce(const struct router *rt, const struct router_config *c)
 {
 	char line[512];
-	int n = snprintf(line, sizeof(line), "pdctl serve listening on %s://%s:%u\n",
-			 c->tls ? "https" : "http", c->host, router_port(rt));
+	bool v6 = strchr(c->host, ':') != NULL;
+	int n = snprintf(line, sizeof(line), "pdctl serve listening on %s://%s%s%s:%u\n",
+			 c->tls ? "https" : "http", v6 ? "[" : "", c->host, v6 ? "]" : "",
+			 router_port(rt));
 
 	cli_print(line, (size_t)n);
 	(void)fflush(stdout);

@@ -8,6 +8,8 @@
  */
 #include "lib/http/conn.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +20,9 @@
 #define READ_STEP     8192
 #define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its fiber */
 #define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
-#define KEEP_TOTAL    (64u << 20)    /* what all fibers together keep above that */
+#define KEEP_TOTAL    (64u << 20)     /* what all fibers together keep above that */
 #define TLS_LOG_NS    (NS_PER_S / 10) /* failed handshakes make a line this often at most */
-#define LINGER_STEP   (5 * NS_PER_S) /* silence that ends a lingering close */
+#define LINGER_STEP   (5 * NS_PER_S)  /* silence that ends a lingering close */
 #define LINGER_MAX    (10 * NS_PER_S)
 
 /* READ_DONE: like READ_END, but nothing was under way. */
@@ -407,6 +409,29 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 }
 
 /* -- small accessors -- */
+
+void http_conn_peer(const struct http_conn *c, char text[HTTP_PEER_MAX])
+{
+	struct sockaddr_storage sa = {0};
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&sa;
+	const void *address = &v6->sin6_addr;
+	socklen_t len = sizeof(sa);
+	int family;
+
+	text[0] = '\0';
+	if (getpeername(c->io.fd, (struct sockaddr *)&sa, &len) < 0)
+		return;
+	family = sa.ss_family;
+	if (family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+		family = AF_INET;
+		address = &v6->sin6_addr.s6_addr[12];
+	} else if (family == AF_INET) {
+		address = &((const struct sockaddr_in *)&sa)->sin_addr;
+	}
+	if ((family == AF_INET || family == AF_INET6) &&
+	    !inet_ntop(family, address, text, HTTP_PEER_MAX))
+		text[0] = '\0';
+}
 
 struct stream *http_conn_stream(struct http_conn *c)
 {

@@ -52,8 +52,9 @@ enum http_name {
 	HTTP_VIA,
 	HTTP_X_API_KEY,
 	HTTP_X_FORWARDED_FOR,
-	HTTP_RANK,    /* X-data-parallel-rank */
-	HTTP_ROUTING, /* names a host: for gateways and sidecars to say, never for clients */
+	HTTP_FORWARDED, /* Forwarded, X-Real-IP and the other X-Forwarded fields */
+	HTTP_RANK,	/* X-data-parallel-rank */
+	HTTP_ROUTING,	/* names a host: for gateways and sidecars to say, never for clients */
 	HTTP_NAMED_BY_CONNECTION /* a field that Connection names: hop by hop */
 };
 

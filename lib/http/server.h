@@ -109,6 +109,10 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
 int http_stream_end(struct http_conn *c);
 
+#define HTTP_PEER_MAX 48
+/* The client's address as text without port; empty when it has none (a UNIX socket). One system
+ * call. */
+void http_conn_peer(const struct http_conn *c, char text[HTTP_PEER_MAX]);
 /* The client's side, and what the relay reports after writing to it itself. */
 struct stream *http_conn_stream(struct http_conn *c);
 /* started: a response head went out; complete: the response ended by its framing; otherwise the

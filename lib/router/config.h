@@ -41,6 +41,14 @@ enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
 
 struct capture;
 
+/* What becomes of a client's X-Forwarded-For, and of Forwarded and its kind. */
+enum forwarded {
+	FORWARDED_PASS,
+	FORWARDED_APPEND, /* the client's address behind what X-Forwarded-For says */
+	FORWARDED_SET,	  /* all of them go, X-Forwarded-For is the client's address */
+	FORWARDED_DROP
+};
+
 struct router_config {
 	const char *host;
 	uint16_t port;
@@ -100,6 +108,7 @@ struct router_config {
 	size_t key_urls_n;
 	int64_t key_timeout, key_valid_ttl, key_invalid_ttl;
 	unsigned key_cache;
+	enum forwarded forwarded;
 	bool forward_credentials; /* workers see a checked client's key */
 
 	struct tls_context *tls;	/* of the listener; borrowed; NULL: plain HTTP */

@@ -27,6 +27,10 @@ static bool drop_from_request(const struct exchange *x, const struct field *f, b
 	case HTTP_AUTHORIZATION:
 	case HTTP_X_API_KEY:
 		return x->rt->drop_credentials;
+	case HTTP_X_FORWARDED_FOR:
+		return x->rt->cfg.forwarded != FORWARDED_PASS;
+	case HTTP_FORWARDED:
+		return x->rt->cfg.forwarded >= FORWARDED_SET;
 	default:
 		return http_hop_by_hop(f);
 	}
@@ -103,6 +107,28 @@ static int put_request_line(struct buf *b, const struct exchange *x, const struc
 	return err ? err : put_line(b, SPAN("Host"), span_of(w->at.authority));
 }
 
+/* One line, also when the client sent several: some readers take only one of them. */
+static int put_forwarded_for(struct buf *b, const struct exchange *x)
+{
+	const struct http_head *h = &x->req->head;
+	bool append = x->rt->cfg.forwarded == FORWARDED_APPEND;
+	char peer[HTTP_PEER_MAX];
+	int err;
+
+	http_conn_peer(x->conn, peer);
+	if (!peer[0] && !append)
+		return PD_OK;
+	err = buf_puts(b, "X-Forwarded-For: ");
+	for (size_t i = 0; append && !err && i < h->nfields; i++) {
+		if (h->field[i].tag != HTTP_X_FORWARDED_FOR || h->field[i].value.n == 0)
+			continue;
+		err = put_span(b, h->field[i].value);
+		err = err ? err : buf_puts(b, ", ");
+	}
+	err = err ? err : buf_puts(b, peer[0] ? peer : "unknown");
+	return err ? err : buf_puts(b, "\r\n");
+}
+
 int head_for_worker(struct buf *b, const struct exchange *x, const struct worker *w, size_t length,
 		    bool pd, struct span id)
 {
@@ -117,6 +143,9 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
 	err = err ? err : put_span(b, x->rt->own_lines);
+	if (!err &&
+	    (x->rt->cfg.forwarded == FORWARDED_APPEND || x->rt->cfg.forwarded == FORWARDED_SET))
+		err = put_forwarded_for(b, x);
 	if (!err && x->trace.text[0])
 		err = put_line(b, SPAN("traceparent"),
 			       (struct span){x->trace.text, TRACEPARENT_LEN});

@@ -97,3 +97,24 @@ def test_request_ids_do_not_carry_addresses_to_workers(pdctl):
             assert status == 200 and "10.9.9.9" not in headers["X-Request-Id"]
         ids = [s.header("x-request-id") for s in prefill.seen + decode.seen]
         assert len(ids) == 8 and all(i and "10.9.9.9" not in i for i in ids)
+
+
+@pytest.mark.parametrize("policy, sent, seen", [
+    (None, "1.2.3.4", ["1.2.3.4"]), ("pass", "1.2.3.4", ["1.2.3.4"]), ("pass", None, []),
+    ("append", "1.2.3.4", ["1.2.3.4, 127.0.0.1"]), ("append", None, ["127.0.0.1"]), ("append", "1.2.3.4\r\nx-forwarded-for: 5.6.7.8", ["1.2.3.4, 5.6.7.8, 127.0.0.1"]),
+    ("set", "1.2.3.4", ["127.0.0.1"]), ("set", None, ["127.0.0.1"]), ("drop", "1.2.3.4", []),
+])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::"])
+def test_what_workers_see_of_the_clients_address(pdctl, policy, sent, seen, host):
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--host", host, *(("--x-forwarded-for", policy) if policy else ()))
+        line = f"X-Forwarded-For: {sent}\r\n" if sent else ""
+        with router.connect() as s:
+            s.sendall(f"GET /x HTTP/1.1\r\nHost: x\r\n{line}Forwarded: for=9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n"
+                      "X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nX-End: 1\r\n\r\n".encode())
+            assert s.recv(4096).startswith(b"HTTP/1.1 200 ")
+        fields = engine.seen[0].headers
+        assert [v for n, v in fields if n.lower() == "x-forwarded-for"] == seen
+        others = {n.lower() for n, _ in fields} & {"forwarded", "x-real-ip", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"}
+        assert len(others) == (0 if policy in ("set", "drop") else 5)
+        assert engine.seen[0].header("x-end") == "1"

@@ -145,7 +145,8 @@ def test_workers_see_the_routers_own_key(pdctl, tmp_path):
             assert router.post(PATH, BODY, {**bearer("client"), "X-Api-Key": "client"})[0] == 200
             assert router.get("/v1/models")[0] == 200
             wait_for("a health check", lambda: any(s.target == "/health" for s in engine.probes))
-            assert [s.header("authorization") for s in engine.seen] == [want] and engine.seen[0].header("x-api-key") is None
+            assert router.admin("POST", "/flush_cache")[0] == 200
+            assert [s.header("authorization") for s in engine.seen] == [want] * 2 and engine.seen[0].header("x-api-key") is None
             assert {s.header("authorization") for s in engine.probes} == {want}
             with open(f"/proc/{router.proc.pid}/cmdline", "rb") as f:
                 assert b"sk-worker" not in f.read(), "ps must not show it"
