@@ -252,7 +252,8 @@ static void begin_line(struct line *l)
 
 static void finish_line(struct line *l, struct log *log)
 {
-	put(l, "}\n" + !l->json, l->json ? 2 : 1);
+	put(l, "}", l->json ? 1 : 0);
+	put(l, "\n", 1);
 	/* A line that does not fit cannot happen with the limits of its parts; half a line must
 	 * not. */
 	if (!l->err)
