@@ -632,6 +632,7 @@ static void finish(struct exchange *x)
 	bool left = x->client_left || (!x->started && http_conn_client_left(x->conn));
 	enum metrics_error error;
 
+	x->client_left = left; /* also when nobody noticed before: it is no error of ours */
 	if (left) {
 		metrics_count(m, stripe, METRIC_CLIENT_LEFT, x->route, 1);
 		if (!x->started)

@@ -160,6 +160,39 @@ def test_the_document_is_what_the_program_prints():
     assert page.read_text() == fresh, "docs/metrics.md is not what pdctl serve --list-metrics prints; run with DOCS_UPDATE=1"
 
 
+# What vllm-router 0.1.17 declares, without the prefix.
+DECLARED = """
+requests_total{route} request_duration_seconds{route} request_errors_total{route,error_type} retries_total{route} retries_exhausted_total{route}
+retry_backoff_duration_seconds{attempt} cb_state{worker} cb_state_transitions_total{worker,from,to} cb_outcomes_total{worker,outcome} active_workers
+worker_health{worker} worker_load{worker} tree_size{worker} processed_requests_total{worker} policy_decisions_total{policy,worker} cache_hits_total
+cache_misses_total load_balancing_events_total max_load min_load running_requests{worker} generate_duration_seconds
+prefix_routing_decisions_total{policy,stage,outcome} kv_placement_lookups_total{result} kv_routing_inputs_total{transport,result} pd_requests_total{route}
+pd_request_duration_seconds{route} pd_prefill_requests_total{worker} pd_decode_requests_total{worker} pd_prefill_errors_total{worker}
+pd_decode_errors_total{worker} pd_errors_total{error_type} pd_stream_errors_total{worker} pd_prefill_occupancy{worker,rank}
+pd_active_prefill_tokens{worker,rank} pd_unknown_prefill_requests{worker,rank} pd_pending_decode_requests{worker,rank}
+pd_active_decode_requests{worker,rank} pd_decode_pending_seconds pd_prefill_decisions_total{fallback} pd_new_prefill_tokens
+pd_credited_prefix_tokens_total pd_kv_prepare_seconds pd_identity_verified{worker} pd_affinity_decisions_total{stage,outcome}
+pd_body_over_limit_total{stage} discovery_updates_total discovery_workers_added discovery_workers_removed embeddings_total embeddings_duration_seconds
+embeddings_errors_total{error_type} embeddings_queue_size
+"""
+
+
+def test_each_name_of_vllm_router_is_there_with_its_labels_or_the_page_says_why_not():
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    absent = set(re.findall(r"`vllm_router_([a-z_]+)`", text[text.index("## Names of vllm-router that are not there") :]))
+    workers = worker_families()
+    declared = set()
+    for word in DECLARED.split():
+        name, labels = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})?", word).groups()
+        declared.add(name)
+        family = f"vllm_router_{name}"
+        assert (family in listed()) != (name in absent), f"{family}: either there or explained"
+        if family in listed():
+            assert set((labels or "").split(",")) - {""} <= listed()[family][1] | ({"worker", "stage", "name"} if family in workers else set()), family
+    assert absent <= declared
+    assert {n for n in listed() if n.startswith("vllm_router_")} <= {f"vllm_router_{n}" for n in declared}
+
+
 def test_every_family_has_a_test():
     families = set(listed())
     assert families - set(CLAIMED) - set(CANNOT) == set(), "documented, and no test makes it move"
