@@ -178,7 +178,7 @@ static int exchange(struct kv_pool *p, struct stream *s, const char *host, uint1
 		    const char *path, struct span body, int64_t deadline, int *status,
 		    struct buf *answer, bool *silent)
 {
-	struct http_head *h = malloc(sizeof(*h));
+	struct http_head *h = calloc(1, sizeof(*h));
 	struct buf in;
 	int err;
 
@@ -195,6 +195,8 @@ static int exchange(struct kv_pool *p, struct stream *s, const char *host, uint1
 	else
 		stream_free(s);
 	buf_release(&in);
+	if (h)
+		http_head_release(h);
 	free(h);
 	return err;
 }

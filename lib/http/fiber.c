@@ -34,8 +34,9 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-#define TRIM_SLACK 1024 /* below the stack pointer: the red zone and what fiber_trim itself uses   \
-			 */
+#define TRIM_SLACK                                                                                 \
+	1024 /* below the stack pointer: the red zone and what fiber_trim itself uses              \
+	      */
 
 static void begin(void *arg);
 

@@ -7,6 +7,9 @@
  */
 #include "lib/http/head.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #define EMPTY_LINES_MAX	    2  /* before a request line */
 #define CONNECTION_LIST_MAX 32 /* names in Connection besides close and keep-alive */
 
@@ -481,6 +484,30 @@ static const char *field_line(struct http_head *h, struct framing *f, struct fie
 	return line_end(h, p, end);
 }
 
+/* Most heads have few fields; the others get room for all that are allowed, once. */
+struct field *http_head_room(struct http_head *h)
+{
+	if (h->nfields < HTTP_FIELDS_FEW || (h->field == h->many && h->nfields < HTTP_FIELDS_MAX))
+		return &h->field[h->nfields];
+	if (h->nfields >= HTTP_FIELDS_MAX)
+		return NULL;
+	if (!h->many)
+		h->many = malloc(HTTP_FIELDS_MAX * sizeof(*h->many));
+	if (!h->many)
+		return NULL;
+	memcpy(h->many, h->few, sizeof(h->few));
+	h->field = h->many;
+	return &h->field[h->nfields];
+}
+
+void http_head_release(struct http_head *h)
+{
+	free(h->many);
+	h->many = NULL;
+	h->field = h->few;
+	h->nfields = 0;
+}
+
 /* All fields and the empty line after them. */
 static const char *fields(struct http_head *h, struct framing *f, const char *p, const char *end)
 {
@@ -491,9 +518,9 @@ static const char *fields(struct http_head *h, struct framing *f, const char *p,
 			return NULL;
 		if (*p == '\r' || *p == '\n')
 			return line_end(h, p, end);
-		if (h->nfields == HTTP_FIELDS_MAX)
+		x = http_head_room(h);
+		if (!x)
 			return refuse(h, 431, "too many header fields");
-		x = &h->field[h->nfields];
 		p = field_line(h, f, x, p, end);
 		if (!p || !note_field(h, f, x))
 			return NULL;
@@ -578,12 +605,13 @@ static bool frame_response(struct http_head *h, const struct framing *f, bool he
 
 /* -- heads that arrive in pieces -- */
 
-/* Everything but the field array, which is large and need not be cleared. */
+/* Everything but the field arrays, which need not be cleared. */
 static void head_clear(struct http_head *h)
 {
 	h->method = h->target = h->path = h->reason = (struct span){NULL, 0};
 	h->status = h->minor = h->refuse = 0;
 	h->nfields = h->len = 0;
+	h->field = h->few;
 	h->body = HTTP_BODY_NONE;
 	h->length = 0;
 	h->keep_alive = h->expect_continue = false;

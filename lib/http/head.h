@@ -20,6 +20,7 @@
 
 #define HTTP_HEAD_MAX	65536
 #define HTTP_FIELDS_MAX 100
+#define HTTP_FIELDS_FEW 16 /* more take memory of their own */
 
 enum http_body { HTTP_BODY_NONE, HTTP_BODY_LENGTH, HTTP_BODY_CHUNKED, HTTP_BODY_CLOSE };
 
@@ -59,16 +60,18 @@ enum http_name {
 };
 
 struct http_head {
-	struct span method; /* requests */
-	struct span target; /* requests: as sent; origin form ("/...") or "*" (OPTIONS); absolute
-			       form is accepted and kept */
-	struct span path;   /* requests: the path of target, without query; lies inside target */
-	int status;	    /* responses */
-	struct span reason; /* responses */
-	int minor;	    /* HTTP/1.minor: 0 or 1 */
-	struct field field[HTTP_FIELDS_MAX];
+	struct span method;  /* requests */
+	struct span target;  /* requests: as sent; origin form ("/...") or "*" (OPTIONS); absolute
+				form is accepted and kept */
+	struct span path;    /* requests: the path of target, without query; lies inside target */
+	int status;	     /* responses */
+	struct span reason;  /* responses */
+	int minor;	     /* HTTP/1.minor: 0 or 1 */
+	struct field *field; /* `few`, or `many` */
 	size_t nfields;
-	size_t len; /* bytes of the head including the empty line */
+	struct field few[HTTP_FIELDS_FEW];
+	struct field *many; /* owned; kept for the next head */
+	size_t len;	    /* bytes of the head including the empty line */
 	enum http_body body;
 	uint64_t length; /* with HTTP_BODY_LENGTH */
 	bool keep_alive; /* by version and Connection */
@@ -76,6 +79,14 @@ struct http_head {
 	int refuse; /* parse failed: the status to answer (400, 413?, 414, 417, 431, 501, 505) */
 	const char *why; /* parse failed: a constant sentence */
 };
+
+/*
+ * A head is all zero before its first use, is parsed into as often as wanted, and is released in
+ * the end. It points into itself: never copy it.
+ */
+void http_head_release(struct http_head *h);
+/* Room for one more field, which the caller writes before counting it in; NULL: too many. */
+struct field *http_head_room(struct http_head *h);
 
 /*
  * Parses buf[0..n). *scanned must be 0 for a new message and is advanced over bytes already seen.

@@ -22,6 +22,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/fiber.h"
+#include "lib/http/shelf.h"
 
 #define EVENTS_MAX  256
 #define TICK_NS	    (50 * NS_PER_MS)
@@ -415,6 +416,7 @@ static void *run(void *arg)
 	run_posted(l, true);
 	while (l->nall > 0)
 		fiber_free(l->all[l->nall - 1]);
+	shelf_clear();
 	return NULL;
 }
 

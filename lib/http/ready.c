@@ -83,6 +83,7 @@ static void work_free(void *arg)
 	if (w->data_release)
 		w->data_release(w->data);
 	buf_release(&w->in);
+	http_head_release(&w->req.head);
 	atomic_fetch_sub(&w->server->kept, w->counted);
 	free(w);
 }

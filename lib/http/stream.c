@@ -34,7 +34,9 @@ int stream_open(struct stream *s, int fd, struct loop *l)
 {
 	int on = 1;
 
+	/* Without events whoever wants bytes has to ask for them. */
 	*s = (struct stream){.watch.notify = notify,
+			     .readable = !l,
 			     .fd = fd,
 			     .loop = l,
 			     .deadline = CLOCK_NEVER,
@@ -180,7 +182,7 @@ static ssize_t recv_tls(struct stream *s, void *p, size_t n)
 {
 	ssize_t got = tls_recv(s->tls, p, n, &s->tls_wants);
 
-	if (got > 0 ? tls_drained(s->tls) && !s->ended : s->tls_wants == TLS_WANT_READ)
+	if (got > 0 ? tls_drained(s->tls) && !s->ended : got == PD_EAGAIN)
 		s->readable = false;
 	return got == PD_EPROTO ? PD_ECLOSED : got;
 }
@@ -236,26 +238,31 @@ ssize_t stream_recv_now(struct stream *s, void *p, size_t n)
 	return PD_EAGAIN;
 }
 
+int stream_await(struct stream *s)
+{
+	int err;
+
+	if (s->readable)
+		return PD_OK;
+	err = wait_for(s, events_for(s, EPOLLIN | EPOLLRDHUP), s->deadline);
+	if (!err)
+		s->readable = true;
+	/* What had arrived before an interruption counts. */
+	return s->readable ? PD_OK : err;
+}
+
 ssize_t stream_recv(struct stream *s, void *p, size_t n)
 {
 	ssize_t got;
 	int err;
 
 	for (;;) {
-		if (s->readable || !s->loop) {
-			got = stream_recv_now(s, p, n);
-			if (got != PD_EAGAIN)
-				return got;
-		}
-		err = wait_for(s, events_for(s, EPOLLIN | EPOLLRDHUP), s->deadline);
-		if (err == PD_ECLOSED) {
-			/* What had arrived before the interruption counts. */
-			got = stream_recv_now(s, p, n);
-			return got == PD_EAGAIN ? PD_ECLOSED : got;
-		}
+		err = stream_await(s);
 		if (err)
 			return err;
-		s->readable = true;
+		got = stream_recv_now(s, p, n);
+		if (got != PD_EAGAIN)
+			return got;
 	}
 }
 

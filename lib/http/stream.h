@@ -63,6 +63,8 @@ void stream_close(struct stream *s);
  * accepted. */
 void stream_free(struct stream *s);
 
+/* Waits until there may be something to receive: PD_OK, else as stream_recv. */
+int stream_await(struct stream *s) PD_MUST;
 /* > 0 bytes, 0 end, PD_ETIMEOUT (s->deadline has passed), PD_ECLOSED (broken or interrupted; with
  * TLS also an end that was not announced). */
 ssize_t stream_recv(struct stream *s, void *p, size_t n);

@@ -14,9 +14,8 @@
 #include "lib/router/router.h"
 #include "lib/router/traceparent.h"
 
-#define RELAY_BUFFER                                                                               \
-	8192 /* first size of a receive buffer; grows to RELAY_BUFFER_MAX while answers fill it */
-#define RELAY_BUFFER_MAX 262144
+#define RELAY_BUFFER	 8192	/* room for one receive, at least half of it */
+#define RELAY_BUFFER_MAX 262144 /* a receive buffer grows to this while answers fill it */
 #define RELAY_HOLD_MAX                                                                             \
 	(1u << 20) /* answers up to this length are complete before their first byte is passed on  \
 		    */
@@ -28,7 +27,7 @@
 struct lane {
 	struct rng rng;
 	unsigned stripe;
-	struct buf up;	    /* bytes from the worker */
+	struct buf up;	    /* bytes from the worker; lent while there are any */
 	struct buf head;    /* the head we are building */
 	struct buf side;    /* prefill answer, merged usage */
 	struct buf held;    /* part of an event that is not complete */
@@ -62,6 +61,7 @@ struct leg {
 	bool reused;
 	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
 		      have been read */
+	bool filled; /* the last receive filled its buffer */
 	bool unsent; /* not all of the request went out: not for the pool */
 	struct http_head head;
 	struct buf *in; /* head, then raw body bytes */

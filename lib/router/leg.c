@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/shelf.h"
 #include "lib/router/exchange.h"
 
 #define INFORMATIONAL_MAX 8
@@ -123,6 +124,7 @@ bool leg_end(struct leg *l, struct exchange *x)
 {
 	bool left;
 
+	http_head_release(&l->head);
 	if (!l->up)
 		return http_conn_client_left(x->conn);
 	left = http_conn_withdraw(x->conn) && !x->detached;
@@ -165,6 +167,20 @@ static enum leg_error no_bytes(const struct leg *l, struct exchange *x, ssize_t 
 	return some ? LEG_BROKEN : LEG_CLOSED;
 }
 
+/* Room to receive into: a lent buffer first, one of our own that grows when answers fill it. */
+static int make_room(struct leg *l)
+{
+	struct buf *in = l->in;
+
+	if (!in->data)
+		return shelf_take(in);
+	if (l->filled && in->len == 0 && in->cap < RELAY_BUFFER_MAX) {
+		l->filled = false;
+		return buf_reserve(in, in->cap * 2 - 1);
+	}
+	return in->cap - 1 - in->len >= RELAY_BUFFER / 2 ? PD_OK : buf_reserve(in, RELAY_BUFFER);
+}
+
 static enum leg_error read_head(struct leg *l, struct exchange *x)
 {
 	unsigned informational = 0;
@@ -174,10 +190,12 @@ static enum leg_error read_head(struct leg *l, struct exchange *x)
 
 	buf_clear(l->in);
 	do {
-		if (l->in->cap - l->in->len < RELAY_BUFFER / 2 &&
-		    buf_reserve(l->in, RELAY_BUFFER - 1))
+		n = stream_await(l->up);
+		if (!n && make_room(l))
 			return LEG_LOCAL;
-		n = stream_recv(l->up, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
+		if (!n)
+			n = stream_recv(l->up, l->in->data + l->in->len,
+					l->in->cap - 1 - l->in->len);
 		if (n <= 0)
 			return no_bytes(l, x, n, l->in->len > 0 || informational > 0);
 		l->in->len += (size_t)n;
@@ -222,7 +240,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 	l->worker = w;
 	l->in = in;
-	l->ended = l->unsent = false;
+	l->ended = l->unsent = l->filled = false;
 	for (bool fresh = false;; fresh = true) {
 		e = take_connection(l, x, fresh);
 		if (e == LEG_OK)
@@ -237,24 +255,21 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 ssize_t leg_more(struct leg *l)
 {
-	size_t room;
 	ssize_t n;
+	int err;
 
 	if (l->at == l->in->len) {
-		bool filled = l->in->len + 1 == l->in->cap;
-
+		l->filled = l->in->len > 0 && l->in->len + 1 == l->in->cap;
 		l->at = l->in->len = 0;
-		if (filled && l->in->cap < RELAY_BUFFER_MAX &&
-		    buf_reserve(l->in, l->in->cap * 2 - 1))
-			return PD_ENOMEM;
 	}
-	room = l->in->cap - 1 - l->in->len;
-	if (room == 0) {
-		if (buf_reserve(l->in, RELAY_BUFFER))
-			return PD_ENOMEM;
-		room = l->in->cap - 1 - l->in->len;
-	}
-	n = stream_recv(l->up, l->in->data + l->in->len, room);
+	/* Whoever waits with nothing in hand keeps no buffer: hundreds of streams share a few. */
+	if (l->in->len == 0 && !l->up->readable)
+		shelf_give(l->in);
+	err = stream_await(l->up);
+	err = err ? err : make_room(l);
+	if (err)
+		return err;
+	n = stream_recv(l->up, l->in->data + l->in->len, l->in->cap - 1 - l->in->len);
 	if (n > 0)
 		l->in->len += (size_t)n;
 	return n;

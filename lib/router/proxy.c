@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/shelf.h"
 #include "lib/router/exchange.h"
 
 #define LANE_UP_MAX   (4u << 20)
@@ -649,7 +650,8 @@ static void finish(struct exchange *x)
 	if (x->is_json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
-	shrink(&x->lane->up);
+	buf_clear(&x->lane->up);
+	shelf_give(&x->lane->up);
 	shrink(&x->lane->head);
 	shrink(&x->lane->side);
 	shrink(&x->lane->held);
@@ -741,16 +743,20 @@ static void swap_request(struct http_request *r, struct original *o)
 /* The fields that describe a body are those of ours. */
 static void describe_json(struct http_head *h)
 {
+	struct field *type;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < h->nfields; i++)
 		if (h->field[i].tag != HTTP_CONTENT_TYPE &&
 		    h->field[i].tag != HTTP_CONTENT_ENCODING)
 			h->field[kept++] = h->field[i];
-	if (kept < HTTP_FIELDS_MAX)
-		h->field[kept++] = (struct field){SPAN("Content-Type"), SPAN("application/json"),
-						  HTTP_CONTENT_TYPE};
 	h->nfields = kept;
+	type = http_head_room(h);
+	if (type) {
+		*type = (struct field){SPAN("Content-Type"), SPAN("application/json"),
+				       HTTP_CONTENT_TYPE};
+		h->nfields++;
+	}
 }
 
 void proxy_generate(struct router *rt, struct http_conn *c, struct http_request *r)

@@ -59,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	w.cfg.nmodels = 2;
 	w.cfg.max_model_len = MODEL_LEN;
 	w.cfg.strict = true;
+	r.head.field = r.head.few;
 	r.head.field[0] =
 		(struct field){SPAN("Content-Type"), SPAN("application/json"), HTTP_CONTENT_TYPE};
 	r.head.nfields = 1;

@@ -227,7 +227,7 @@ static void check_request(const struct http_head *h, const struct request_case *
 
 static void valid_requests_are_accepted(void **state)
 {
-	struct http_head h;
+	struct http_head h = {0};
 	size_t scanned;
 
 	(void)state;
@@ -247,11 +247,12 @@ static void valid_requests_are_accepted(void **state)
 		assert_int_equal(parse_steps(&h, c->text, n, 1, 1, &scanned), PD_OK);
 		check_request(&h, c);
 	}
+	http_head_release(&h);
 }
 
 static void invalid_requests_are_refused(void **state)
 {
-	struct http_head h;
+	struct http_head h = {0};
 	size_t scanned;
 
 	(void)state;
@@ -268,6 +269,7 @@ static void invalid_requests_are_refused(void **state)
 		}
 		assert_int_equal(parse_steps(&h, c->text, n, 1, 1, &scanned), PD_EPROTO);
 	}
+	http_head_release(&h);
 }
 
 static void a_nul_byte_is_refused_everywhere(void **state)
@@ -275,7 +277,7 @@ static void a_nul_byte_is_refused_everywhere(void **state)
 	static const char text[] =
 		"POST /path HTTP/1.1\r\nHost: a\r\nX-Name: value\r\nContent-Length: 3" END;
 	char copy[sizeof(text)];
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	for (size_t i = 0; i + 1 < sizeof(text); i++) {
@@ -283,6 +285,7 @@ static void a_nul_byte_is_refused_everywhere(void **state)
 		copy[i] = '\0';
 		assert_int_equal(parse_whole(&h, copy, sizeof(text) - 1), PD_EPROTO);
 	}
+	http_head_release(&h);
 }
 
 static void names_get_their_tags(void **state)
@@ -319,7 +322,7 @@ static void names_get_their_tags(void **state)
 					HTTP_NAMED_BY_CONNECTION,
 					HTTP_OTHER};
 	static const bool hop[] = {0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0};
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	assert_int_equal(parse_whole(&h, text, sizeof(text) - 1), PD_OK);
@@ -335,13 +338,14 @@ static void names_get_their_tags(void **state)
 	assert_true(span_eq(http_field(&h, "X-OTHER")->value, SPAN("2")));
 	assert_null(http_field(&h, "X-Othe"));
 	assert_null(http_field_tag(&h, HTTP_TRANSFER_ENCODING));
+	http_head_release(&h);
 }
 
 static void connection_cannot_remove_framing(void **state)
 {
 	static const char text[] = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
 				   "Connection: transfer-encoding, host, connection" END;
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	assert_int_equal(parse_whole(&h, text, sizeof(text) - 1), PD_OK);
@@ -349,6 +353,7 @@ static void connection_cannot_remove_framing(void **state)
 	assert_non_null(http_field_tag(&h, HTTP_HOST));
 	assert_non_null(http_field_tag(&h, HTTP_TRANSFER_ENCODING));
 	assert_non_null(http_field_tag(&h, HTTP_CONNECTION));
+	http_head_release(&h);
 }
 
 static void expect_continue_needs_a_body(void **state)
@@ -359,13 +364,14 @@ static void expect_continue_needs_a_body(void **state)
 		"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4" END,
 		"POST / HTTP/1.1\r\nHost: a\r\nExpect:\r\nContent-Length: 4" END,
 	};
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
 		assert_int_equal(parse_whole(&h, none[i], strlen(none[i])), PD_OK);
 		assert_false(h.expect_continue);
 	}
+	http_head_release(&h);
 }
 
 /* "GET /" + fill + " HTTP/1.1\r\nHost: a\r\n" + count fields + filler field of `pad` bytes + the
@@ -389,7 +395,7 @@ static void build(struct buf *b, size_t path, size_t count, size_t pad)
 static void limits_hold_exactly(void **state)
 {
 	const size_t fixed = strlen("GET / HTTP/1.1\r\nHost: a\r\nP: " END);
-	struct http_head h;
+	struct http_head h = {0};
 	struct buf b;
 	size_t scanned;
 
@@ -415,11 +421,12 @@ static void limits_hold_exactly(void **state)
 	assert_int_equal(parse_whole(&h, b.data, b.len), PD_ETOOBIG);
 	assert_int_equal(h.refuse, 414);
 	buf_release(&b);
+	http_head_release(&h);
 }
 
 static void too_many_names_in_connection(void **state)
 {
-	struct http_head h;
+	struct http_head h = {0};
 	struct buf b;
 
 	(void)state;
@@ -431,19 +438,21 @@ static void too_many_names_in_connection(void **state)
 	assert_int_equal(parse_whole(&h, b.data, b.len), PD_EPROTO);
 	assert_int_equal(h.refuse, 400);
 	buf_release(&b);
+	http_head_release(&h);
 }
 
 static void bytes_after_the_head_are_left_alone(void **state)
 {
 	static const char text[] =
 		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4" END "\0\n\n\x01";
-	struct http_head h;
+	struct http_head h = {0};
 	size_t scanned = 0;
 
 	(void)state;
 	assert_int_equal(http_request_parse(&h, text, sizeof(text) - 1, &scanned), PD_OK);
 	assert_int_equal(h.len, sizeof(text) - 1 - 4);
 	assert_int_equal(scanned, h.len);
+	http_head_release(&h);
 }
 
 struct response_case {
@@ -513,7 +522,7 @@ static const char *const bad_responses[] = {
 
 static void valid_responses_are_accepted(void **state)
 {
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(good_responses) / sizeof(good_responses[0]); i++) {
@@ -538,11 +547,12 @@ static void valid_responses_are_accepted(void **state)
 			assert_false(h.expect_continue);
 		}
 	}
+	http_head_release(&h);
 }
 
 static void invalid_responses_are_refused(void **state)
 {
-	struct http_head h;
+	struct http_head h = {0};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad_responses) / sizeof(bad_responses[0]); i++) {
@@ -560,6 +570,7 @@ static void invalid_responses_are_refused(void **state)
 			assert_non_null(h.why);
 		}
 	}
+	http_head_release(&h);
 }
 
 static void reasons_have_names(void **state)

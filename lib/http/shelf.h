@@ -1,0 +1,20 @@
+/*
+ * Receive buffers that a thread lends to whoever has bytes in work. A handler that waits holds
+ * none, so a thousand quiet streams cost a few buffers, and those are warm. Per thread; no locks.
+ */
+#ifndef PD_HTTP_SHELF_H
+#define PD_HTTP_SHELF_H
+
+#include "lib/base/buf.h"
+
+#define SHELF_BYTES 65536u
+
+/* Memory of SHELF_BYTES for an empty buffer (b->data is NULL) whose maximum allows it. PD_ENOMEM,
+ * PD_ETOOBIG. */
+int shelf_take(struct buf *b) PD_MUST;
+/* Takes the memory of b back when nothing is in it; memory of another size is freed. */
+void shelf_give(struct buf *b);
+/* Frees what this thread keeps. */
+void shelf_clear(void);
+
+#endif
