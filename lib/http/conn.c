@@ -16,8 +16,10 @@
 #include <sys/socket.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/shelf.h"
 
 #define READ_STEP     8192
+#define FIT_SLACK     8192 /* an input buffer may be so much larger than its request */
 #define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its fiber */
 #define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
 #define KEEP_TOTAL    (64u << 20)     /* what all fibers together keep above that */
@@ -88,23 +90,39 @@ static bool shake_hands(struct http_conn *c)
 
 /* -- reading -- */
 
+/* The buffer of the request: just large enough, and kept when it nearly fits, so that the usual
+ * request costs no allocation and a waiting one little memory. */
+static int fit(struct buf *in, size_t n)
+{
+	if (in->cap > n && in->cap - n <= FIT_SLACK)
+		return PD_OK;
+	buf_release(in);
+	return buf_reserve(in, n);
+}
+
 /* First bytes of a request, if there are any. */
 static enum read_result read_first(struct http_conn *c)
 {
-	struct buf *in = &c->work->in;
-	ssize_t n = PD_EAGAIN;
+	struct buf *in = &c->work->in, lent;
+	enum read_result result = READ_OK;
+	ssize_t n;
 
-	if (buf_reserve(in, READ_STEP))
-		return READ_END;
-	if (c->io.readable)
-		n = stream_recv_now(&c->io, in->data, in->cap - 1);
-	if (n == PD_EAGAIN)
+	if (!c->io.readable)
 		return READ_NOTHING;
-	if (n <= 0)
-		return READ_DONE;
-	c->fresh = false;
-	in->len = (size_t)n;
-	return READ_OK;
+	buf_init(&lent, SHELF_BYTES);
+	if (shelf_take(&lent))
+		return READ_END;
+	n = stream_recv_now(&c->io, lent.data, lent.cap - 1);
+	if (n == PD_EAGAIN)
+		result = READ_NOTHING;
+	else if (n <= 0)
+		result = READ_DONE;
+	else if (fit(in, (size_t)n) || buf_append(in, lent.data, (size_t)n))
+		result = READ_END;
+	else
+		c->fresh = false;
+	shelf_give(&lent);
+	return result;
 }
 
 /* Room for more; the capacity grows with what has arrived. When a complete head moves with the

@@ -14,7 +14,8 @@
 #include "lib/http/sse.h"
 #include "lib/router/exchange.h"
 
-#define RELAY_IOV 4
+#define RELAY_IOV     4
+#define SETTLE_EVENTS 8
 
 struct relay {
 	struct exchange *x;
@@ -24,6 +25,7 @@ struct relay {
 	bool chunked;	/* we send chunks */
 	bool mid_event; /* half an event was passed on: no error event can follow */
 	bool client_gone;
+	bool settled;
 	int64_t now;
 };
 
@@ -359,10 +361,22 @@ static enum relay_end worker_failed(struct relay *r, int err)
 	return RELAY_CUT;
 }
 
+/* A stream that has gone on for some events will go on: what the request needed on its way here is
+ * given back. */
+static void settle(struct relay *r)
+{
+	r->settled = true;
+	buf_release(&r->x->lane->head);
+	loop_trim_stack();
+}
+
 static int more(struct relay *r)
 {
 	struct leg *l = r->leg;
 	ssize_t n;
+
+	if (!r->settled && r->x->events >= SETTLE_EVENTS)
+		settle(r);
 
 	if (r->now > r->x->deadline)
 		return PD_ETIMEOUT;
