@@ -15,6 +15,7 @@
 #include "cmd/serve_tls.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
+#include "lib/base/process.h"
 #include "lib/router/router.h"
 
 #define LISTEN_FD   3		    /* first inherited descriptor of socket activation */
@@ -631,6 +632,7 @@ static int run(const struct router_config *c, const sigset_t *set)
 		return cli_runtime_error(&command, &msg);
 	announce(rt, c);
 	notify("READY=1");
+	process_trim();
 	do
 		(void)sigwait(set, &sig);
 	while (minor_signal(rt, c, sig, false));
