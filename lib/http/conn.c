@@ -18,14 +18,11 @@
 #include "lib/base/clock.h"
 #include "lib/http/shelf.h"
 
-#define READ_STEP     8192
-#define FIT_SLACK     8192 /* an input buffer may be so much larger than its request */
-#define KEEP_CAPACITY 65536	  /* an input buffer up to this stays with its fiber */
-#define KEEP_BUSY     (32u << 20) /* a busy connection keeps this much from one request to the next */
-#define KEEP_TOTAL    (64u << 20)     /* what all fibers together keep above that */
-#define TLS_LOG_NS    (NS_PER_S / 10) /* failed handshakes make a line this often at most */
-#define LINGER_STEP   (5 * NS_PER_S)  /* silence that ends a lingering close */
-#define LINGER_MAX    (10 * NS_PER_S)
+#define READ_STEP   8192
+#define FIT_SLACK   8192	    /* an input buffer may be so much larger than its request */
+#define TLS_LOG_NS  (NS_PER_S / 10) /* failed handshakes make a line this often at most */
+#define LINGER_STEP (5 * NS_PER_S)  /* silence that ends a lingering close */
+#define LINGER_MAX  (10 * NS_PER_S)
 
 /* READ_DONE: like READ_END, but nothing was under way. */
 enum read_result { READ_OK, READ_END, READ_DONE, READ_NOTHING };
@@ -136,7 +133,8 @@ static int make_room(struct http_conn *c)
 
 	if (in->cap - in->len >= READ_STEP)
 		return PD_OK;
-	if (buf_reserve(in, step < left ? step : left))
+	if ((in->len < SHELF_BYTES / 2 || !shelf_grow(in, READ_STEP)) &&
+	    buf_reserve(in, step < left ? step : left))
 		return PD_ENOMEM;
 	if ((uintptr_t)in->data == before || c->work->req.head.len == 0)
 		return PD_OK;
@@ -342,32 +340,11 @@ static void linger(struct http_conn *c)
 	free(waste);
 }
 
-/*
- * A fiber keeps its input buffer for the next request, also a large one, as long as all fibers
- * together keep no more than a bound: fresh memory costs a page fault for every 4 KiB.
- */
-static void keep_or_release(struct http_work *t)
+/* A fiber keeps a small input buffer for its next request; a larger one is for all to take. */
+static void put_away(struct http_work *w)
 {
-	size_t cap = t->in.cap;
-
-	if (cap <= KEEP_CAPACITY)
-		return;
-	if (atomic_fetch_add(&t->server->kept, cap) + cap <= KEEP_TOTAL && t->in.len == 0) {
-		/* It is counted while it is idle only: the next user takes it off the account
-		 * again. */
-		t->counted = cap;
-		return;
-	}
-	atomic_fetch_sub(&t->server->kept, cap);
-	if (t->in.len == 0)
-		buf_release(&t->in);
-}
-
-static void take_account(struct http_work *t)
-{
-	if (t->counted > 0)
-		atomic_fetch_sub(&t->server->kept, t->counted);
-	t->counted = 0;
+	if (w->in.cap >= SHELF_BYTES)
+		shelf_give(&w->in);
 }
 
 static void handle(struct http_conn *c)
@@ -399,8 +376,7 @@ static enum read_result serve_requests(struct http_conn *c)
 		if (!goes_on(c))
 			break;
 		buf_consume(&t->in, t->req.head.len + t->req.body.n);
-		if (t->in.len == 0 && t->in.cap > KEEP_BUSY)
-			buf_release(&t->in);
+		put_away(t);
 	}
 	return result;
 }
@@ -409,7 +385,6 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 {
 	enum read_result result;
 
-	take_account(t);
 	c->work = t;
 	c->close_after = c->drain_input = false;
 	if (c->server->cfg.tls && !c->io.tls && !shake_hands(c))
@@ -421,7 +396,7 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 	else if (result == READ_DONE || (result == READ_OK && c->complete))
 		stream_goodbye(&c->io);
 	buf_clear(&t->in);
-	keep_or_release(t);
+	put_away(t);
 	c->work = NULL;
 	return result != READ_NOTHING;
 }

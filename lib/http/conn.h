@@ -21,7 +21,6 @@ struct http_work {
 	struct http_server *server;
 	struct buf in; /* head, body, then bytes of the next request */
 	struct http_request req;
-	size_t counted; /* of `kept` */
 	void *data;
 	void (*data_release)(void *);
 };
@@ -78,7 +77,6 @@ struct http_server {
 	_Atomic unsigned ntable;
 	unsigned connections, peak;
 	struct peers peers;
-	_Atomic size_t kept; /* bytes of large input buffers that idle fibers keep */
 	struct http_conn *spare;
 	_Atomic bool draining, cut;
 	bool stopped;

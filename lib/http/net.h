@@ -16,12 +16,12 @@ struct net_addr {
 	socklen_t len;
 };
 
-/* "http[s]://host[:port][/base]" split; host without brackets. PD_EINVAL with a sentence for anything
- * else. */
+/* "http[s]://host[:port][/base]" split; host without brackets. PD_EINVAL with a sentence for
+ * anything else. */
 struct net_url {
 	bool tls; /* https:// */
 	char host[256];
-	uint16_t port; /* 80 or 443 when the text has none */
+	uint16_t port;	     /* 80 or 443 when the text has none */
 	char base[256];	     /* path prefix without trailing slash; usually empty */
 	char authority[300]; /* "host:port" as it goes into Host */
 	int rank;	     /* data-parallel rank from a trailing "@N"; -1 when absent */

@@ -84,7 +84,6 @@ static void work_free(void *arg)
 		w->data_release(w->data);
 	buf_release(&w->in);
 	http_head_release(&w->req.head);
-	atomic_fetch_sub(&w->server->kept, w->counted);
 	free(w);
 }
 
