@@ -318,6 +318,7 @@ static void last_words(struct capture *c)
 {
 	struct capture_losses l;
 	struct pd_msg msg = {0};
+	uint64_t lacks;
 	int err;
 
 	while (batch(c, true))
@@ -329,10 +330,10 @@ static void last_words(struct capture *c)
 	err = err ? err : capture_db_commit(c->writer->db, &msg);
 	if (err)
 		capture_db_cancel(c->writer->db);
-	if (err || sum(&l, LOSS_QUEUE) + sum(&l, LOSS_WRITE) > 0)
+	lacks = sum(&l, LOSS_QUEUE) + sum(&l, LOSS_WRITE);
+	if (err || lacks > 0)
 		log_line(c->rc->log, LOG_WARN, "capture: '%s' lacks %llu records%s%s", c->cfg.path,
-			 (unsigned long long)(sum(&l, LOSS_QUEUE) + sum(&l, LOSS_WRITE)),
-			 err ? ": " : "", err ? msg.text : "");
+			 (unsigned long long)lacks, err ? ": " : "", err ? msg.text : "");
 }
 
 static void *writer_main(void *arg)

@@ -26,9 +26,11 @@
 #define CHECKPOINT     4000	  /* pages of log before they go into the file */
 #define LOG_KEEP       (64 << 20) /* bytes of log that are kept for reuse */
 #define BUSY_MS	       5000
+#define LOOK_AGAIN     NS_PER_S
 #define HEADER	       100 /* of an SQLite file */
 #define HEADER_VERSION 60
 #define HEADER_APP     68
+#define TEN	       "?,?,?,?,?,?,?,?,?,?"
 #define SECRET	       32
 #define PSEUDONYM      16 /* bytes of a hashed key; twice as many digits */
 
@@ -56,11 +58,8 @@ static const char *const sql[STATEMENTS] = {
 	[SQL_FLEET] = "INSERT INTO fleet VALUES (?,?,?,?,?,?)",
 	[SQL_WORKER] = "INSERT INTO worker VALUES (?,?,?,?,?,?)",
 	[SQL_AVAILABLE] = "INSERT INTO availability VALUES (?,?,?,?,?,?)",
-	[SQL_REQUEST] =
-		"INSERT INTO request VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-		"?,?,?,?,?,?,?,?,?,?,?,?)",
-	[SQL_DECISION] = "INSERT INTO decision VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
-			 "?,?,?)",
+	[SQL_REQUEST] = "INSERT INTO request VALUES (" TEN "," TEN "," TEN ",?,?,?,?,?,?)",
+	[SQL_DECISION] = "INSERT INTO decision VALUES (NULL," TEN "," TEN ",?,?)",
 	[SQL_DROPPED] = "INSERT INTO dropped VALUES (?,?,?,?,?)",
 };
 
@@ -72,6 +71,9 @@ struct capture_db {
 	int64_t run;	  /* 0: not in the file yet */
 	int64_t run_open; /* of the transaction that is open */
 	int64_t start_ns, start_wall, wall_offset;
+	dev_t device; /* of the file when it was opened */
+	ino_t inode;
+	int64_t looked_at;
 	unsigned char secret[SECRET]; /* of hashed keys; of this run, kept nowhere */
 };
 
@@ -232,6 +234,7 @@ int capture_db_open(struct capture_db **out, const struct capture_config *c, str
 {
 	struct capture_db *db = calloc(1, sizeof(*db));
 	struct pd_msg inner = {0};
+	struct stat st = {0};
 	bool fresh = false;
 	int err;
 
@@ -251,6 +254,8 @@ int capture_db_open(struct capture_db **out, const struct capture_config *c, str
 	err = err || !fresh ? err : create_tables(db, &inner);
 	err = err ? err : settings(db, &inner);
 	err = err ? err : prepare(db, &inner);
+	if (!err && stat(c->path, &st))
+		err = pd_fail(&inner, PD_EIO, "the file is gone");
 	if (err) {
 		capture_db_close(db);
 		if (fresh)
@@ -258,6 +263,8 @@ int capture_db_open(struct capture_db **out, const struct capture_config *c, str
 		return pd_fail(msg, err, "cannot use '%.200s' for a capture: %.250s", c->path,
 			       inner.text);
 	}
+	db->device = st.st_dev;
+	db->inode = st.st_ino;
 	*out = db;
 	return PD_OK;
 }
@@ -377,9 +384,28 @@ static int put_run(struct capture_db *db, struct pd_msg *msg)
 	return err;
 }
 
+/* SQLite goes on writing into a file that nobody can find any more. Asked once a second. */
+static int check_place(struct capture_db *db, struct pd_msg *msg)
+{
+	int64_t now = clock_now();
+	struct stat st;
+
+	if (now < db->looked_at + LOOK_AGAIN)
+		return PD_OK;
+	if (stat(db->cfg->path, &st) || st.st_dev != db->device || st.st_ino != db->inode)
+		return pd_fail(
+			msg, PD_ENOENT,
+			"the file was moved, replaced or deleted; a capture begins anew with "
+			"the next start of the router");
+	db->looked_at = now;
+	return PD_OK;
+}
+
 int capture_db_begin(struct capture_db *db, struct pd_msg *msg)
 {
-	int err = simply(db, SQL_BEGIN, msg);
+	int err = check_place(db, msg);
+
+	err = err ? err : simply(db, SQL_BEGIN, msg);
 
 	db->wall_offset = clock_wall() - clock_now();
 	db->run_open = db->run;

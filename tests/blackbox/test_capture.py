@@ -438,6 +438,23 @@ def test_a_full_disk_does_not_disturb_requests(limit, pdctl, engine, tmp_path):
         assert s["requests"] + s["dropped_requests"] == received and s["ended"] == 1
 
 
+def test_a_file_that_is_moved_away(pdctl, tmp_path):
+    db = tmp_path / "c.db"
+    router = pdctl("serve", "--worker-urls", pdctl.worker("--speedup", 1000).url, "--capture", db)
+    router.post_json("/v1/chat/completions", chat(1))
+    flushed(router, 1)
+    os.rename(db, tmp_path / "old.db")
+
+    def noticed():
+        router.post_json("/v1/chat/completions", chat(2))
+        return router.metric("pdctl_capture_failing") == 1
+
+    wait_for("the failure", noticed, 20, 0.2)
+    assert "was moved, replaced or deleted" in router.log()
+    router.stop()
+    assert not os.path.exists(db)
+
+
 # -- the page --
 
 

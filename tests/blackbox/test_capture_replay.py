@@ -194,6 +194,20 @@ def test_runs_and_reloads(pdctl, workers, tmp_path):
     assert replay(db, "--workers", 5) == [("least_request", "workers", None, 0)]
 
 
+def test_a_scenario_replays_it(pdctl, workers, tmp_path):
+    router = pdctl("serve", "--worker-urls", *workers, "--capture", tmp_path / "c.db")
+    send(router, 20)
+    router.stop()
+    scenario = tmp_path / "again.yaml"
+    scenario.write_text(
+        "name: again\nworkload: {file: c.db}\nworkers: {names: [alpha, beta, gamma]}\npolicies: [consistent_hash, round_robin]\n"
+        "routing_only: true\nexpect: ['consistent_hash: agreement == 1', 'round_robin: agreement < 0.8']\n"
+    )
+    done = run("simulate", scenario)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert agreement(done.stdout)[0] == ("consistent_hash", "workers", 100.0, 20)
+
+
 def test_a_capture_is_left_alone(pdctl, workers, tmp_path):
     """Also in a folder that cannot be written, and while the router writes."""
     db = tmp_path / "c.db"
