@@ -1,6 +1,8 @@
 """What the router adds, drops and replaces between a client and a worker, and what a client must not be able to choose."""
 
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -118,3 +120,32 @@ def test_what_workers_see_of_the_clients_address(pdctl, policy, sent, seen, host
         others = {n.lower() for n, _ in fields} & {"forwarded", "x-real-ip", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"}
         assert len(others) == (0 if policy in ("set", "drop") else 5)
         assert engine.seen[0].header("x-end") == "1"
+
+
+def test_deep_and_wide_bodies(pdctl):
+    """Beyond the limits of the scan a plain pool passes the bytes on without a key, P/D refuses; neither costs the router its stack."""
+    deep = b'{"a":' + b"[" * 200000 + b"]" * 200000 + b',"user":"u"}'
+    wide = b"{" + b",".join(b'"k%d":1' % i for i in range(5000)) + b"}"
+    twice = b'{"model":"m","prompt":"p",' + b",".join([b'"kv_transfer_params":{"remote_host":"10.9.9.9"}'] * 40) + b"}"
+    with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:
+        plain = pdctl("serve", "--worker-urls", decode.url)
+        pd = pdctl("serve", "--prefill", prefill.url, "--decode", decode.url)
+        for body in (deep, wide):
+            assert plain.post("/v1/completions", body)[0] == 200 and decode.seen[-1].body == body
+        seen = len(decode.seen)
+        for body in (deep, wide, twice):
+            status, _, answer = pd.post("/v1/completions", body)
+            assert status == 400 and json.loads(answer)["error"]["message"], answer
+        assert not prefill.seen and len(decode.seen) == seen
+        assert pd.post("/v1/completions", BODY)[0] == 200
+
+
+def test_the_threat_model_names_tests_that_exist():
+    folder = pathlib.Path(__file__).parent
+    page = (folder.parent.parent / "docs/threat-model.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", page)
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (folder / file).read_text(), (file, test)
+    for path in re.findall(r"`(tests/[\w/]+\.c)`", page):
+        assert (folder.parent.parent / path).exists(), path

@@ -423,7 +423,7 @@ def test_secrets_appear_nowhere(pdctl, tmp_path, mode, form):
         dead = f"http://127.0.0.1:{free_port()}"
         pools = ("--prefill", engine.url, "--decode", dead) if mode == "pd" else ("--worker-urls", engine.url, dead)
         router = pdctl("serve", *pools, "--client-api-keys", path, "--api-key-file", own, "--log-level", "debug", "--log-format", form,
-                       "--capture", tmp_path / "capture.db", "--capture-prompts",
+                       "--capture", tmp_path / "capture.db", "--capture-prompts", "--access-log", tmp_path / "access.log", "--access-log-format", form,
                        "--api-key-validation-urls", url, f"http://user:URLPASS@127.0.0.1:{free_port()}/x", "--retry-max-retries", 2,
                        "--health-check-interval-secs", 0.2)
         # curl sends the URL's user unless a key is given
@@ -457,6 +457,8 @@ def test_secrets_appear_nowhere(pdctl, tmp_path, mode, form):
         outputs += [router.log(), router.out()]
         outputs += [p.read_bytes().decode("latin-1") for p in tmp_path.glob("capture.db*")]
         assert len(outputs[-1]) > 4096
+        outputs.append((tmp_path / "access.log").read_text())
+        assert "401" in outputs[-1]
         assert "key validation URL 2" in router.log() and "refused" in router.log(), "it was really at work"
         for secret in secrets:
             for text in outputs:
