@@ -7,11 +7,13 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "lib/base/clock.h"
 
 #define RESOLVE_EVERY (30 * NS_PER_S)
 #define REAP_EVERY    (25 * NS_PER_MS)
+#define STOP_WAIT     NS_PER_S
 
 /* A change and its two owners: the handler, while it waits, and the thread. */
 struct pending {
@@ -197,23 +199,27 @@ int changes_start(struct router *rt, struct pd_msg *msg)
 	return PD_OK;
 }
 
-void changes_stop(struct router *rt)
+bool changes_stop(struct router *rt)
 {
 	struct changes *s = atomic_exchange(&rt->changes, NULL);
+	int64_t until = clock_now() + STOP_WAIT;
+	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
 	struct pending *p;
 
 	if (!s)
-		return;
+		return true;
 	(void)pthread_mutex_lock(&s->lock);
 	s->stop = true;
 	(void)pthread_cond_signal(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
-	(void)pthread_join(s->thread, NULL);
+	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &ts) != 0)
+		return false;
 	while ((p = take(s)))
 		drop(p);
 	(void)pthread_cond_destroy(&s->wake);
 	(void)pthread_mutex_destroy(&s->lock);
 	free(s);
+	return true;
 }
 
 /* -- for handlers -- */

@@ -24,7 +24,8 @@ struct change {
 };
 
 int changes_start(struct router *rt, struct pd_msg *msg) PD_MUST;
-void changes_stop(struct router *rt);
+/* False: the thread is stuck in a look-up or a file and stays, and so must everything it uses. */
+bool changes_stop(struct router *rt);
 /*
  * Carries the change out and sleeps meanwhile; ch->err and ch->msg say how it went. PD_EBUSY: too
  * many wait, PD_ETIMEOUT: it is still under way, PD_ECANCELED: the client left, PD_ENOMEM.

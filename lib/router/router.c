@@ -285,7 +285,12 @@ void router_free(struct router *rt)
 		capture_stop(rt->capture);
 		return;
 	}
-	changes_stop(rt);
+	if (!changes_stop(rt)) {
+		log_line(rt->cfg.log, LOG_WARN,
+			 "a look-up or a file is still waited for: its memory stays");
+		capture_stop(rt->capture);
+		return;
+	}
 	asks_stop(rt);
 	health_stop(rt);
 	capture_free(rt->capture);

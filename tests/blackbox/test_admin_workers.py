@@ -1,7 +1,10 @@
 """Workers that are added, drained and removed while the router runs: the routes, their words, and that no request notices."""
 
+import errno
 import itertools
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -367,3 +370,81 @@ def test_no_request_fails_while_workers_of_both_roles_come_and_go(pdctl):
     assert all(w.metric("pdctl_worker_kv_leases") == 0 for w in spare["prefill"]), "blocks that nobody fetched"
     assert any(w.metric("vllm:request_success_total") > 0 for w in spare["decode"])
     idle(router, everyone)
+
+
+def reader_of(path):
+    """The writing end of the pipe once somebody reads it, else None."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        assert error.errno == errno.ENXIO
+        return None
+
+
+def test_a_reload_that_blocks_holds_nobody_up(pdctl, tmp_path):
+    """The file is a pipe that nobody writes to yet: pages, requests and drains go on; a client that gives up leaves the change to its end."""
+    path = tmp_path / "workers.yaml"
+    with FakeEngine(ok) as one, FakeEngine(ok) as two:
+        text = f"policy: round_robin\nworkers: [a={one.url}, b={two.url}]\n"
+        path.write_text(f"workers: [a={one.url}]\n")
+        router = pdctl("serve", "--workers-file", path, *FAST)
+        path.unlink()
+        os.mkfifo(path)
+        results = []
+        t = threading.Thread(target=lambda: results.append(router.admin("POST", "/reload")))
+        t.start()
+        pipe = wait_for("the file to be opened", lambda: reader_of(path))
+        gives_up = socket.create_connection(("127.0.0.1", int(router.admin_url.rsplit(":", 1)[1])))
+        gives_up.sendall(b"POST /workers HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data := json.dumps({"url": "http://127.0.0.1:1", "name": "late"}).encode()) + data)
+        for _ in range(10):
+            assert list(listed(router)) == ["a"]
+            assert router.post("/v1/completions", BODY)[0] == 200
+            assert router.admin("POST", "/workers/a/drain")[0] == 200
+            assert router.admin("POST", "/workers/a/undrain")[0] == 200
+            assert router.admin("GET", "/metrics")[0] == 200
+        gives_up.close()
+        assert not results
+        os.write(pipe, text.encode())
+        os.close(pipe)
+        t.join(20)
+        assert results[0][0] == 200
+        wait_for("the second change", lambda: sorted(listed(router)) == ["a", "b", "late"])
+
+
+def test_a_reload_that_blocks_does_not_hold_up_the_end(pdctl, tmp_path):
+    path = tmp_path / "workers.yaml"
+    with FakeEngine(ok) as one:
+        path.write_text(f"workers: [a={one.url}]\n")
+        router = pdctl("serve", "--workers-file", path, *FAST)
+        path.unlink()
+        os.mkfifo(path)
+        with socket.create_connection(("127.0.0.1", int(router.admin_url.rsplit(":", 1)[1]))) as s:
+            s.sendall(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            pipe = wait_for("the file to be opened", lambda: reader_of(path))
+            began = time.monotonic()
+            router.signal(signal.SIGTERM)
+            assert router.wait(15) == 0 and time.monotonic() - began < 10
+        os.close(pipe)
+        assert "a look-up or a file is still waited for" in router.log()
+
+
+def test_changes_leave_nothing_behind(pdctl):
+    """Descriptors after 200 workers that came, were used and went."""
+    with FakeEngine(ok) as one, FakeEngine(ok) as two:
+        router = plain(pdctl, f"w0={one.url}")
+
+        def descriptors():
+            return len(os.listdir(f"/proc/{router.proc.pid}/fd"))
+
+        def cycle():
+            add(router, two.url, name="w1")
+            for _ in range(2):
+                assert router.post("/v1/completions", BODY)[0] == 200
+            assert router.admin("DELETE", "/workers/w1")[0] == 200
+
+        for _ in range(5):
+            cycle()
+        before = descriptors()
+        for _ in range(200):
+            cycle()
+        wait_for("descriptors", lambda: descriptors() <= before + 4)
