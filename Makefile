@@ -77,10 +77,10 @@ $(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) $(O)/.ldflags $(O)/.sources
 $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
-	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
 # The comparison with llhttp; see tests/fuzz/oracle.h.
 ORACLE := $(O)/tests/fuzz/oracle.o $(O)/tests/fuzz/automaton.o
-$(O)/tests/fuzz/fuzz_request $(O)/tests/fuzz/fuzz_response: $(O)/tests/fuzz/message.o $(ORACLE)
+$(O)/tests/fuzz/fuzz_request $(O)/tests/fuzz/fuzz_response $(O)/tests/unit/test_strictness: $(O)/tests/fuzz/message.o $(ORACLE)
 $(O)/tests/fuzz/fuzz_chunk: $(ORACLE)
 $(ORACLE): CPPFLAGS += -I/usr/share/include/llhttp
 # Values compared there (hashes, loads) are no guidance for a fuzzer, only half of its time.

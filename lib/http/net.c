@@ -53,14 +53,30 @@ static int parse_rank(struct net_url *u, const char *p, size_t *n)
 	return PD_OK;
 }
 
+/* What may stand in Host, so that no worker refuses what goes to it: a name or an IPv4 address, or
+ * inside brackets an IPv6 address. */
+static bool host_ok(const char *host, bool literal)
+{
+	static const char name[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				   "0123456789-._~";
+	unsigned colons = 0;
+
+	if (!literal)
+		return host[0] && host[strspn(host, name)] == '\0';
+	for (const char *p = host; *p; p++)
+		colons += *p == ':';
+	return host[strspn(host, "0123456789abcdefABCDEF:.")] == '\0' && colons >= 2 && colons <= 7;
+}
+
 /* "host", "host:port", "[v6]:port" */
 static int parse_authority(struct net_url *u, const char *p, size_t n)
 {
 	const char *end = p + n, *colon;
 	size_t host;
 	long port = u->tls ? 443 : 80;
+	bool literal = n > 0 && *p == '[';
 
-	if (n > 0 && *p == '[') {
+	if (literal) {
 		const char *close = memchr(p, ']', n);
 
 		if (!close || copy_part(u->host, sizeof(u->host), p + 1, (size_t)(close - p - 1)))
@@ -74,9 +90,10 @@ static int parse_authority(struct net_url *u, const char *p, size_t n)
 		if (copy_part(u->host, sizeof(u->host), p, host))
 			return PD_EINVAL;
 	}
-	if (!u->host[0] ||
+	if (!host_ok(u->host, literal) ||
 	    (colon &&
-	     (parse_number(colon + 1, (size_t)(end - colon - 1), 65535, &port) || port == 0)))
+	     (end - colon > 6 || parse_number(colon + 1, (size_t)(end - colon - 1), 65535, &port) ||
+	      port == 0)))
 		return PD_EINVAL;
 	u->port = (uint16_t)port;
 	return PD_OK;
@@ -96,6 +113,8 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	for (size_t i = 0; i < n; i++)
 		if ((unsigned char)p[i] <= ' ' || (unsigned char)p[i] >= 0x7f)
 			return url_fail(msg, text, "white space or a control character in it");
+	if (p[strcspn(p, "?#")])
+		return url_fail(msg, text, "a query or a fragment in it");
 	if (parse_rank(u, p, &n))
 		return url_fail(msg, text, "bad rank after '@'");
 	slash = memchr(p, '/', n);

@@ -145,6 +145,10 @@ void worker_list_release(struct worker_list *l);
  */
 int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
 		      struct pd_msg *msg) PD_MUST;
+/* The same for a text; `path` is its name in messages. */
+int fleet_config_parse(const char *text, size_t n, const char *path,
+		       const struct router_config *base, struct fleet_config *out,
+		       struct pd_msg *msg) PD_MUST;
 
 const char *worker_role_name(enum worker_role r);
 

@@ -105,21 +105,17 @@ static int read_workers(const struct source *s, const struct router_config *base
 	return PD_OK;
 }
 
-int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
-		      struct pd_msg *msg)
+int fleet_config_parse(const char *text, size_t n, const char *path,
+		       const struct router_config *base, struct fleet_config *out,
+		       struct pd_msg *msg)
 {
 	struct source s = {.path = path};
 	void *data = NULL;
-	struct buf text;
 	int err;
 
 	*out = (struct fleet_config){0};
 	memcpy(out->policy, base->fleet.policy, sizeof(out->policy));
-	buf_init(&text, FILE_MAX);
-	err = file_read(path, &text, msg);
-	if (!err)
-		err = yamlload_read(&schema, &data, &s.pos, text.data ? text.data : "", text.len,
-				    path, msg);
+	err = yamlload_read(&schema, &data, &s.pos, text, n, path, msg);
 	s.y = data;
 	err = err ? err : read_policies(&s, out, msg);
 	err = err ? err : read_workers(&s, base, out, msg);
@@ -128,8 +124,23 @@ int fleet_config_read(const char *path, const struct router_config *base, struct
 			      path, base->pd ? "decode" : "workers");
 	yamlload_free(&schema, data);
 	yamlpos_release(&s.pos);
-	buf_release(&text);
 	if (err)
 		worker_list_release(&out->workers);
+	return err;
+}
+
+int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
+		      struct pd_msg *msg)
+{
+	struct buf text;
+	int err;
+
+	*out = (struct fleet_config){0};
+	buf_init(&text, FILE_MAX);
+	err = file_read(path, &text, msg);
+	if (!err)
+		err = fleet_config_parse(text.data ? text.data : "", text.len, path, base, out,
+					 msg);
+	buf_release(&text);
 	return err;
 }

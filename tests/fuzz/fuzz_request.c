@@ -101,15 +101,15 @@ static void check_sent(const struct http_head *h, const struct http_head *sent, 
 	check_fields(h, sent, y);
 }
 
-static void pass_on(const struct http_head *h, unsigned choice)
+static void pass_on(struct http_request *req, unsigned choice)
 {
+	const struct http_head *h = &req->head;
 	static const char *const urls[] = {"http://w1:8000", "http://[::1]:9/base@3"};
 	static struct worker worker[2];
 	static struct http_head sent;
-	static struct http_request req;
 	static struct router rt;
 	static struct buf text;
-	struct exchange x = {.req = &req, .rt = &rt};
+	struct exchange x = {.req = req, .rt = &rt};
 	struct message_mode m = {.first = 7};
 	struct way y = {.w = &worker[choice & 1],
 			.pd = choice >> 1 & 1,
@@ -122,7 +122,6 @@ static void pass_on(const struct http_head *h, unsigned choice)
 		for (int i = 0; i < 2; i++)
 			expect(net_url_parse(&worker[i].at, urls[i], NULL) == PD_OK, "a URL");
 	}
-	req.head = *h;
 	rt.drop_credentials = y.credentials;
 	rt.own_lines = y.credentials ? SPAN("Via: 1.1 r\r\nAuthorization: Bearer k\r\n") : SPAN("");
 	(void)trace_read(&x.trace, h);
@@ -142,13 +141,13 @@ static void pass_on(const struct http_head *h, unsigned choice)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	static struct http_head h;
+	static struct http_request req;
 	struct message_mode m = {.response = false};
 
 	if (n < 2 || n > MESSAGE_MAX)
 		return 0;
 	m.first = (size_t)(data[0] >> 3) + 1;
-	if (message_check(&h, &m, (const char *)data + 1, n - 1) == PD_OK)
-		pass_on(&h, data[0] & 7);
+	if (message_check(&req.head, &m, (const char *)data + 1, n - 1) == PD_OK)
+		pass_on(&req, data[0] & 7);
 	return 0;
 }
