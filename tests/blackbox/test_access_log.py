@@ -54,6 +54,11 @@ def lines_of(path, form, n):
     return [parse(line, form) for line in text.splitlines()]
 
 
+def until(path, n):
+    """A line is written after its answer: the next request, perhaps on another thread, must not overtake it."""
+    wait_for(f"line {n}", lambda: path.exists() and path.read_text().count("\n") >= n, 5)
+
+
 def adds_up(entry):
     """The stages are all of the total; each is cut to microseconds."""
     parts = [entry[s] for s in STAGES if s in entry]
@@ -71,6 +76,7 @@ def test_a_plain_request(pdctl, tmp_path, form):
             "X-Forwarded-For": "10.1.2.3, 10.4.5.6",
         }
         _, _, body = router.post(ROUTE + "?key=secret", BODY, headers)
+        until(tmp_path / "log", 1)
         router.get("/v1/other")
         router.get("/health")
         router.get("/metrics")
@@ -137,7 +143,9 @@ def test_retries_and_failures(pdctl, tmp_path, form):
             "--access-log-format", form,
         )
         assert router.post(ROUTE, BODY)[0] == 200
+        until(tmp_path / "log", 1)
         assert router.post("/bad", BODY)[0] == 422
+        until(tmp_path / "log", 2)
         assert router.post(ROUTE, {**BODY, "stream": True})[0] == 200
         retried, bad, cut = [adds_up(x) for x in lines_of(tmp_path / "log", form, 3)]
         assert (retried["attempts"], retried["outcome"], retried["status"]) == (2, "ok", 200) and retried["retry_ms"] > 290
@@ -171,7 +179,7 @@ def test_the_queue_and_clients_that_leave(pdctl, tmp_path, form):
         wait_for("it to wait", lambda: router.metric("pdctl_requests_waiting") == 1)
         assert router.post(ROUTE, BODY)[0] == 429
         gone.close()
-        wait_for("it to leave", lambda: router.metric("pdctl_requests_waiting") == 0)
+        until(log, 2)
         assert router.post(ROUTE, BODY)[0] == 408
         second = threading.Thread(target=lambda: router.post(ROUTE, BODY))
         second.start()
@@ -208,17 +216,18 @@ def test_requests_that_never_came(pdctl, tmp_path, form):
             "serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form, "--max-payload-size", 100, "--head-timeout-secs", 0.3
         )
         head = b"POST /v1/completions?q=secret HTTP/1.1\r\nHost: x\r\n"
-        for raw, status in (
+        for n, (raw, status) in enumerate((
             (b"BAD\r\n\r\n", 400), (b"GET /slow HT", 408), (head + b"Content-Length: 101\r\n\r\n", 413),
             (head + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
-        ):
+        )):
             with router.connect() as s:
                 s.sendall(raw)
                 assert b" %d " % status in s.recv(4096)
+            until(log, n + 1)
         with router.connect() as s:
             s.sendall(head + b"Content-Length: 50\r\n\r\n{")
             wait_for("it to be admitted", lambda: router.metric("pdctl_requests_in_work") == 1)
-        wait_for("it to be missed", lambda: router.metric("pdctl_requests_in_work") == 0)
+        until(log, 5)
         assert router.post(ROUTE, BODY)[0] == 200
         entries = lines_of(log, form, 6)
         assert [(x["method"], x["path"], x["status"], x["outcome"]) for x in entries] == [
@@ -241,7 +250,8 @@ def test_nothing_breaks_a_line(pdctl, tmp_path, form):
     with FakeEngine(ok) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form)
         paths = ['/a"b\\c', "/x=1,status=200", "/" + "long" * 3000, "/%0a%22", "/{[<>]}|^`"]
-        for path in paths:
+        for n, path in enumerate(paths):
+            until(log, n)
             with router.connect() as s:
                 s.sendall(
                     f"GET {path}?q=1 HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\"b\\c d=e\r\nX-Forwarded-For: \xff\xfe\"; status=500\r\n\r\n".encode("latin-1")
