@@ -7,7 +7,7 @@
  * thread meanwhile.
  *
  * Contexts are thread-safe. A connection (`struct tls`) belongs to one owner at a time; it borrows
- * its descriptor, keeps its own reference to the certificates it began with, and costs about 10 KiB
+ * its descriptor, keeps its own reference to the certificates it began with, and costs about 14 KiB
  * while it is idle.
  */
 #ifndef PD_HTTP_TLS_H

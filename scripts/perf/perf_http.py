@@ -43,7 +43,7 @@ def compare(section, todo, o, base, connections, body_bytes=CHAT_BYTES, note="")
     rows = []
     for c in connections:
         for s in todo:
-            wrk(s.port, c, WARM_S, key_of(s), body_bytes)
+            wrk(s.port, c, WARM_S, key_of(s), body_bytes, scheme=s.scheme)
         runs = rounds(todo, o.rounds, lambda s, c=c: measure(s, c, o.seconds, key_of(s), body_bytes))
         new = figures(section, f"{c} connections{note}", runs, base)
         for r in new:

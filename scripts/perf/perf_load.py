@@ -13,10 +13,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 WARM_S = 0.4
 
 
-def wrk(port, connections, seconds, key, body_bytes, threads=1):
+def wrk(port, connections, seconds, key, body_bytes, threads=1, scheme="http"):
     """One run of wrk; the numbers that chat.lua prints."""
     argv = [need("wrk"), f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-    argv += ["-s", f"{HERE}/chat.lua", f"http://127.0.0.1:{port}", "--", key, str(body_bytes)]
+    argv += ["-s", f"{HERE}/chat.lua", f"{scheme}://127.0.0.1:{port}", "--", key, str(body_bytes)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 60)
     for line in done.stdout.splitlines():
         if line.startswith("PERF "):
@@ -52,7 +52,7 @@ def measure(server, connections, seconds, key, body_bytes):
     with Sampler(server, seconds * 0.6) as sampler:
         switches = sum(server.switches())
         before, t0 = server.cpu_ns(), time.monotonic()
-        seen = wrk(server.port, connections, seconds, key, body_bytes)
+        seen = wrk(server.port, connections, seconds, key, body_bytes, scheme=server.scheme)
         cpu, wall = server.cpu_ns() - before, time.monotonic() - t0
         switches = sum(server.switches()) - switches
     if not server.alive():

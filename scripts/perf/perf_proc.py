@@ -92,6 +92,8 @@ def smaps_kib(pid, name):
 class Proc:
     """One server (or a family of processes) with its port and a folder for its files."""
 
+    scheme = "http"
+
     def __init__(self, name, argv, port, cwd, env=None):
         self.name, self.port, self.argv = name, port, argv
         self.log_path = os.path.join(cwd, "log")

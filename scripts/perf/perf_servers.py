@@ -89,8 +89,8 @@ def backends(bench, count=4, answer=None, name="backend"):
     return p, ports
 
 
-def nginx(bench, ports, logging=False, extra="", name="nginx"):
-    """hash on the session header, keep-alive upstreams over HTTP/1.1. extra: more lines for its server."""
+def nginx(bench, ports, logging=False, extra="", name="nginx", tls="", workers="http"):
+    """hash on the session header, keep-alive upstreams over HTTP/1.1. extra: more lines for its server; tls: those for HTTPS."""
     (port,) = free_ports(1)
     folder = f"{name}{port}"
     servers = " ".join(f"server 127.0.0.1:{p} max_fails=0;" for p in ports)
@@ -101,10 +101,11 @@ def nginx(bench, ports, logging=False, extra="", name="nginx"):
 		keepalive 512; keepalive_requests 100000000; keepalive_timeout 300s;
 	}}
 	server {{
-		listen 127.0.0.1:{port} backlog=4096;
+		listen 127.0.0.1:{port} {"ssl " if tls else ""}backlog=4096;
+		{tls}
 		{extra}
 		location / {{
-			proxy_pass http://workers;
+			proxy_pass {workers}://workers;
 			proxy_http_version 1.1;
 			proxy_set_header Connection "";
 			proxy_set_header Host $http_host;
@@ -113,6 +114,7 @@ def nginx(bench, ports, logging=False, extra="", name="nginx"):
 	}}"""
     access = f"{bench.folder(folder)}/access.log" if logging else "off"
     p = bench.start(name, nginx_argv(bench, folder, http, CPUS, access), port, folder)
+    p.scheme = "https" if tls else "http"
     return p.wait_port()
 
 
@@ -146,7 +148,7 @@ backend b
     return p.wait_port()
 
 
-def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_ports=None):
+def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_ports=None, workers="http"):
     """The router as it comes: defaults, no metrics port. decode_ports: P/D mode, `ports` are the prefill workers."""
     (port,) = free_ports(1)
     argv = [binary, "serve", "--port", str(port), "--prometheus-port", "-1", "--log-level", "info" if logging else "warn"]
@@ -155,8 +157,9 @@ def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_po
         argv += [a for p in ports for a in ("--prefill", f"http://127.0.0.1:{p}")]
         argv += [a for p in decode_ports for a in ("--decode", f"http://127.0.0.1:{p}")]
     else:
-        argv += ["--worker-urls", *(f"http://127.0.0.1:{p}" for p in ports)]
+        argv += ["--worker-urls", *(f"{workers}://127.0.0.1:{p}" for p in ports)]
     p = bench.start(name, [*argv, *extra], port, f"{name}{port}")
+    p.scheme = "https" if "--tls-cert" in extra else "http"
     return p.wait_port()
 
 

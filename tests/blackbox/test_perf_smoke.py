@@ -84,3 +84,15 @@ def test_wrong_arguments(args):
     done = perf(*args)
     assert done.returncode == 2
     assert done.stderr.count("\n") > 0 and "Traceback" not in done.stderr
+
+
+def test_tls_section(tmp_path):
+    out = tmp_path / "perf.json"
+    done = perf("tls", "--seconds", "1", "--rounds", "1", "--json", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    doc = json.loads(out.read_text())
+    for case in ("1.4 kB requests", "4 MiB answers", "1 MiB requests", "https workers"):
+        got = rows(doc, "tls", case)
+        assert "pdctl" in got and any(name.startswith("nginx") for name in got)
+        assert all(r["requests"] > 0 and r["errors"] == 0 and r["cpu_us"] > 0 for r in got.values()), got
+    assert len([g for g in doc["goals"] if g["limit"] == 1.3]) == 4
