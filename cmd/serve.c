@@ -562,6 +562,12 @@ static void block_signals(sigset_t *set)
 	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
+/* On the thread that reloads: a name that takes long to look up must not keep TERM waiting. */
+static void reload_ended(void)
+{
+	notify("READY=1");
+}
+
 /* HUP and USR1: the process goes on. False for the signals that end it. */
 static bool minor_signal(struct router *rt, const struct router_config *c, int sig, bool draining)
 {
@@ -569,8 +575,10 @@ static bool minor_signal(struct router *rt, const struct router_config *c, int s
 
 	if (sig == SIGHUP && !draining) {
 		notify_reloading();
-		(void)!router_reload(rt, &msg);
-		notify("READY=1");
+		if (!router_reload_begin(rt, reload_ended)) {
+			log_line(c->log, LOG_ERROR, "too many reloads wait: this one is left out");
+			reload_ended();
+		}
 	} else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg)) {
 		log_line(c->log, LOG_ERROR, "access log: %s; it goes on in the old file", msg.text);
 	}

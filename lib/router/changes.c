@@ -20,6 +20,7 @@ struct pending {
 	struct pending *next;
 	struct change change;
 	struct http_conn *conn; /* NULL when the handler gave up; under the lock */
+	void (*after)(void);	/* called when it is done, or NULL */
 	bool done;		/* under the lock */
 	_Atomic int owners;
 };
@@ -64,6 +65,8 @@ static void carry_out(struct changes *s, struct change *ch)
 
 static void finish(struct changes *s, struct pending *p)
 {
+	if (p->after)
+		p->after();
 	(void)pthread_mutex_lock(&s->lock);
 	p->done = true;
 	if (p->conn)
@@ -281,6 +284,22 @@ int changes_do(struct router *rt, struct http_conn *c, struct change *ch)
 		*ch = p->change;
 	drop(p);
 	return err;
+}
+
+bool changes_reload(struct router *rt, void (*done)(void))
+{
+	struct changes *s = atomic_load(&rt->changes);
+	struct pending *p = s ? calloc(1, sizeof(*p)) : NULL;
+
+	if (!p)
+		return false;
+	p->change.kind = CHANGE_RELOAD;
+	p->after = done;
+	atomic_store(&p->owners, 1);
+	if (enqueue(s, p))
+		return true;
+	free(p);
+	return false;
 }
 
 void changes_reap(struct router *rt)

@@ -251,6 +251,11 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	return err;
 }
 
+bool router_reload_begin(struct router *rt, void (*done)(void))
+{
+	return changes_reload(rt, done);
+}
+
 void router_drain(struct router *rt)
 {
 	int64_t until, now;

@@ -54,6 +54,9 @@ uint16_t router_metrics_port(const struct router *rt);
 /* Reads the workers file, the file of client keys and the certificates again. On failure everything
  * stays as it is. Thread-safe. */
 int router_reload(struct router *rt, struct pd_msg *msg) PD_MUST;
+/* The same on a thread of the router, so that the caller can go on; `done` is called there at the
+ * end, well or not (the log says which). False: it was not begun. */
+bool router_reload_begin(struct router *rt, void (*done)(void)) PD_MUST;
 /* Readiness turns false; after cfg.drain_delay the listener closes; returns at once after that. */
 void router_drain(struct router *rt);
 /* Ends a drain at once, from another thread: no more delay, what still runs is cut. Returns how

@@ -411,7 +411,8 @@ def test_a_reload_that_blocks_holds_nobody_up(pdctl, tmp_path):
         wait_for("the second change", lambda: sorted(listed(router)) == ["a", "b", "late"])
 
 
-def test_a_reload_that_blocks_does_not_hold_up_the_end(pdctl, tmp_path):
+@pytest.mark.parametrize("how", ["request", "signal"])
+def test_a_reload_that_blocks_does_not_hold_up_the_end(pdctl, tmp_path, how):
     path = tmp_path / "workers.yaml"
     with FakeEngine(ok) as one:
         path.write_text(f"workers: [a={one.url}]\n")
@@ -419,7 +420,10 @@ def test_a_reload_that_blocks_does_not_hold_up_the_end(pdctl, tmp_path):
         path.unlink()
         os.mkfifo(path)
         with socket.create_connection(("127.0.0.1", int(router.admin_url.rsplit(":", 1)[1]))) as s:
-            s.sendall(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            if how == "request":
+                s.sendall(b"POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            else:
+                router.signal(signal.SIGHUP)
             pipe = wait_for("the file to be opened", lambda: reader_of(path))
             began = time.monotonic()
             router.signal(signal.SIGTERM)
