@@ -616,14 +616,17 @@ ANSWERS = {
 class Hostile(FakeEngine):
     """Does what the header X-Case says; without one it is a good worker."""
 
-    def __init__(self):
+    def __init__(self, leg=None, good=None):
         super().__init__(self.play)
+        self.leg = leg
+        self.good = good or reply(GL)
         self.taken = 0
         self.later = threading.Event()  # the second part of a Later has been sent
 
     def play(self, seen, wire):
         mark = json.loads(seen.body)["mark"].encode()
-        case = ANSWERS[seen.header("x-case")][0] if seen.header("x-case") else reply(GL)
+        mine = seen.header("x-case") and seen.header("x-leg") == self.leg
+        case = ANSWERS[seen.header("x-case")][0] if mine else self.good
         if isinstance(case, Endless):
             self.endless(wire, case, mark)
             return
@@ -652,8 +655,7 @@ class Hostile(FakeEngine):
 def window():
     fleet = Fleet()
     with Hostile() as engine:
-        router = fleet("serve", "--worker-urls", engine.url, "--disable-circuit-breaker", "--disable-retries", "--first-byte-timeout-secs", 0.4,
-                       "--inter-token-timeout-secs", 0.4, "--request-timeout-secs", 0.8, "--log-level", "warn")
+        router = fleet("serve", "--worker-urls", engine.url, *LIMITS)
         yield router, engine
         engine.check()
         fleet.stop()
@@ -664,12 +666,13 @@ def rss(router):
         return int(f.read().split()[1]) * 4096
 
 
-def ask(router, case=None, till_end=True, stream=False):
+def ask(router, case=None, till_end=True, stream=False, leg=None):
     """Sends one request and returns its mark and every byte that comes back."""
     data, mark = numbered(BODY)
     if stream:
         data = data[:-1] + b',"stream":true}'
     extra = b"X-Case: %s\r\n" % case.encode() if case else b""
+    extra += b"X-Leg: %s\r\n" % leg.encode() if leg else b""
     with router.connect() as s:
         s.sendall(LINE + HOST + extra + b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(data), data))
         got = b""
@@ -770,3 +773,45 @@ def test_hostile_answers_do_not_disturb_others_at_the_same_time(window):
     for t in clients:
         t.join(30)
     assert not wrong, wrong[:3]
+
+
+LIMITS = ("--disable-circuit-breaker", "--disable-retries", "--first-byte-timeout-secs", 0.4, "--inter-token-timeout-secs", 0.4,
+          "--request-timeout-secs", 0.8, "--log-level", "warn")
+PREFILLED = b'{"mark":"MMMMMMMM","kv_transfer_params":{"remote_block_ids":[1]},"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'
+
+
+@pytest.fixture(scope="module")
+def windows():
+    fleet = Fleet()
+    with Hostile("prefill", reply(b"Content-Length: %d\r\n" % len(PREFILLED), body=PREFILLED)) as prefill, Hostile("decode") as decode:
+        router = fleet("serve", "--prefill", prefill.url, "--decode", decode.url, *LIMITS)
+        yield router, {"prefill": prefill, "decode": decode}
+        prefill.check(), decode.check()
+        fleet.stop()
+
+
+@pytest.mark.parametrize("leg", ["prefill", "decode"])
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answer_in_pd(windows, name, leg):
+    """On either leg: an error, or an answer of one's own; no byte of another's; and the next client gets its own."""
+    router, engines = windows
+    before = rss(router)
+    engines[leg].later.clear()
+    mark, got = ask(router, name, stream=name.startswith("stream"), leg=leg)
+    status = int(got.split(b" ", 2)[1])
+    assert status in (200, 502, 504), got
+    assert b"EVIL" not in got and b"evil" not in got, got
+    assert set(re.findall(rb"m\d{7}", got)) <= {mark}, got
+    if status != 200:
+        assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == status
+    if isinstance(ANSWERS[name][0], Later):
+        assert engines[leg].later.wait(10)
+    for _ in range(2):
+        mark, got = ask(router)
+        found, rest = answers(got)
+        assert rest == b"" and len(found) == 1
+        own_answer(found[0], mark)
+    if isinstance(ANSWERS[name][0], Endless):
+        assert engines[leg].taken < ANSWERS[name][0].most
+    assert rss(router) - before < 32 << 20
+    wait_for("no request in work", lambda: router.metric("pdctl_requests_in_work") == 0)
