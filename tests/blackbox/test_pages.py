@@ -20,7 +20,7 @@ def test_links(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_paths(page):
     for path in re.findall(r"`((?:cmd|lib|sim|scripts|tests|docs|scenarios)/[\w./-]+)`", page.read_text()):
-        path = path.replace("NAME", "http")  # stands for any
+        path = path.replace("NAME", "json")  # stands for any
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
