@@ -156,10 +156,12 @@ static void end_silent(struct http_conn *c)
 {
 	char byte;
 
-	if (!c->io.ended && recv(c->io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+	if (!c->io.ended && recv(c->io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
 		start(c);
-	else
-		close_connection(c);
+		return;
+	}
+	stream_goodbye(&c->io);
+	close_connection(c);
 }
 
 /* While the server drains silent connections end at once, but not one that was accepted a moment

@@ -44,9 +44,14 @@ void http_server_config_default(struct http_server_config *cfg)
 
 /* -- accepting -- */
 
-static void turn_away(int fd, _Atomic uint64_t *why)
+/* A client that is about to speak TLS would not understand the text: it gets an alert. */
+static void turn_away(const struct http_server *s, int fd, _Atomic uint64_t *why)
 {
-	(void)send(fd, overloaded, sizeof(overloaded) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	static const char alert[] = {0x15, 3, 1, 0, 2, 2, 80}; /* fatal, internal_error */
+
+	(void)send(fd, s->cfg.tls ? alert : overloaded,
+		   s->cfg.tls ? sizeof(alert) : sizeof(overloaded) - 1,
+		   MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)close(fd);
 	atomic_fetch_add_explicit(why, 1, memory_order_relaxed);
 }
@@ -76,7 +81,7 @@ static void admit(struct http_server *s, int fd, const struct sockaddr *sa)
 	why = count_in(s, sa, &peer);
 	if (!why && ready_open(s, fd, peer))
 		return;
-	turn_away(fd, why ? why : &s->refused);
+	turn_away(s, fd, why ? why : &s->refused);
 	if (why)
 		return;
 	(void)pthread_mutex_lock(&s->lock);
@@ -105,7 +110,7 @@ static void out_of_descriptors(struct http_server *s, int error)
 		(void)close(s->reserve_fd);
 		fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0)
-			turn_away(fd, &s->refused);
+			turn_away(s, fd, &s->refused);
 	}
 	clock_sleep_until(now + ACCEPT_PAUSE);
 	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);

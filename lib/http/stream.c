@@ -200,6 +200,7 @@ static void free_here(struct loop_task *t)
 {
 	struct stream *s = (struct stream *)((char *)t - offsetof(struct stream, task));
 
+	stream_goodbye(s);
 	stream_close(s);
 	free(s);
 }

@@ -369,6 +369,50 @@ def test_cut_answer_is_an_error(pdctl, world):
         engine.check()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_old_client_can_tell_the_end_from_a_cut(pdctl, world, whole):
+    """HTTP/1.0 ends a stream by closing; with TLS the close_notify says whether that was the end."""
+
+    def stream(seen, wire):
+        wire.begin_stream()
+        wire.event("a")
+        if whole:
+            wire.end_stream()
+        else:
+            wire.conn.shutdown(socket.SHUT_RDWR)
+            wire.keep = False
+
+    with FakeEngine(stream) as engine:
+        router = start(pdctl, world, "--worker-urls", engine.url, "--disable-retries")
+        body = json.dumps({**BODY, "stream": True})
+        with connect(router, router.context, suppress_ragged_eofs=False) as conn:
+            conn.sendall(f"POST /v1/completions HTTP/1.0\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            got, ended = b"", False
+            while not ended:
+                piece = conn.recv(65536)
+                got, ended = got + piece, not piece
+        assert b"data: a" in got and (b"upstream_error" in got) != whole
+
+
+def test_too_many_connections(pdctl, world):
+    with FakeEngine(ok) as engine:
+        router = start(pdctl, world, "--worker-urls", engine.url, "--max-connections", 2)
+        held = [connect(router, router.context) for _ in range(2)]
+        with pytest.raises(ssl.SSLError, match="alert internal error"):
+            connect(router, router.context)
+        for conn in held:
+            assert ask(conn)[0].startswith(b"HTTP/1.1 200")
+            conn.close()
+
+
+def test_an_idle_connection_ends_with_a_word(pdctl, world):
+    with FakeEngine(ok) as engine:
+        router = start(pdctl, world, "--worker-urls", engine.url, "--client-idle-timeout-secs", 0.3)
+        with connect(router, router.context, suppress_ragged_eofs=False) as conn:
+            ask(conn)
+            assert conn.recv(1) == b""
+
+
 def test_slow_reader(pdctl, world):
     """A client that reads slowly gets everything; the router's writes are partial all the time."""
     noise = random.Random(6).randbytes(4 << 20)
