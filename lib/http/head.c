@@ -113,8 +113,17 @@ static bool is_digit(char c)
 }
 
 /* `lower` has n bytes, letters in lower case; s holds token characters only, so setting bit 5 folds
- * exactly the letters. An underscore passes for a hyphen. */
+ * exactly the letters. */
 static bool same_name(const char *s, const char *lower, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((s[i] | 0x20) != lower[i])
+			return false;
+	return true;
+}
+
+/* The same with underscores for hyphens. */
+static bool looks_alike(const char *s, const char *lower, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if ((s[i] | 0x20) != lower[i] && (s[i] != '_' || lower[i] != '-'))
@@ -122,17 +131,33 @@ static bool same_name(const char *s, const char *lower, size_t n)
 	return true;
 }
 
+static uint64_t folded(const char *p)
+{
+	uint64_t w;
+
+	memcpy(&w, p, sizeof(w));
+	return w | UINT64_C(0x2020202020202020);
+}
+
+/* Names of eight bytes or more by words, the last of which may overlap the one before. */
+static bool same_long_name(const char *s, const char *lower, size_t n)
+{
+	for (size_t i = 0; i + 8 < n; i += 8)
+		if (folded(s + i) != folded(lower + i))
+			return false;
+	return folded(s + n - 8) == folded(lower + n - 8);
+}
+
 static enum http_name name_tag(const char *s, size_t n, bool *underscored)
 {
 	if (n >= sizeof(known) / sizeof(known[0]))
 		return HTTP_OTHER;
 	for (size_t i = 0; i < 4 && known[n][i].name; i++) {
-		if (!same_name(s, known[n][i].name, n))
-			continue;
-		if (!memchr(s, '_', n))
+		const char *name = known[n][i].name;
+
+		if (n >= 8 ? same_long_name(s, name, n) : same_name(s, name, n))
 			return known[n][i].tag;
-		*underscored = true;
-		break;
+		*underscored |= looks_alike(s, name, n);
 	}
 	return HTTP_OTHER;
 }

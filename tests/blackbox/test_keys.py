@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
@@ -386,6 +388,37 @@ def test_too_many_keys_in_question(pdctl):
         for s in held:
             s.close()
         assert router.post(PATH, BODY, bearer("one"))[0] == 401
+
+
+def test_an_authority_that_cannot_prove_who_it_is_gets_no_key(pdctl, tmp_path):
+    """https:// means that the certificate is checked, against the system's CAs."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    context, got = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), []
+    context.load_cert_chain(cert, key)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                conn, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                with context.wrap_socket(conn, server_side=True) as tls:
+                    got.append(tls.recv(4096))
+            except (ssl.SSLError, OSError) as error:
+                got.append(error)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--api-key-validation-urls", f"https://127.0.0.1:{listener.getsockname()[1]}/check")
+        status, _, body = router.post(PATH, BODY, bearer("sk-mine"))
+        assert status == 503 and b"could not be checked" in body and engine.seen == []
+        wait_for("the reason in the log", lambda: "key validation URL 1 did not answer: SSL" in router.log())
+        assert not any(isinstance(x, bytes) and x for x in got), got
+    listener.close()
 
 
 def test_end_while_a_key_is_in_question(pdctl):
