@@ -1,7 +1,7 @@
 /*
- * The dynamic loader reads every relocation of some forty libraries, most of which a router never
- * calls; several megabytes stay resident for nothing. Writable segments are left alone: what was
- * relocated in them exists nowhere else.
+ * About process_trim: the dynamic loader reads every relocation of some forty libraries, most of
+ * which a router never calls; several megabytes stay resident for nothing. Writable segments are
+ * left alone: what was relocated in them exists nowhere else.
  */
 #include "lib/base/process.h"
 
@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "lib/base/clock.h"
 
 static int trim_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -30,4 +32,14 @@ static int trim_object(struct dl_phdr_info *info, size_t size, void *arg)
 void process_trim(void)
 {
 	(void)dl_iterate_phdr(trim_object, NULL);
+}
+
+/* By the wall clock, because ThreadSanitizer does not know of pthread_clockjoin_np: a wait that a
+ * changed clock makes longer or shorter does no harm here. */
+bool process_join(pthread_t thread, int64_t deadline)
+{
+	int64_t wall = clock_wall() + deadline - clock_now();
+	struct timespec ts = {.tv_sec = wall / NS_PER_S, .tv_nsec = wall % NS_PER_S};
+
+	return pthread_timedjoin_np(thread, NULL, &ts) == 0;
 }

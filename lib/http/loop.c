@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/process.h"
 #include "lib/http/fiber.h"
 #include "lib/http/shelf.h"
 
@@ -479,14 +480,12 @@ int loop_start(struct loop **out, const struct loop_config *cfg)
 
 bool loop_stop(struct loop *l, int64_t deadline)
 {
-	int64_t wall = clock_wall() + deadline - clock_now();
-	struct timespec ts = {.tv_sec = wall / NS_PER_S, .tv_nsec = wall % NS_PER_S};
 	uint64_t one = 1;
 
 	atomic_store_explicit(&l->stopping, true, memory_order_release);
 	/* A write that fails finds the counter full: the loop wakes all the same. */
 	(void)!write(l->event_fd, &one, sizeof(one));
-	return pthread_timedjoin_np(l->thread, NULL, &ts) == 0;
+	return process_join(l->thread, deadline);
 }
 
 void loop_free(struct loop *l)

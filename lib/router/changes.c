@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/process.h"
 
 #define RESOLVE_EVERY (30 * NS_PER_S)
 #define REAP_EVERY    (25 * NS_PER_MS)
@@ -205,8 +206,6 @@ int changes_start(struct router *rt, struct pd_msg *msg)
 bool changes_stop(struct router *rt)
 {
 	struct changes *s = atomic_exchange(&rt->changes, NULL);
-	int64_t until = clock_now() + STOP_WAIT;
-	struct timespec ts = {.tv_sec = until / NS_PER_S, .tv_nsec = until % NS_PER_S};
 	struct pending *p;
 
 	if (!s)
@@ -215,7 +214,7 @@ bool changes_stop(struct router *rt)
 	s->stop = true;
 	(void)pthread_cond_signal(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
-	if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &ts) != 0)
+	if (!process_join(s->thread, clock_now() + STOP_WAIT))
 		return false;
 	while ((p = take(s)))
 		drop(p);
