@@ -134,7 +134,7 @@ static int handshake(struct stream *s, int64_t deadline, struct pd_msg *msg)
 		err = wait_for(s, events_for(s, 0), deadline);
 		if (err)
 			return pd_fail(msg, err, "%s",
-				       err == PD_ETIMEOUT ? "the TLS handshake took too long"
+				       err == PD_ETIMEOUT ? "the handshake took too long"
 							  : "interrupted");
 	}
 	/* What came right behind the handshake may have been taken in already. */

@@ -244,7 +244,7 @@ static int load(struct tls_set **out, const struct tls_config *cfg, struct pd_ms
 
 	*out = NULL;
 	if (s)
-		s->ctx = calloc(cfg->npairs ? cfg->npairs : 1, sizeof(*s->ctx));
+		s->ctx = calloc(cfg->npairs ? cfg->npairs : 1, sizeof(SSL_CTX *));
 	if (!s || !s->ctx) {
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");

@@ -200,7 +200,7 @@ def test_rubbish_and_slow_handshakes(pdctl, world):
             assert s.recv(100) == b""
             s.close()
         assert 0.8 < time.monotonic() - began < 15
-        in_log(router, "the TLS handshake took too long")
+        in_log(router, "the handshake took too long")
         wait_for("no connection to be left", lambda: router.metrics()["pdctl_connections"] <= 1)
 
 
@@ -598,6 +598,27 @@ def test_a_worker_that_speaks_plain_http(pdctl, world):
     router = pdctl("serve", "--worker-urls", f"https://127.0.0.1:{worker.port}", "--worker-ca", world.ca.cert, "--disable-retries")
     status, _, body = router.post("/v1/completions", BODY)
     assert status == 502 and b"the server does not speak TLS (is it http:// and not https://?)" in body, body
+
+
+def test_a_worker_that_never_ends_its_handshake(pdctl, world):
+    """It takes the connection and says nothing: the connect timeout ends it, another worker serves; a client that leaves ends it too."""
+    mute = socket.create_server(("127.0.0.1", 0))
+    url = f"https://127.0.0.1:{mute.getsockname()[1]}"
+    with FakeEngine(ok, tls=world.a.server()) as engine:
+        router = pdctl("serve", "--worker-urls", url, engine.url, "--worker-ca", world.ca.cert, "--policy", "round_robin",
+                       "--connect-timeout-secs", 0.5)
+        for _ in range(4):
+            assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
+        in_log(router, f"worker {url}: TLS: the handshake took too long")
+    patient = pdctl("serve", "--worker-urls", url, "--worker-ca", world.ca.cert, "--health-check-interval-secs", 300)
+    s = patient.connect()
+    body = json.dumps(BODY)
+    s.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    wait_for("the request to be in work", lambda: patient.metrics()["pdctl_requests_in_work"] == 1)
+    s.close()
+    wait_for("it to be over", lambda: patient.metrics()["pdctl_requests_in_work"] == 0, timeout=5)
+    assert patient.metric("pdctl_client_left_total") == 1
+    mute.close()
 
 
 def test_a_renewed_worker_certificate_comes_back(pdctl, world):
