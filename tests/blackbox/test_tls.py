@@ -299,7 +299,8 @@ def test_failed_reload_keeps_the_old_certificate(pdctl, world, tmp_path):
 
 
 def test_events_come_one_by_one(pdctl, world):
-    """The engine sends the next event only after the client has seen the last one: anything held back stops both."""
+    """The engine sends the next event only after the client has seen the last one: anything held back stops both. Certificates are
+    read again under the stream."""
     seen_by_client = threading.Semaphore(0)
 
     def lockstep(seen, wire):
@@ -318,6 +319,9 @@ def test_events_come_one_by_one(pdctl, world):
         for i in range(200):
             assert json.loads(answer.readline()[6:])["choices"][0]["text"] == f"t{i}"
             assert answer.readline() == b"\n"
+            if i % 50 == 25:
+                router.signal(signal.SIGHUP)
+                wait_for("the reload", lambda: router.metric("pdctl_reloads_total") == i // 50 + 1)
             seen_by_client.release()
         assert answer.read() == b"data: [DONE]\n\n"
         conn.close()
