@@ -24,7 +24,8 @@ struct result {
 	struct buf payload;
 	size_t used;
 	int err;
-	bool done, boundary;
+	bool done, boundary, extras;
+	uint64_t rest;
 };
 
 static void expect(bool ok, const char *what)
@@ -66,6 +67,8 @@ static void decode(struct result *r, const char *p, size_t n, size_t step)
 	}
 	r->done = c.done;
 	r->boundary = http_chunked_at_boundary(&c);
+	r->extras = c.extras;
+	r->rest = http_chunked_rest(&c);
 }
 
 /* -- the grammar, RFC 9112 7.1, with our limits -- */
@@ -97,6 +100,8 @@ static const char *const stop_name[] = {
 struct text {
 	const char *p;
 	size_t n, at;
+	uint64_t rest; /* payload of the current chunk that is missing */
+	bool extras;   /* an extension or a trailer was seen */
 };
 
 static bool left(const struct text *t)
@@ -157,6 +162,7 @@ static enum stop extensions(struct text *t)
 
 	while (s == END && left(t) && t->p[t->at] == ';') {
 		t->at++;
+		t->extras = true;
 		s = token(t, EXTENSION);
 		if (s != END || t->p[t->at] != '=')
 			continue;
@@ -201,6 +207,7 @@ static enum stop trailers(struct text *t)
 	enum stop s = END;
 
 	while (s == END && left(t) && t->p[t->at] != '\r') {
+		t->extras = true;
 		s = token(t, TRAILER);
 		s = s == END ? want(t, ':', TRAILER) : s;
 		while (s == END && left(t) && text_char(t->p[t->at]))
@@ -233,6 +240,7 @@ static enum stop by_grammar(struct text *t, struct buf *payload)
 		take = t->n - t->at < size ? t->n - t->at : (size_t)size;
 		expect(buf_append(payload, t->p + t->at, take) == PD_OK, "memory");
 		t->at += take;
+		t->rest = size - take;
 		if (take < size)
 			return MORE;
 		s = want(t, '\r', CHUNK_END);
@@ -245,7 +253,7 @@ static enum stop by_grammar(struct text *t, struct buf *payload)
 static enum stop same_as_grammar(const struct result *r, const char *p, size_t n)
 {
 	static struct buf payload;
-	struct text t = {p, n, 0};
+	struct text t = {.p = p, .n = n};
 	enum stop s;
 
 	clear(&payload);
@@ -257,6 +265,8 @@ static enum stop same_as_grammar(const struct result *r, const char *p, size_t n
 	expect(r->err || r->used == t.at, "the grammar ends elsewhere");
 	expect(r->err || span_eq(buf_span(&payload), buf_span(&r->payload)),
 	       "the grammar has another payload");
+	expect(r->err || (r->rest == t.rest && r->extras == t.extras),
+	       "the grammar has another rest, or other extras");
 	return s;
 }
 
@@ -334,7 +344,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		       "a piece changed the verdict");
 		if (whole.err)
 			continue;
-		expect(pieces.used == whole.used && pieces.boundary == whole.boundary,
+		expect(pieces.used == whole.used && pieces.boundary == whole.boundary &&
+			       pieces.extras == whole.extras && pieces.rest == whole.rest,
 		       "a piece changed the end");
 		expect(span_eq(buf_span(&pieces.payload), buf_span(&whole.payload)),
 		       "a piece changed the payload");
