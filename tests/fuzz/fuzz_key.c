@@ -387,7 +387,8 @@ static void header_or_body(const struct route_keyspec *s, const struct route_key
 static void check_list(struct route_keyspec *s, struct span line)
 {
 	static struct buf text;
-	struct route_keyspec before = *s, again = *s;
+	struct route_keyspec again = *s;
+	size_t before = s->n;
 	struct pd_msg msg = {""};
 	char copy[1024];
 
@@ -396,7 +397,7 @@ static void check_list(struct route_keyspec *s, struct span line)
 	memcpy(copy, line.p, line.n);
 	copy[line.n] = '\0';
 	if (route_keyspec_parse(s, copy, &msg)) {
-		expect(msg.text[0] && memcmp(s, &before, sizeof(before)) == 0,
+		expect(msg.text[0] && s->n == before,
 		       "a refused list left something behind, or no message");
 		return;
 	}
