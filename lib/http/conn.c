@@ -122,23 +122,25 @@ static enum read_result read_first(struct http_conn *c)
 	return result;
 }
 
-/* Room for more; the capacity grows with what has arrived. When a complete head moves with the
- * buffer its spans are found again at once: a refusal of the body looks at them too. */
+/* Room for more; the capacity grows with what has arrived. When a head, or the beginning of one,
+ * moves with the buffer its spans are found again at once: a refusal looks at them too. */
 static int make_room(struct http_conn *c)
 {
 	struct buf *in = &c->work->in;
 	size_t step = in->len > READ_STEP ? in->len : READ_STEP, left = in->max - in->len,
 	       scanned = 0;
 	uintptr_t before = (uintptr_t)in->data;
+	int err;
 
 	if (in->cap - in->len >= READ_STEP)
 		return PD_OK;
 	if ((in->len < SHELF_BYTES / 2 || !shelf_grow(in, READ_STEP)) &&
 	    buf_reserve(in, step < left ? step : left))
 		return PD_ENOMEM;
-	if ((uintptr_t)in->data == before || c->work->req.head.len == 0)
+	if ((uintptr_t)in->data == before)
 		return PD_OK;
-	return http_request_parse(&c->work->req.head, in->data, in->len, &scanned);
+	err = http_request_parse(&c->work->req.head, in->data, in->len, &scanned);
+	return err == PD_EAGAIN ? PD_OK : err;
 }
 
 /* More bytes before the deadline. */
