@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lib/base/buf.h"
 
@@ -13,6 +14,8 @@
 
 struct admin_client {
 	char *url; /* owned, without a trailing slash */
+	const char *ca_file;
+	struct curl_slist *key; /* owned; the header with the key */
 	CURL *easy;
 	char why[CURL_ERROR_SIZE];
 };
@@ -22,8 +25,22 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
 	return buf_append(arg, p, size * n) ? 0 : size * n;
 }
 
-int admin_client_new(struct admin_client **out, const char *url, struct pd_msg *msg)
+/* "Authorization: Bearer KEY" */
+static struct curl_slist *key_header(const char *key)
 {
+	struct curl_slist *list = NULL;
+	struct buf b;
+
+	buf_init(&b, 65536);
+	if (buf_printf(&b, "Authorization: Bearer %s", key) == PD_OK)
+		list = curl_slist_append(NULL, b.data);
+	buf_release(&b);
+	return list;
+}
+
+int admin_client_new(struct admin_client **out, const struct admin_access *a, struct pd_msg *msg)
+{
+	const char *url = a->url;
 	struct admin_client *c;
 	size_t n = strlen(url);
 
@@ -34,6 +51,8 @@ int admin_client_new(struct admin_client **out, const char *url, struct pd_msg *
 			"--router: found '%.200s', expected http://HOST:PORT, the address of "
 			"the router's --admin-port",
 			url);
+	if (a->ca_file && access(a->ca_file, R_OK) != 0)
+		return pd_fail(msg, PD_EINVAL, "--ca-file: cannot read '%.200s'", a->ca_file);
 	c = calloc(1, sizeof(*c));
 	if (!c || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
 		free(c);
@@ -41,7 +60,9 @@ int admin_client_new(struct admin_client **out, const char *url, struct pd_msg *
 	}
 	c->easy = curl_easy_init();
 	c->url = strdup(url);
-	if (!c->easy || !c->url) {
+	c->ca_file = a->ca_file;
+	c->key = a->key ? key_header(a->key) : NULL;
+	if (!c->easy || !c->url || (a->key && !c->key)) {
 		admin_client_free(c);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
@@ -57,6 +78,7 @@ void admin_client_free(struct admin_client *c)
 		return;
 	if (c->easy)
 		curl_easy_cleanup(c->easy);
+	curl_slist_free_all(c->key);
 	free(c->url);
 	free(c);
 	curl_global_cleanup();
@@ -97,6 +119,7 @@ static bool set_options(struct admin_client *c, const char *method, const char *
 	       (!body || curl_easy_setopt(e, CURLOPT_COPYPOSTFIELDS, body) == CURLE_OK) &&
 	       curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, method) == CURLE_OK &&
 	       curl_easy_setopt(e, CURLOPT_HTTPHEADER, fields) == CURLE_OK &&
+	       (!c->ca_file || curl_easy_setopt(e, CURLOPT_CAINFO, c->ca_file) == CURLE_OK) &&
 	       curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
 	       curl_easy_setopt(e, CURLOPT_WRITEDATA, answer) == CURLE_OK;
 }
@@ -127,6 +150,8 @@ int admin_client_ask(struct admin_client *c, const char *method, const char *pat
 	buf_init(&answer, ANSWER_MAX);
 	/* Not wanted: curl would wait a second for a server that ignores it. */
 	more = fields ? curl_slist_append(fields, "Expect:") : NULL;
+	if (more && c->key)
+		more = curl_slist_append(fields, c->key->data);
 	err = more ? put_url(c, path, id, &url) : PD_ENOMEM;
 	if (!err && set_options(c, method, url.data, body, fields, &answer))
 		code = curl_easy_perform(c->easy);

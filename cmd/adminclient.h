@@ -14,8 +14,16 @@ struct admin_reply {
 	cJSON *json; /* owned; NULL when the body is no JSON */
 };
 
-/* `url` as in --router. PD_EINVAL when it is no http(s) URL. */
-int admin_client_new(struct admin_client **out, const char *url, struct pd_msg *msg) PD_MUST;
+struct admin_access {
+	const char *url;     /* as in --router */
+	const char *ca_file; /* PEM: who may have signed an https:// router; NULL: the system's */
+	const char *key;     /* sent as a bearer token; NULL: none. Copied */
+};
+
+/* PD_EINVAL when the URL is no http(s) URL or the file cannot be read. The file's name must stay.
+ */
+int admin_client_new(struct admin_client **out, const struct admin_access *a,
+		     struct pd_msg *msg) PD_MUST;
 void admin_client_free(struct admin_client *c);
 /*
  * Sends the request and reads the whole answer. `id` (may be NULL) is put into the path in place of

@@ -7,14 +7,16 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
+#include "lib/base/file.h"
 #include "lib/base/nearest.h"
 #include "lib/base/table.h"
 
 #define OUT_MAX	  (64u << 20)
+#define KEY_MAX	  8192
 #define LOOK_STEP (200 * NS_PER_MS) /* with --wait, between looks */
 
 static struct {
-	const char *router, *role;
+	const char *router, *role, *ca_file, *key_file;
 	int64_t bootstrap;
 	double timeout;
 	bool wait, force, json;
@@ -23,6 +25,10 @@ static struct {
 static const struct opt options[] = {
 	{OPT_TEXT, "router", &o.router, "URL", "the router's admin port (http://127.0.0.1:29000)",
 	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "ca-file", &o.ca_file, "FILE",
+	 "PEM with the authorities of an https:// router (the system's)", NULL, 0, 0, NULL},
+	{OPT_TEXT, "api-key-file", &o.key_file, "FILE",
+	 "a client key, when --router is a data port that asks for one (none)", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "role", &o.role, NULL,
 	 "add: the pool it joins; list: only these (add to a plain pool: regular; list: all)",
 	 "regular|prefill|decode", 0, 0, NULL},
@@ -544,6 +550,34 @@ static const struct verb *read_words(const struct opt_list *words, int argc, cha
 	return NULL;
 }
 
+static int connect_to_router(struct admin_client **c, struct pd_msg *msg)
+{
+	struct admin_access a = {.url = o.router, .ca_file = o.ca_file};
+	struct pd_msg inner = {0};
+	struct buf text;
+	struct span key;
+	int err = PD_OK;
+
+	buf_init(&text, KEY_MAX);
+	if (o.key_file && file_read(o.key_file, &text, &inner))
+		err = pd_fail(msg, PD_EINVAL, "--api-key-file: %.480s", inner.text);
+	if (!err && o.key_file) {
+		key = (struct span){text.data, text.len > 0 ? strcspn(text.data, "\r\n") : 0};
+		key = span_trim(key);
+		if (key.n == 0)
+			err = pd_fail(msg, PD_EINVAL,
+				      "--api-key-file: the first line of '%.200s' is empty, "
+				      "expected a key",
+				      o.key_file);
+		else
+			text.data[(size_t)(key.p - text.data) + key.n] = '\0';
+		a.key = key.p;
+	}
+	err = err ? err : admin_client_new(c, &a, msg);
+	buf_release(&text);
+	return err;
+}
+
 /* All are tried; the worst code counts. */
 static int run(const struct verb *v, const struct opt_list *words)
 {
@@ -551,7 +585,7 @@ static int run(const struct verb *v, const struct opt_list *words)
 	struct pd_msg msg = {0};
 	int code = EXIT_OK, one;
 
-	if (admin_client_new(&c, o.router, &msg))
+	if (connect_to_router(&c, &msg))
 		return cli_usage_error(&command, &msg);
 	if (!v->ids)
 		code = v->run(c, NULL);

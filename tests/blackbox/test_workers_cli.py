@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from certs import Authority
 from fake_engine import FakeEngine
 from harness import free_port, run, wait_for
 from test_admin_workers import BODY, hold_one, ok, plain
@@ -145,6 +146,33 @@ def test_no_router(pdctl):
     with FakeEngine(lambda seen, wire: wire.reply(200, b"<html>", "text/html")) as other:
         done = run("workers", "list", "--router", other.url)
         assert done.returncode == 3 and "not as a pdctl router does" in done.stderr
+
+
+def test_a_router_behind_tls_and_keys(pdctl, tmp_path):
+    """Changes on a data port that has a private CA's certificate and asks for keys."""
+    ca, other = Authority(tmp_path, "Ours"), Authority(tmp_path, "Others")
+    keys, key, empty = tmp_path / "keys", tmp_path / "key", tmp_path / "empty"
+    keys.write_text("ops-key-1\n")
+    key.write_text("ops-key-1\n")
+    empty.write_text("\n")
+    with FakeEngine(lambda seen, wire: wire.json({})) as engine:
+        pair = ca.issue("r", "IP:127.0.0.1")
+        router = pdctl("serve", "--worker-urls", "w0=" + engine.url, *pair.args, "--client-api-keys", keys, "--admin-on-data-port")
+        to = ("--router", f"https://127.0.0.1:{router.port}")
+        done = run("workers", "list", *to, "--ca-file", ca.cert, "--api-key-file", key)
+        assert (done.returncode, done.stderr) == (0, "") and "w0" in done.stdout
+        assert run("workers", "drain", "w0", *to, "--ca-file", ca.cert, "--api-key-file", key).returncode == 0
+        done = run("workers", "list", *to, "--ca-file", other.cert, "--api-key-file", key)
+        assert done.returncode == 3 and "certificate" in done.stderr.lower()
+        done = run("workers", "list", *to, "--ca-file", ca.cert)
+        assert done.returncode in (2, 3) and "key" in done.stderr.lower(), done.stderr
+        for args, says in (
+            (("--ca-file", tmp_path / "none"), "--ca-file: cannot read"),
+            (("--api-key-file", tmp_path / "none"), "--api-key-file: "),
+            (("--api-key-file", empty), "is empty, expected a key"),
+        ):
+            done = run("workers", "list", *to, *args)
+            assert done.returncode == 2 and says in done.stderr and "ops-key" not in done.stderr
 
 
 def test_a_whole_fleet_is_replaced_under_traffic(pdctl):
