@@ -1,5 +1,6 @@
 /*
  * One request on its way through the router, shared by the files that walk it: proxy.c (entry),
+ * attempt.c (who is asked, and whether again),
  * regular.c and pdflow.c (flows), leg.c (one conversation with a worker), relay.c (the answer to
  * the client), heads.c (the heads we write), explain.c (logs). Owner thread: the connection's.
  */
