@@ -134,6 +134,7 @@ unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corp
 TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
 tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
 PERF_TOOLS := $(O)/scripts/perf/cheap_engine $(O)/scripts/perf/sse_sink
+perf-tools: $(PERF_TOOLS) ## programs that load and measure a router
 blackbox: $(O)/pdctl $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10) or FUZZ_RUNS executions, with clang
@@ -187,7 +188,7 @@ clean: ## removes build/
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all check unit tools blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
+.PHONY: all check unit tools perf-tools blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
 	check-shell check-tree format check-headers install \
 	uninstall clean help FORCE
 .DELETE_ON_ERROR:
