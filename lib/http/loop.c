@@ -58,6 +58,7 @@ struct loop {
 	struct fiber **heap; /* sleepers, earliest first */
 	size_t nheap, heap_cap;
 	int64_t now, last_tick;
+	bool coarse;	      /* the kernel counts in milliseconds only */
 	pthread_mutex_t lock; /* posted, ended */
 	struct loop_task *posted, **posted_last;
 	bool ended; /* the thread takes no more posted work */
@@ -355,9 +356,14 @@ static int wait_for_events(struct loop *l, struct epoll_event *ev)
 {
 	int64_t ns = patience(l);
 	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-	int n = epoll_pwait2(l->epoll_fd, ev, EVENTS_MAX, &ts, NULL);
+	int n = -1;
 
-	if (n < 0 && errno == ENOSYS) /* before Linux 5.11 */
+	if (!l->coarse) {
+		n = epoll_pwait2(l->epoll_fd, ev, EVENTS_MAX, &ts, NULL);
+		/* Before Linux 5.11 there is no such call, and old sandboxes forbid it. */
+		l->coarse = n < 0 && errno != EINTR;
+	}
+	if (l->coarse)
 		n = epoll_wait(l->epoll_fd, ev, EVENTS_MAX,
 			       (int)((ns + NS_PER_MS - 1) / NS_PER_MS));
 	return n;
