@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@
 
 #define EVENTS_MAX  256
 #define TICK_NS	    (50 * NS_PER_MS)
+#define TICK_JITTER (5 * NS_PER_MS)
 #define KEEP_IDLE   64 /* fibers kept for the next request */
 #define NOT_IN_HEAP SIZE_MAX
 
@@ -46,7 +48,8 @@ struct fiber {
 
 struct loop {
 	struct loop_config cfg;
-	int epoll_fd, event_fd;
+	int epoll_fd, event_fd, tick_fd;
+	struct loop_watch tick_watch;
 	unsigned index;
 	pthread_t thread;
 	struct fiber_stack home;
@@ -287,7 +290,7 @@ static void run_timers(struct loop *l)
 {
 	while (l->nheap > 0 && l->heap[0]->deadline <= l->now)
 		expire(l->heap[0]);
-	if (l->now - l->last_tick < TICK_NS)
+	if (l->now - l->last_tick < TICK_NS - TICK_JITTER)
 		return;
 	l->last_tick = l->now;
 	for (size_t i = 0; i < l->nall; i++)
@@ -338,18 +341,17 @@ static void run_posted(struct loop *l, bool last)
 
 /* -- the loop -- */
 
-/* How long nothing can happen by itself. */
+/* How long nothing can happen by itself, but for the tick, which is an event. */
 static int64_t patience(const struct loop *l)
 {
-	int64_t until;
+	int64_t ns;
 
 	if (l->ready)
 		return 0;
-	until = l->last_tick + TICK_NS;
-	if (l->nheap > 0 && l->heap[0]->deadline < until)
-		until = l->heap[0]->deadline;
-	until -= clock_now();
-	return until > 0 ? until : 0;
+	if (l->nheap == 0)
+		return CLOCK_NEVER;
+	ns = l->heap[0]->deadline - clock_now();
+	return ns > 0 ? ns : 0;
 }
 
 static int wait_for_events(struct loop *l, struct epoll_event *ev)
@@ -358,14 +360,15 @@ static int wait_for_events(struct loop *l, struct epoll_event *ev)
 	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 	int n = -1;
 
+	if (ns == 0 || ns == CLOCK_NEVER)
+		return epoll_wait(l->epoll_fd, ev, EVENTS_MAX, ns == 0 ? 0 : -1);
 	if (!l->coarse) {
 		n = epoll_pwait2(l->epoll_fd, ev, EVENTS_MAX, &ts, NULL);
 		/* Before Linux 5.11 there is no such call, and old sandboxes forbid it. */
 		l->coarse = n < 0 && errno != EINTR;
 	}
 	if (l->coarse)
-		n = epoll_wait(l->epoll_fd, ev, EVENTS_MAX,
-			       (int)((ns + NS_PER_MS - 1) / NS_PER_MS));
+		n = epoll_wait(l->epoll_fd, ev, EVENTS_MAX, clock_poll_ms(clock_now() + ns));
 	return n;
 }
 
@@ -449,9 +452,52 @@ static void give_index(unsigned index)
 	(void)pthread_mutex_unlock(&index_lock);
 }
 
-int loop_start(struct loop **out, const struct loop_config *cfg)
+/* That time has passed is all it says; run_timers looks at the clock. The timer goes on when it is
+ * read. */
+static void tick_event(struct loop_watch *w, uint32_t events)
+{
+	struct loop *l = (struct loop *)((char *)w - offsetof(struct loop, tick_watch));
+	uint64_t times;
+
+	(void)events;
+	(void)!read(l->tick_fd, &times, sizeof(times));
+}
+
+/* A wake-up of the kernel's own accord, so that no wait has to set a timer. */
+static int start_ticking(struct loop *l)
+{
+	struct itimerspec every = {.it_interval.tv_nsec = TICK_NS, .it_value.tv_nsec = TICK_NS};
+
+	l->tick_watch.notify = tick_event;
+	if (timerfd_settime(l->tick_fd, 0, &every, NULL) < 0)
+		return PD_EIO;
+	return loop_watch(l, l->tick_fd, &l->tick_watch);
+}
+
+static int open_descriptors(struct loop *l)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	l->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	l->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (l->epoll_fd < 0 || l->event_fd < 0 || l->tick_fd < 0 ||
+	    epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->event_fd, &ev) < 0)
+		return PD_EIO;
+	return start_ticking(l);
+}
+
+static void close_descriptors(const struct loop *l)
+{
+	const int fds[] = {l->epoll_fd, l->event_fd, l->tick_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			(void)close(fds[i]);
+}
+
+int loop_start(struct loop **out, const struct loop_config *cfg)
+{
 	struct loop *l = calloc(1, sizeof(*l));
 	int err;
 
@@ -462,12 +508,9 @@ int loop_start(struct loop **out, const struct loop_config *cfg)
 	l->ready_last = &l->ready;
 	l->posted_last = &l->posted;
 	(void)pthread_mutex_init(&l->lock, NULL);
-	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	l->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = take_index(&l->index);
-	if (!err && (l->epoll_fd < 0 || l->event_fd < 0 ||
-		     epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->event_fd, &ev) < 0 ||
-		     pthread_create(&l->thread, NULL, run, l) != 0)) {
+	err = open_descriptors(l);
+	err = err ? err : take_index(&l->index);
+	if (!err && pthread_create(&l->thread, NULL, run, l) != 0) {
 		give_index(l->index);
 		err = PD_EIO;
 	}
@@ -475,10 +518,7 @@ int loop_start(struct loop **out, const struct loop_config *cfg)
 		*out = l;
 		return PD_OK;
 	}
-	if (l->epoll_fd >= 0)
-		(void)close(l->epoll_fd);
-	if (l->event_fd >= 0)
-		(void)close(l->event_fd);
+	close_descriptors(l);
 	(void)pthread_mutex_destroy(&l->lock);
 	free(l);
 	return err;
@@ -499,8 +539,7 @@ void loop_free(struct loop *l)
 	if (!l)
 		return;
 	give_index(l->index);
-	(void)close(l->epoll_fd);
-	(void)close(l->event_fd);
+	close_descriptors(l);
 	(void)pthread_mutex_destroy(&l->lock);
 	free(l->all);
 	free(l->heap);

@@ -157,7 +157,7 @@ static void spawn_sleeper(struct loop_task *t)
 static void sleepers_wake_in_order_and_never_early(void **state)
 {
 	struct loop *l = start(SLEEPERS);
-	int64_t base = clock_now() + 20 * NS_PER_MS;
+	int64_t base = clock_now() + 500 * NS_PER_MS; /* all lie down before the first wakes */
 	struct rng rng;
 
 	(void)state;
