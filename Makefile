@@ -56,13 +56,15 @@ ifeq ($(V)$(findstring s,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),)
 say = @printf '  %-5s %s\n' $(1) $(2);
 endif
 
-LIB_SRC := $(sort $(wildcard lib/*/*.c sim/*.c))
+# The folders that are compiled, and who may include whom: scripts/rooms.
+ROOMS := $(shell sed -n 's/^\([a-z][a-z/]*\):.*/\1/p' scripts/rooms)
+LIB_SRC := $(sort $(wildcard $(addsuffix /*.c,$(ROOMS))))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
 ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-HEADERS := $(sort $(wildcard lib/*/*.h sim/*.h cmd/*.h))
+HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(ROOMS) cmd)))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)
 obj = $(patsubst %.c,$(O)/%.o,$(1))
 

@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
-#include "lib/router/capture.h"
+#include "lib/router/capture/capture.h"
 
 struct serve_capture serve_capture;
 

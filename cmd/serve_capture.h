@@ -4,7 +4,7 @@
 #define PD_CMD_SERVE_CAPTURE_H
 
 #include "lib/base/opt.h"
-#include "lib/router/config.h"
+#include "lib/router/config/config.h"
 
 struct serve_capture {
 	const char *file, *keys;

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "lib/base/file.h"
-#include "lib/router/keyask.h"
-#include "lib/router/keys.h"
+#include "lib/router/keys/keyask.h"
+#include "lib/router/keys/keys.h"
 
 struct serve_keys serve_keys;
 static char *worker_key; /* owned */

@@ -3,7 +3,7 @@
 #define PD_CMD_SERVE_KEYS_H
 
 #include "lib/base/opt.h"
-#include "lib/router/config.h"
+#include "lib/router/config/config.h"
 
 struct serve_keys {
 	const char *api_key, *api_key_file, *client_keys;

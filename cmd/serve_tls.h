@@ -3,7 +3,7 @@
 #define PD_CMD_SERVE_TLS_H
 
 #include "lib/base/opt.h"
-#include "lib/router/config.h"
+#include "lib/router/config/config.h"
 
 struct serve_tls {
 	struct opt_list cert, key;

@@ -14,7 +14,7 @@
 
 #include "lib/base/err.h"
 #include "lib/base/log.h"
-#include "lib/http/tls.h"
+#include "lib/net/tls.h"
 #include "sim/engine.h"
 
 enum worker_role { WORKER_BOTH, WORKER_PREFILL, WORKER_DECODE };

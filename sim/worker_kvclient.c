@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/stream.h"
+#include "lib/net/stream.h"
 #include "sim/worker_impl.h"
 
 #define IDLE_MAX     64

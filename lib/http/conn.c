@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/shelf.h"
+#include "lib/net/shelf.h"
 
 #define READ_STEP   8192
 #define FIT_SLACK   8192	    /* an input buffer may be so much larger than its request */

@@ -14,7 +14,7 @@
 #include "lib/http/chunk.h"
 #include "lib/http/peers.h"
 #include "lib/http/server.h"
-#include "lib/http/stream.h"
+#include "lib/net/stream.h"
 
 /* What a fiber keeps from request to request, whichever connection it serves. */
 struct http_work {

@@ -15,7 +15,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
-#include "lib/http/net.h"
+#include "lib/net/net.h"
 
 #define LISTEN_BACKLOG 4096
 #define FD_RESERVE     64

@@ -19,7 +19,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/log.h"
 #include "lib/http/head.h"
-#include "lib/http/stream.h"
+#include "lib/net/stream.h"
 
 #define HTTP_THREADS_MAX 32
 

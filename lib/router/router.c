@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/asks.h"
-#include "lib/router/changes.h"
+#include "lib/router/fleet/asks.h"
+#include "lib/router/fleet/changes.h"
 
 #define ADMIN_CONNECTIONS 64
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */

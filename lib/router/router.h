@@ -6,13 +6,13 @@
 #define PD_ROUTER_ROUTER_H
 
 #include "lib/http/server.h"
-#include "lib/router/auth.h"
-#include "lib/router/capture.h"
-#include "lib/router/config.h"
-#include "lib/router/fleet.h"
-#include "lib/router/gate.h"
-#include "lib/router/metrics.h"
-#include "lib/router/retry.h"
+#include "lib/router/keys/auth.h"
+#include "lib/router/capture/capture.h"
+#include "lib/router/config/config.h"
+#include "lib/router/fleet/fleet.h"
+#include "lib/router/way/gate.h"
+#include "lib/router/watch/metrics.h"
+#include "lib/router/way/retry.h"
 
 struct health;
 struct changes;

@@ -15,8 +15,8 @@
 
 #include "lib/base/opt.h"
 #include "lib/http/head.h"
-#include "lib/http/net.h"
-#include "lib/router/config.h"
+#include "lib/net/net.h"
+#include "lib/router/config/config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/router/admin.h"
+#include "lib/router/admin/admin.h"
 
 #define INPUT_MAX 2048
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/router/traceparent.h"
+#include "lib/router/watch/traceparent.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -5,7 +5,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include "lib/router/admin.h"
+#include "lib/router/admin/admin.h"
 
 /* The value of "url" in the target, or NULL when there is none. */
 static const char *query(const char *target, const char *name, struct buf *b)

@@ -7,7 +7,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
-#include "lib/router/fleet.h"
+#include "lib/router/fleet/fleet.h"
 
 static const struct breaker_limits limits = {.failures = 3, .successes = 2, .timeout = 100};
 

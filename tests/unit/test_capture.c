@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "lib/router/capture_ring.h"
+#include "lib/router/capture/capture_ring.h"
 
 #define PRODUCERS 4
 #define EACH	  20000

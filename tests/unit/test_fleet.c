@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/fleet.h"
+#include "lib/router/fleet/fleet.h"
 
 static struct router_config config;
 

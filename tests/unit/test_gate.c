@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/gate.h"
+#include "lib/router/way/gate.h"
 #include "tests/unit/sock.h"
 
 /* Each request takes a place, stays until `open` lets it go (or for the time in its path), and

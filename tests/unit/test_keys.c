@@ -12,7 +12,7 @@
 #include <pthread.h>
 
 #include "lib/base/file.h"
-#include "lib/router/keys.h"
+#include "lib/router/keys/keys.h"
 
 /* From the reference implementation: key 00 01 .. 0f, input 00 01 .. n-1. */
 static void hash_vectors(void **state)

@@ -14,9 +14,9 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
-#include "lib/http/fiber.h"
-#include "lib/http/loop.h"
-#include "lib/http/shelf.h"
+#include "lib/net/fiber.h"
+#include "lib/net/loop.h"
+#include "lib/net/shelf.h"
 
 /* -- fibers alone -- */
 

@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/retry.h"
+#include "lib/router/way/retry.h"
 
 static void backoff_is_the_formula(void **state)
 {

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/router/traceparent.h"
+#include "lib/router/watch/traceparent.h"
 
 #define ID     "0af7651916cd43dd8448eb211c80319c"
 #define PARENT "b7ad6b7169203331"

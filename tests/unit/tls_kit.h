@@ -21,7 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "lib/http/tls.h"
+#include "lib/net/tls.h"
 
 #define DAY 86400
 

@@ -1,0 +1,200 @@
+/* Worker URLs are taken apart strictly: what stands in one goes into Host and the request line. */
+#include "lib/net/net.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int url_fail(struct pd_msg *msg, const char *text, const char *why)
+{
+	return pd_fail(msg, PD_EINVAL, "URL '%s': %s, expected http[s]://HOST:PORT[/base][@rank]",
+		       text, why);
+}
+
+static int parse_number(const char *p, size_t n, long max, long *out)
+{
+	long v = 0;
+
+	if (n == 0 || n > 9)
+		return PD_EINVAL;
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] < '0' || p[i] > '9')
+			return PD_EINVAL;
+		v = v * 10 + (p[i] - '0');
+	}
+	*out = v;
+	return v <= max ? PD_OK : PD_EINVAL;
+}
+
+static int copy_part(char *out, size_t cap, const char *p, size_t n)
+{
+	if (n >= cap)
+		return PD_ETOOBIG;
+	memcpy(out, p, n);
+	out[n] = '\0';
+	return PD_OK;
+}
+
+/* Cuts "@N" from the end of *n characters. */
+static int parse_rank(struct net_url *u, const char *p, size_t *n)
+{
+	const char *at = memrchr(p, '@', *n);
+	long rank;
+
+	u->rank = -1;
+	if (!at)
+		return PD_OK;
+	if (parse_number(at + 1, (size_t)(p + *n - at - 1), 65535, &rank))
+		return PD_EINVAL;
+	u->rank = (int)rank;
+	*n = (size_t)(at - p);
+	return PD_OK;
+}
+
+/* What may stand in Host, so that no worker refuses what goes to it: a name or an IPv4 address, or
+ * inside brackets an IPv6 address. */
+static bool host_ok(const char *host, bool literal)
+{
+	static const char name[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				   "0123456789-._~";
+	unsigned colons = 0;
+
+	if (!literal)
+		return host[0] && host[strspn(host, name)] == '\0';
+	for (const char *p = host; *p; p++)
+		colons += *p == ':';
+	return host[strspn(host, "0123456789abcdefABCDEF:.")] == '\0' && colons >= 2 && colons <= 7;
+}
+
+/* "host", "host:port", "[v6]:port" */
+static int parse_authority(struct net_url *u, const char *p, size_t n)
+{
+	const char *end = p + n, *colon;
+	size_t host;
+	long port = u->tls ? 443 : 80;
+	bool literal = n > 0 && *p == '[';
+
+	if (literal) {
+		const char *close = memchr(p, ']', n);
+
+		if (!close || copy_part(u->host, sizeof(u->host), p + 1, (size_t)(close - p - 1)))
+			return PD_EINVAL;
+		colon = close + 1 < end ? close + 1 : NULL;
+		if (colon && *colon != ':')
+			return PD_EINVAL;
+	} else {
+		colon = memchr(p, ':', n);
+		host = colon ? (size_t)(colon - p) : n;
+		if (copy_part(u->host, sizeof(u->host), p, host))
+			return PD_EINVAL;
+	}
+	if (!host_ok(u->host, literal) ||
+	    (colon &&
+	     (end - colon > 6 || parse_number(colon + 1, (size_t)(end - colon - 1), 65535, &port) ||
+	      port == 0)))
+		return PD_EINVAL;
+	u->port = (uint16_t)port;
+	return PD_OK;
+}
+
+int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
+{
+	const char *p = text, *slash;
+	size_t n, authority;
+
+	*u = (struct net_url){.rank = -1};
+	u->tls = strncmp(p, "https://", 8) == 0;
+	if (!u->tls && strncmp(p, "http://", 7) != 0)
+		return url_fail(msg, text, "unknown scheme");
+	p += u->tls ? 8 : 7;
+	n = strlen(p);
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)p[i] <= ' ' || (unsigned char)p[i] >= 0x7f)
+			return url_fail(msg, text, "white space or a control character in it");
+	if (p[strcspn(p, "?#")])
+		return url_fail(msg, text, "a query or a fragment in it");
+	if (parse_rank(u, p, &n))
+		return url_fail(msg, text, "bad rank after '@'");
+	slash = memchr(p, '/', n);
+	authority = slash ? (size_t)(slash - p) : n;
+	if (parse_authority(u, p, authority) ||
+	    copy_part(u->authority, sizeof(u->authority), p, authority))
+		return url_fail(msg, text, "bad host or port");
+	while (n > authority && p[n - 1] == '/')
+		n--;
+	if (copy_part(u->base, sizeof(u->base), p + authority, n - authority))
+		return url_fail(msg, text, "path too long");
+	return PD_OK;
+}
+
+int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV},
+			*list = NULL;
+	char service[8];
+	int rc;
+
+	(void)snprintf(service, sizeof(service), "%u", port);
+	rc = getaddrinfo(host, service, &hints, &list);
+	if (rc != 0)
+		return pd_fail(msg, PD_ENOENT, "cannot resolve host '%s': %s", host,
+			       gai_strerror(rc));
+	memset(a, 0, sizeof(*a));
+	memcpy(&a->sa, list->ai_addr, list->ai_addrlen);
+	a->len = list->ai_addrlen;
+	freeaddrinfo(list);
+	return PD_OK;
+}
+
+uint16_t net_bound_port(int fd)
+{
+	struct sockaddr_storage sa = {0};
+	socklen_t len = sizeof(sa);
+
+	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+		return 0;
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname filled it */
+	return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+					      : ((struct sockaddr_in *)&sa)->sin_port);
+}
+
+int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg)
+{
+	struct net_addr a;
+	char text[128];
+	int on = 1, err = net_resolve(&a, host, *port, msg);
+
+	if (err)
+		return err;
+	*fd = socket(a.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (*fd < 0)
+		return pd_fail(msg, PD_EIO, "cannot create a socket: %s",
+			       pd_errno_text(errno, text, sizeof(text)));
+	(void)setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(*fd, (struct sockaddr *)&a.sa, a.len) < 0 || listen(*fd, backlog) < 0) {
+		(void)pd_fail(msg, PD_EIO, "cannot listen on %s:%u: %s", host, *port,
+			      pd_errno_text(errno, text, sizeof(text)));
+		(void)close(*fd);
+		*fd = -1;
+		return PD_EIO;
+	}
+	*port = net_bound_port(*fd);
+	return PD_OK;
+}
+
+void net_peer_text(int fd, char *out, size_t cap)
+{
+	struct sockaddr_storage sa = {0};
+	socklen_t len = sizeof(sa);
+	char host[64], service[8];
+
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) < 0 ||
+	    getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), service, sizeof(service),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		(void)snprintf(out, cap, "?");
+	else
+		(void)snprintf(out, cap, sa.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
+			       service);
+}

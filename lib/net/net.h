@@ -1,0 +1,42 @@
+/* Worker URLs, addresses and listening sockets. Connections are stream.h's business. Thread-safe.
+ */
+#ifndef PD_NET_NET_H
+#define PD_NET_NET_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "lib/base/err.h"
+#include "lib/base/span.h"
+
+struct net_addr {
+	struct sockaddr_storage sa;
+	socklen_t len;
+};
+
+/* "http[s]://host[:port][/base]" split; host without brackets. PD_EINVAL with a sentence for
+ * anything else. */
+struct net_url {
+	bool tls; /* https:// */
+	char host[256];
+	uint16_t port;	     /* 80 or 443 when the text has none */
+	char base[256];	     /* path prefix without trailing slash; usually empty */
+	char authority[300]; /* "host:port" as it goes into Host */
+	int rank;	     /* data-parallel rank from a trailing "@N"; -1 when absent */
+};
+int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg) PD_MUST;
+
+/* Name or literal to an address; blocks in getaddrinfo for names: never on the request path. */
+int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg) PD_MUST;
+
+/* Port of a bound socket; 0 when it has none. */
+uint16_t net_bound_port(int fd);
+/* Listening socket; port 0 picks a free one, *port receives the number. SO_REUSEADDR. */
+int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg) PD_MUST;
+
+/* "address:port" of the other side, or "?". */
+void net_peer_text(int fd, char *out, size_t cap);
+
+#endif

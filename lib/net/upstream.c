@@ -1,0 +1,187 @@
+/*
+ * Idle connections of one worker as stacks: the one used last is the most likely to be alive and
+ * warm, and the oldest gather at the bottom, where the trim ends them in one move. The loops never
+ * meet at a lock; only the trim visits all of them.
+ */
+#include "lib/net/upstream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+
+/* A connection that was in use a moment ago is not asked again whether it lives: that is a system
+ * call per request. Not so when the loop has heard of bytes on it: nobody asked for them, so they
+ * would be taken for the answer to the next request. */
+#define TRUST_NS (20 * NS_PER_MS)
+
+struct http_shelf {
+	pthread_mutex_t lock;
+	struct http_idle *idle; /* owned; oldest first */
+	size_t n, cap;
+};
+
+int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
+{
+	memset(p, 0, sizeof(*p));
+	p->max = max;
+	p->max_idle_ns = max_idle_ns;
+	return PD_OK;
+}
+
+/* The calling loop's own; the first place serves everybody without a loop too. */
+static struct http_shelf *shelf_of(struct http_pool *p, bool make)
+{
+	struct loop *l = loop_self();
+	struct http_shelf *_Atomic *at = &p->shelf[l ? loop_index(l) : 0];
+	struct http_shelf *s = atomic_load_explicit(at, memory_order_acquire), *other = NULL;
+
+	if (s || !make)
+		return s;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	(void)pthread_mutex_init(&s->lock, NULL);
+	if (atomic_compare_exchange_strong(at, &other, s))
+		return s;
+	(void)pthread_mutex_destroy(&s->lock);
+	free(s);
+	return other;
+}
+
+/* Closes idle[0..k) and moves the rest down. Called with the lock held. */
+static void drop_oldest(struct http_pool *p, struct http_shelf *s, size_t k)
+{
+	for (size_t i = 0; i < k; i++)
+		stream_free(s->idle[i].stream);
+	if (k > 0 && s->n > k)
+		memmove(s->idle, s->idle + k, (s->n - k) * sizeof(*s->idle));
+	s->n -= k;
+	atomic_fetch_sub_explicit(&p->n, k, memory_order_relaxed);
+	atomic_fetch_add_explicit(&p->ended, k, memory_order_relaxed);
+}
+
+/* Those of all shelves that have been idle since `before` or longer. */
+static void drop_before(struct http_pool *p, int64_t before)
+{
+	for (size_t i = 0; i < LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+		size_t k = 0;
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_lock(&s->lock);
+		while (k < s->n && s->idle[k].since <= before)
+			k++;
+		drop_oldest(p, s, k);
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+}
+
+void http_pool_flush(struct http_pool *p)
+{
+	drop_before(p, CLOCK_NEVER);
+}
+
+void http_pool_trim(struct http_pool *p, int64_t now)
+{
+	drop_before(p, now - p->max_idle_ns);
+}
+
+void http_pool_close(struct http_pool *p)
+{
+	atomic_store(&p->closed, true);
+	http_pool_flush(p);
+}
+
+void http_pool_release(struct http_pool *p)
+{
+	http_pool_close(p);
+	for (size_t i = 0; i < LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_destroy(&s->lock);
+		free(s->idle);
+		free(s);
+	}
+}
+
+static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *since)
+{
+	struct stream *found = NULL;
+
+	(void)pthread_mutex_lock(&s->lock);
+	if (s->n > 0) {
+		*since = s->idle[--s->n].since;
+		found = s->idle[s->n].stream;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	if (found)
+		atomic_fetch_sub_explicit(&p->n, 1, memory_order_relaxed);
+	return found;
+}
+
+void http_pool_end(struct http_pool *p, struct stream *s)
+{
+	stream_free(s);
+	atomic_fetch_add_explicit(&p->ended, 1, memory_order_relaxed);
+}
+
+struct stream *http_pool_get(struct http_pool *p, int64_t now)
+{
+	struct http_shelf *shelf = shelf_of(p, false);
+	struct stream *s;
+	int64_t since = 0;
+
+	while (shelf && (s = pop(p, shelf, &since))) {
+		int64_t age = now - since;
+
+		if (!s->ended && ((age < TRUST_NS && !s->readable) ||
+				  (age < p->max_idle_ns && stream_idle_ok(s))))
+			return s;
+		http_pool_end(p, s);
+	}
+	return NULL;
+}
+
+static bool room_for_one(struct http_pool *p, struct http_shelf *s)
+{
+	size_t cap = s->cap ? s->cap * 2 : 8;
+	struct http_idle *idle;
+
+	if (atomic_load(&p->closed) || atomic_load_explicit(&p->n, memory_order_relaxed) >= p->max)
+		return false;
+	if (s->n < s->cap)
+		return true;
+	idle = realloc(s->idle, cap * sizeof(*idle));
+	if (!idle)
+		return false;
+	s->idle = idle;
+	s->cap = cap;
+	return true;
+}
+
+void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now)
+{
+	struct http_shelf *s = shelf_of(p, true);
+	bool kept = false;
+
+	if (s) {
+		(void)pthread_mutex_lock(&s->lock);
+		kept = room_for_one(p, s);
+		if (kept) {
+			s->idle[s->n++] = (struct http_idle){stream, now};
+			atomic_fetch_add_explicit(&p->n, 1, memory_order_relaxed);
+		}
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+	if (!kept)
+		http_pool_end(p, stream);
+}
+
+size_t http_pool_idle(struct http_pool *p)
+{
+	return atomic_load_explicit(&p->n, memory_order_relaxed);
+}

@@ -1,0 +1,93 @@
+/*
+ * --capture: decisions and outcomes into an SQLite file, for `simulate` to replay.
+ *
+ * A request never waits for the file: it copies what is known into a bounded queue
+ * (capture_ring.h), and one thread of our own writes the queue in transactions, at least every
+ * CAPTURE_PERIOD. When the queue is full or the file cannot be written, records are dropped and
+ * counted: in the metrics, in the log and in the file's table `dropped`. The tables are in
+ * lib/workload/capture_schema.h and docs/capture.md.
+ *
+ * Prompt text never gets here unless `prompts` is set: only lengths, and hashes of blocks with a
+ * seed that is kept nowhere.
+ */
+#ifndef PD_ROUTER_CAPTURE_H
+#define PD_ROUTER_CAPTURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/clock.h"
+#include "lib/router/config/config.h"
+#include "lib/router/watch/metrics.h"
+
+#define CAPTURE_PERIOD	   (100 * NS_PER_MS)
+#define CAPTURE_BLOCKS_MAX 4096u /* block hashes kept of one prompt */
+
+enum capture_keys { CAPTURE_KEYS_PLAIN, CAPTURE_KEYS_HASH };
+
+struct capture_config {
+	const char *path; /* borrowed */
+	enum capture_keys keys;
+	bool prompts;	       /* request bodies, too */
+	size_t body_max;       /* bytes kept of one */
+	unsigned block_tokens; /* of the prompt's block hashes; 0: none */
+	unsigned queue;	       /* records that may wait */
+	size_t queue_bytes;
+	int64_t max_bytes; /* of the file; 0: no limit */
+};
+
+/* What is known about an answer's tokens; -1: nothing. */
+struct capture_usage {
+	int64_t prompt, completion, cached;
+};
+
+struct capture;
+struct exchange;
+struct fleet;
+struct http_request;
+
+void capture_config_default(struct capture_config *c);
+/*
+ * Opens or creates the file; nothing is written to a file that is not a capture of our version. The
+ * message names the file. PD_EINVAL, PD_EIO, PD_ENOMEM.
+ */
+int capture_new(struct capture **out, const struct capture_config *c, struct pd_msg *msg) PD_MUST;
+/* Starts the writer; the run is described by `rc`, which must live on. */
+int capture_start(struct capture *c, const struct router_config *rc, struct pd_msg *msg) PD_MUST;
+/* Writes what is queued, says that the run has ended and closes the file. Records that come later
+ * are dropped. Accepts NULL, and a capture that was not started. */
+void capture_stop(struct capture *c);
+/* After stop; nobody may use it any more. Accepts NULL. */
+void capture_free(struct capture *c);
+
+/* -- thread-safe; `c` may be NULL where it is an argument -- */
+
+/* A new set of workers, before a request can see it. Takes a reference. */
+void capture_fleet(struct capture *c, struct fleet *f);
+/* The number of a request in this run, from 1; 0 without capture. */
+uint64_t capture_begin(struct capture *c);
+/* x->decision[role] was made. Only with x->capture_id. */
+void capture_decided(struct exchange *x, enum worker_role role);
+/* Looks for the tokens in a piece of the answer's body. */
+void capture_answer(struct exchange *x, const struct iovec *iov, size_t n);
+/* The request has ended; `left`: its client left before. */
+void capture_ended(const struct exchange *x, bool left);
+/* The request was turned away with its head. */
+void capture_refused(struct capture *c, const struct http_request *r, enum metrics_route route,
+		     int status);
+/* The samples of a family of the metrics page, in the order of metrics_table.h; zeros without
+ * capture. */
+enum capture_sample {
+	CAPTURE_SAMPLE_RECORDS,
+	CAPTURE_SAMPLE_DROPPED,
+	CAPTURE_SAMPLE_ERRORS,
+	CAPTURE_SAMPLE_FAILING,
+	CAPTURE_SAMPLE_QUEUE
+};
+int capture_samples(const struct capture *c, enum capture_sample s, const char *name,
+		    struct buf *out) PD_MUST;
+
+#endif

@@ -1,0 +1,148 @@
+#include "lib/router/config/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/net/net.h"
+
+static const char *const default_id_headers[] = {"x-request-id", "x-correlation-id", "x-trace-id",
+						 "request-id"};
+
+void router_config_default(struct router_config *c)
+{
+	*c = (struct router_config){
+		.host = "127.0.0.1",
+		.port = 30000,
+		.listen_fd = -1,
+		.metrics_host = "127.0.0.1",
+		.metrics_port = 29000,
+		.startup_timeout = 600 * NS_PER_S,
+		.dp_size = 1,
+		.vnodes = ROUTE_VNODES,
+		.request_id_headers = default_id_headers,
+		.request_id_headers_n = 4,
+		.max_body = 512u << 20,
+		.max_concurrent = 32768,
+		.queue_size = 100,
+		.queue_timeout = 60 * NS_PER_S,
+		.connect_timeout = 10 * NS_PER_S,
+		.first_byte_timeout = 600 * NS_PER_S,
+		.inter_token_timeout = 120 * NS_PER_S,
+		.request_timeout = 1800 * NS_PER_S,
+		.write_stall_timeout = 30 * NS_PER_S,
+		.head_timeout = 10 * NS_PER_S,
+		.client_idle_timeout = 75 * NS_PER_S,
+		.pool_idle_timeout = 2 * NS_PER_S,
+		.pool_size = 500,
+		.retry_max = 5,
+		.retry_initial = 50 * NS_PER_MS,
+		.retry_cap = 30 * NS_PER_S,
+		.retry_multiplier = 1.5,
+		.retry_jitter = 0.2,
+		.retry_budget = 0.5,
+		.cb_failures = 10,
+		.cb_successes = 3,
+		.cb_timeout = 60 * NS_PER_S,
+		.health_failures = 3,
+		.health_successes = 2,
+		.health_timeout = 5 * NS_PER_S,
+		.health_interval = 60 * NS_PER_S,
+		.health_endpoint = "/health",
+		.key_timeout = 5 * NS_PER_S,
+		.key_valid_ttl = 300 * NS_PER_S,
+		.key_invalid_ttl = 60 * NS_PER_S,
+		.key_cache = 65536,
+		.pd_lease = 30 * NS_PER_S,
+		.drain_timeout = 30 * NS_PER_S,
+		.batch_threads = true,
+		.version = "",
+	};
+	route_keyspec_default(&c->keys);
+}
+
+const char *worker_role_name(enum worker_role r)
+{
+	static const char *const names[] = {"regular", "prefill", "decode"};
+
+	return names[r];
+}
+
+/* The name before "=" when that comes before "://". */
+static const char *split_name(const char *text, char *name, size_t cap)
+{
+	const char *eq = strchr(text, '='), *scheme = strstr(text, "://");
+
+	name[0] = '\0';
+	if (!eq || (scheme && scheme < eq) || (size_t)(eq - text) >= cap)
+		return text;
+	memcpy(name, text, (size_t)(eq - text));
+	name[eq - text] = '\0';
+	return eq + 1;
+}
+
+static int add_one(struct worker_list *l, enum worker_role role, const char *name, const char *url)
+{
+	struct worker_spec *spec = realloc(l->spec, (l->n + 1) * sizeof(*spec));
+
+	if (!spec)
+		return PD_ENOMEM;
+	l->spec = spec;
+	spec[l->n] = (struct worker_spec){.role = role, .name = strdup(name), .url = strdup(url)};
+	if (!spec[l->n].name || !spec[l->n].url) {
+		free(spec[l->n].name);
+		free(spec[l->n].url);
+		return PD_ENOMEM;
+	}
+	l->n++;
+	return PD_OK;
+}
+
+int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
+{
+	if (add_one(l, from->role, from->name, from->url))
+		return PD_ENOMEM;
+	l->spec[l->n - 1].bootstrap = from->bootstrap;
+	l->spec[l->n - 1].by_hand = from->by_hand;
+	return PD_OK;
+}
+
+int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
+		    struct pd_msg *msg)
+{
+	char name[256], ranked[640], ranked_url[640];
+	const char *url = split_name(text, name, sizeof(name));
+	struct net_url parsed;
+	int err = net_url_parse(&parsed, url, msg);
+
+	if (err)
+		return err;
+	if (!name[0] && url != text)
+		return pd_fail(msg, PD_EINVAL, "worker '%s': empty name before '='", text);
+	if (strlen(url) > 600)
+		return pd_fail(msg, PD_EINVAL, "worker '%s': longer than 600 characters", text);
+	if (l->n + dp > ROUTE_WORKERS_MAX)
+		return pd_fail(msg, PD_EINVAL, "worker '%s': more than %d workers", text,
+			       ROUTE_WORKERS_MAX);
+	if (dp <= 1 || parsed.rank >= 0)
+		return add_one(l, role, name[0] ? name : url, url)
+			       ? pd_fail(msg, PD_ENOMEM, "out of memory")
+			       : PD_OK;
+	for (unsigned r = 0; !err && r < dp; r++) {
+		(void)snprintf(ranked_url, sizeof(ranked_url), "%s@%u", url, r);
+		(void)snprintf(ranked, sizeof(ranked), "%s@%u", name[0] ? name : url, r);
+		err = add_one(l, role, ranked, ranked_url);
+	}
+	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
+}
+
+void worker_list_release(struct worker_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		free(l->spec[i].name);
+		free(l->spec[i].url);
+	}
+	free(l->spec);
+	*l = (struct worker_list){0};
+}

@@ -1,0 +1,155 @@
+/*
+ * What a router is told: every limit and duration in one plain structure, with vllm-router's
+ * defaults where vllm-router has the option. Durations are nanoseconds. The texts are borrowed and
+ * must outlive the router.
+ */
+#ifndef PD_ROUTER_CONFIG_H
+#define PD_ROUTER_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/log.h"
+#include "lib/net/tls.h"
+#include "lib/route/decide.h"
+
+enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
+
+/* One worker as configured. */
+struct worker_spec {
+	enum worker_role role;
+	char *name;    /* owned */
+	char *url;     /* owned; with "@rank" when it has one */
+	int bootstrap; /* port of a prefill worker's bootstrap server; 0: none. NIXL has no use for
+			  it */
+	bool by_hand;  /* added while running: no workers file takes it away */
+};
+
+struct worker_list {
+	struct worker_spec *spec; /* owned */
+	size_t n;
+};
+
+/* What a reload can change. */
+struct fleet_config {
+	struct worker_list workers;
+	enum route_policy_kind policy[ROLES];
+};
+
+enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
+enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
+
+struct capture;
+
+/* What becomes of a client's X-Forwarded-For, and of Forwarded and its kind. */
+enum forwarded {
+	FORWARDED_PASS,
+	FORWARDED_APPEND, /* the client's address behind what X-Forwarded-For says */
+	FORWARDED_SET,	  /* all of them go, X-Forwarded-For is the client's address */
+	FORWARDED_DROP
+};
+
+struct router_config {
+	const char *host;
+	uint16_t port;
+	int listen_fd; /* -1, or inherited */
+	const char *metrics_host;
+	int metrics_port;	 /* -1: none */
+	bool admin_on_data_port; /* workers are added, removed and drained there too */
+	int64_t startup_timeout; /* longest wait for the health of an added worker */
+	bool pd;
+	struct fleet_config fleet;
+	const char *workers_file; /* NULL: none; read again on reload */
+	unsigned dp_size;
+
+	struct route_keyspec keys;
+	enum keyless keyless;
+	enum route_hash ring_hash;
+	unsigned vnodes;
+	uint64_t seed; /* of random choices; 0: from the system */
+	const char *const *request_id_headers;
+	size_t request_id_headers_n;
+
+	size_t max_body;
+	unsigned max_connections;
+	unsigned max_per_address; /* connections; 0: no limit */
+	unsigned max_concurrent;
+	unsigned queue_size;
+	int64_t queue_timeout;
+	unsigned worker_cap;
+
+	int64_t connect_timeout;
+	int64_t first_byte_timeout;
+	int64_t inter_token_timeout;
+	int64_t request_timeout;
+	int64_t write_stall_timeout;
+	int64_t head_timeout;
+	int64_t client_idle_timeout;
+	int64_t pool_idle_timeout;
+	unsigned pool_size;
+
+	unsigned retry_max; /* attempts in all */
+	int64_t retry_initial, retry_cap;
+	double retry_multiplier, retry_jitter;
+	double retry_budget; /* retries per request */
+	bool retries_off;
+
+	unsigned cb_failures, cb_successes;
+	int64_t cb_timeout;
+	bool cb_off;
+
+	unsigned health_failures, health_successes;
+	int64_t health_timeout, health_interval;
+	const char *health_endpoint;
+
+	const char *api_key;	      /* sent to workers; NULL: none */
+	const char *client_keys_file; /* NULL: none; read again on reload */
+	const char *const *key_urls;
+	size_t key_urls_n;
+	int64_t key_timeout, key_valid_ttl, key_invalid_ttl;
+	unsigned key_cache;
+	enum forwarded forwarded;
+	bool forward_credentials; /* workers see a checked client's key */
+
+	struct tls_context *tls;	/* of the listener; borrowed; NULL: plain HTTP */
+	struct tls_context *worker_tls; /* to https:// workers; borrowed */
+	bool worker_tls_insecure;	/* their certificates are not looked at */
+
+	enum pd_fallback pd_fallback;
+	int64_t pd_lease;
+	int64_t drain_delay, drain_timeout;
+	unsigned threads; /* event loops; 0: one for each processor */
+	bool batch_threads;
+	bool half_close_ok;
+	bool generate_traceparent; /* for requests that bring none */
+	const char *version;	   /* of the program, for the metrics page */
+	struct capture *capture;   /* from capture_new; NULL: none */
+	struct log *log;
+	struct log *access_log; /* NULL: none */
+	bool access_json;
+};
+
+void router_config_default(struct router_config *c);
+
+/* Adds "[name=]URL"; with dp > 1 one worker per rank. PD_EINVAL names what is wrong. */
+int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
+		    struct pd_msg *msg) PD_MUST;
+/* Appends a copy of one entry. */
+int worker_list_copy(struct worker_list *l, const struct worker_spec *from) PD_MUST;
+void worker_list_release(struct worker_list *l);
+
+/*
+ * Reads workers and policies from a YAML file (see docs/serve.md): policy, prefill_policy,
+ * decode_policy, workers, prefill, decode. Policies that the file does not name are those of
+ * `base`. On failure nothing is kept and msg names the file.
+ */
+int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
+		      struct pd_msg *msg) PD_MUST;
+/* The same for a text; `path` is its name in messages. */
+int fleet_config_parse(const char *text, size_t n, const char *path,
+		       const struct router_config *base, struct fleet_config *out,
+		       struct pd_msg *msg) PD_MUST;
+
+const char *worker_role_name(enum worker_role r);
+
+#endif

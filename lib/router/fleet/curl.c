@@ -1,0 +1,81 @@
+#include "lib/router/fleet/curl.h"
+
+#include <stdio.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/keys/keys.h"
+
+static CURLcode lend_tls(CURL *easy, void *ssl_ctx, void *arg)
+{
+	struct workercurl *way = arg;
+
+	(void)easy;
+	return tls_context_lend(way->tls, ssl_ctx, &way->lent) ? CURLE_OUT_OF_MEMORY : CURLE_OK;
+}
+
+/* Verified as requests are: with the same CAs and certificate, which are not read from their files
+ * each time. */
+static bool set_tls(CURL *easy, struct workercurl *way, const struct router_config *c)
+{
+	long verify = c->worker_tls_insecure ? 0 : 1;
+
+	return curl_easy_setopt(easy, CURLOPT_CAINFO, NULL) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, lend_tls) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, way) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, verify) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2 * verify) == CURLE_OK;
+}
+
+int workercurl_fields(struct curl_slist **out, const char *api_key)
+{
+	struct buf line;
+
+	*out = NULL;
+	if (!api_key)
+		return PD_OK;
+	buf_init(&line, KEY_MAX + 64);
+	if (buf_printf(&line, "Authorization: Bearer %s", api_key) == PD_OK)
+		*out = curl_slist_append(NULL, line.data);
+	buf_release(&line);
+	return *out ? PD_OK : PD_ENOMEM;
+}
+
+bool workercurl_refused(const struct workercurl *way)
+{
+	return way->lent.why.text[0] != '\0';
+}
+
+void workercurl_why(const struct workercurl *way, CURLcode result, char *out, size_t cap)
+{
+	if (workercurl_refused(way))
+		(void)snprintf(out, cap, "TLS: %s", way->lent.why.text);
+	else
+		(void)snprintf(out, cap, "%s", way->why[0] ? way->why : curl_easy_strerror(result));
+}
+
+bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
+		      const struct worker *w, const char *path, struct curl_slist *fields,
+		      int64_t timeout_ns)
+{
+	long timeout_ms = (long)(timeout_ns / NS_PER_MS);
+	char url[900];
+
+	(void)snprintf(url, sizeof(url), "%s://%s%s%s", w->at.tls ? "https" : "http",
+		       w->at.authority, w->at.base, path);
+	*way = (struct workercurl){.tls = c->worker_tls, .lent.host = w->at.host};
+	if (w->at.tls && !set_tls(easy, way, c))
+		return false;
+	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PROXY, "") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_HTTPHEADER, fields) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L) == CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, timeout_ms > 0 ? timeout_ms : 1) ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, way->why) == CURLE_OK;
+}

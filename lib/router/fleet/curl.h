@@ -1,0 +1,29 @@
+/* What every libcurl transfer to a worker has in common, probes and questions: URL, TLS, our key.
+ */
+#ifndef PD_ROUTER_WORKERCURL_H
+#define PD_ROUTER_WORKERCURL_H
+
+#include <curl/curl.h>
+
+#include "lib/router/fleet/fleet.h"
+
+/* The header lines for workers; *out is NULL when there are none, else for curl_slist_free_all. */
+int workercurl_fields(struct curl_slist **out, const char *api_key) PD_MUST;
+
+/* What libcurl and TLS have to say about a transfer; lives as long as it. */
+struct workercurl {
+	struct tls_context *tls;
+	struct tls_lent lent;
+	char why[CURL_ERROR_SIZE];
+};
+/* A GET of `path`, with TLS as requests have it. The fields and the worker live as long as the
+ * transfer. */
+bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
+		      const struct worker *w, const char *path, struct curl_slist *fields,
+		      int64_t timeout_ns) PD_MUST;
+/* The worker's certificate is not right: asking again does not help. */
+bool workercurl_refused(const struct workercurl *way);
+/* Why a transfer failed, for a person. */
+void workercurl_why(const struct workercurl *way, CURLcode result, char *out, size_t cap);
+
+#endif

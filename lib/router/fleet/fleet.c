@@ -1,0 +1,496 @@
+/*
+ * Requests hold a snapshot of the fleet while they run, and a change swaps the pointer: the lock is
+ * held for a pointer and a count only, and nobody sees half a change. A worker that stays (same
+ * name and address) is carried over with its counters, breaker and connections. Every change, of
+ * the file or by hand, edits the list of wanted workers and builds the next snapshot from all of
+ * it.
+ */
+#include "lib/router/fleet/fleet.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/capture/capture.h"
+
+/* -- workers -- */
+
+static void worker_unref(struct worker *w)
+{
+	if (atomic_fetch_sub(&w->refs, 1) != 1)
+		return;
+	http_pool_release(&w->pool);
+	tls_peer_free(w->peer);
+	(void)pthread_mutex_destroy(&w->lock);
+	free(w->name);
+	free(w->url);
+	free(w);
+}
+
+static int worker_new(struct worker **out, const struct worker_spec *spec,
+		      const struct router_config *c, struct pd_msg *msg)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w || http_pool_init(&w->pool, c->pool_size, c->pool_idle_timeout)) {
+		free(w);
+		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
+		return PD_ENOMEM;
+	}
+	(void)pthread_mutex_init(&w->lock, NULL);
+	breaker_init(&w->breaker);
+	w->role = spec->role;
+	w->bootstrap = spec->bootstrap;
+	atomic_store(&w->by_hand, spec->by_hand);
+	w->healthy = !spec->by_hand;
+	w->ejected = w->fresh = spec->by_hand;
+	w->name = strdup(spec->name);
+	w->url = strdup(spec->url);
+	atomic_store(&w->refs, 1);
+	atomic_store(&w->slot.available, w->healthy);
+	atomic_store(&w->slot.cap, c->worker_cap);
+	atomic_store(&w->quiet, true);
+	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory")
+				  : net_url_parse(&w->at, w->url, msg);
+	if (!err)
+		err = net_resolve(&w->addr, w->at.host, w->at.port, msg);
+	if (!err && w->at.tls && !(w->peer = tls_peer_new(w->at.host)))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (err) {
+		worker_unref(w);
+		return err;
+	}
+	*out = w;
+	return PD_OK;
+}
+
+static struct worker *find_same(struct fleet *old, const struct worker_spec *spec)
+{
+	struct fleet_pool *p = old ? &old->pool[spec->role] : NULL;
+
+	for (size_t i = 0; p && i < p->n; i++)
+		if (strcmp(p->worker[i]->name, spec->name) == 0 &&
+		    strcmp(p->worker[i]->url, spec->url) == 0)
+			return p->worker[i];
+	return NULL;
+}
+
+/* -- pools -- */
+
+static void pool_release(struct fleet_pool *p)
+{
+	route_pool_free(p->ring);
+	for (size_t i = 0; i < p->n; i++)
+		worker_unref(p->worker[i]);
+	free(p->worker);
+}
+
+static int build_ring(struct fleet_pool *p, const struct router_config *c, struct pd_msg *msg)
+{
+	const char **names = calloc(p->n + 1, sizeof(*names));
+	struct route_slot **slots = calloc(p->n + 1, sizeof(struct route_slot *));
+	int err = PD_ENOMEM;
+
+	if (names && slots) {
+		for (size_t i = 0; i < p->n; i++) {
+			names[i] = p->worker[i]->name;
+			slots[i] = &p->worker[i]->slot;
+		}
+		err = route_pool_new(&p->ring, names, slots, p->n, c->ring_hash, c->vnodes, msg);
+	} else {
+		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
+	free(names);
+	free(slots);
+	return err;
+}
+
+static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet *old,
+		      const struct router_config *c, const struct fleet_config *fc,
+		      struct pd_msg *msg)
+{
+	int err = PD_OK;
+
+	route_policy_init(&p->policy, fc->policy[role]);
+	p->n = 0;
+	p->worker = calloc(fc->workers.n + 1, sizeof(struct worker *));
+	if (!p->worker)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	for (size_t i = 0; !err && i < fc->workers.n; i++) {
+		const struct worker_spec *spec = &fc->workers.spec[i];
+		struct worker *w;
+
+		if (spec->role != role)
+			continue;
+		w = find_same(old, spec);
+		if (w)
+			atomic_fetch_add(&w->refs, 1);
+		else
+			err = worker_new(&w, spec, c, msg);
+		if (!err)
+			p->worker[p->n++] = w;
+	}
+	return err ? err : build_ring(p, c, msg);
+}
+
+/* -- snapshots -- */
+
+static void fleet_free(struct fleet *f)
+{
+	for (int r = 0; r < ROLES; r++)
+		pool_release(&f->pool[r]);
+	free(f);
+}
+
+struct fleet *fleet_get(struct fleet_holder *h)
+{
+	struct fleet *f;
+
+	(void)pthread_mutex_lock(&h->lock);
+	f = h->now;
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	(void)pthread_mutex_unlock(&h->lock);
+	return f;
+}
+
+struct fleet *fleet_ref(struct fleet *f)
+{
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	return f;
+}
+
+void fleet_put(struct fleet *f)
+{
+	if (f && atomic_fetch_sub(&f->refs, 1) == 1)
+		fleet_free(f);
+}
+
+int fleet_holder_init(struct fleet_holder *h)
+{
+	*h = (struct fleet_holder){0};
+	return pthread_mutex_init(&h->lock, NULL) == 0 && pthread_mutex_init(&h->loading, NULL) == 0
+		       ? PD_OK
+		       : PD_ENOMEM;
+}
+
+void fleet_holder_release(struct fleet_holder *h)
+{
+	worker_list_release(&h->wanted.workers);
+	fleet_put(h->now);
+	h->now = NULL;
+	(void)pthread_mutex_destroy(&h->loading);
+	(void)pthread_mutex_destroy(&h->lock);
+}
+
+static bool has_worker(const struct fleet_pool *p, const struct worker *w)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->worker[i] == w)
+			return true;
+	return false;
+}
+
+/* Idle connections of workers that are gone are closed now; their streams end in their own time.
+ * Returns how many are gone. */
+static uint64_t retire(struct fleet *old, struct fleet *fresh)
+{
+	uint64_t gone = 0;
+
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < old->pool[r].n; i++) {
+			struct worker *w = old->pool[r].worker[i];
+
+			if (has_worker(&fresh->pool[r], w))
+				continue;
+			http_pool_close(&w->pool);
+			gone++;
+		}
+	}
+	return gone;
+}
+
+static void replace(struct fleet_holder *h, struct fleet *old, struct fleet *fresh)
+{
+	uint64_t gone = retire(old, fresh), added = 0;
+
+	for (int r = 0; r < ROLES; r++)
+		for (size_t i = 0; i < fresh->pool[r].n; i++)
+			added += !has_worker(&old->pool[r], fresh->pool[r].worker[i]);
+	if (added == 0 && gone == 0)
+		return;
+	atomic_store(&h->added, added);
+	atomic_store(&h->removed, gone);
+	atomic_fetch_add(&h->updates, 1);
+}
+
+static int load(struct fleet_holder *h, const struct router_config *c,
+		const struct fleet_config *fc, struct pd_msg *msg)
+{
+	struct fleet *f = calloc(1, sizeof(*f)), *old;
+	int err = PD_OK;
+
+	if (!f)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	atomic_store(&f->refs, 1);
+	for (int r = 0; !err && r < ROLES; r++)
+		err = pool_build(&f->pool[r], (enum worker_role)r, h->now, c, fc, msg);
+	if (err) {
+		fleet_free(f);
+		return err;
+	}
+	(void)pthread_mutex_lock(&h->lock);
+	old = h->now;
+	f->version = ++h->version;
+	capture_fleet(c->capture, f);
+	h->now = f;
+	(void)pthread_mutex_unlock(&h->lock);
+	if (old)
+		replace(h, old, f);
+	fleet_put(old);
+	return PD_OK;
+}
+
+/* -- changes: with `loading` held -- */
+
+/* The next list replaces the wanted one when a fleet could be built from it. Takes `next` over. */
+static int build_and_keep(struct fleet_holder *h, const struct router_config *c,
+			  struct fleet_config *next, struct pd_msg *msg)
+{
+	int err = load(h, c, next, msg);
+
+	if (err) {
+		worker_list_release(&next->workers);
+		return err;
+	}
+	worker_list_release(&h->wanted.workers);
+	h->wanted = *next;
+	return PD_OK;
+}
+
+static bool same_worker(const struct worker_spec *a, const struct worker_spec *b)
+{
+	return a->role == b->role && (strcmp(a->name, b->name) == 0 || strcmp(a->url, b->url) == 0);
+}
+
+static const struct worker_spec *listed(const struct worker_list *l, const struct worker_spec *s)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (same_worker(&l->spec[i], s))
+			return &l->spec[i];
+	return NULL;
+}
+
+static int copy_some(struct worker_list *to, const struct worker_list *from,
+		     bool (*keep)(const struct worker_spec *s, void *arg), void *arg)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < from->n; i++)
+		if (!keep || keep(&from->spec[i], arg))
+			err = worker_list_copy(to, &from->spec[i]);
+	return err;
+}
+
+static bool by_hand_and_not_listed(const struct worker_spec *s, void *arg)
+{
+	return s->by_hand && !listed(arg, s);
+}
+
+/* Who is listed stays, even if somebody had removed it by hand and it was still busy. */
+static void keep_listed(struct fleet_holder *h, const struct worker_list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		struct worker *w = find_same(h->now, &l->spec[i]);
+
+		if (w)
+			worker_stay(w);
+	}
+}
+
+int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
+	       struct pd_msg *msg)
+{
+	struct fleet_config next = *fc;
+	int err;
+
+	next.workers = (struct worker_list){0};
+	(void)pthread_mutex_lock(&h->loading);
+	err = copy_some(&next.workers, &fc->workers, NULL, NULL);
+	if (!err)
+		err = copy_some(&next.workers, &h->wanted.workers, by_hand_and_not_listed,
+				(void *)(uintptr_t)&fc->workers);
+	if (err) {
+		worker_list_release(&next.workers);
+		(void)pd_fail(msg, err, "out of memory");
+	} else {
+		err = build_and_keep(h, c, &next, msg);
+	}
+	if (!err)
+		keep_listed(h, &fc->workers);
+	(void)pthread_mutex_unlock(&h->loading);
+	return err;
+}
+
+/* Appends what `text` says to `next`; a name or URL that is taken is refused. */
+static int append_new(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
+		      const char *text, int bootstrap, struct worker_list *next, struct pd_msg *msg)
+{
+	size_t from = next->n;
+	int err = worker_list_add(next, role, text, c->dp_size, msg);
+
+	for (size_t i = from; !err && i < next->n; i++) {
+		const struct worker_spec *taken = listed(&h->wanted.workers, &next->spec[i]);
+
+		next->spec[i].by_hand = true;
+		next->spec[i].bootstrap = bootstrap;
+		if (taken)
+			err = pd_fail(msg, PD_EEXIST,
+				      "worker '%.150s' exists: '%.100s' is a %s worker at %.150s",
+				      text, taken->name, worker_role_name(taken->role), taken->url);
+	}
+	return err;
+}
+
+int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
+	      const char *text, int bootstrap, struct pd_msg *msg)
+{
+	struct fleet_config next;
+	int err;
+
+	(void)pthread_mutex_lock(&h->loading);
+	next = h->wanted;
+	next.workers = (struct worker_list){0};
+	err = copy_some(&next.workers, &h->wanted.workers, NULL, NULL);
+	if (err)
+		(void)pd_fail(msg, err, "out of memory");
+	else
+		err = append_new(h, c, role, text, bootstrap, &next.workers, msg);
+	if (err)
+		worker_list_release(&next.workers);
+	else
+		err = build_and_keep(h, c, &next, msg);
+	(void)pthread_mutex_unlock(&h->loading);
+	return err;
+}
+
+struct going {
+	const struct worker *worker[ROUTE_WORKERS_MAX];
+	size_t n;
+};
+
+static bool not_going(const struct worker_spec *s, void *arg)
+{
+	const struct going *g = arg;
+
+	for (size_t i = 0; i < g->n; i++)
+		if (g->worker[i]->role == s->role && strcmp(g->worker[i]->name, s->name) == 0)
+			return false;
+	return true;
+}
+
+/* Those that may go now; returns how many have to stay for a while. */
+static size_t list_going(struct fleet_holder *h, struct going *g)
+{
+	size_t left = 0;
+
+	g->n = 0;
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < h->now->pool[r].n; i++) {
+			struct worker *w = h->now->pool[r].worker[i];
+
+			if (!worker_is_leaving(w))
+				continue;
+			if (g->n < ROUTE_WORKERS_MAX && worker_may_go(w))
+				g->worker[g->n++] = w;
+			else
+				left++;
+		}
+	}
+	return left;
+}
+
+size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t *gone)
+{
+	struct fleet_config next;
+	struct going g;
+	size_t left;
+
+	*gone = 0;
+	(void)pthread_mutex_lock(&h->loading);
+	left = list_going(h, &g);
+	if (g.n > 0) {
+		next = h->wanted;
+		next.workers = (struct worker_list){0};
+		if (copy_some(&next.workers, &h->wanted.workers, not_going, &g)) {
+			worker_list_release(&next.workers);
+			left += g.n;
+		} else if (build_and_keep(h, c, &next, NULL)) {
+			left += g.n;
+		} else {
+			*gone = g.n;
+		}
+	}
+	(void)pthread_mutex_unlock(&h->loading);
+	return left;
+}
+
+size_t fleet_available(const struct fleet_pool *p)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n; i++)
+		n += atomic_load(&p->worker[i]->slot.available);
+	return n;
+}
+
+struct worker *fleet_find(struct fleet *f, struct span id)
+{
+	struct worker *leaving = NULL;
+
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			struct worker *w = f->pool[r].worker[i];
+
+			if (!span_eq(id, span_of(w->name)) && !span_eq(id, span_of(w->url)))
+				continue;
+			if (!worker_is_leaving(w))
+				return w;
+			leaving = leaving ? leaving : w;
+		}
+	}
+	return leaving;
+}
+
+/* "ID@digits" */
+static bool is_rank_of(const char *text, struct span id)
+{
+	const char *rank = text + id.n;
+
+	if (strlen(text) <= id.n + 1 || memcmp(text, id.p, id.n) != 0 || *rank++ != '@')
+		return false;
+	return rank[strspn(rank, "0123456789")] == '\0';
+}
+
+size_t fleet_match(struct fleet *f, struct span id, struct worker **out, size_t cap)
+{
+	struct worker *one = id.n > 0 ? fleet_find(f, id) : NULL;
+	size_t n = 0;
+
+	if (one && cap > 0)
+		out[n] = one;
+	if (one || id.n == 0)
+		return one ? 1 : 0;
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			struct worker *w = f->pool[r].worker[i];
+
+			if (!is_rank_of(w->name, id) && !is_rank_of(w->url, id))
+				continue;
+			if (n < cap)
+				out[n] = w;
+			n++;
+		}
+	}
+	return n;
+}

@@ -1,0 +1,190 @@
+/*
+ * A reader counts itself in at the table that is current and looks again whether it still is; only
+ * then it is safe from the writer, who fills the other table when nobody reads it. No lock, and
+ * nothing that a reader holds can be freed.
+ */
+#include "lib/router/keys/keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/clock.h"
+#include "lib/base/file.h"
+
+bool key_is_valid(struct span key)
+{
+	for (size_t i = 0; i < key.n; i++)
+		if (key.p[i] <= ' ' || key.p[i] > '~')
+			return false;
+	return key.n > 0 && key.n <= KEY_MAX;
+}
+
+static bool is_empty(struct sip_tag t)
+{
+	return (t.t[0] | t.t[1]) == 0;
+}
+
+/* Where the tag is, or the free place where it belongs. The way there depends on a hash whose key
+ * nobody outside knows, so its length tells nothing about the keys. */
+static size_t place_of(const struct key_table *t, struct sip_tag tag)
+{
+	size_t i = tag.t[0] & t->mask;
+
+	while (!is_empty(t->tag[i]) && !sip_equal(t->tag[i], tag))
+		i = (i + 1) & t->mask;
+	return i;
+}
+
+static int add(struct key_table *t, struct span key)
+{
+	struct sip_tag tag = sip_hash(&t->secret, key.p, key.n);
+	size_t i = place_of(t, tag);
+
+	if (!is_empty(t->tag[i]))
+		return PD_EEXIST;
+	t->tag[i] = tag;
+	t->n++;
+	return PD_OK;
+}
+
+static struct span without_comment(struct span line)
+{
+	for (size_t i = 0; i < line.n; i++)
+		if (line.p[i] == '#' && (i == 0 || line.p[i - 1] == ' ' || line.p[i - 1] == '\t'))
+			line.n = i;
+	if (line.n > 0 && line.p[line.n - 1] == '\r')
+		line.n--;
+	return span_trim(line);
+}
+
+/* The message must not show what may be a key with a slip of the pen in it. */
+static int add_line(struct key_table *t, struct span whole, const char *path, size_t number,
+		    struct pd_msg *msg)
+{
+	struct span key = without_comment(whole);
+	size_t i = 0;
+
+	if (key.n == 0)
+		return PD_OK;
+	while (i < key.n && key.p[i] > ' ' && key.p[i] <= '~')
+		i++;
+	if (i < key.n)
+		return pd_fail(msg, PD_EINVAL,
+			       "%s:%zu:%zu: found %s, expected one key of visible characters per "
+			       "line",
+			       path, number, (size_t)(key.p - whole.p) + i + 1,
+			       key.p[i] == ' ' || key.p[i] == '\t'
+				       ? "a second word"
+				       : "a byte that is not visible ASCII");
+	if (key.n > KEY_MAX)
+		return pd_fail(msg, PD_EINVAL,
+			       "%s:%zu:1: found a key of %zu characters, expected at most %d", path,
+			       number, key.n, KEY_MAX);
+	if (t->n == KEYS_MAX)
+		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found more than %d keys", path, number,
+			       KEYS_MAX);
+	if (add(t, key) == PD_EEXIST)
+		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found a key that stands further up too",
+			       path, number);
+	return PD_OK;
+}
+
+static int size_for(struct key_table *t, const struct buf *text)
+{
+	size_t lines = 1, cap = 16;
+
+	for (size_t i = 0; i < text->len; i++)
+		lines += text->data[i] == '\n';
+	lines = lines < KEYS_MAX ? lines : KEYS_MAX;
+	while (cap < 2 * lines)
+		cap *= 2;
+	t->tag = calloc(cap, sizeof(*t->tag));
+	t->mask = cap - 1;
+	return t->tag ? PD_OK : PD_ENOMEM;
+}
+
+static int read_lines(struct key_table *t, const struct buf *text, const char *path,
+		      struct pd_msg *msg)
+{
+	const char *p = text->data, *end = p + text->len;
+	int err = PD_OK;
+
+	for (size_t number = 1; !err && p < end; number++) {
+		const char *eol = memchr(p, '\n', (size_t)(end - p));
+
+		eol = eol ? eol : end;
+		err = add_line(t, (struct span){p, (size_t)(eol - p)}, path, number, msg);
+		p = eol + 1;
+	}
+	return err;
+}
+
+int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg)
+{
+	struct buf text;
+	int err;
+
+	*out = (struct key_table){0};
+	buf_init(&text, KEYS_FILE_MAX);
+	sip_key_new(&out->secret);
+	err = file_read(path, &text, msg);
+	if (!err && size_for(out, &text))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (!err && text.len > 0)
+		err = read_lines(out, &text, path, msg);
+	if (!err && out->n == 0)
+		err = pd_fail(msg, PD_EINVAL,
+			      "%s:1:1: found no key, expected at least one: with none nobody could "
+			      "get in",
+			      path);
+	if (text.data)
+		explicit_bzero(text.data, text.len);
+	buf_release(&text);
+	if (err)
+		key_table_release(out);
+	return err;
+}
+
+void key_table_release(struct key_table *t)
+{
+	free(t->tag);
+	*t = (struct key_table){0};
+}
+
+void keys_swap(struct keys *k, struct key_table *take)
+{
+	unsigned next = 1 - atomic_load(&k->current);
+
+	while (atomic_load(&k->readers[next]) > 0)
+		clock_sleep_until(clock_now() + NS_PER_MS);
+	key_table_release(&k->table[next]);
+	k->table[next] = *take;
+	*take = (struct key_table){0};
+	atomic_store(&k->current, next);
+}
+
+bool keys_has(struct keys *k, struct span key)
+{
+	const struct key_table *t;
+	unsigned i;
+	bool found;
+
+	for (;;) {
+		i = atomic_load(&k->current);
+		atomic_fetch_add(&k->readers[i], 1);
+		if (atomic_load(&k->current) == i)
+			break;
+		atomic_fetch_sub(&k->readers[i], 1);
+	}
+	t = &k->table[i];
+	found = t->tag && !is_empty(t->tag[place_of(t, sip_hash(&t->secret, key.p, key.n))]);
+	atomic_fetch_sub(&k->readers[i], 1);
+	return found;
+}
+
+void keys_release(struct keys *k)
+{
+	key_table_release(&k->table[0]);
+	key_table_release(&k->table[1]);
+}

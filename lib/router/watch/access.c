@@ -1,0 +1,307 @@
+/*
+ * The access log: one line per request when it has ended, for people (text) or programs (JSON).
+ *
+ * The stages follow one another without gaps, so that they add up to the total: each ends where the
+ * next begins, and a stage that did not happen is not there. A retry shows as the time from the
+ * first pick to the last one; what follows is the last attempt. Nothing a client sent can break a
+ * line: paths lose their query (keys stand there), other texts are quoted.
+ */
+#include <arpa/inet.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/way/exchange.h"
+
+#define LINE_USUAL	2048
+#define PATH_SHOWN	1024
+#define FORWARDED_SHOWN 256
+
+struct line {
+	struct buf *b;
+	bool json;
+	int err;
+};
+
+/* -- values -- */
+
+/* Some fifty times per line: without a call as long as there is room. */
+static inline void put(struct line *l, const char *p, size_t n)
+{
+	if (l->b->len + n < l->b->cap) {
+		memcpy(l->b->data + l->b->len, p, n);
+		l->b->len += n;
+	} else if (!l->err) {
+		l->err = buf_append(l->b, p, n);
+	}
+}
+
+static void put_key(struct line *l, const char *key)
+{
+	if (l->json)
+		put(l, ",\"", 2);
+	else
+		put(l, " ", 1);
+	put(l, key, strlen(key));
+	put(l, l->json ? "\":" : "=", l->json ? 2 : 1);
+}
+
+static bool is_bare(struct span s)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.p[i] <= ' ' || s.p[i] > '~' || s.p[i] == '"' || s.p[i] == '\\')
+			return false;
+	return s.n > 0;
+}
+
+/* In quotes; what is not printable ASCII as \xNN. */
+static void put_quoted(struct line *l, struct span s)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	put(l, "\"", 1);
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+		char escape[4] = {'\\', 'x', hex[c >> 4], hex[c & 15]};
+
+		if (c < ' ' || c > '~')
+			put(l, escape, 4);
+		else if (c == '"' || c == '\\')
+			put(l, (char[]){'\\', (char)c}, 2);
+		else
+			put(l, s.p + i, 1);
+	}
+	put(l, "\"", 1);
+}
+
+static void put_value(struct line *l, struct span s)
+{
+	bool bare = is_bare(s);
+
+	if (!l->json && !bare) {
+		put_quoted(l, s);
+	} else if (l->json && !bare) {
+		if (!l->err)
+			l->err = json_quote(l->b, s.p, s.n);
+	} else {
+		put(l, "\"", l->json ? 1 : 0);
+		put(l, s.p, s.n);
+		put(l, "\"", l->json ? 1 : 0);
+	}
+}
+
+static void put_text(struct line *l, const char *key, struct span s)
+{
+	if (s.n == 0)
+		return;
+	put_key(l, key);
+	put_value(l, s);
+}
+
+static void put_digits(struct line *l, uint64_t n, unsigned at_least)
+{
+	char text[24], *p = text + sizeof(text);
+
+	do
+		*--p = (char)('0' + n % 10);
+	while ((n /= 10) > 0 || (size_t)(text + sizeof(text) - p) < at_least);
+	put(l, p, (size_t)(text + sizeof(text) - p));
+}
+
+static void put_number(struct line *l, const char *key, uint64_t n)
+{
+	put_key(l, key);
+	put_digits(l, n, 1);
+}
+
+/* Milliseconds with three decimals, without printf, which would cost more than the rest. */
+static void put_ms(struct line *l, const char *key, int64_t ns)
+{
+	uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+
+	put_key(l, key);
+	put_digits(l, us / 1000, 1);
+	put(l, ".", 1);
+	put_digits(l, us % 1000, 3);
+}
+
+/* -- parts of a line -- */
+
+static struct span client_of(struct http_conn *c, char *out, size_t cap)
+{
+	struct sockaddr_storage a = {0};
+	socklen_t n = sizeof(a);
+	const void *ip;
+
+	if (getpeername(http_conn_stream(c)->fd, (struct sockaddr *)&a, &n) < 0)
+		return SPAN("-");
+	ip = a.ss_family == AF_INET6 ? (const void *)&((struct sockaddr_in6 *)&a)->sin6_addr
+				     : (const void *)&((struct sockaddr_in *)&a)->sin_addr;
+	if ((a.ss_family != AF_INET && a.ss_family != AF_INET6) ||
+	    !inet_ntop(a.ss_family, ip, out, (socklen_t)cap))
+		return SPAN("-"); /* a Unix socket */
+	return span_of(out);
+}
+
+/* Date and time are formatted once per millisecond at most. */
+static void put_time(struct line *l, struct lane *lane)
+{
+	int64_t now = clock_wall() / NS_PER_MS;
+
+	if (now != lane->stamp_ms) {
+		clock_rfc3339(now * NS_PER_MS, lane->stamp, sizeof(lane->stamp));
+		lane->stamp_ms = now;
+	}
+	put(l, lane->stamp, strlen(lane->stamp));
+}
+
+/* When, who, what, with which result: four bare words in text, so that awk finds them. */
+static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
+		     const struct http_head *h, int status)
+{
+	char address[INET6_ADDRSTRLEN];
+	struct span path = h && h->path.n > 0 ? h->path : SPAN("-"),
+		    method = h ? h->method : SPAN("-"),
+		    client = client_of(c, address, sizeof(address));
+
+	path.n = path.n < PATH_SHOWN ? path.n : PATH_SHOWN;
+	if (l->json) {
+		put(l, "{\"ts\":\"", 7);
+		put_time(l, lane);
+		put(l, "\"", 1);
+		put_text(l, "client", client);
+		put_text(l, "method", method);
+		put_text(l, "path", path);
+		put_number(l, "status", (uint64_t)status);
+		return;
+	}
+	put_time(l, lane);
+	put(l, " ", 1);
+	put(l, client.p, client.n);
+	put(l, " ", 1);
+	put_value(l, method);
+	put(l, " ", 1);
+	put_value(l, path);
+	put(l, " ", 1);
+	put_digits(l, (uint64_t)status, 1);
+}
+
+/* Who a proxy before us says the client is: a claim, so it does not stand where the peer stands. */
+static void put_forwarded(struct line *l, const struct http_head *h)
+{
+	const struct field *f = http_field_tag(h, HTTP_X_FORWARDED_FOR);
+
+	if (f)
+		put_text(l, "forwarded_for",
+			 (struct span){f->value.p, f->value.n < FORWARDED_SHOWN ? f->value.n
+										: FORWARDED_SHOWN});
+}
+
+static void put_workers(struct line *l, const struct exchange *x)
+{
+	static const char *const names[ROLES][2] = {
+		{"worker", "reason"}, {"prefill", "prefill_reason"}, {"decode", "decode_reason"}};
+
+	for (int r = 0; r < ROLES; r++) {
+		if (!x->worker[r])
+			continue;
+		put_text(l, names[r][0], span_of(x->worker[r]->url));
+		put_text(l, names[r][1], span_of(route_reason_name(x->decision[r].reason)));
+	}
+	if (x->key.level != ROUTE_KEY_NONE)
+		put_text(l, "key", span_of(x->key.source));
+}
+
+/* Each stage from the end of the one before; those without an end did not happen. */
+static void put_stages(struct line *l, const struct exchange *x, int64_t now)
+{
+	const struct exchange_times *t = &x->times;
+	int64_t at = x->req->accepted_ns, queued = at + x->queued_ns;
+	const struct {
+		const char *name;
+		int64_t end;
+	} stages[] = {
+		{"queue_ms", queued > at ? queued : 0},
+		{"head_ms", x->req->head_ns},
+		{"body_ms", x->req->body_ns},
+		{"decide_ms", t->first_pick},
+		{"retry_ms", t->pick > t->first_pick ? t->pick : 0},
+		{"connect_ms", t->sent},
+		{"prefill_ms", t->prefill_end},
+		{"handover_ms", t->decode_sent},
+		{"first_byte_ms", x->head_ns},
+		{x->head_ns ? "stream_ms" : "failed_ms", now},
+	};
+
+	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
+		if (stages[i].end < at)
+			continue;
+		put_ms(l, stages[i].name, stages[i].end - at);
+		at = stages[i].end;
+	}
+	if (x->first_ns)
+		put_ms(l, "ttft_ms", x->first_ns - x->req->accepted_ns);
+	put_ms(l, "total_ms", now - x->req->accepted_ns);
+}
+
+static void begin_line(struct line *l)
+{
+	buf_clear(l->b);
+	l->err = buf_reserve(l->b, LINE_USUAL);
+}
+
+static void finish_line(struct line *l, struct log *log)
+{
+	put(l, "}", l->json ? 1 : 0);
+	put(l, "\n", 1);
+	/* A line that does not fit cannot happen with the limits of its parts; half a line must
+	 * not. */
+	if (!l->err)
+		log_put(log, l->b->data, l->b->len);
+}
+
+/* -- the two kinds of lines -- */
+
+void access_end(const struct exchange *x, enum metrics_error error)
+{
+	const struct router_config *c = &x->rt->cfg;
+	struct line l = {.b = &x->lane->side, .json = c->access_json};
+	int64_t now;
+
+	if (!c->access_log)
+		return;
+	now = clock_now();
+	begin_line(&l);
+	put_head(&l, x->lane, x->conn, &x->req->head, x->status);
+	put_text(&l, "outcome",
+		 span_of(x->client_left ? "client_left" : metrics_error_name(error)));
+	put_number(&l, "bytes_in", x->req->body.n);
+	put_number(&l, "bytes_out", x->bytes);
+	if (x->events > 0)
+		put_number(&l, "events", x->events);
+	put_forwarded(&l, &x->req->head);
+	put_workers(&l, x);
+	put_number(&l, "attempts", x->attempt + 1);
+	put_text(&l, "request_id", x->id);
+	put_text(&l, "trace_id", x->trace.id);
+	put_stages(&l, x, now);
+	put_text(&l, "why", span_of(x->why));
+	finish_line(&l, c->access_log);
+}
+
+void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
+		    const struct http_request *r, int status, const char *outcome)
+{
+	const struct router_config *cfg = &rt->cfg;
+	struct line l = {.b = &lane->side, .json = cfg->access_json};
+
+	if (!cfg->access_log)
+		return;
+	begin_line(&l);
+	put_head(&l, lane, c, r ? &r->head : NULL, status);
+	put_text(&l, "outcome", span_of(outcome));
+	put_number(&l, "attempts", 0);
+	if (r)
+		put_ms(&l, "total_ms", clock_now() - r->accepted_ns);
+	finish_line(&l, cfg->access_log);
+}

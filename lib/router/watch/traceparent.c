@@ -1,0 +1,84 @@
+/* A context that is malformed is dropped with its tracestate, as the specification asks: passing
+ * it on would tie this request to somebody else's trace, or to none. */
+#include "lib/router/watch/traceparent.h"
+
+#include <string.h>
+
+#define ID_AT	   3 /* trace id: 32 digits */
+#define ID_LEN	   32
+#define PARENT_AT  36 /* parent id: 16 digits */
+#define PARENT_LEN 16
+#define FLAGS_AT   53
+
+static bool is_hex(const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!((p[i] >= '0' && p[i] <= '9') || (p[i] >= 'a' && p[i] <= 'f')))
+			return false;
+	return true;
+}
+
+static bool is_zero(const char *p, size_t n)
+{
+	while (n > 0 && p[n - 1] == '0')
+		n--;
+	return n == 0;
+}
+
+bool trace_valid(struct span v)
+{
+	const char *p = v.p;
+
+	if (v.n < TRACEPARENT_LEN || !is_hex(p, 2) || memcmp(p, "ff", 2) == 0)
+		return false;
+	/* What a later version appends is not known; that it begins with a dash is. */
+	if (v.n > TRACEPARENT_LEN && (memcmp(p, "00", 2) == 0 || p[TRACEPARENT_LEN] != '-'))
+		return false;
+	return p[2] == '-' && is_hex(p + ID_AT, ID_LEN) && p[ID_AT + ID_LEN] == '-' &&
+	       is_hex(p + PARENT_AT, PARENT_LEN) && p[PARENT_AT + PARENT_LEN] == '-' &&
+	       is_hex(p + FLAGS_AT, 2) && !is_zero(p + ID_AT, ID_LEN) &&
+	       !is_zero(p + PARENT_AT, PARENT_LEN);
+}
+
+bool trace_read(struct trace_context *t, const struct http_head *h)
+{
+	const struct field *found = NULL;
+
+	t->id = (struct span){0};
+	t->refused = false;
+	t->text[0] = '\0';
+	for (size_t i = 0; i < h->nfields; i++) {
+		if (h->field[i].tag != HTTP_TRACEPARENT)
+			continue;
+		t->refused |= found != NULL;
+		found = &h->field[i];
+	}
+	if (!found)
+		return false;
+	t->refused |= !trace_valid(found->value);
+	if (!t->refused)
+		t->id = (struct span){found->value.p + ID_AT, ID_LEN};
+	return !t->refused;
+}
+
+static void put_hex(char *out, size_t n, struct rng *rng)
+{
+	static const char hex[] = "0123456789abcdef";
+	uint64_t bits = 0;
+
+	do {
+		for (size_t i = 0; i < n; i++) {
+			bits = i % 16 == 0 ? rng_u64(rng) : bits >> 4;
+			out[i] = hex[bits & 15];
+		}
+	} while (is_zero(out, n));
+}
+
+void trace_make(struct trace_context *t, struct rng *rng)
+{
+	memcpy(t->text, "00-00000000000000000000000000000000-0000000000000000-01",
+	       TRACEPARENT_LEN + 1);
+	put_hex(t->text + ID_AT, ID_LEN, rng);
+	put_hex(t->text + PARENT_AT, PARENT_LEN, rng);
+	t->id = (struct span){t->text + ID_AT, ID_LEN};
+}

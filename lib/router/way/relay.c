@@ -1,0 +1,538 @@
+/*
+ * The worker's answer on its way to the client.
+ *
+ * Short answers are complete before their first byte goes out, and a stream's head waits for its
+ * first event, so that as many failures as possible can still be repaired by another attempt. Of a
+ * stream only whole events are passed on: when the worker dies, the client gets an error event and
+ * a proper end instead of half a sentence. In the usual case (whole chunks that hold whole events)
+ * the bytes go through as they came: one recv, one send, no copy.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/http/sse.h"
+#include "lib/router/way/exchange.h"
+
+#define RELAY_IOV     4
+#define SETTLE_EVENTS 8
+
+struct relay {
+	struct exchange *x;
+	struct leg *leg;
+	const struct pd_prefill_result *merge;
+	bool sse;
+	bool chunked;	/* we send chunks */
+	bool mid_event; /* half an event was passed on: no error event can follow */
+	bool client_gone;
+	bool settled;
+	int64_t now;
+};
+
+/* Sends iov[1..n); iov[0] is free for the head, which goes out with the first bytes. */
+static bool emit(struct relay *r, struct iovec *iov, size_t n)
+{
+	struct exchange *x = r->x;
+	bool first = !x->started;
+	int err;
+
+	/* A client that asks again at once finds the worker free. */
+	if (r->leg->ended)
+		release_early(x, r->leg->worker);
+
+	if (first)
+		iov[0] = (struct iovec){.iov_base = x->lane->head.data,
+					.iov_len = x->lane->head.len};
+	x->started = true;
+	x->status = r->leg->head.status;
+	err = stream_send_iov(http_conn_stream(x->conn), first ? iov : iov + 1, first ? n : n - 1,
+			      x->rt->cfg.write_stall_timeout, NULL);
+	if (err == PD_ETIMEOUT) {
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_WRITE_STALLS, x->route, 1);
+		(void)snprintf(x->why, sizeof(x->why), "the client read nothing for %.1f s",
+			       (double)x->rt->cfg.write_stall_timeout / (double)NS_PER_S);
+	}
+	if (x->capture_id)
+		capture_answer(x, iov + 1, n - 1);
+	r->client_gone = err != PD_OK;
+	return !r->client_gone;
+}
+
+static bool emit_plain(struct relay *r, const char *p, size_t n)
+{
+	struct iovec iov[2] = {{0}, {.iov_base = (void *)(uintptr_t)p, .iov_len = n}};
+
+	return emit(r, iov, 2);
+}
+
+static bool emit_chunk(struct relay *r, const char *p, size_t n, bool last)
+{
+	char size[24];
+	struct iovec iov[RELAY_IOV];
+
+	if (!r->chunked)
+		return n == 0 || emit_plain(r, p, n);
+	iov[1] = (struct iovec){.iov_base = size,
+				.iov_len = (size_t)snprintf(size, sizeof(size), "%zx\r\n", n)};
+	iov[2] = (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+	iov[3] = (struct iovec){.iov_base = (void *)(uintptr_t)(last ? "\r\n0\r\n\r\n" : "\r\n"),
+				.iov_len = last ? 7 : 2};
+	return emit(r, iov, 4);
+}
+
+static bool emit_end(struct relay *r)
+{
+	return !r->chunked || emit_plain(r, "0\r\n\r\n", 5);
+}
+
+/* Events in whole events: counted by their empty lines. */
+static uint64_t count_events(const char *p, size_t n)
+{
+	const char *end = p + n;
+	uint64_t events = 0;
+
+	while ((p = memchr(p, '\n', (size_t)(end - p))) && ++p < end) {
+		if (*p == '\n' || (*p == '\r' && p + 1 < end && p[1] == '\n'))
+			events++;
+	}
+	return events;
+}
+
+/* Bytes came from the worker, and those that make whole events went to the client: times and
+ * counts. */
+static void account(struct relay *r, uint64_t events, size_t bytes)
+{
+	struct exchange *x = r->x;
+	int64_t now = r->now = clock_now();
+
+	/* From the first byte on silence is suspicious. */
+	if (!r->leg->ended)
+		leg_limit(r->leg, x, now + x->rt->cfg.inter_token_timeout);
+	if (bytes == 0)
+		return;
+	if (x->first_ns == 0) {
+		x->first_ns = now;
+		pd_handed_over(x);
+	}
+	if (r->sse && events > 0)
+		metrics_observe_at(&x->rt->metrics, x->lane->stripe,
+				   x->events == 0 ? HIST_TTFT : HIST_ITL, r->leg->worker->role,
+				   now - (x->events == 0 ? x->req->accepted_ns : x->last_ns));
+	x->last_ns = now;
+	x->events += events;
+	x->bytes += bytes;
+}
+
+/* -- merged usage -- */
+
+/* Copies whole events to lane->side, with the usage of "data:" lines merged. */
+static int merge_events(struct relay *r, const char *p, size_t n)
+{
+	struct buf *out = &r->x->lane->side, doc;
+	const char *end = p + n, *eol;
+	int err = PD_OK;
+
+	buf_clear(out);
+	buf_init(&doc, MERGE_EVENT_MAX);
+	for (; !err && p < end; p = eol) {
+		bool changed = false;
+		struct span line;
+
+		eol = memchr(p, '\n', (size_t)(end - p));
+		eol = eol ? eol + 1 : end;
+		line = (struct span){p, (size_t)(eol - p)};
+		if (span_starts(line, SPAN("data:")) && pd_usage_maybe(line.p, line.n)) {
+			size_t skip = 5, tail = 0;
+
+			while (skip < line.n && line.p[skip] == ' ')
+				skip++;
+			while (tail < line.n - skip && (eol[-1 - (ptrdiff_t)tail] == '\n' ||
+							eol[-1 - (ptrdiff_t)tail] == '\r'))
+				tail++;
+			buf_clear(&doc);
+			/* A document that cannot be merged is passed on as it is. */
+			if (pd_usage_merge(p + skip, line.n - skip - tail, r->merge, &doc,
+					   &changed))
+				changed = false;
+			if (changed) {
+				err = buf_append(out, p, skip);
+				err = err ? err : buf_append(out, doc.data, doc.len);
+				err = err ? err : buf_append(out, eol - tail, tail);
+			}
+		}
+		if (!err && !changed)
+			err = buf_append(out, line.p, line.n);
+	}
+	buf_release(&doc);
+	return err;
+}
+
+/* -- streams of events -- */
+
+/* All bytes there are, when they are whole chunks of whole events. Leaves the leg untouched when
+ * they are not. */
+static bool pass_as_is(struct relay *r)
+{
+	struct leg *l = r->leg;
+	struct http_chunked before = l->chunked;
+	size_t at = l->at;
+	struct span piece;
+	uint64_t events = 0; /* counted in the data: chunk framing has line ends of its own */
+	bool whole = true; /* every chunk: the end of one may lie about a line of the one before */
+	int err;
+
+	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
+	 * framing must not follow. */
+	if (!http_chunked_at_boundary(&before))
+		return false;
+	if (!r->chunked || l->head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
+	    (r->merge && pd_usage_maybe(l->in->data + at, l->in->len - at)))
+		return false;
+	while (leg_piece(l, &piece, &err)) {
+		events += count_events(piece.p, piece.n);
+		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
+	}
+	if (err || !whole || l->chunked.extras ||
+	    !(l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked))) {
+		l->chunked = before;
+		l->at = at;
+		l->ended = false;
+		return false;
+	}
+	if (l->at == at)
+		return true; /* only the head is here: it waits for the first event */
+	if (emit_plain(r, l->in->data + at, l->at - at))
+		account(r, events, l->at - at);
+	return true;
+}
+
+/* Passes on the whole events at the front of `held`; everything when the stream ended or an event
+ * is too large to hold. */
+static void pass_held(struct relay *r, bool ended)
+{
+	struct buf *held = &r->x->lane->held;
+	size_t n = held->len > 0 ? sse_complete(held->data, held->len) : 0;
+	const char *p = held->data;
+	size_t len;
+
+	if (n < held->len && (ended || held->len > MERGE_EVENT_MAX)) {
+		r->mid_event = !ended;
+		n = held->len;
+	} else if (n > 1) {
+		r->mid_event = false; /* a large event that was passed on in parts has ended */
+	}
+	len = n;
+	if (n > 0 && r->merge && pd_usage_maybe(p, n) && merge_events(r, p, n) == PD_OK) {
+		p = r->x->lane->side.data;
+		len = r->x->lane->side.len;
+	}
+	if (n > 0 ? emit_chunk(r, p, len, ended) : !ended || emit_end(r))
+		account(r, n > 0 ? count_events(p, len) : 0, len);
+	buf_consume(held, n);
+}
+
+static int pump_events(struct relay *r)
+{
+	struct span piece;
+	int err;
+
+	if (pass_as_is(r))
+		return PD_OK;
+	while (leg_piece(r->leg, &piece, &err)) {
+		err = buf_append(&r->x->lane->held, piece.p, piece.n);
+		if (err)
+			return err;
+	}
+	if (err)
+		return err;
+	if (r->leg->ended || r->x->lane->held.len > 0)
+		pass_held(r, r->leg->ended);
+	return PD_OK;
+}
+
+/* -- other bodies -- */
+
+/* All bytes there are, when they are whole chunks with nothing in them but data: extensions end at
+ * this hop, and trailers could name what only we name. Leaves the leg untouched when they are not.
+ */
+static bool pass_chunks(struct relay *r)
+{
+	struct leg *l = r->leg;
+	struct http_chunked before = l->chunked;
+	size_t at = l->at;
+	struct span piece;
+	int err;
+
+	if (!http_chunked_at_boundary(&before))
+		return false;
+	while (leg_piece(l, &piece, &err))
+		continue;
+	if (err || l->chunked.extras || !(l->ended || http_chunked_at_boundary(&l->chunked))) {
+		l->chunked = before;
+		l->at = at;
+		l->ended = false;
+		return false;
+	}
+	if (l->at > at && emit_plain(r, l->in->data + at, l->at - at))
+		account(r, 0, l->at - at);
+	return true;
+}
+
+/* The data in one chunk of ours. */
+static int pump_chunks(struct relay *r)
+{
+	struct buf *held = &r->x->lane->held;
+	struct leg *l = r->leg;
+	struct span piece;
+	int err;
+
+	if (pass_chunks(r))
+		return PD_OK;
+	while (leg_piece(l, &piece, &err)) {
+		err = buf_append(held, piece.p, piece.n);
+		if (err)
+			return err;
+	}
+	if (err)
+		return err;
+	if (held->len > 0 ? emit_chunk(r, held->data, held->len, l->ended)
+			  : !l->ended || emit_end(r))
+		account(r, 0, held->len);
+	buf_clear(held);
+	return PD_OK;
+}
+
+static int pump_bytes(struct relay *r)
+{
+	struct leg *l = r->leg;
+	struct span piece;
+	int err;
+
+	if (l->head.body == HTTP_BODY_CHUNKED && r->chunked)
+		return pump_chunks(r);
+	while (leg_piece(l, &piece, &err) && !r->client_gone)
+		if (r->chunked ? emit_chunk(r, piece.p, piece.n, false)
+			       : emit_plain(r, piece.p, piece.n))
+			account(r, 0, piece.n);
+	return err;
+}
+
+/* -- ends -- */
+
+static enum relay_end client_left(struct relay *r)
+{
+	r->x->client_left = true;
+	http_conn_wrote(r->x->conn, false);
+	return RELAY_CLIENT_LEFT;
+}
+
+/* The worker failed. A stream that stands between two events gets an error event and its end;
+ * anything else is cut visibly. */
+static enum relay_end worker_failed(struct relay *r, int err)
+{
+	struct exchange *x = r->x;
+	char text[512];
+	int n;
+
+	if (http_conn_client_left(x->conn))
+		return client_left(r);
+	(void)snprintf(x->why, sizeof(x->why), "worker %s %s", r->leg->worker->url,
+		       err != PD_ETIMEOUT ? "ended its answer early"
+		       : clock_now() >= x->deadline
+			       ? "did not finish within the time limit of a request"
+			       : "stalled in the middle of its answer");
+	x->why_status = err == PD_ETIMEOUT ? 504 : 502;
+	if (!x->started)
+		return RELAY_RETRY;
+	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STREAM_ERRORS, x->route, 1);
+	log_line(x->rt->cfg.log, LOG_WARN,
+		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->id.n, x->id.p,
+		 x->why, (unsigned long long)x->events, (unsigned long long)x->bytes);
+	if (!r->sse || r->mid_event || r->leg->head.body == HTTP_BODY_LENGTH) {
+		http_conn_abort(x->conn, true);
+		return RELAY_CUT;
+	}
+	n = snprintf(text, sizeof(text),
+		     "data: "
+		     "{\"error\":{\"message\":\"%.300s\",\"type\":\"upstream_error\",\"param\":"
+		     "null,\"code\":%d}}\n\n",
+		     x->why, x->why_status);
+	http_conn_wrote(x->conn, emit_chunk(r, text, (size_t)n, true) && r->chunked);
+	return RELAY_CUT;
+}
+
+/* A stream that has gone on for some events will go on: what the request needed on its way here is
+ * given back. */
+static void settle(struct relay *r)
+{
+	r->settled = true;
+	buf_release(&r->x->lane->head);
+	loop_trim_stack();
+}
+
+static int more(struct relay *r)
+{
+	struct leg *l = r->leg;
+	ssize_t n;
+
+	if (!r->settled && r->x->events >= SETTLE_EVENTS)
+		settle(r);
+
+	if (r->now > r->x->deadline)
+		return PD_ETIMEOUT;
+	n = leg_more(l);
+	if (n > 0)
+		return PD_OK;
+	if (n == 0 && l->head.body == HTTP_BODY_CLOSE) {
+		l->ended = true;
+		return PD_OK;
+	}
+	return n == 0 ? PD_ECLOSED : (int)n;
+}
+
+static enum relay_end stream(struct relay *r)
+{
+	struct exchange *x = r->x;
+	struct leg *l = r->leg;
+	bool length = l->head.body == HTTP_BODY_LENGTH;
+	int err;
+
+	r->chunked = !length && x->req->head.minor >= 1;
+	if (head_frame(&x->lane->head, x, length ? (size_t)l->head.length : HEAD_CHUNKED))
+		return worker_failed(r, PD_ENOMEM);
+	for (;;) {
+		err = r->sse && !length ? pump_events(r) : pump_bytes(r);
+		if (r->client_gone)
+			return client_left(r);
+		if (err || l->ended)
+			break;
+		err = more(r);
+		if (err)
+			break;
+		if (l->ended && l->at == l->in->len && l->head.body == HTTP_BODY_CLOSE) {
+			/* The end by closing: what is held goes out, then our own end. */
+			if (r->sse)
+				pass_held(r, true);
+			else if (!emit_end(r))
+				r->client_gone = true;
+			if (r->client_gone)
+				return client_left(r);
+			break;
+		}
+	}
+	if (err)
+		return worker_failed(r, err);
+	/* Nothing was sent yet when the body was empty. */
+	if (!x->started &&
+	    !(r->chunked && l->head.body != HTTP_BODY_CHUNKED ? emit_end(r) : emit_plain(r, "", 0)))
+		return client_left(r);
+	http_conn_wrote(x->conn, length || r->chunked);
+	return RELAY_DONE;
+}
+
+/* -- answers that are complete before they are passed on -- */
+
+/* Receives until the whole body of known length stands in the buffer. */
+static int fill(struct leg *l, struct exchange *x)
+{
+	size_t need = l->at + (size_t)l->head.length;
+	ssize_t n;
+
+	if (l->in->len < need && need >= l->in->cap && buf_reserve(l->in, need - l->in->len))
+		return PD_ENOMEM;
+	while (l->in->len < need) {
+		n = stream_recv(l->up, l->in->data + l->in->len, need - l->in->len);
+		if (n <= 0)
+			return n == 0 ? PD_ECLOSED : (int)n;
+		l->in->len += (size_t)n;
+		if (l->in->len < need)
+			leg_limit(l, x, clock_now() + x->rt->cfg.inter_token_timeout);
+	}
+	return PD_OK;
+}
+
+static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
+{
+	struct exchange *x = r->x;
+
+	if (head_frame(&x->lane->head, x, n))
+		return worker_failed(r, PD_ENOMEM);
+	if (!emit_plain(r, p, n))
+		return client_left(r);
+	account(r, 0, n);
+	http_conn_wrote(x->conn, true);
+	return RELAY_DONE;
+}
+
+static enum relay_end whole(struct relay *r)
+{
+	struct leg *l = r->leg;
+	size_t n = (size_t)l->head.length;
+	int err = fill(l, r->x);
+
+	if (err)
+		return worker_failed(r, err);
+	l->at += n;
+	l->left = 0;
+	l->ended = true;
+	return send_whole(r, l->in->data + l->at - n, n);
+}
+
+static enum relay_end merged(struct relay *r)
+{
+	struct buf body, doc;
+	enum relay_end end;
+	bool changed = false;
+	int err;
+
+	/* An answer without Content-Length may turn out larger than what is merged. */
+	buf_init(&body, PREFILL_MAX);
+	buf_init(&doc, 2 * MERGE_JSON_MAX);
+	err = leg_collect(r->leg, r->x, &body);
+	if (!err && body.len <= MERGE_JSON_MAX &&
+	    pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
+		changed = false; /* not a JSON document: passed on as it is */
+	if (err)
+		end = worker_failed(r, err);
+	else
+		end = send_whole(r, changed ? doc.data : body.data, changed ? doc.len : body.len);
+	buf_release(&body);
+	buf_release(&doc);
+	return end;
+}
+
+static bool type_is(const struct field *f, struct span type)
+{
+	return f && f->value.n >= type.n && strncasecmp(f->value.p, type.p, type.n) == 0;
+}
+
+enum relay_end relay_answer(struct exchange *x, struct leg *l,
+			    const struct pd_prefill_result *merge)
+{
+	const struct field *type = http_field_tag(&l->head, HTTP_CONTENT_TYPE);
+	bool plain = !http_field_tag(&l->head, HTTP_CONTENT_ENCODING),
+	     known = l->head.body == HTTP_BODY_LENGTH;
+	struct relay r = {.x = x, .leg = l, .merge = plain && l->head.status == 200 ? merge : NULL};
+
+	r.sse = plain && type_is(type, SPAN("text/event-stream"));
+	buf_clear(&x->lane->held);
+	if (head_for_client(&x->lane->head, x, &l->head))
+		return worker_failed(&r, PD_ENOMEM);
+	if (l->head.body == HTTP_BODY_NONE) {
+		bool silent = l->head.status == 204 || l->head.status == 304 ||
+			      span_eq(x->req->head.method, SPAN("HEAD"));
+
+		if (head_frame(&x->lane->head, x, silent ? HEAD_NO_BODY : 0))
+			return worker_failed(&r, PD_ENOMEM);
+		if (!emit_plain(&r, "", 0))
+			return client_left(&r);
+		http_conn_wrote(x->conn, true);
+		return RELAY_DONE;
+	}
+	if (!r.sse && r.merge && type_is(type, SPAN("application/json")) &&
+	    (!known || l->head.length <= MERGE_JSON_MAX))
+		return merged(&r);
+	if (known && l->head.length <= RELAY_HOLD_MAX)
+		return whole(&r);
+	return stream(&r);
+}
