@@ -1,4 +1,4 @@
-/* pdctl simulate: options, files and printing. What happens is in sim/experiment.h. */
+/* pdctl simulate: options, files and printing. What happens is in sim/scenario/experiment.h. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,8 +11,8 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
-#include "sim/scenario.h"
-#include "sim/simulateargs.h"
+#include "sim/scenario/scenario.h"
+#include "sim/scenario/args.h"
 
 #define OUT_MAX ((size_t)1 << 30)
 

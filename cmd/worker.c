@@ -9,7 +9,7 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
-#include "sim/worker.h"
+#include "sim/worker/worker.h"
 
 static struct worker_config cfg;
 static struct opt_list models;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/worker_impl.h"
+#include "sim/worker/impl.h"
 
 #define MODEL_LEN 4096
 

@@ -9,7 +9,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
-#include "sim/engine.h"
+#include "sim/engine/engine.h"
 
 #define MS NS_PER_MS
 

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "lib/base/rng.h"
-#include "sim/kvcache.h"
+#include "sim/engine/kvcache.h"
 
 #define NAIVE_MAX 64
 #define REQ_MAX	  12

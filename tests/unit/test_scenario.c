@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "sim/expect.h"
-#include "sim/scenario.h"
+#include "sim/figures/expect.h"
+#include "sim/scenario/scenario.h"
 
 #define HEAD "name: a\nworkload: {generate: {sessions: 3, turns: 2}}\n"
 #define POOL "workers: {count: 2}\n"

@@ -9,12 +9,12 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
-#include "sim/ballsbins.h"
-#include "sim/shape.h"
-#include "sim/simreplay.h"
-#include "sim/simtrace.h"
-#include "sim/vengine.h"
-#include "sim/vrouter.h"
+#include "sim/figures/ballsbins.h"
+#include "sim/trace/shape.h"
+#include "sim/replay/replay.h"
+#include "sim/trace/trace.h"
+#include "sim/engine/vengine.h"
+#include "sim/replay/vrouter.h"
 
 static void near(double a, double b, double eps)
 {

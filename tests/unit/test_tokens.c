@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/tokens.h"
-#include "sim/worker_leases.h"
+#include "sim/engine/tokens.h"
+#include "sim/worker/leases.h"
 
 static size_t count(const char *text)
 {

@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
-#include "sim/events.h"
-#include "sim/vengine.h"
+#include "sim/replay/events.h"
+#include "sim/engine/vengine.h"
 
 static void near(double a, double b, double eps)
 {

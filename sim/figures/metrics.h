@@ -1,0 +1,29 @@
+/*
+ * The figures of a replay by name: one table behind the expectations of scenarios, the columns of
+ * the table and the JSON document, so a name means the same thing everywhere.
+ */
+#ifndef PD_SIM_FIGURES_METRICS_H
+#define PD_SIM_FIGURES_METRICS_H
+
+#include "sim/replay/replay.h"
+
+enum simmetric_better { SIMMETRIC_NEITHER, SIMMETRIC_LOWER, SIMMETRIC_HIGHER };
+
+struct simmetric {
+	const char *name;
+	bool per_pool; /* has a value per pool; else one for the whole replay */
+	enum simmetric_better better;
+	const char *unit;
+	const char *help;
+	double (*get)(const struct replay_result *r,
+		      size_t pool); /* NAN: not defined for this replay */
+};
+
+/* Ends with an entry whose name is NULL. */
+extern const struct simmetric simmetrics[];
+
+const struct simmetric *simmetric_find(const char *name, size_t len);
+/* The nearest name by edit distance, or NULL when none is close. */
+const char *simmetric_nearest(const char *word);
+
+#endif

@@ -1,0 +1,431 @@
+/*
+ * The loop has three sources of time: the heap (step ends, hand-overs, timed pool events), the
+ * arrivals (sorted, so an index suffices) and pool events tied to a request number. Step ends that
+ * were overtaken by a change of the batch carry an old generation and are thrown away when they
+ * surface, which is cheaper than removing them from the heap.
+ */
+#include "sim/replay/replay.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "sim/figures/ballsbins.h"
+#include "sim/replay/events.h"
+#include "sim/replay/side.h"
+
+enum kind { STEP_END, HAND_OVER, POOL_EVENT };
+
+#define WORKER_BITS 16 /* of an event's subject; the pool is above */
+#define HEAP_MAX    (64u << 20)
+
+struct flight {
+	uint32_t worker[REPLAY_POOLS];
+	uint32_t missing; /* P/D: tokens to hand over */
+	int64_t issued;	  /* when it was routed: later than its arrival when the system was full */
+	int64_t first;	  /* first token */
+	bool prefilled;	  /* P/D: the prefill worker was released */
+	bool lost;
+};
+
+struct run {
+	const struct simtrace *t;
+	const struct replay_config *cfg;
+	struct side side[REPLAY_POOLS];
+	struct events heap;
+	struct flight *flight;	    /* owned, one per request */
+	double *ttft, *tpot, *e2el; /* owned */
+	size_t nttft, ntpot;
+	int64_t now, last_done;
+	uint32_t in_flight;
+	struct replay_result *out;
+};
+
+static int run_init(struct run *r, struct pd_msg *msg)
+{
+	size_t n = r->t->n ? r->t->n : 1;
+	int err;
+
+	events_init(&r->heap, HEAP_MAX);
+	for (size_t p = 0; p < r->cfg->npools; p++) {
+		err = side_init(&r->side[p], r->t, r->cfg, p, msg);
+		if (err)
+			return err;
+	}
+	r->flight = calloc(n, sizeof(*r->flight));
+	r->ttft = reallocarray(NULL, n, sizeof(*r->ttft));
+	r->tpot = reallocarray(NULL, n, sizeof(*r->tpot));
+	r->e2el = reallocarray(NULL, n, sizeof(*r->e2el));
+	if (!r->flight || !r->ttft || !r->tpot || !r->e2el)
+		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", r->t->n);
+	return PD_OK;
+}
+
+static void run_release(struct run *r)
+{
+	for (size_t p = 0; p < r->cfg->npools; p++)
+		side_release(&r->side[p]);
+	events_release(&r->heap);
+	free(r->flight);
+	free(r->ttft);
+	free(r->tpot);
+	free(r->e2el);
+}
+
+static int push(struct run *r, int64_t at, enum kind kind, uint32_t subject, uint64_t value)
+{
+	struct event e = {.at = at, .kind = kind, .subject = subject, .value = value};
+
+	return events_push(&r->heap, &e);
+}
+
+static int schedule_step(struct run *r, uint32_t pool, uint32_t worker)
+{
+	const struct vengine *e = &r->side[pool].engine[worker];
+
+	return push(r, e->end, STEP_END, pool << WORKER_BITS | worker, e->gen);
+}
+
+static int submit(struct run *r, uint32_t pool, uint32_t req, uint32_t prefill, uint32_t output)
+{
+	uint32_t worker = r->flight[req].worker[pool];
+	struct vengine *e = &r->side[pool].engine[worker];
+	uint32_t gen = e->gen;
+	int err = vengine_submit(e, r->now, req, prefill, r->t->req[req].input_tokens, output);
+
+	if (err || e->gen == gen)
+		return err;
+	return schedule_step(r, pool, worker);
+}
+
+static void completed(struct run *r, uint32_t req)
+{
+	const struct sim_request *q = &r->t->req[req];
+	struct flight *f = &r->flight[req];
+	double e2e = (double)(r->now - f->issued) / 1e6;
+	double first = (double)(f->first - f->issued) / 1e6;
+
+	r->in_flight--;
+	r->last_done = r->now;
+	r->out->completed++;
+	r->out->input_tokens += q->input_tokens;
+	r->out->output_tokens += q->output_tokens;
+	if (r->cfg->routing_only)
+		return;
+	r->e2el[r->nttft] = e2e;
+	r->ttft[r->nttft++] = first;
+	if (q->output_tokens > 1)
+		r->tpot[r->ntpot++] = (e2e - first) / (double)(q->output_tokens - 1);
+}
+
+/* P/D: the prompt is computed; the blocks that the decode worker misses travel. */
+static int hand_over(struct run *r, uint32_t req)
+{
+	struct flight *f = &r->flight[req];
+	double ms = r->cfg->transfer_ms + r->cfg->transfer_us_token * f->missing / 1e3;
+
+	f->prefilled = true;
+	vrouter_done(&r->side[0].router, f->worker[0]);
+	return push(r, r->now + llround(ms * 1e6), HAND_OVER, req, 0);
+}
+
+static int step_end(struct run *r, const struct event *ev)
+{
+	uint32_t pool = ev->subject >> WORKER_BITS,
+		 worker = ev->subject & ((1u << WORKER_BITS) - 1);
+	struct side *s = &r->side[pool];
+	struct vengine *e = &s->engine[worker];
+	bool leg = r->cfg->npools == 2 && pool == 0;
+	size_t n;
+	int err;
+
+	if (!e->stepping || e->gen != (uint32_t)ev->value)
+		return PD_OK;
+	err = vengine_step_end(e, &n);
+	for (size_t i = 0; !err && i < n; i++) {
+		struct vengine_output o = e->out[i];
+
+		if ((o.marks & VENGINE_FIRST) && !leg)
+			r->flight[o.req].first = r->now;
+		if (!(o.marks & VENGINE_DONE))
+			continue;
+		if (leg) {
+			err = hand_over(r, o.req);
+			continue;
+		}
+		vrouter_done(&s->router, worker);
+		completed(r, o.req);
+	}
+	if (err || !e->stepping)
+		return err;
+	return schedule_step(r, pool, worker);
+}
+
+/* The request was on a worker that failed. */
+static void lose(struct run *r, uint32_t req)
+{
+	struct flight *f = &r->flight[req];
+
+	if (f->lost)
+		return;
+	f->lost = true;
+	for (size_t p = 0; p < r->cfg->npools; p++)
+		if (p > 0 || !f->prefilled)
+			vrouter_done(&r->side[p].router, f->worker[p]);
+	r->in_flight--;
+	r->out->lost++;
+}
+
+static int fail_worker(struct run *r, uint32_t pool, uint32_t worker)
+{
+	struct vengine *e = &r->side[pool].engine[worker];
+	size_t n;
+	int err = vengine_abort(e, &n);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < n; i++)
+		lose(r, e->out[i].req);
+	kvcache_clear(r->side[pool].cache[worker]);
+	return PD_OK;
+}
+
+static int pool_event(struct run *r, const struct replay_event *e)
+{
+	struct side *s = &r->side[e->pool];
+
+	s->router.slot[e->worker].available = e->action == REPLAY_JOIN;
+	if (e->action != REPLAY_LEAVE)
+		s->failed[e->worker] = e->action == REPLAY_FAIL;
+	return e->action == REPLAY_FAIL ? fail_worker(r, e->pool, e->worker) : PD_OK;
+}
+
+/* P/D: the blocks have arrived. A decode worker that failed meanwhile has lost the request. */
+static int handed_over(struct run *r, uint32_t req)
+{
+	struct flight *f = &r->flight[req];
+
+	if (f->lost)
+		return PD_OK;
+	if (r->side[1].failed[f->worker[1]]) {
+		lose(r, req);
+		return PD_OK;
+	}
+	return submit(r, 1, req, 0, r->t->req[req].output_tokens);
+}
+
+static int handle(struct run *r, const struct event *e)
+{
+	r->now = e->at;
+	switch ((enum kind)e->kind) {
+	case STEP_END:
+		return step_end(r, e);
+	case HAND_OVER:
+		return handed_over(r, e->subject);
+	case POOL_EVENT:
+		return pool_event(r, &r->cfg->events[e->subject]);
+	}
+	return PD_EINVAL;
+}
+
+static void note_choice(struct run *r, uint32_t req, size_t pool, const struct route_decision *d)
+{
+	struct replay_choice *c = r->cfg->choices;
+
+	if (c)
+		c[req * r->cfg->npools + pool] =
+			d ? (struct replay_choice){d->worker, d->reason}
+			  : (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY};
+}
+
+/* Chooses in every pool; *compute are the tokens for the first pool. PD_EBUSY when some pool had no
+ * worker. */
+static int route(struct run *r, uint32_t req, uint32_t *compute)
+{
+	struct flight *f = &r->flight[req];
+	struct route_decision d;
+	uint32_t uncached;
+	int err = PD_OK;
+
+	for (size_t p = 0; p < r->cfg->npools; p++) {
+		err = side_route(&r->side[p], r->t, &r->t->req[req], &d, &uncached);
+		note_choice(r, req, p, err ? NULL : &d);
+		if (err && p == 1)
+			vrouter_done(&r->side[0].router, f->worker[0]);
+		if (err)
+			return err == PD_ENOENT ? PD_EBUSY : err;
+		f->worker[p] = d.worker;
+		f->missing = uncached;
+		if (p == 0)
+			*compute = uncached > 0 ? uncached : 1;
+	}
+	return PD_OK;
+}
+
+static int arrive(struct run *r, uint32_t req)
+{
+	bool pd = r->cfg->npools == 2;
+	uint32_t compute = 0;
+	int err = route(r, req, &compute);
+
+	r->flight[req].issued = r->now;
+	if (err == PD_EBUSY) {
+		r->out->refused++;
+		return PD_OK;
+	}
+	if (err)
+		return err;
+	if (++r->in_flight > r->out->peak_in_flight)
+		r->out->peak_in_flight = r->in_flight;
+	if (!r->cfg->routing_only)
+		return submit(r, 0, req, compute, pd ? 1 : r->t->req[req].output_tokens);
+	for (size_t p = 0; p < r->cfg->npools; p++)
+		vrouter_done(&r->side[p].router, r->flight[req].worker[p]);
+	completed(r, req);
+	return PD_OK;
+}
+
+static int due_by_request(struct run *r, uint32_t req)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < r->cfg->nevents; i++)
+		if (r->cfg->events[i].by_request && r->cfg->events[i].request == req)
+			err = pool_event(r, &r->cfg->events[i]);
+	return err;
+}
+
+static bool may_enter(const struct run *r, size_t next)
+{
+	return next < r->t->n &&
+	       (r->cfg->max_concurrency == 0 || r->in_flight < r->cfg->max_concurrency);
+}
+
+static int loop(struct run *r)
+{
+	const struct event *e;
+	struct event ev;
+	size_t next = 0;
+	int err = PD_OK;
+
+	while (!err) {
+		bool enter = may_enter(r, next);
+		int64_t at = enter && r->t->req[next].arrival_ns > r->now
+				     ? r->t->req[next].arrival_ns
+				     : r->now;
+
+		e = events_peek(&r->heap);
+		if (e && (!enter || e->at <= at)) {
+			(void)events_pop(&r->heap, &ev);
+			err = handle(r, &ev);
+			continue;
+		}
+		if (!enter)
+			break;
+		r->now = at;
+		err = due_by_request(r, (uint32_t)next);
+		if (!err)
+			err = arrive(r, (uint32_t)next++);
+	}
+	return err;
+}
+
+static int timed_events(struct run *r)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < r->cfg->nevents; i++)
+		if (!r->cfg->events[i].by_request)
+			err = push(r, r->cfg->events[i].at_ns, POOL_EVENT, (uint32_t)i, 0);
+	return err;
+}
+
+static void result(struct run *r)
+{
+	struct replay_result *o = r->out;
+
+	o->npools = r->cfg->npools;
+	o->requests = r->t->n;
+	if (o->completed > 0)
+		o->duration_s = (double)(r->last_done - r->t->req[0].arrival_ns) / 1e9;
+	for (size_t p = 0; p < r->cfg->npools; p++)
+		side_result(&r->side[p], r->t, r->cfg->pool[p].policy, &o->pool[p]);
+	spread_of(r->ttft, r->nttft, &o->ttft);
+	spread_of(r->e2el, r->nttft, &o->e2el);
+	spread_of(r->tpot, r->ntpot, &o->tpot);
+}
+
+int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
+	       struct pd_msg *msg)
+{
+	struct run r = {.t = t, .cfg = cfg, .out = out};
+	int err;
+
+	memset(out, 0, sizeof(*out));
+	err = vengine_params_check(&cfg->engine, msg);
+	if (err)
+		return err;
+	err = run_init(&r, msg);
+	if (!err) {
+		err = timed_events(&r);
+		if (!err)
+			err = loop(&r);
+		if (err)
+			(void)pd_fail(msg, err, "cannot replay: %s", pd_err_text(err));
+	}
+	if (!err)
+		result(&r);
+	run_release(&r);
+	return err;
+}
+
+static int floors(const struct simtrace *t, uint64_t seed, struct replay_pool_result *p)
+{
+	struct ballsbins sessions, requests;
+	uint32_t *weight = reallocarray(NULL, t->nkeys + 1, sizeof(*weight));
+	int err;
+
+	if (!weight)
+		return PD_ENOMEM;
+	for (size_t k = 0; k < t->nkeys; k++)
+		weight[k] = t->key[k].requests;
+	err = ballsbins_floor(t->nkeys, NULL, p->nworkers, seed, &sessions);
+	if (!err)
+		err = ballsbins_floor(t->nkeys, weight, p->nworkers, seed, &requests);
+	free(weight);
+	if (err)
+		return err;
+	p->floor_sessions = sessions.peak_to_mean;
+	p->floor_requests = requests.peak_to_mean;
+	p->floor_idle = sessions.idle;
+	return PD_OK;
+}
+
+int replay_add_bounds(const struct simtrace *t, const struct replay_config *cfg,
+		      struct replay_result *r, struct pd_msg *msg)
+{
+	int err = PD_OK;
+
+	for (size_t p = 0; !err && p < cfg->npools; p++) {
+		struct vrouter_config v = {.names = cfg->pool[p].names,
+					   .n = cfg->pool[p].n,
+					   .policy = cfg->pool[p].policy,
+					   .hash = cfg->hash,
+					   .vnodes = cfg->vnodes,
+					   .seed = cfg->seed};
+
+		err = floors(t, cfg->seed, &r->pool[p]);
+		if (err)
+			return pd_fail(msg, err, "out of memory for %zu sessions", t->nkeys);
+		err = movedkeys_measure(t, &v, &r->pool[p].moved, msg);
+	}
+	return err;
+}
+
+void replay_result_release(struct replay_result *r)
+{
+	for (size_t p = 0; p < REPLAY_POOLS; p++)
+		free(r->pool[p].worker);
+	memset(r, 0, sizeof(*r));
+}

@@ -1,0 +1,122 @@
+/*
+ * One replay: a trace, one set of pools, one policy per pool, one cache size. Virtual time, so an
+ * hour of traffic takes milliseconds; the decisions come from lib/route, the engines from
+ * sim/engine/vengine.h, the caches from sim/engine/kvcache.h.
+ *
+ * Order at one instant: engine steps and transfers first, then pool events, then arrivals in the
+ * order of the trace. The prefix cache is looked up and filled when a request is routed (hits =
+ * leading blocks present; then all its blocks are inserted or refreshed from the last to the
+ * first), so hit rates do not depend on the timing model. With two pools the prefill and the decode
+ * worker are both chosen at arrival with the same key; the prefill worker is released when the
+ * prompt is computed, the blocks that the decode worker misses are transferred, then it decodes.
+ *
+ * The same trace and configuration give the same result on every machine. The trace is only read.
+ */
+#ifndef PD_SIM_REPLAY_REPLAY_H
+#define PD_SIM_REPLAY_REPLAY_H
+
+#include "sim/engine/vengine.h"
+#include "sim/figures/movedkeys.h"
+#include "sim/figures/balance.h"
+#include "sim/trace/trace.h"
+#include "sim/replay/vrouter.h"
+
+#define REPLAY_POOLS   2
+#define REPLAY_REASONS (ROUTE_REASON_NO_KEY + 1)
+
+enum replay_action {
+	REPLAY_JOIN,  /* becomes available */
+	REPLAY_LEAVE, /* no new requests; the running ones end */
+	REPLAY_FAIL   /* no new requests; the running ones are lost and so is its cache */
+};
+
+struct replay_event {
+	bool by_request; /* happens before request `request` is routed, else at at_ns */
+	uint64_t request;
+	int64_t at_ns;
+	enum replay_action action;
+	uint32_t pool, worker;
+};
+
+struct replay_pool {
+	const char *const *names; /* borrowed */
+	const bool *absent;	  /* borrowed; workers that only join later; NULL: all are there */
+	size_t n;
+	enum route_policy_kind policy;
+};
+
+/* One decision, for a test or a file. */
+struct replay_choice {
+	uint32_t worker; /* or VROUTER_REFUSED */
+	enum route_reason reason;
+};
+
+struct replay_config {
+	struct replay_pool pool[REPLAY_POOLS]; /* one: a plain pool; two: prefill, then decode */
+	size_t npools;
+	enum route_hash hash;
+	unsigned vnodes;
+	uint64_t seed;
+	size_t cache_blocks; /* per worker; 0: unlimited */
+	struct vengine_params engine;
+	double transfer_ms;		   /* P/D: set-up of a hand-over */
+	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
+	uint32_t max_concurrency;	   /* requests in the system; 0: no limit */
+	const struct replay_event *events; /* borrowed */
+	size_t nevents;
+	bool routing_only; /* no engines: every request ends before the next one begins; no
+			      latencies */
+	struct replay_choice *choices; /* trace.n * npools, filled when not NULL; pools of a request
+					  side by side */
+};
+
+struct replay_worker {
+	uint64_t requests, keys; /* keys: those whose first request came here */
+	uint64_t input_tokens, uncached_tokens;
+	uint64_t blocks, hit_blocks, hit_tokens;
+	uint32_t peak_in_flight;
+	uint64_t preemptions;
+	double busy_s; /* simulated time spent in steps */
+};
+
+struct replay_pool_result {
+	size_t nworkers;
+	struct replay_worker *worker; /* owned */
+	enum route_policy_kind policy;
+	uint64_t keys, multi_keys;  /* keys seen; with at least two requests */
+	double session_consistency; /* share of multi_keys with all requests on one worker; NAN when
+				       there are none */
+	double stickiness; /* share of follow-up requests on the worker of the one before; NAN when
+			      none */
+	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */
+	uint64_t compared, agreed;  /* choices of a capture: looked at, and made again */
+	uint64_t reasons[REPLAY_REASONS];
+	struct balance requests, tokens, uncached, sessions; /* over the workers */
+	double block_hit_rate, token_hit_rate;		     /* NAN without blocks */
+	uint64_t blocks, hit_blocks, hit_tokens, input_tokens, uncached_tokens;
+	double floor_sessions; /* balls-in-bins: peak-to-mean that a perfect hash would give; 0
+				  without keys */
+	double floor_requests; /* the same, each session weighing its requests */
+	double floor_idle;     /* workers that stay idle under a perfect hash */
+	struct movedkeys moved;
+};
+
+struct replay_result {
+	struct replay_pool_result pool[REPLAY_POOLS];
+	size_t npools;
+	uint64_t requests, completed, refused, lost; /* lost: on a worker that failed */
+	uint64_t input_tokens, output_tokens;	     /* of completed requests */
+	double duration_s; /* first arrival to last completion, simulated */
+	uint32_t peak_in_flight;
+	struct spread ttft, tpot, e2el; /* ms, simulated; n 0 when routing only */
+};
+
+/* Floors and moved keys are left out (they do not depend on the replay): see replay_add_bounds. */
+int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
+	       struct pd_msg *msg) PD_MUST;
+/* Fills floor_* and moved of every pool. */
+int replay_add_bounds(const struct simtrace *t, const struct replay_config *cfg,
+		      struct replay_result *r, struct pd_msg *msg) PD_MUST;
+void replay_result_release(struct replay_result *r);
+
+#endif

@@ -1,0 +1,229 @@
+/*
+ * What a pool counts is counted here and not in its engines, so that a run without engines
+ * (routing only) reports the same figures.
+ */
+#include "sim/replay/side.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int allocate(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
+		    const bool *absent)
+{
+	size_t keys = t->nkeys ? t->nkeys : 1;
+
+	s->engine = calloc(s->n ? s->n : 1, sizeof(*s->engine));
+	s->cache = calloc(s->n ? s->n : 1, sizeof(struct kvcache *));
+	s->work = calloc(s->n ? s->n : 1, sizeof(*s->work));
+	s->last = reallocarray(NULL, keys, sizeof(*s->last));
+	s->broken = calloc(keys, sizeof(*s->broken));
+	s->failed = calloc(s->n ? s->n : 1, sizeof(*s->failed));
+	if (!s->engine || !s->cache || !s->work || !s->last || !s->broken || !s->failed)
+		return PD_ENOMEM;
+	memset(s->last, 0xff, keys * sizeof(*s->last));
+	for (size_t i = 0; i < s->n; i++) {
+		s->router.slot[i].available = !absent || !absent[i];
+		vengine_init(&s->engine[i], &cfg->engine);
+		s->cache[i] = kvcache_new(cfg->cache_blocks);
+		if (!s->cache[i])
+			return PD_ENOMEM;
+	}
+	return PD_OK;
+}
+
+/* The workers of a capture by their names. */
+static int find_aliases(struct side *s, const struct simtrace *t, const struct replay_pool *p)
+{
+	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
+	if (!s->alias)
+		return PD_ENOMEM;
+	for (size_t i = 0; i < t->nworkers; i++) {
+		s->alias[i] = VROUTER_REFUSED;
+		for (size_t k = 0; k < s->n; k++)
+			if (strcmp(t->worker[i], p->names[k]) == 0)
+				s->alias[i] = (uint32_t)k;
+	}
+	return PD_OK;
+}
+
+int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
+	      size_t pool, struct pd_msg *msg)
+{
+	struct vrouter_config v = {.names = cfg->pool[pool].names,
+				   .n = cfg->pool[pool].n,
+				   .policy = cfg->pool[pool].policy,
+				   .hash = cfg->hash,
+				   .vnodes = cfg->vnodes,
+				   .seed = cfg->seed + pool};
+	int err;
+
+	memset(s, 0, sizeof(*s));
+	err = vrouter_init(&s->router, &v, msg);
+	if (err)
+		return err;
+	s->n = v.n;
+	s->pool = pool;
+	err = allocate(s, t, cfg, cfg->pool[pool].absent);
+	err = err ? err : find_aliases(s, t, &cfg->pool[pool]);
+	return err ? pd_fail(msg, err, "out of memory for %zu workers", s->n) : PD_OK;
+}
+
+void side_release(struct side *s)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->engine)
+			vengine_release(&s->engine[i]);
+		if (s->cache)
+			kvcache_free(s->cache[i]);
+	}
+	free(s->engine);
+	free(s->cache);
+	free(s->work);
+	free(s->last);
+	free(s->broken);
+	free(s->failed);
+	free(s->alias);
+	vrouter_release(&s->router);
+	memset(s, 0, sizeof(*s));
+}
+
+static void count_key(struct side *s, uint32_t key, uint32_t worker)
+{
+	if (key == SIM_NO_KEY)
+		return;
+	if (s->last[key] == VROUTER_REFUSED) {
+		s->work[worker].keys++;
+	} else {
+		s->follow_ups++;
+		if (s->last[key] != worker) {
+			s->moves++;
+			s->broken[key] = true;
+		}
+	}
+	s->last[key] = worker;
+}
+
+/* A choice of a worker that we do not have is compared with nothing, nor is that of a hash policy
+ * for a key whose text is not known. */
+static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_t worker)
+{
+	uint32_t theirs = pick->worker[s->pool];
+
+	if (theirs == SIM_NO_PICK || s->alias[theirs] == VROUTER_REFUSED ||
+	    (pick->key_hashed && vrouter_has_homes(s->router.policy.kind)))
+		return;
+	s->compared++;
+	s->agreed += s->alias[theirs] == worker;
+}
+
+int side_route(struct side *s, const struct simtrace *t, const struct sim_request *r,
+	       struct route_decision *d, uint32_t *uncached)
+{
+	struct span key = r->key == SIM_NO_KEY ? (struct span){NULL, 0} : simtrace_key(t, r->key);
+	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
+	struct replay_worker *w;
+	size_t hits = 0;
+	uint64_t cached;
+	uint32_t in_flight;
+	int err;
+
+	/* The dice of the router fall again as they fell. */
+	if (pick && pick->has_draw[s->pool])
+		s->router.rng = pick->draw[s->pool];
+	err = vrouter_pick(&s->router, key, d);
+	if (err)
+		return err;
+	if (pick)
+		count_agreement(s, pick, d->worker);
+	w = &s->work[d->worker];
+	err = kvcache_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
+	if (err) {
+		vrouter_done(&s->router, d->worker);
+		return err;
+	}
+	cached = (uint64_t)hits * t->block_tokens;
+	if (cached > r->input_tokens)
+		cached = r->input_tokens;
+	*uncached = r->input_tokens - (uint32_t)cached;
+	count_key(s, r->key, d->worker);
+	s->reasons[d->reason]++;
+	w->requests++;
+	w->input_tokens += r->input_tokens;
+	w->uncached_tokens += *uncached;
+	w->blocks += r->nblocks;
+	w->hit_blocks += hits;
+	w->hit_tokens += cached;
+	in_flight = s->router.slot[d->worker].in_flight;
+	if (in_flight > w->peak_in_flight)
+		w->peak_in_flight = in_flight;
+	return PD_OK;
+}
+
+/* Balance of one member of struct replay_worker over the pool. */
+static void balance_member(const struct side *s, size_t offset, struct balance *out)
+{
+	uint64_t load[ROUTE_WORKERS_MAX];
+
+	for (size_t i = 0; i < s->n; i++)
+		memcpy(&load[i], (const char *)&s->work[i] + offset, sizeof(load[i]));
+	balance_of(load, s->n, out);
+}
+
+static void consistency(const struct side *s, const struct simtrace *t,
+			struct replay_pool_result *out)
+{
+	uint64_t kept = 0;
+
+	for (size_t k = 0; k < t->nkeys; k++) {
+		if (s->last[k] == VROUTER_REFUSED)
+			continue;
+		out->keys++;
+		if (t->key[k].requests < 2)
+			continue;
+		out->multi_keys++;
+		kept += !s->broken[k];
+	}
+	out->follow_ups = s->follow_ups;
+	out->moves = s->moves;
+	out->session_consistency =
+		out->multi_keys ? (double)kept / (double)out->multi_keys : (double)NAN;
+	out->stickiness =
+		s->follow_ups ? 1.0 - (double)s->moves / (double)s->follow_ups : (double)NAN;
+}
+
+static void totals(const struct side *s, struct replay_pool_result *out)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		out->blocks += s->work[i].blocks;
+		out->hit_blocks += s->work[i].hit_blocks;
+		out->hit_tokens += s->work[i].hit_tokens;
+		out->input_tokens += s->work[i].input_tokens;
+		out->uncached_tokens += s->work[i].uncached_tokens;
+	}
+	out->block_hit_rate =
+		out->blocks ? (double)out->hit_blocks / (double)out->blocks : (double)NAN;
+	out->token_hit_rate =
+		out->blocks ? (double)out->hit_tokens / (double)out->input_tokens : (double)NAN;
+}
+
+void side_result(struct side *s, const struct simtrace *t, enum route_policy_kind policy,
+		 struct replay_pool_result *out)
+{
+	*out = (struct replay_pool_result){.nworkers = s->n, .policy = policy};
+	for (size_t i = 0; i < s->n; i++) {
+		s->work[i].preemptions = s->engine[i].preemptions;
+		s->work[i].busy_s = (double)s->engine[i].busy / 1e9;
+	}
+	consistency(s, t, out);
+	totals(s, out);
+	out->compared = s->compared;
+	out->agreed = s->agreed;
+	memcpy(out->reasons, s->reasons, sizeof(out->reasons));
+	balance_member(s, offsetof(struct replay_worker, requests), &out->requests);
+	balance_member(s, offsetof(struct replay_worker, input_tokens), &out->tokens);
+	balance_member(s, offsetof(struct replay_worker, uncached_tokens), &out->uncached);
+	balance_member(s, offsetof(struct replay_worker, keys), &out->sessions);
+	out->worker = s->work;
+	s->work = NULL;
+}

@@ -1,0 +1,38 @@
+/* One pool during a replay: its router, engines, caches and what is counted per worker and per key.
+ * Used by replay.c only. */
+#ifndef PD_SIM_REPLAY_SIDE_H
+#define PD_SIM_REPLAY_SIDE_H
+
+#include "sim/engine/kvcache.h"
+#include "sim/replay/replay.h"
+
+struct side {
+	struct vrouter router;
+	size_t n;
+	struct vengine *engine;	    /* owned, n */
+	struct kvcache **cache;	    /* owned, n */
+	struct replay_worker *work; /* owned, n; handed to the result */
+	uint32_t
+		*last; /* per key: worker of its latest request, VROUTER_REFUSED before the first */
+	bool *failed;  /* owned, n: the process is gone */
+	bool *broken;  /* per key: has changed its worker */
+	uint64_t moves, follow_ups;
+	size_t pool;	 /* which of a request's choices is ours */
+	uint32_t *alias; /* owned; trace worker to ours, VROUTER_REFUSED when we have none */
+	uint64_t compared, agreed; /* with the choices of a capture */
+	uint64_t reasons[REPLAY_REASONS];
+};
+
+int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
+	      size_t pool, struct pd_msg *msg) PD_MUST;
+void side_release(struct side *s);
+
+/* Routes request r, looks its blocks up and counts it; *uncached are the prompt tokens to compute.
+ * Errors of route_decide, PD_ENOMEM. */
+int side_route(struct side *s, const struct simtrace *t, const struct sim_request *r,
+	       struct route_decision *d, uint32_t *uncached) PD_MUST;
+
+void side_result(struct side *s, const struct simtrace *t, enum route_policy_kind policy,
+		 struct replay_pool_result *out);
+
+#endif

@@ -1,0 +1,263 @@
+/*
+ * The document is made of numbers and names only (no dates, no machine), so the same input gives
+ * the same bytes. Pools are an object keyed by role and not an array, so that `compare` can address
+ * their figures by a dotted path.
+ */
+#include "sim/report/report.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define CAVEAT                                                                                     \
+	"latencies come from a simulated engine; its default parameters are a data-sheet prior, "  \
+	"calibrated against nothing: trust their order, not their size"
+
+static const char *const actions[] = {"join", "leave", "fail"};
+
+static const char *role(const struct arm *a, size_t pool)
+{
+	if (a->cfg.npools == 1)
+		return "workers";
+	return pool == 0 ? "prefill" : "decode";
+}
+
+static void put(cJSON *o, const char *name, double value)
+{
+	if (isfinite(value))
+		(void)cJSON_AddNumberToObject(o, name, value);
+	else
+		(void)cJSON_AddNullToObject(o, name);
+}
+
+static void put_spread(cJSON *o, const char *what, const struct spread *s)
+{
+	static const char *const forms[] = {"mean_%s_ms", "median_%s_ms", "std_%s_ms",
+					    "p90_%s_ms",  "p95_%s_ms",	  "p99_%s_ms"};
+	const double values[] = {s->mean, s->median, s->std, s->p90, s->p95, s->p99};
+	char name[64];
+
+	for (size_t i = 0; s->n > 0 && i < sizeof(values) / sizeof(values[0]); i++) {
+		const char *hole = strchr(forms[i], '%');
+
+		(void)snprintf(name, sizeof(name), "%.*s%s%s", (int)(hole - forms[i]), forms[i],
+			       what, hole + 2);
+		put(o, name, values[i]);
+	}
+}
+
+/* The keys that vllm bench writes, in its order. */
+static void put_bench_keys(cJSON *o, const struct simreport *r, const struct arm *a)
+{
+	const struct replay_result *x = &a->result;
+	double seconds = x->duration_s;
+
+	(void)cJSON_AddStringToObject(o, "endpoint_type", "simulated");
+	(void)cJSON_AddStringToObject(o, "backend", "pdctl-simulate");
+	(void)cJSON_AddStringToObject(o, "label", a->policy);
+	put(o, "num_prompts", (double)x->requests);
+	put(o, "max_concurrency",
+	    a->cfg.max_concurrency ? (double)a->cfg.max_concurrency : (double)NAN);
+	put(o, "duration", seconds);
+	put(o, "completed", (double)x->completed);
+	put(o, "failed", (double)(x->refused + x->lost));
+	put(o, "total_input_tokens", (double)x->input_tokens);
+	put(o, "total_output_tokens", (double)x->output_tokens);
+	if (seconds > 0 && !a->cfg.routing_only) {
+		put(o, "request_throughput", (double)x->completed / seconds);
+		put(o, "output_throughput", (double)x->output_tokens / seconds);
+		put(o, "total_token_throughput",
+		    (double)(x->output_tokens + x->input_tokens) / seconds);
+		put(o, "max_concurrent_requests", x->peak_in_flight);
+	}
+	put_spread(o, "ttft", &x->ttft);
+	put_spread(o, "tpot", &x->tpot);
+	put_spread(o, "e2el", &x->e2el);
+	(void)r;
+}
+
+static void put_engine(cJSON *o, const struct arm *a)
+{
+	const struct vengine_params *p = &a->cfg.engine;
+	cJSON *e = cJSON_AddObjectToObject(o, "engine");
+
+	put(e, "step_ms", p->step_ms);
+	put(e, "prefill_us", p->prefill_us);
+	put(e, "request_us", p->request_us);
+	put(e, "context_us", p->context_us);
+	put(e, "max_num_seqs", p->max_num_seqs);
+	put(e, "max_batched_tokens", p->max_batched_tokens);
+	put(e, "kv_tokens", (double)p->kv_tokens);
+	if (a->cfg.npools < 2)
+		return;
+	put(e, "transfer_ms", a->cfg.transfer_ms);
+	put(e, "transfer_us_token", a->cfg.transfer_us_token);
+}
+
+static void put_workers(cJSON *o, const struct arm *a, size_t pool)
+{
+	const struct replay_pool_result *p = &a->result.pool[pool];
+	cJSON *list = cJSON_AddArrayToObject(o, "per_worker");
+
+	for (size_t i = 0; list && i < p->nworkers; i++) {
+		const struct replay_worker *w = &p->worker[i];
+		cJSON *e = cJSON_CreateObject();
+
+		(void)cJSON_AddStringToObject(e, "name", a->names[pool][i]);
+		put(e, "requests", (double)w->requests);
+		put(e, "sessions", (double)w->keys);
+		put(e, "input_tokens", (double)w->input_tokens);
+		put(e, "uncached_tokens", (double)w->uncached_tokens);
+		put(e, "blocks", (double)w->blocks);
+		put(e, "hit_blocks", (double)w->hit_blocks);
+		put(e, "hit_tokens", (double)w->hit_tokens);
+		put(e, "peak_in_flight", w->peak_in_flight);
+		put(e, "preemptions", (double)w->preemptions);
+		put(e, "busy_s", w->busy_s);
+		(void)cJSON_AddItemToArray(list, e);
+	}
+}
+
+static void put_pool(cJSON *pools, const struct arm *a, size_t pool)
+{
+	const struct replay_pool_result *p = &a->result.pool[pool];
+	cJSON *o = cJSON_AddObjectToObject(pools, role(a, pool)), *reasons;
+
+	(void)cJSON_AddStringToObject(o, "policy", route_policy_name(p->policy));
+	put(o, "workers", (double)p->nworkers);
+	for (const struct simmetric *m = simmetrics; m->name; m++)
+		if (m->per_pool)
+			put(o, m->name, m->get(&a->result, pool));
+	put(o, "total_blocks", (double)p->blocks);
+	put(o, "hit_tokens", (double)p->hit_tokens);
+	put(o, "keys_asked", (double)p->moved.keys);
+	reasons = cJSON_AddObjectToObject(o, "reasons");
+	for (int i = 0; i < REPLAY_REASONS; i++)
+		put(reasons, route_reason_name((enum route_reason)i), (double)p->reasons[i]);
+	put_workers(o, a, pool);
+}
+
+static void put_events(cJSON *o, const struct arm *a)
+{
+	cJSON *list = a->cfg.nevents ? cJSON_AddArrayToObject(o, "events") : NULL;
+
+	for (size_t i = 0; list && i < a->cfg.nevents; i++) {
+		const struct replay_event *e = &a->events[i];
+		cJSON *x = cJSON_CreateObject();
+
+		(void)cJSON_AddStringToObject(x, "action", actions[e->action]);
+		(void)cJSON_AddStringToObject(x, "worker", a->names[e->pool][e->worker]);
+		put(x, e->by_request ? "at_request" : "at_ms",
+		    e->by_request ? (double)e->request : (double)e->at_ns / 1e6);
+		(void)cJSON_AddItemToArray(list, x);
+	}
+}
+
+static void put_expected(cJSON *o, const struct simreport *r, size_t arm)
+{
+	cJSON *list = r->expected ? cJSON_AddArrayToObject(o, "expectations") : NULL;
+
+	for (size_t i = 0; list && i < r->expected->n; i++) {
+		const struct expect_result *x = &r->expected->item[i];
+		cJSON *e;
+
+		if (x->arm != arm)
+			continue;
+		e = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(e, "text", x->expect->text);
+		(void)cJSON_AddStringToObject(e, "pool", role(&r->arms->arm[arm], x->pool));
+		put(e, "value", x->value);
+		put(e, "bound", x->bound);
+		(void)cJSON_AddBoolToObject(e, "ok", x->ok);
+		(void)cJSON_AddItemToArray(list, e);
+	}
+}
+
+struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
+{
+	const struct arm *a = &r->arms->arm[arm];
+	cJSON *doc = cJSON_CreateObject(), *o, *pools, *w;
+
+	put_bench_keys(doc, r, a);
+	o = cJSON_AddObjectToObject(doc, "pdctl");
+	put(o, "version", 1);
+	(void)cJSON_AddStringToObject(o, "kind", "simulate");
+	(void)cJSON_AddBoolToObject(o, "simulated", 1);
+	(void)cJSON_AddStringToObject(o, "caveat", CAVEAT);
+	if (r->plan->name)
+		(void)cJSON_AddStringToObject(o, "scenario", r->plan->name);
+	(void)cJSON_AddStringToObject(o, "source", r->plan->source);
+	put(o, "seed", (double)r->plan->seed);
+	(void)cJSON_AddStringToObject(o, "policy", a->policy);
+	(void)cJSON_AddStringToObject(o, "ring_hash",
+				      a->cfg.hash == ROUTE_HASH_FBI ? "fbi" : "xxh3");
+	put(o, "vnodes", a->cfg.vnodes);
+	put(o, "workers", a->workers);
+	put(o, "cache_blocks", (double)a->cache);
+	w = cJSON_AddObjectToObject(o, "workload");
+	(void)cJSON_AddStringToObject(w, "key", r->plan->key ? r->plan->key : "session");
+	put(w, "requests", (double)r->trace->n);
+	put(w, "sessions", (double)r->trace->nkeys);
+	put(w, "blocks", (double)r->trace->nblocks);
+	put(w, "block_tokens", r->trace->block_tokens);
+	if (!a->cfg.routing_only)
+		put_engine(o, a);
+	put_events(o, a);
+	pools = cJSON_AddObjectToObject(o, "pools");
+	for (size_t p = 0; p < a->cfg.npools; p++)
+		put_pool(pools, a, p);
+	put_expected(o, r, arm);
+	return doc;
+}
+
+static int agreement_of(const struct arm *a, size_t pool, struct buf *out)
+{
+	const struct replay_pool_result *p = &a->result.pool[pool];
+	double share = p->compared ? (double)p->agreed / (double)p->compared : 0;
+	int err;
+
+	err = buf_printf(out, "agreement with the capture: %s, %s %zu: ", a->policy, role(a, pool),
+			 a->cfg.pool[pool].n);
+	if (err || p->compared == 0)
+		return err ? err : buf_puts(out, "nothing to compare\n");
+	/* 100 % is all of them. */
+	if (p->agreed < p->compared && share > 0.9999)
+		share = 0.9999;
+	return buf_printf(out, "%.2f %% (%llu of %llu decisions)\n", 100 * share,
+			  (unsigned long long)p->agreed, (unsigned long long)p->compared);
+}
+
+int simreport_agreement(const struct simreport *r, struct buf *out)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && r->trace->npicks > 0 && i < r->arms->n; i++)
+		for (size_t p = 0; !err && p < r->arms->arm[i].cfg.npools; p++)
+			err = agreement_of(&r->arms->arm[i], p, out);
+	return err;
+}
+
+int simreport_missed(const struct simreport *r, struct buf *out)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; r->expected && !err && i < r->expected->n; i++) {
+		const struct expect_result *x = &r->expected->item[i];
+		const struct arm *a = &r->arms->arm[x->arm];
+
+		if (x->ok)
+			continue;
+		err = buf_printf(out, "MISSED %s: %s: %s", r->plan->source, x->expect->text,
+				 a->policy);
+		if (!err)
+			err = buf_printf(out, ", %u workers, %s: ", a->workers, role(a, x->pool));
+		if (!err)
+			err = isfinite(x->value) ? buf_printf(out, "found %.6g", x->value)
+						 : buf_puts(out, "found no such value");
+		if (!err)
+			err = isfinite(x->bound) ? buf_printf(out, ", expected %.6g\n", x->bound)
+						 : buf_puts(out, ", nothing to compare with\n");
+	}
+	return err;
+}

@@ -1,0 +1,161 @@
+/*
+ * The table: one row per arm, P/D values as "prefill / decode". The best value of a column within
+ * one scenario may carry a mark; then the others carry a space in its place, so columns stay
+ * aligned whatever cmd/ makes of the mark.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/figures/metrics.h"
+#include "sim/report/report.h"
+
+struct column {
+	const char *head;
+	const char *metric;
+	const char *format;
+	double scale;
+	const char *second; /* shown in brackets behind it */
+};
+
+static const struct column columns[] = {
+	{">kept %", "session_consistency", "%.1f", 100, NULL},
+	{">peak/mean", "peak_to_mean", "%.2f", 1, "floor_peak_to_mean"},
+	{">CV", "cv", "%.3f", 1, NULL},
+	{">idle", "idle_workers", "%.0f", 1, NULL},
+	{">hits %", "block_hit_rate", "%.2f", 100, NULL},
+	{">load max/mean", "peak_to_mean_uncached", "%.2f", 1, NULL},
+	{">leave moves %", "keys_moved_leave", "%.1f", 100, "keys_moved_leave_ideal"},
+	{">join moves %", "keys_moved_join", "%.1f", 100, "keys_moved_join_ideal"},
+	{">TTFT p50*", "median_ttft_ms", "%.0f", 1, NULL},
+	{">TTFT p99*", "p99_ttft_ms", "%.0f", 1, NULL},
+	{">E2E p99*", "p99_e2el_ms", "%.0f", 1, NULL},
+};
+
+#define NCOLUMNS (sizeof(columns) / sizeof(columns[0]))
+#define CELL_MAX 96
+
+void simreport_columns(struct table *t)
+{
+	table_column(t, "scenario");
+	table_column(t, "policy");
+	table_column(t, ">workers");
+	table_column(t, ">cache");
+	for (size_t i = 0; i < NCOLUMNS; i++)
+		table_column(t, columns[i].head);
+	table_column(t, "expected");
+}
+
+static const struct simmetric *metric(const char *name)
+{
+	return simmetric_find(name, strlen(name));
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* the formats are in the table above */
+static size_t number(const struct column *c, double value, char *out, size_t cap)
+{
+	int n = isfinite(value) ? snprintf(out, cap, c->format, value * c->scale)
+				: snprintf(out, cap, "-");
+
+	return n < 0 ? 0 : (size_t)n < cap ? (size_t)n : cap - 1;
+}
+#pragma GCC diagnostic pop
+
+static void one_value(const struct column *c, const struct arm *a, size_t pool, char *out,
+		      size_t cap)
+{
+	const struct simmetric *second = c->second ? metric(c->second) : NULL;
+	size_t n = number(c, metric(c->metric)->get(&a->result, pool), out, cap);
+
+	if (!second || !isfinite(second->get(&a->result, pool)) || n + 3 >= cap)
+		return;
+	(void)snprintf(out + n, cap - n, " (");
+	n += 2 + number(c, second->get(&a->result, pool), out + n + 2, cap - n - 2);
+	(void)snprintf(out + n, cap - n, ")");
+}
+
+/* The best of this column among the arms with the same number of workers and cache size; false when
+ * all are equal. */
+static bool is_best(const struct simreport *r, const struct column *c, const struct arm *a)
+{
+	const struct simmetric *m = metric(c->metric);
+	double mine = m->get(&a->result, 0);
+	bool differs = false;
+
+	if (m->better == SIMMETRIC_NEITHER || !isfinite(mine) || a->cfg.npools > 1)
+		return false;
+	for (size_t i = 0; i < r->arms->n; i++) {
+		const struct arm *b = &r->arms->arm[i];
+		double other = m->get(&b->result, 0);
+
+		if (b->workers != a->workers || b->cache != a->cache || !isfinite(other))
+			continue;
+		if (m->better == SIMMETRIC_LOWER ? other < mine : other > mine)
+			return false;
+		differs |= other < mine || other > mine;
+	}
+	return differs;
+}
+
+static void cell(const struct simreport *r, const struct column *c, const struct arm *a, bool mark,
+		 struct table *t)
+{
+	char first[CELL_MAX], second[CELL_MAX];
+	const char *front = !mark ? "" : is_best(r, c, a) ? SIMREPORT_MARK : " ";
+
+	one_value(c, a, 0, first, sizeof(first));
+	if (a->cfg.npools == 1 || !metric(c->metric)->per_pool) {
+		table_cell(t, "%s%s", front, first);
+		return;
+	}
+	one_value(c, a, 1, second, sizeof(second));
+	table_cell(t, "%s%s / %s", front, first, second);
+}
+
+static void verdict(const struct simreport *r, size_t arm, struct table *t)
+{
+	size_t checked = 0, missed = 0;
+
+	for (size_t i = 0; r->expected && i < r->expected->n; i++) {
+		if (r->expected->item[i].arm != arm)
+			continue;
+		checked++;
+		missed += !r->expected->item[i].ok;
+	}
+	if (checked == 0)
+		table_cell(t, "-");
+	else if (missed == 0)
+		table_cell(t, "%zu ok", checked);
+	else
+		table_cell(t, "MISSED %zu of %zu", missed, checked);
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash && slash[1] ? slash + 1 : path;
+}
+
+void simreport_rows(const struct simreport *r, bool mark, struct table *t)
+{
+	for (size_t i = 0; i < r->arms->n; i++) {
+		const struct arm *a = &r->arms->arm[i];
+
+		table_row(t);
+		table_cell(t, "%s", r->plan->name ? r->plan->name : base_name(r->plan->source));
+		table_cell(t, "%s", a->policy);
+		if (a->cfg.npools == 1)
+			table_cell(t, "%u", a->workers);
+		else
+			table_cell(t, "%zuP+%zuD", a->cfg.pool[0].n, a->cfg.pool[1].n);
+		if (a->cache == 0)
+			table_cell(t, "unlimited");
+		else
+			table_cell(t, "%llu", (unsigned long long)a->cache);
+		for (size_t c = 0; c < NCOLUMNS; c++)
+			cell(r, &columns[c], a, mark, t);
+		verdict(r, i, t);
+	}
+}

@@ -1,0 +1,352 @@
+/*
+ * Options become the same specification that a scenario file becomes, so that a flag and its key
+ * in a file cannot mean different things.
+ */
+#include "sim/scenario/args.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/file.h"
+#include "lib/json/scan.h"
+#include "sim/engine/kvcache.h"
+
+#define DECISIONS_MAX ((size_t)4 << 30)
+
+/* Every policy; `all`. */
+static const enum route_policy_kind every[] = {ROUTE_CONSISTENT_HASH, ROUTE_RENDEZVOUS_HASH,
+					       ROUTE_ROUND_ROBIN,     ROUTE_RANDOM,
+					       ROUTE_POWER_OF_TWO,    ROUTE_LEAST_REQUEST};
+
+void simulate_args_defaults(struct simulate_args *a)
+{
+	*a = (struct simulate_args){
+		.seed = 1,
+		.engine = VENGINE_DEFAULTS,
+		.prefill_rate = 0,
+		.transfer_ms = 1,
+		.transfer_us = 5.24,
+		.load = {.request_rate = 4, .speedup = 1, .output_tokens = 128},
+	};
+}
+
+void simulate_args_release(struct simulate_args *a)
+{
+	for (size_t i = 0; i < a->npolicy; i++)
+		free(a->policy[i]);
+	free(a->policy);
+	free(a->expect);
+	capture_info_release(&a->capture);
+	opt_list_release(&a->policies);
+	opt_list_release(&a->names);
+	opt_list_release(&a->expects);
+}
+
+/* "4,8" into numbers from min to max; *n receives how many. */
+static int read_numbers(const char *flag, const char *text, uint64_t min, uint64_t max,
+			uint64_t *out, size_t *n, struct pd_msg *msg)
+{
+	const char *p = text;
+
+	for (*n = 0;; p++) {
+		char *end;
+		unsigned long long v = *p >= '0' && *p <= '9' ? strtoull(p, &end, 10) : 0;
+
+		if (*p < '0' || *p > '9' || (*end != ',' && *end != '\0') || v < min || v > max ||
+		    *n == SIMULATE_LIST_MAX)
+			return pd_fail(msg, PD_EINVAL,
+				       "--%s '%s': expected at most %d whole numbers from %" PRIu64
+				       " to %" PRIu64 ", separated by commas",
+				       flag, text, SIMULATE_LIST_MAX, min, max);
+		out[(*n)++] = v;
+		p = end;
+		if (*p == '\0')
+			return PD_OK;
+	}
+}
+
+static int add_policy(struct simulate_args *a, const char *text, size_t n)
+{
+	char **grown = reallocarray(a->policy, a->npolicy + 1, sizeof(char *));
+
+	if (!grown)
+		return PD_ENOMEM;
+	a->policy = grown;
+	a->policy[a->npolicy] = strndup(text, n);
+	return a->policy[a->npolicy++] ? PD_OK : PD_ENOMEM;
+}
+
+static int add_every(struct simulate_args *a)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < sizeof(every) / sizeof(every[0]); i++)
+		err = add_policy(a, route_policy_name(every[i]),
+				 strlen(route_policy_name(every[i])));
+	return err;
+}
+
+static int add_word(struct simulate_args *a, const char *word)
+{
+	for (;; word++) {
+		size_t n = strcspn(word, ",");
+		int err = n == 3 && memcmp(word, "all", 3) == 0 ? add_every(a)
+								: add_policy(a, word, n);
+
+		word += n;
+		if (err || *word == '\0')
+			return err;
+	}
+}
+
+static int check_policies(const struct simulate_args *a, struct pd_msg *msg)
+{
+	enum route_policy_kind kind[REPLAY_POOLS];
+	enum route_hash hash = ROUTE_HASH_XXH3;
+	struct pd_msg inner = {0};
+
+	for (size_t i = 0; i < a->npolicy; i++)
+		if (plan_policy_parse(a->policy[i], kind, &hash, &inner))
+			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
+	return PD_OK;
+}
+
+/* Without a word about it a capture is replayed as it was. */
+static int default_policies(struct simulate_args *a)
+{
+	const struct capture_info *c = &a->capture;
+	char word[PLAN_LABEL_MAX];
+
+	if (c->run == 0)
+		return add_word(a, "consistent_hash,round_robin");
+	if (a->prefill_count > 0)
+		(void)snprintf(word, sizeof(word), "%s/%s", c->policy[CAPTURE_ROLE_PREFILL],
+			       c->policy[CAPTURE_ROLE_DECODE]);
+	else
+		(void)snprintf(word, sizeof(word), "%s", c->policy[CAPTURE_ROLE_REGULAR]);
+	return add_policy(a, word, strlen(word));
+}
+
+static int read_policies(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	int err = a->policies.n ? PD_OK : default_policies(a);
+
+	for (size_t i = 0; !err && i < a->policies.n; i++)
+		err = add_word(a, a->policies.items[i]);
+	spec->plan.policies = (const char *const *)a->policy;
+	spec->plan.npolicies = a->npolicy;
+	return err ? err : check_policies(a, msg);
+}
+
+static void captured_pool(struct plan_pool *p, const struct capture_info *c, enum capture_role role,
+			  uint32_t *count)
+{
+	*count = (uint32_t)c->n[role];
+	*p = (struct plan_pool){.names = (const char *const *)c->names[role],
+				.nnames = c->n[role],
+				.counts = count,
+				.ncounts = 1};
+}
+
+/* The workers that the router had. */
+static int captured_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	const struct capture_info *c = &a->capture;
+
+	if (!c->pd) {
+		captured_pool(&spec->plan.workers, c, CAPTURE_ROLE_REGULAR, a->counts);
+		return PD_OK;
+	}
+	captured_pool(&spec->plan.prefill, c, CAPTURE_ROLE_PREFILL, &a->prefill_count);
+	captured_pool(&spec->plan.decode, c, CAPTURE_ROLE_DECODE, &a->decode_count);
+	if (a->prefill_count > 0 && a->decode_count > 0)
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       "the router of this capture had %u prefill and %u decode workers: expected "
+		       "--prefill and --decode, or --workers",
+		       a->prefill_count, a->decode_count);
+}
+
+/* Reads what the router was, and takes over what no option says. */
+static int read_capture(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	int err;
+
+	if (!a->workload || !capture_file_is(a->workload))
+		return a->capture_run == 0
+			       ? PD_OK
+			       : pd_fail(msg, PD_EINVAL,
+					 "--capture-run: expected a capture of pdctl serve as the "
+					 "workload");
+	err = capture_info_read(&a->capture, a->workload, a->capture_run, msg);
+	if (err)
+		return err;
+	spec->load.capture_run = a->capture.run;
+	if (!spec->plan.hash)
+		spec->plan.hash = a->capture.fbi ? "fbi" : "xxh3";
+	if (spec->plan.vnodes == 0)
+		spec->plan.vnodes = a->capture.vnodes;
+	return PD_OK;
+}
+
+static int read_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	uint64_t counts[SIMULATE_LIST_MAX] = {4};
+	size_t n = 1;
+	int err = PD_OK;
+
+	if ((a->prefill > 0) != (a->decode > 0))
+		return pd_fail(msg, PD_EINVAL, "--%s without --%s: expected both or neither",
+			       a->prefill ? "prefill" : "decode",
+			       a->prefill ? "decode" : "prefill");
+	if ((a->prefill > 0) + (a->workers != NULL) + (a->names.n > 0) > 1)
+		return pd_fail(msg, PD_EINVAL,
+			       "expected one of --workers, --worker-names, --prefill with "
+			       "--decode");
+	if (a->capture.run > 0 && a->prefill == 0 && !a->workers && a->names.n == 0)
+		return captured_pools(a, spec, msg);
+	if (a->prefill > 0) {
+		a->prefill_count = (uint32_t)a->prefill;
+		a->decode_count = (uint32_t)a->decode;
+		spec->plan.prefill = (struct plan_pool){.counts = &a->prefill_count, .ncounts = 1};
+		spec->plan.decode = (struct plan_pool){.counts = &a->decode_count, .ncounts = 1};
+		return PD_OK;
+	}
+	if (a->workers)
+		err = read_numbers("workers", a->workers, 1, ROUTE_WORKERS_MAX, counts, &n, msg);
+	if (a->names.n > 0)
+		counts[0] = a->names.n;
+	for (size_t i = 0; i < n; i++)
+		a->counts[i] = (uint32_t)counts[i];
+	spec->plan.workers = (struct plan_pool){
+		.names = a->names.items, .nnames = a->names.n, .counts = a->counts, .ncounts = n};
+	return err;
+}
+
+static int read_expects(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	struct pd_msg inner = {.text = ""};
+	size_t column;
+	int err = PD_OK;
+
+	a->expect = calloc(a->expects.n + 1, sizeof(*a->expect));
+	if (!a->expect)
+		return PD_ENOMEM;
+	for (size_t i = 0; !err && i < a->expects.n; i++) {
+		err = expect_parse(&a->expect[i], a->expects.items[i], &column, &inner);
+		if (err)
+			return pd_fail(msg, err, "--expect '%.100s', column %zu: %.300s",
+				       a->expects.items[i], column, inner.text);
+	}
+	spec->expect = a->expect;
+	spec->nexpect = a->expects.n;
+	return PD_OK;
+}
+
+int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+{
+	size_t ncaches = 0;
+	struct pd_msg inner = {.text = ""};
+	int err = simload_key_check(a->load.key, &inner);
+
+	*spec = (struct experiment_spec){.workload = a->workload};
+	if (err)
+		return pd_fail(msg, err, "--key: %.400s", inner.text);
+	if (a->seqs)
+		a->engine.max_num_seqs = (uint32_t)a->seqs;
+	if (a->batched)
+		a->engine.max_batched_tokens = (uint32_t)a->batched;
+	a->engine.kv_tokens = (uint64_t)a->kv_tokens;
+	if (a->prefill_rate > 0)
+		a->engine.prefill_us = 1e6 / a->prefill_rate;
+	a->load.seed = (uint64_t)a->seed;
+	a->load.max_requests = (size_t)a->limit;
+	a->load.block_tokens = (uint32_t)a->block_tokens;
+	spec->load = a->load;
+	spec->plan = (struct plan){.source = a->workload,
+				   .seed = (uint64_t)a->seed,
+				   .hash = a->hash,
+				   .vnodes = (unsigned)a->vnodes,
+				   .engine = a->engine,
+				   .transfer_ms = a->transfer_ms,
+				   .transfer_us_token = a->transfer_us,
+				   .max_concurrency = (uint32_t)a->concurrency,
+				   .routing_only = a->routing_only};
+	if (a->caches)
+		err = read_numbers("cache-blocks", a->caches, 0, KVCACHE_BLOCKS_MAX, a->cache,
+				   &ncaches, msg);
+	spec->plan.caches = a->cache;
+	spec->plan.ncaches = ncaches;
+	if (!err)
+		err = read_capture(a, spec, msg);
+	if (!err)
+		err = read_pools(a, spec, msg);
+	if (!err)
+		err = read_policies(a, spec, msg);
+	if (!err)
+		err = read_expects(a, spec, msg);
+	return err;
+}
+
+static int decision_line(const struct experiment *e, const struct arm *a, size_t req,
+			 const struct replay_choice *pick, struct buf *out)
+{
+	const struct sim_request *q = &e->trace.req[req];
+	struct span key = q->key == SIM_NO_KEY ? SPAN("") : simtrace_key(&e->trace, q->key);
+	int err = buf_printf(out, "{\"policy\":\"%s\",\"workers\":%u,\"request\":%zu,\"key\":",
+			     a->policy, a->workers, req);
+
+	if (!err)
+		err = json_quote(out, key.p, key.n);
+	if (!err)
+		err = buf_puts(out, ",\"pick\":[");
+	for (size_t p = 0; !err && p < a->cfg.npools; p++) {
+		const char *name =
+			pick[p].worker == VROUTER_REFUSED ? NULL : a->names[p][pick[p].worker];
+
+		err = buf_printf(out, "%s{\"worker\":", p ? "," : "");
+		if (!err)
+			err = name ? json_quote(out, name, strlen(name)) : buf_puts(out, "null");
+		if (!err)
+			err = buf_printf(out, ",\"reason\":\"%s\"}",
+					 name ? route_reason_name(pick[p].reason) : "refused");
+	}
+	return err ? err : buf_puts(out, "]}\n");
+}
+
+static int decisions_of(const struct experiment *e, const struct arm *a, struct buf *out,
+			struct pd_msg *msg)
+{
+	struct replay_config cfg = a->cfg;
+	struct replay_result result;
+	struct replay_choice *choices = calloc(e->trace.n * cfg.npools + 1, sizeof(*choices));
+	int err;
+
+	if (!choices)
+		return PD_ENOMEM;
+	cfg.choices = choices;
+	err = replay_run(&e->trace, &cfg, &result, msg);
+	for (size_t i = 0; !err && i < e->trace.n; i++)
+		err = decision_line(e, a, i, choices + i * cfg.npools, out);
+	replay_result_release(&result);
+	free(choices);
+	return err;
+}
+
+int simulate_write_decisions(const char *path, const struct experiment *e, struct pd_msg *msg)
+{
+	struct buf out;
+	int err = PD_OK;
+
+	buf_init(&out, DECISIONS_MAX);
+	for (size_t i = 0; !err && i < e->arms.n; i++)
+		err = decisions_of(e, &e->arms.arm[i], &out, msg);
+	if (err)
+		(void)pd_fail(msg, err, "cannot write the decisions: %s", pd_err_text(err));
+	else
+		err = file_write(path, out.data, out.len, msg);
+	buf_release(&out);
+	return err;
+}

@@ -1,0 +1,47 @@
+/* The words of `pdctl simulate --workload` as an experiment: lists separated by commas, defaults,
+ * limits. */
+#ifndef PD_SIM_SCENARIO_ARGS_H
+#define PD_SIM_SCENARIO_ARGS_H
+
+#include "lib/base/opt.h"
+#include "lib/workload/capture_file.h"
+#include "sim/scenario/experiment.h"
+
+#define SIMULATE_SEED_MAX 9007199254740991 /* 2^53 - 1: a JSON number holds it exactly */
+#define SIMULATE_LIST_MAX 64		   /* worker counts, cache sizes */
+
+struct simulate_args {
+	/* as the option table fills them; texts are borrowed from the command line */
+	const char *workload, *workers, *caches, *hash, *json, *json_dir, *decisions, *format;
+	struct opt_list policies, names, expects;
+	int64_t capture_run, prefill, decode, vnodes, limit, block_tokens, concurrency, seqs,
+		batched, kv_tokens, seed;
+	bool routing_only;
+	double prefill_rate, transfer_ms, transfer_us;
+	struct vengine_params engine;
+	struct simload_options load;
+	/* what simulate_args_spec makes of them; owned */
+	char **policy;
+	size_t npolicy;
+	uint32_t counts[SIMULATE_LIST_MAX], prefill_count, decode_count;
+	uint64_t cache[SIMULATE_LIST_MAX];
+	struct expect *expect;
+	struct capture_info capture; /* when the workload is one */
+};
+
+void simulate_args_defaults(struct simulate_args *a);
+void simulate_args_release(struct simulate_args *a);
+
+/* Fills *spec, which borrows from *a. The message names the option that is wrong. */
+int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec,
+		       struct pd_msg *msg) PD_MUST;
+
+/*
+ * Writes one JSON line per decision of every arm:
+ * {"policy","workers","request","key","pick":[{"worker","reason"}]}. The replay is repeated with
+ * the choices kept, which gives the same choices.
+ */
+int simulate_write_decisions(const char *path, const struct experiment *e,
+			     struct pd_msg *msg) PD_MUST;
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * What is simulated: a workload, pools, policies and the dimensions that are varied. A scenario
+ * file and the command line fill the same struct, so both mean the same. plan_arms() multiplies it
+ * out: one arm per policy, worker count and cache size.
+ */
+#ifndef PD_SIM_SCENARIO_PLAN_H
+#define PD_SIM_SCENARIO_PLAN_H
+
+#include "sim/replay/replay.h"
+#include "sim/scenario/load.h"
+
+#define PLAN_ARMS_MAX  256
+#define PLAN_LABEL_MAX 128
+
+/* One pool as the user describes it: names, or a count and a pattern in which {i} is 1, 2, ... */
+struct plan_pool {
+	const char *const *names; /* explicit identities; then counts is one entry, nnames */
+	size_t nnames;
+	const char *pattern; /* NULL: the role's default */
+	const uint32_t *counts;
+	size_t ncounts; /* 0: the pool does not exist */
+};
+
+/* An event as the user describes it. */
+struct plan_event {
+	struct replay_event event;
+	const char *worker; /* name, or number from 1; resolved against each arm's pool */
+	const char *pool;   /* "prefill", "decode" or NULL */
+};
+
+struct plan {
+	const char *name;   /* of the scenario; NULL from the command line */
+	const char *source; /* file name of the scenario or of the workload, for messages and the
+			       document */
+	const char *key;    /* key that was used, for the document */
+	uint64_t seed;
+	struct plan_pool workers, prefill, decode; /* workers, or the other two */
+	const char *const *policies;		   /* POLICY[@HASH] or PREFILL/DECODE */
+	size_t npolicies;
+	const char *hash; /* default ring hash: xxh3 or fbi; NULL: xxh3 */
+	unsigned vnodes;  /* 0: ROUTE_VNODES */
+	const uint64_t *caches;
+	size_t ncaches; /* 0: one, unlimited */
+	struct vengine_params engine;
+	double transfer_ms, transfer_us_token;
+	uint32_t max_concurrency;
+	bool routing_only;
+	const struct plan_event *events;
+	size_t nevents;
+};
+
+/* One arm: everything that one replay needs, and its result. */
+struct arm {
+	char policy[PLAN_LABEL_MAX]; /* as the user wrote it */
+	uint32_t workers;	     /* of the plain pool; P/D: prefill + decode */
+	uint64_t cache;
+	struct replay_config cfg;
+	struct replay_result result;
+	char **names[REPLAY_POOLS];  /* owned */
+	bool *absent[REPLAY_POOLS];  /* owned */
+	struct replay_event *events; /* owned */
+};
+
+struct arms {
+	struct arm *arm; /* owned */
+	size_t n;
+};
+
+/* Builds the arms without running them. PD_EINVAL names what is wrong, without a file name. */
+int plan_arms(const struct plan *p, struct arms *out, struct pd_msg *msg) PD_MUST;
+/* Runs all of them over one trace. */
+int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg) PD_MUST;
+void arms_release(struct arms *a);
+
+/* "POLICY[@HASH][/POLICY]" into the policies of two pools and the hash (unchanged when it is not
+ * stated). */
+int plan_policy_parse(const char *text, enum route_policy_kind policy[REPLAY_POOLS],
+		      enum route_hash *hash, struct pd_msg *msg) PD_MUST;
+int plan_hash_parse(const char *text, enum route_hash *hash, struct pd_msg *msg) PD_MUST;
+
+#endif

@@ -1,0 +1,96 @@
+/* Tables only. A string may be empty nowhere; ranges are checked after loading, where the message
+ * can say more. */
+#include "sim/scenario/schema.h"
+
+#define OPT	 (CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER)
+#define MUST	 CYAML_FLAG_POINTER
+#define TEXT_MAX 1000
+
+#define TEXT(S, M)	CYAML_FIELD_STRING_PTR(#M, OPT, struct S, M, 1, TEXT_MAX)
+#define TEXT_MUST(S, M) CYAML_FIELD_STRING_PTR(#M, MUST, struct S, M, 1, TEXT_MAX)
+#define UINT(S, M)	CYAML_FIELD_UINT_PTR(#M, OPT, struct S, M)
+#define REAL(S, M)	CYAML_FIELD_FLOAT_PTR(#M, OPT, struct S, M)
+#define BOOL(S, M)	CYAML_FIELD_BOOL_PTR(#M, OPT, struct S, M)
+#define LIST(S, M, N, FLAGS, ENTRY, MIN, MAX)                                                      \
+	CYAML_FIELD_SEQUENCE_COUNT(#M, FLAGS, struct S, M, N, ENTRY, MIN, MAX)
+
+static const cyaml_schema_value_t text_entry = {
+	CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, TEXT_MAX)};
+static const cyaml_schema_value_t uint_entry = {CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint64_t)};
+
+static const cyaml_schema_field_t generate_fields[] = {
+	UINT(y_generate, sessions),	 UINT(y_generate, turns),
+	UINT(y_generate, active),	 UINT(y_generate, groups),
+	UINT(y_generate, prefix_tokens), UINT(y_generate, turn_tokens),
+	UINT(y_generate, output_tokens), UINT(y_generate, block_tokens),
+	REAL(y_generate, zipf),		 REAL(y_generate, request_rate),
+	TEXT(y_generate, assign),	 TEXT(y_generate, key),
+	TEXT(y_generate, order),	 CYAML_FIELD_END};
+
+static const cyaml_schema_field_t gen_fields[] = {
+	TEXT_MUST(y_gen, kind),		UINT(y_gen, num_prompts), UINT(y_gen, num_prefixes),
+	UINT(y_gen, prefix_len),	UINT(y_gen, suffix_len),  UINT(y_gen, num_conversations),
+	UINT(y_gen, messages_per_conv), UINT(y_gen, context_len), UINT(y_gen, new_msg_len),
+	UINT(y_gen, output_tokens),	CYAML_FIELD_END};
+
+static const cyaml_schema_field_t workload_fields[] = {
+	CYAML_FIELD_MAPPING_PTR("gen", OPT, struct y_workload, gen, gen_fields),
+	TEXT(y_workload, file),
+	TEXT(y_workload, key),
+	CYAML_FIELD_MAPPING_PTR("generate", OPT, struct y_workload, generate, generate_fields),
+	REAL(y_workload, request_rate),
+	REAL(y_workload, speedup),
+	BOOL(y_workload, spread),
+	UINT(y_workload, requests),
+	UINT(y_workload, block_tokens),
+	UINT(y_workload, output_tokens),
+	CYAML_FIELD_END};
+
+static const cyaml_schema_field_t pool_fields[] = {
+	UINT(y_pool, count), LIST(y_pool, counts, ncounts, OPT, &uint_entry, 1, 64),
+	LIST(y_pool, names, nnames, OPT, &text_entry, 1, 1024), TEXT(y_pool, pattern),
+	CYAML_FIELD_END};
+
+static const cyaml_schema_field_t ring_fields[] = {TEXT(y_ring, hash), UINT(y_ring, vnodes),
+						   CYAML_FIELD_END};
+
+static const cyaml_schema_field_t cache_fields[] = {
+	LIST(y_cache, blocks, nblocks, MUST, &uint_entry, 1, 64), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t engine_fields[] = {REAL(y_engine, prefill_tokens_per_s),
+						     REAL(y_engine, decode_ms_per_token),
+						     REAL(y_engine, decode_us_per_request),
+						     REAL(y_engine, decode_us_per_context_token),
+						     REAL(y_engine, transfer_ms),
+						     REAL(y_engine, transfer_us_per_token),
+						     UINT(y_engine, max_num_seqs),
+						     UINT(y_engine, max_num_batched_tokens),
+						     CYAML_FIELD_END};
+
+static const cyaml_schema_field_t event_fields[] = {
+	TEXT_MUST(y_event, action), TEXT_MUST(y_event, worker), TEXT(y_event, pool),
+	UINT(y_event, at_request),  REAL(y_event, at_ms),	CYAML_FIELD_END};
+
+static const cyaml_schema_value_t event_entry = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct y_event, event_fields)};
+
+static const cyaml_schema_field_t scenario_fields[] = {
+	TEXT_MUST(y_scenario, name),
+	TEXT(y_scenario, description),
+	UINT(y_scenario, seed),
+	CYAML_FIELD_MAPPING_PTR("workload", MUST, struct y_scenario, workload, workload_fields),
+	CYAML_FIELD_MAPPING_PTR("workers", OPT, struct y_scenario, workers, pool_fields),
+	CYAML_FIELD_MAPPING_PTR("prefill", OPT, struct y_scenario, prefill, pool_fields),
+	CYAML_FIELD_MAPPING_PTR("decode", OPT, struct y_scenario, decode, pool_fields),
+	LIST(y_scenario, policies, npolicies, MUST, &text_entry, 1, 64),
+	CYAML_FIELD_MAPPING_PTR("ring", OPT, struct y_scenario, ring, ring_fields),
+	CYAML_FIELD_MAPPING_PTR("cache", OPT, struct y_scenario, cache, cache_fields),
+	CYAML_FIELD_MAPPING_PTR("engine", OPT, struct y_scenario, engine, engine_fields),
+	UINT(y_scenario, max_concurrency),
+	BOOL(y_scenario, routing_only),
+	LIST(y_scenario, events, nevents, OPT, &event_entry, 0, 256),
+	LIST(y_scenario, expect, nexpect, OPT, &text_entry, 0, 256),
+	CYAML_FIELD_END};
+
+const cyaml_schema_value_t scenario_schema = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct y_scenario, scenario_fields)};

@@ -1,0 +1,84 @@
+/* The form of a scenario file as libcyaml fills it. Optional values are pointers: NULL means "not
+ * stated". Used by scenario*.c only. */
+#ifndef PD_SIM_SCENARIO_SCHEMA_H
+#define PD_SIM_SCENARIO_SCHEMA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cyaml/cyaml.h>
+
+struct y_generate {
+	uint64_t *sessions, *turns, *active, *groups;
+	uint64_t *prefix_tokens, *turn_tokens, *output_tokens, *block_tokens;
+	double *zipf, *request_rate;
+	char *assign, *key, *order;
+};
+
+struct y_gen {
+	char *kind;
+	uint64_t *num_prompts, *num_prefixes, *prefix_len, *suffix_len;
+	uint64_t *num_conversations, *messages_per_conv, *context_len, *new_msg_len, *output_tokens;
+};
+
+struct y_workload {
+	struct y_gen *gen;
+	char *file, *key;
+	struct y_generate *generate;
+	double *request_rate, *speedup;
+	bool *spread;
+	uint64_t *requests, *block_tokens, *output_tokens;
+};
+
+struct y_pool {
+	uint64_t *count;
+	uint64_t *counts;
+	uint32_t ncounts;
+	char **names;
+	uint32_t nnames;
+	char *pattern;
+};
+
+struct y_ring {
+	char *hash;
+	uint64_t *vnodes;
+};
+
+struct y_cache {
+	uint64_t *blocks;
+	uint32_t nblocks;
+};
+
+struct y_engine {
+	double *prefill_tokens_per_s, *decode_ms_per_token, *decode_us_per_request;
+	double *decode_us_per_context_token, *transfer_ms, *transfer_us_per_token;
+	uint64_t *max_num_seqs, *max_num_batched_tokens, *kv_tokens;
+};
+
+struct y_event {
+	char *action, *worker, *pool;
+	uint64_t *at_request;
+	double *at_ms;
+};
+
+struct y_scenario {
+	char *name, *description;
+	uint64_t *seed;
+	struct y_workload *workload;
+	struct y_pool *workers, *prefill, *decode;
+	char **policies;
+	uint32_t npolicies;
+	struct y_ring *ring;
+	struct y_cache *cache;
+	struct y_engine *engine;
+	uint64_t *max_concurrency;
+	bool *routing_only;
+	struct y_event *events;
+	uint32_t nevents;
+	char **expect;
+	uint32_t nexpect;
+};
+
+extern const cyaml_schema_value_t scenario_schema;
+
+#endif

@@ -1,0 +1,214 @@
+/*
+ * A block's name is a hash of what it holds: (group, index) inside the shared prefix, (session,
+ * index) behind it. A block that is partly prefix and partly session is a session's block, as it
+ * would be in an engine.
+ */
+#include "sim/trace/shape.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/base/rng.h"
+#include "lib/workload/arrivals.h"
+
+struct limit {
+	const char *name;
+	uint64_t value, min, max;
+};
+
+int shape_check(const struct shape *s, struct pd_msg *msg)
+{
+	const struct limit limits[] = {
+		{"sessions", s->sessions, 1, 10000000},
+		{"turns", s->turns, 1, 100000},
+		{"active", s->active, 0, 10000000},
+		{"groups", s->groups, 0, 1000000},
+		{"prefix_tokens", s->prefix_tokens, 0, 1000000},
+		{"turn_tokens", s->turn_tokens, 1, 1000000},
+		{"output_tokens", s->output_tokens, 1, 1000000},
+		{"block_tokens", s->block_tokens, 1, 65536},
+	};
+	double blocks;
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		if (limits[i].value < limits[i].min || limits[i].value > limits[i].max)
+			return pd_fail(msg, PD_EINVAL,
+				       "'%s' is %" PRIu64 ", expected %" PRIu64 " to %" PRIu64,
+				       limits[i].name, limits[i].value, limits[i].min,
+				       limits[i].max);
+	if (!(s->zipf >= 0 && s->zipf <= 10))
+		return pd_fail(msg, PD_EINVAL, "'zipf' is %g, expected 0 to 10", s->zipf);
+	if (!(s->request_rate > 0))
+		return pd_fail(msg, PD_EINVAL, "'request_rate' is %g, expected more than 0",
+			       s->request_rate);
+	blocks = (double)s->sessions * (double)s->turns *
+		 ((double)s->prefix_tokens +
+		  (double)s->turns / 2 * (double)(s->turn_tokens + s->output_tokens)) /
+		 (double)s->block_tokens;
+	if (blocks > (double)SHAPE_BLOCKS_MAX || s->sessions * s->turns > SIM_REQUESTS_MAX)
+		return pd_fail(msg, PD_EINVAL,
+			       "the workload would have %.3g prefix blocks, expected at most %.3g",
+			       blocks, (double)SHAPE_BLOCKS_MAX);
+	return PD_OK;
+}
+
+const char *shape_key_name(const struct shape *s)
+{
+	static const char *const names[] = {"session", "group", "none"};
+
+	return names[s->key];
+}
+
+/* Cumulative popularity of the groups, ending at 1. */
+static double *popularity(const struct shape *s)
+{
+	double *sum = reallocarray(NULL, s->groups + 1, sizeof(*sum)), total = 0;
+
+	for (uint64_t g = 0; sum && g < s->groups; g++)
+		sum[g] = total += 1.0 / pow((double)(g + 1), s->zipf);
+	for (uint64_t g = 0; sum && g < s->groups; g++)
+		sum[g] /= total;
+	return sum;
+}
+
+static uint32_t draw_group(const struct shape *s, const double *sum, struct rng *rng)
+{
+	double u = rng_unit(rng);
+	uint64_t low = 0, high = s->groups - 1;
+
+	while (low < high) {
+		uint64_t mid = low + (high - low) / 2;
+
+		if (sum[mid] > u)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return (uint32_t)low;
+}
+
+static int assign_groups(const struct shape *s, struct rng *rng, uint32_t *group)
+{
+	double *sum;
+
+	if (s->groups == 0)
+		return PD_OK;
+	sum = popularity(s);
+	if (!sum)
+		return PD_ENOMEM;
+	for (uint64_t i = 0; i < s->sessions; i++)
+		group[i] =
+			s->round_robin_groups ? (uint32_t)(i % s->groups) : draw_group(s, sum, rng);
+	free(sum);
+	return PD_OK;
+}
+
+/* session[k] of the k-th request; the turn follows from how often the session came before. */
+static void order_requests(const struct shape *s, struct rng *rng, uint32_t *session)
+{
+	uint64_t wave = s->active && s->active < s->sessions ? s->active : s->sessions, n = 0;
+
+	for (uint64_t from = 0; from < s->sessions; from += wave) {
+		uint64_t to = from + wave < s->sessions ? from + wave : s->sessions, first = n;
+
+		for (uint64_t turn = 0; turn < s->turns; turn++)
+			for (uint64_t i = from; i < to; i++)
+				session[n++] = (uint32_t)i;
+		if (s->order == SHAPE_INTERLEAVED)
+			continue;
+		for (uint64_t k = n - first; k > 1; k--) {
+			uint64_t other = first + rng_below(rng, k);
+			uint32_t swap = session[first + k - 1];
+
+			session[first + k - 1] = session[other];
+			session[other] = swap;
+		}
+	}
+}
+
+static uint64_t block_name(uint64_t kind, uint64_t owner, uint64_t index)
+{
+	uint64_t state = kind << 62 ^ owner << 28 ^ index;
+
+	return rng_splitmix(&state);
+}
+
+struct maker {
+	const struct shape *s;
+	uint32_t *group, *session, *turn; /* owned: per session, per request, per session */
+	int64_t *at;			  /* owned: per request */
+	uint64_t *block;		  /* owned scratch */
+};
+
+static int add(struct maker *m, struct simtrace *t, uint64_t k)
+{
+	const struct shape *s = m->s;
+	uint32_t session = m->session[k], turn = m->turn[session]++;
+	uint64_t shared = s->groups ? s->prefix_tokens / s->block_tokens : 0;
+	uint64_t tokens =
+		s->prefix_tokens + turn * (s->turn_tokens + s->output_tokens) + s->turn_tokens;
+	uint64_t n = tokens / s->block_tokens;
+	char key[32] = "";
+	int len = 0;
+
+	for (uint64_t i = 0; i < n; i++)
+		m->block[i] = i < shared ? block_name(1, m->group[session], i)
+					 : block_name(2, session, i);
+	if (s->key == SHAPE_KEY_SESSION)
+		len = snprintf(key, sizeof(key), "session-%u", session);
+	else if (s->key == SHAPE_KEY_GROUP)
+		len = snprintf(key, sizeof(key), "group-%u", m->group[session]);
+	return simtrace_add(t, m->at[k], (struct span){key, (size_t)len}, (int64_t)tokens,
+			    (int64_t)s->output_tokens, m->block, n);
+}
+
+static int maker_init(struct maker *m, const struct shape *s)
+{
+	uint64_t n = s->sessions * s->turns;
+	uint64_t tokens = s->prefix_tokens + s->turns * (s->turn_tokens + s->output_tokens);
+
+	*m = (struct maker){.s = s};
+	m->group = calloc(s->sessions, sizeof(*m->group));
+	m->turn = calloc(s->sessions, sizeof(*m->turn));
+	m->session = reallocarray(NULL, n, sizeof(*m->session));
+	m->at = reallocarray(NULL, n, sizeof(*m->at));
+	m->block = reallocarray(NULL, tokens / s->block_tokens + 1, sizeof(*m->block));
+	return m->group && m->turn && m->session && m->at && m->block ? PD_OK : PD_ENOMEM;
+}
+
+static void maker_release(struct maker *m)
+{
+	free(m->group);
+	free(m->turn);
+	free(m->session);
+	free(m->at);
+	free(m->block);
+}
+
+int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
+{
+	struct maker m;
+	struct rng rng;
+	uint64_t n = s->sessions * s->turns;
+	int err = shape_check(s, msg);
+
+	if (err)
+		return err;
+	rng_seed(&rng, seed);
+	t->block_tokens = (uint32_t)s->block_tokens;
+	err = maker_init(&m, s);
+	if (!err)
+		err = assign_groups(s, &rng, m.group);
+	if (!err)
+		err = arrivals_fill(m.at, n, s->request_rate, 1.0, seed);
+	if (!err)
+		order_requests(s, &rng, m.session);
+	for (uint64_t k = 0; !err && k < n; k++)
+		err = add(&m, t, k);
+	if (!err)
+		err = simtrace_finish(t);
+	maker_release(&m);
+	return err ? pd_fail(msg, err, "cannot make the workload: %s", pd_err_text(err)) : PD_OK;
+}

@@ -1,0 +1,60 @@
+/*
+ * Workloads without text: sessions, turns, shared prefixes and lengths, made from a few numbers and
+ * a seed. For studies of routing only these matter; `pdctl gen` writes files with text for bench.
+ *
+ * Every session belongs to one of `groups` prefix groups; its prompt is the group's prefix, then
+ * what was said so far, then the new turn. Blocks are named so that equal prefixes have equal names
+ * and nothing else has.
+ */
+#ifndef PD_SIM_TRACE_SHAPE_H
+#define PD_SIM_TRACE_SHAPE_H
+
+#include "sim/trace/trace.h"
+
+enum shape_key {
+	SHAPE_KEY_SESSION, /* each session has its own key */
+	SHAPE_KEY_GROUP,   /* the key is the prefix group */
+	SHAPE_KEY_NONE
+};
+
+enum shape_order {
+	SHAPE_INTERLEAVED, /* turn 0 of all sessions, then turn 1 ... within each wave of `active`
+			      sessions */
+	SHAPE_SHUFFLED	   /* a random order that keeps the turns of each session in order */
+};
+
+struct shape {
+	uint64_t sessions;
+	uint64_t turns;		 /* requests per session */
+	uint64_t active;	 /* sessions of a wave, running side by side; 0: all */
+	uint64_t groups;	 /* prefix groups; 0: no shared prefix */
+	double zipf;		 /* popularity of groups ~ 1 / rank^zipf; 0: uniform at random */
+	bool round_robin_groups; /* session i has group i mod groups, instead of a draw */
+	uint64_t prefix_tokens;	 /* of a group */
+	uint64_t turn_tokens;	 /* new prompt tokens of each turn */
+	uint64_t output_tokens;	 /* of each answer; part of the next turn's prompt */
+	uint64_t block_tokens;
+	double request_rate; /* requests/s, Poisson; INFINITY: all at once */
+	enum shape_key key;
+	enum shape_order order;
+};
+
+#define SHAPE_DEFAULTS                                                                             \
+	((struct shape){.sessions = 64,                                                            \
+			.turns = 1,                                                                \
+			.prefix_tokens = 2048,                                                     \
+			.turn_tokens = 128,                                                        \
+			.output_tokens = 128,                                                      \
+			.block_tokens = 16,                                                        \
+			.request_rate = 4})
+
+#define SHAPE_BLOCKS_MAX UINT64_C(200000000) /* of all requests together */
+
+/* PD_EINVAL names the member and its limits. */
+int shape_check(const struct shape *s, struct pd_msg *msg) PD_MUST;
+/* Fills an initialised trace. The same shape and seed give the same trace. */
+int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t,
+	       struct pd_msg *msg) PD_MUST;
+const char *shape_key_name(const struct shape *s);
+
+#endif

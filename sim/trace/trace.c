@@ -1,0 +1,254 @@
+/*
+ * Keys are first kept one per request in one text and numbered at the end, because a growing text
+ * moves and the table of names borrows its bytes.
+ */
+#include "sim/trace/trace.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/rng.h"
+#include "lib/workload/names.h"
+
+#define TEXT_MAX	((size_t)8 << 30)
+#define BLOCKS_MAX	(SIZE_MAX / 64)
+#define SIM_WORKERS_MAX 65536 /* names in a capture; the list is searched from its beginning */
+
+void simtrace_init(struct simtrace *t, uint32_t block_tokens)
+{
+	*t = (struct simtrace){.block_tokens = block_tokens};
+	buf_init(&t->text, TEXT_MAX);
+}
+
+void simtrace_release(struct simtrace *t)
+{
+	free(t->req);
+	free(t->block);
+	free(t->key);
+	free(t->pick);
+	for (size_t i = 0; i < t->nworkers; i++)
+		free(t->worker[i]);
+	free(t->worker);
+	buf_release(&t->text);
+	simtrace_init(t, t->block_tokens);
+}
+
+static int reserve_requests(struct simtrace *t)
+{
+	size_t cap = t->cap ? t->cap * 2 : 256;
+	struct sim_request *req;
+	struct sim_key *key;
+
+	if (t->n < t->cap)
+		return PD_OK;
+	if (t->n >= SIM_REQUESTS_MAX)
+		return PD_ETOOBIG;
+	req = reallocarray(t->req, cap, sizeof(*req));
+	if (!req)
+		return PD_ENOMEM;
+	t->req = req;
+	key = reallocarray(t->key, cap, sizeof(*key));
+	if (!key)
+		return PD_ENOMEM;
+	t->key = key;
+	t->cap = cap;
+	return PD_OK;
+}
+
+static int reserve_blocks(struct simtrace *t, size_t n)
+{
+	size_t cap = t->block_cap ? t->block_cap : 1024;
+	uint64_t *block;
+
+	if (n > BLOCKS_MAX - t->nblocks)
+		return PD_ETOOBIG;
+	if (t->nblocks + n <= t->block_cap)
+		return PD_OK;
+	while (cap < t->nblocks + n)
+		cap *= 2;
+	block = reallocarray(t->block, cap, sizeof(*block));
+	if (!block)
+		return PD_ENOMEM;
+	t->block = block;
+	t->block_cap = cap;
+	return PD_OK;
+}
+
+static bool tokens_ok(int64_t n)
+{
+	return n >= 1 && n <= SIM_TOKENS_MAX;
+}
+
+int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_t input_tokens,
+		 int64_t output_tokens, const uint64_t *block, size_t nblocks)
+{
+	int err;
+
+	if (!tokens_ok(input_tokens) || !tokens_ok(output_tokens) || nblocks > UINT32_MAX)
+		return PD_EINVAL;
+	err = reserve_requests(t);
+	if (!err)
+		err = reserve_blocks(t, nblocks);
+	if (err)
+		return err;
+	t->key[t->n] = (struct sim_key){.off = t->text.len, .len = key.n};
+	err = buf_append(&t->text, key.p, key.n);
+	if (err)
+		return err;
+	t->req[t->n++] = (struct sim_request){.arrival_ns = arrival_ns,
+					      .block = t->nblocks,
+					      .nblocks = (uint32_t)nblocks,
+					      .key = SIM_NO_KEY,
+					      .input_tokens = (uint32_t)input_tokens,
+					      .output_tokens = (uint32_t)output_tokens,
+					      .pick = SIM_NO_PICK};
+	for (size_t i = 0; i < nblocks; i++)
+		t->block[t->nblocks++] = block[i];
+	return PD_OK;
+}
+
+int simtrace_pick(struct simtrace *t, const struct sim_pick *p)
+{
+	size_t cap = t->pick_cap ? t->pick_cap * 2 : 256;
+	struct sim_pick *grown;
+
+	if (t->npicks == t->pick_cap) {
+		grown = reallocarray(t->pick, cap, sizeof(*grown));
+		if (!grown)
+			return PD_ENOMEM;
+		t->pick = grown;
+		t->pick_cap = cap;
+	}
+	t->req[t->n - 1].pick = (uint32_t)t->npicks;
+	t->pick[t->npicks++] = *p;
+	return PD_OK;
+}
+
+int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out)
+{
+	char **grown;
+
+	for (size_t i = 0; i < t->nworkers; i++) {
+		if (!span_eq(span_of(t->worker[i]), name))
+			continue;
+		*out = (uint32_t)i;
+		return PD_OK;
+	}
+	if (t->nworkers >= SIM_WORKERS_MAX)
+		return PD_ETOOBIG;
+	grown = reallocarray(t->worker, t->nworkers + 1, sizeof(*grown));
+	if (!grown)
+		return PD_ENOMEM;
+	t->worker = grown;
+	grown[t->nworkers] = strndup(name.p, name.n);
+	if (!grown[t->nworkers])
+		return PD_ENOMEM;
+	*out = (uint32_t)t->nworkers++;
+	return PD_OK;
+}
+
+/* After this key[] holds one entry per distinct key; an entry is never written before it was read.
+ */
+static int number_keys(struct simtrace *t)
+{
+	struct names names;
+	uint32_t no;
+	int err = PD_OK;
+
+	names_init(&names);
+	for (size_t i = 0; !err && i < t->n; i++) {
+		struct sim_key k = t->key[i];
+
+		if (k.len == 0)
+			continue;
+		err = names_number(&names, (struct span){t->text.data + k.off, k.len}, &no);
+		if (err)
+			break;
+		if (no == t->nkeys)
+			t->key[t->nkeys++] = k;
+		t->key[no].requests++;
+		t->req[i].key = no;
+	}
+	names_release(&names);
+	return err;
+}
+
+/* qsort is not stable: the place in the file breaks ties. */
+struct arrival {
+	int64_t at;
+	size_t index;
+};
+
+static int by_arrival(const void *a, const void *b)
+{
+	const struct arrival *x = a, *y = b;
+
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static int sort_requests(struct simtrace *t)
+{
+	struct arrival *order = reallocarray(NULL, t->n, sizeof(*order));
+	struct sim_request *req = reallocarray(NULL, t->n, sizeof(*req));
+	int err = order && req ? PD_OK : PD_ENOMEM;
+
+	if (!err) {
+		for (size_t i = 0; i < t->n; i++)
+			order[i] = (struct arrival){t->req[i].arrival_ns, i};
+		qsort(order, t->n, sizeof(*order), by_arrival);
+		for (size_t i = 0; i < t->n; i++)
+			req[i] = t->req[order[i].index];
+		free(t->req);
+		t->req = req;
+		t->cap = t->n;
+		req = NULL;
+	}
+	free(order);
+	free(req);
+	return err;
+}
+
+int simtrace_finish(struct simtrace *t)
+{
+	int err = number_keys(t);
+
+	for (size_t i = 1; !err && i < t->n; i++)
+		if (t->req[i].arrival_ns < t->req[i - 1].arrival_ns)
+			return sort_requests(t);
+	return err;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+int simtrace_spread(struct simtrace *t, uint64_t seed)
+{
+	int64_t *at = reallocarray(NULL, t->n + 1, sizeof(*at)), gap = 0;
+	struct rng rng;
+	size_t end;
+
+	if (!at)
+		return PD_ENOMEM;
+	rng_seed(&rng, seed);
+	for (size_t i = 0; i < t->n; i = end) {
+		for (end = i + 1; end < t->n && t->req[end].arrival_ns == t->req[i].arrival_ns;)
+			end++;
+		if (end < t->n)
+			gap = t->req[end].arrival_ns - t->req[i].arrival_ns;
+		if (end - i == 1)
+			continue;
+		for (size_t j = i; j < end; j++)
+			at[j] = t->req[i].arrival_ns + (int64_t)rng_below(&rng, (uint64_t)gap);
+		qsort(at + i, end - i, sizeof(*at), by_value);
+		for (size_t j = i; j < end; j++)
+			t->req[j].arrival_ns = at[j];
+	}
+	free(at);
+	return PD_OK;
+}

@@ -1,0 +1,97 @@
+/*
+ * A trace as the simulator replays it: arrival, session key, lengths and prefix blocks of each
+ * request, without text.
+ *
+ * Built once, then only read, so several replays may share it (also from several threads). Keys are
+ * numbered densely in order of appearance; blocks are 64-bit names that stand for the whole prefix
+ * up to and including the block.
+ */
+#ifndef PD_SIM_TRACE_TRACE_H
+#define PD_SIM_TRACE_TRACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/base/rng.h"
+#include "lib/base/span.h"
+
+#define SIM_NO_KEY	 UINT32_MAX
+#define SIM_NO_PICK	 UINT32_MAX
+#define SIM_PICKS	 2 /* pools of a request: one worker each */
+#define SIM_REQUESTS_MAX 50000000u
+#define SIM_TOKENS_MAX	 INT64_C(100000000) /* of one request */
+
+struct sim_request {
+	int64_t arrival_ns; /* since the start; not decreasing after simtrace_finish */
+	size_t block;	    /* first of its blocks in simtrace.block */
+	uint32_t nblocks;
+	uint32_t key; /* number of its key, or SIM_NO_KEY */
+	uint32_t input_tokens;
+	uint32_t output_tokens; /* at least 1 */
+	uint32_t pick;		/* of a capture: place in simtrace.pick, or SIM_NO_PICK */
+};
+
+/* What a router chose for a request: a plain pool's worker, or prefill and decode. */
+struct sim_pick {
+	uint32_t worker[SIM_PICKS]; /* number in simtrace.worker, or SIM_NO_PICK */
+	bool has_draw[SIM_PICKS];
+	bool key_hashed; /* the key is a stand-in: a hash policy would choose otherwise */
+	struct rng draw[SIM_PICKS]; /* random numbers before the choice */
+};
+
+struct sim_key {
+	size_t off; /* in simtrace.text */
+	size_t len;
+	uint32_t requests;
+};
+
+struct simtrace {
+	struct sim_request *req; /* owned */
+	size_t n, cap;
+	uint64_t *block; /* owned */
+	size_t nblocks, block_cap;
+	struct sim_key
+		*key; /* owned; while building one per request, afterwards one per distinct key */
+	size_t nkeys;
+	struct buf text;
+	struct sim_pick *pick; /* owned; of a capture */
+	size_t npicks, pick_cap;
+	char **worker; /* owned; names of workers that were chosen */
+	size_t nworkers;
+	uint32_t block_tokens; /* tokens per block; the last one of a request may be partial */
+};
+
+void simtrace_init(struct simtrace *t, uint32_t block_tokens);
+void simtrace_release(struct simtrace *t);
+
+/*
+ * Appends a request; blocks and key are copied. An empty key means that the request has none.
+ * PD_EINVAL when a length is outside 1..SIM_TOKENS_MAX, PD_ETOOBIG, PD_ENOMEM.
+ */
+int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_t input_tokens,
+		 int64_t output_tokens, const uint64_t *block, size_t nblocks) PD_MUST;
+
+/* What was chosen for the request that was added last; `p` is copied. */
+int simtrace_pick(struct simtrace *t, const struct sim_pick *p) PD_MUST;
+/* The number of a worker of sim_pick. */
+int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out) PD_MUST;
+
+/* Numbers the keys and sorts by arrival, keeping the order of equal arrivals. Call once, after the
+ * last add. */
+int simtrace_finish(struct simtrace *t) PD_MUST;
+
+/*
+ * Requests that share a time stamp are moved to random moments before the next one (traces with
+ * coarse clocks), without changing their order. The last group spreads over the gap before it. Call
+ * after simtrace_finish.
+ */
+int simtrace_spread(struct simtrace *t, uint64_t seed) PD_MUST;
+
+static inline struct span simtrace_key(const struct simtrace *t, uint32_t key)
+{
+	return (struct span){t->text.data + t->key[key].off, t->key[key].len};
+}
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * KV blocks that a prefill worker keeps for a decode worker, under a lease. An entry is live until
+ * it is read or its lease is over; afterwards a tombstone stays for a while, so that a second read
+ * and a late read can be told from an unknown id. Every lease lasts equally long, so the oldest
+ * live one is the next to expire. Bounded by LEASES_MAX entries: the oldest tombstone goes first.
+ * Not thread-safe: the caller locks.
+ */
+#ifndef PD_SIM_WORKER_LEASES_H
+#define PD_SIM_WORKER_LEASES_H
+
+#include <stdint.h>
+
+#include "lib/base/span.h"
+#include "sim/engine/kvcache.h"
+
+#define LEASES_MAX   65536
+#define LEASES_SLOTS 16384
+
+enum lease_state { LEASE_LIVE, LEASE_READ, LEASE_EXPIRED };
+
+struct lease {
+	enum lease_state state;
+	struct kvcache_pin pin; /* live only */
+	uint64_t prompt_hash;	/* of all prompt tokens */
+	size_t prompt_tokens;
+	int64_t expires;  /* monotonic ns */
+	char *request_id; /* remote_request_id; owned, with xid in one allocation */
+	char *xid;	  /* X-Request-Id of the prefill leg; "" when it had none */
+	struct lease *chain, *older, *newer;
+};
+
+struct lease_list {
+	struct lease *oldest, *newest;
+	size_t n;
+};
+
+struct lease_table {
+	struct lease *slot[LEASES_SLOTS];
+	struct lease_list live, dead;
+};
+
+void leases_init(struct lease_table *t);
+/* Frees the entries; pins must have been taken out before (leases_expire with time INT64_MAX). */
+void leases_release(struct lease_table *t);
+/* Takes over the pin. NULL when out of memory (the pin stays with the caller). */
+struct lease *leases_add(struct lease_table *t, struct span request_id, struct span xid,
+			 int64_t expires, struct kvcache_pin *pin);
+struct lease *leases_find(const struct lease_table *t, struct span request_id);
+/* The oldest live lease whose time is over at `now`, or NULL. */
+struct lease *leases_due(const struct lease_table *t, int64_t now);
+/* Ends a live lease and hands its blocks to the caller; the entry becomes a tombstone. */
+void leases_end(struct lease_table *t, struct lease *l, enum lease_state state,
+		struct kvcache_pin *pin);
+
+#endif

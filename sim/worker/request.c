@@ -1,0 +1,297 @@
+/*
+ * From a request body to struct gen_request: types and limits as vLLM checks them. Sampling
+ * parameters that would not change the simulated text (temperature, top_p, logprobs, tools_choice,
+ * ...) are accepted and not looked at.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+#include "sim/worker/impl.h"
+
+int api_check_json(const struct http_request *r, struct api_error *e)
+{
+	const struct field *f = http_field_tag(&r->head, HTTP_CONTENT_TYPE);
+	struct span type = f ? f->value : (struct span){0};
+	const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
+
+	if (semicolon)
+		type.n = (size_t)(semicolon - type.p);
+	if (span_eq_case(span_trim(type), SPAN("application/json")))
+		return PD_OK;
+	return api_fail(e, 400, NULL, "Unsupported Media Type: Only 'application/json' is allowed");
+}
+
+int api_find_model(const struct worker *w, const struct json_object *body, struct span *model,
+		   struct api_error *e)
+{
+	const struct json_member *m = json_object_get(body, "model");
+	struct buf name;
+	int err = PD_ENOENT;
+
+	*model = span_of(w->cfg.models[0]);
+	if (!m || m->type == JSON_NULL)
+		return PD_OK;
+	if (m->type != JSON_STRING)
+		return api_fail(e, 400, "model", "model: Input should be a valid string");
+	buf_init(&name, 4096);
+	if (json_string_decode(m->value, &name) == PD_OK)
+		for (size_t i = 0; err && i < w->cfg.nmodels; i++)
+			if (span_eq(buf_span(&name), span_of(w->cfg.models[i]))) {
+				*model = span_of(w->cfg.models[i]);
+				err = PD_OK;
+			}
+	if (err) {
+		err = api_fail(e, 404, "model", "The model `%.*s` does not exist.",
+			       (int)(name.len < 200 ? name.len : 200), name.data ? name.data : "");
+		e->type = "NotFoundError";
+	}
+	buf_release(&name);
+	return err;
+}
+
+/* A member that is present and not null. */
+static const struct json_member *given(const struct json_object *o, const char *name)
+{
+	const struct json_member *m = json_object_get(o, name);
+
+	return m && m->type != JSON_NULL ? m : NULL;
+}
+
+static int read_bool(const struct json_object *o, const char *name, bool *out, struct api_error *e)
+{
+	const struct json_member *m = given(o, name);
+
+	if (!m)
+		return PD_OK;
+	if (m->type != JSON_TRUE && m->type != JSON_FALSE)
+		return api_fail(e, 400, name, "%s: Input should be a valid boolean", name);
+	*out = m->type == JSON_TRUE;
+	return PD_OK;
+}
+
+/* An integer of at least `min`; *out stays as it is when the member is absent. */
+static int read_count(const struct json_object *o, const char *name, int64_t min, int64_t max,
+		      int64_t *out, struct api_error *e)
+{
+	const struct json_member *m = given(o, name);
+
+	if (!m)
+		return PD_OK;
+	if (m->type != JSON_NUMBER || json_int(m->value, out) != PD_OK)
+		return api_fail(e, 400, name, "%s: Input should be a valid integer", name);
+	if (*out < min)
+		return api_fail(e, 400, name, "%s must be at least %lld, got %lld.", name,
+				(long long)min, (long long)*out);
+	if (*out > max)
+		return api_fail(e, 400, name, "%s must be at most %lld, got %lld.", name,
+				(long long)max, (long long)*out);
+	return PD_OK;
+}
+
+static int read_limits(struct gen_request *g, struct api_error *e)
+{
+	int64_t max = 0, completion = 0, min = 0, n = 1;
+	int err = read_count(&g->body, "max_tokens", 1, INT32_MAX, &max, e);
+
+	if (!err && g->kind == GEN_CHAT)
+		err = read_count(&g->body, "max_completion_tokens", 1, INT32_MAX, &completion, e);
+	if (!err)
+		err = read_count(&g->body, "min_tokens", 0, INT32_MAX, &min, e);
+	if (!err)
+		err = read_count(&g->body, "n", 1, WORKER_N_MAX, &n, e);
+	g->has_max_completion = completion > 0;
+	g->max_tokens = (size_t)(completion > 0 ? completion : max);
+	g->n = (unsigned)n;
+	if (!err && g->max_tokens > 0 && (size_t)min > g->max_tokens)
+		err = api_fail(e, 400, "min_tokens",
+			       "min_tokens must be less than or equal to max_tokens=%zu, got %lld.",
+			       g->max_tokens, (long long)min);
+	return err;
+}
+
+static int read_stream(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "stream_options");
+	struct json_object o;
+	int err = read_bool(&g->body, "stream", &g->stream, e);
+
+	if (err || !m)
+		return err;
+	if (!g->stream)
+		return api_fail(e, 400, "stream_options",
+				"Stream options can only be defined when `stream=True`.");
+	if (m->type != JSON_OBJECT || json_object_scan(&o, m->value.p, m->value.n, NULL) != PD_OK)
+		return api_fail(e, 400, "stream_options",
+				"stream_options: Input should be a valid dictionary");
+	err = read_bool(&o, "include_usage", &g->include_usage, e);
+	if (!err)
+		err = read_bool(&o, "continuous_usage_stats", &g->continuous_usage, e);
+	g->continuous_usage &= g->include_usage;
+	json_object_release(&o);
+	return err;
+}
+
+static int add_stop(struct gen_request *g, struct span text)
+{
+	size_t before = g->stop_text.len;
+
+	if (g->nstops == WORKER_STOP_MAX || json_string_decode(text, &g->stop_text) != PD_OK)
+		return PD_ETOOBIG;
+	if (g->stop_text.len > before)
+		g->stop_len[g->nstops++] = g->stop_text.len - before;
+	return PD_OK;
+}
+
+static int read_stop(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "stop");
+	enum json_type type;
+	struct span value;
+	size_t at = 0;
+	int err = PD_OK;
+
+	if (!m)
+		return PD_OK;
+	if (m->type == JSON_STRING)
+		err = add_stop(g, m->value);
+	else if (m->type != JSON_ARRAY)
+		err = PD_EINVAL;
+	else
+		while (!err && json_array_next(m->value, &at, &value, &type))
+			err = type == JSON_STRING ? add_stop(g, value) : PD_EINVAL;
+	if (err)
+		return api_fail(e, 400, "stop", "stop: expected a string or at most %d strings",
+				WORKER_STOP_MAX);
+	return PD_OK;
+}
+
+/* A non-empty JSON string, quotes included; n == 0 otherwise. */
+static struct span text_member(const struct json_object *o, const char *name)
+{
+	const struct json_member *m = json_object_get(o, name);
+
+	return m && m->type == JSON_STRING && m->value.n > 2 ? m->value : (struct span){0};
+}
+
+static int read_kv(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "kv_transfer_params"), *f;
+	struct kv_params *kv = &g->kv;
+	struct json_object o;
+
+	if (!m)
+		return PD_OK;
+	if (m->type != JSON_OBJECT || json_object_scan(&o, m->value.p, m->value.n, NULL) != PD_OK)
+		return api_fail(e, 400, "kv_transfer_params",
+				"kv_transfer_params: Input should be a valid dictionary");
+	kv->present = o.n > 0;
+	f = json_object_get(&o, "do_remote_decode");
+	kv->do_remote_decode = f && f->type == JSON_TRUE;
+	f = json_object_get(&o, "do_remote_prefill");
+	kv->do_remote_prefill = f && f->type == JSON_TRUE;
+	kv->engine_id = text_member(&o, "remote_engine_id");
+	kv->request_id = text_member(&o, "remote_request_id");
+	kv->host = text_member(&o, "remote_host");
+	f = json_object_get(&o, "remote_port");
+	if (!f || f->type != JSON_NUMBER || json_int(f->value, &kv->port) != PD_OK)
+		kv->port = 0;
+	f = json_object_get(&o, "remote_block_ids");
+	if (f && f->type == JSON_ARRAY)
+		kv->block_ids = f->value;
+	kv->complete = kv->engine_id.n && kv->request_id.n && kv->host.n && kv->block_ids.n &&
+		       kv->port > 0 && kv->port <= UINT16_MAX;
+	json_object_release(&o);
+	return PD_OK;
+}
+
+static int read_embedding(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "encoding_format");
+	int64_t dimensions = 64;
+	int err = read_count(&g->body, "dimensions", 1, 8192, &dimensions, e);
+
+	g->dimensions = (size_t)dimensions;
+	if (err || !m)
+		return err;
+	g->base64 = m->type == JSON_STRING && span_eq(m->value, SPAN("\"base64\""));
+	if (!g->base64 && !(m->type == JSON_STRING && span_eq(m->value, SPAN("\"float\""))))
+		return api_fail(e, 400, "encoding_format",
+				"encoding_format: Input should be 'float' or 'base64'");
+	return PD_OK;
+}
+
+static int read_generation(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "cache_salt");
+	bool echo = false;
+	int err = read_limits(g, e);
+
+	if (!err)
+		err = read_stream(g, e);
+	if (!err)
+		err = read_stop(g, e);
+	if (!err)
+		err = read_kv(g, e);
+	if (!err)
+		err = read_bool(&g->body, "echo", &echo, e);
+	if (!err && echo)
+		err = api_fail(e, 400, "echo", "echo is not simulated by this worker");
+	if (!err && m && (m->type != JSON_STRING || m->value.n == 2))
+		err = api_fail(e, 400, "cache_salt",
+			       "Parameter 'cache_salt' must be a non-empty string if provided.");
+	if (!err && m)
+		g->salt = XXH3_64bits(m->value.p, m->value.n);
+	return err;
+}
+
+/* vLLM's rule: "chatcmpl-" or "cmpl-" and the client's X-Request-Id, or a random id when there is
+ * none. */
+static void make_id(struct worker *w, const struct http_request *r, struct gen_request *g)
+{
+	static const char *const prefix[] = {"chatcmpl", "cmpl", "embd"};
+	const struct field *f = http_field_tag(&r->head, HTTP_X_REQUEST_ID);
+
+	if (f && f->value.n > 0) {
+		g->xid = f->value;
+		if (g->xid.n > WORKER_ID_MAX)
+			g->xid.n = WORKER_ID_MAX;
+		(void)snprintf(g->id, sizeof(g->id), "%s-%.*s", prefix[g->kind], (int)g->xid.n,
+			       g->xid.p);
+		return;
+	}
+	(void)snprintf(g->id, sizeof(g->id), "%s-%.8s%016llx", prefix[g->kind], w->engine_id,
+		       (unsigned long long)atomic_fetch_add(&w->next_id, 1));
+}
+
+int gen_request_parse(struct worker *w, const struct http_request *r, enum gen_kind kind,
+		      struct gen_request *g, struct api_error *e)
+{
+	struct pd_msg msg = {0};
+	int err;
+
+	*g = (struct gen_request){.kind = kind, .n = 1};
+	buf_init(&g->stop_text, 65536);
+	make_id(w, r, g);
+	err = api_check_json(r, e);
+	if (err)
+		return err;
+	err = json_object_scan(&g->body, r->body.p, r->body.n, &msg);
+	if (err)
+		return api_fail(e, err == PD_ETOOBIG ? 413 : 400, NULL, "JSON decode error: %s",
+				msg.text);
+	err = api_find_model(w, &g->body, &g->model, e);
+	if (!err)
+		err = kind == GEN_EMBEDDING ? read_embedding(g, e) : read_generation(g, e);
+	return err ? err : prompt_parse(w, g, e);
+}
+
+void gen_request_release(struct gen_request *g)
+{
+	json_object_release(&g->body);
+	tokens_release(&g->tokens);
+	buf_release(&g->stop_text);
+	free(g->prompt);
+}
