@@ -11,8 +11,9 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
-#include "sim/scenario/scenario.h"
+#include "sim/report/table.h"
 #include "sim/scenario/args.h"
+#include "sim/scenario/scenario.h"
 
 #define OUT_MAX ((size_t)1 << 30)
 

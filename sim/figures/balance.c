@@ -1,6 +1,7 @@
 #include "sim/figures/balance.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "lib/stats/summary.h"
 
@@ -31,18 +32,20 @@ void balance_of(const uint64_t *load, size_t n, struct balance *out)
 	out->jain = sum * sum / ((double)n * squares);
 }
 
-void spread_of(double *value, size_t n, struct spread *out)
+void spread_take(double **value, size_t n, struct spread *out)
 {
 	struct summary sum;
 
-	summary_sort(value, n);
-	sum = summary_of(value, n);
+	summary_sort(*value, n);
+	sum = summary_of(*value, n);
 	*out = (struct spread){.n = n,
 			       .mean = sum.mean,
 			       .median = sum.median,
 			       .std = sum.std,
-			       .p90 = summary_percentile(value, n, 90),
-			       .p95 = summary_percentile(value, n, 95),
-			       .p99 = summary_percentile(value, n, 99),
+			       .p90 = summary_percentile(*value, n, 90),
+			       .p95 = summary_percentile(*value, n, 95),
+			       .p99 = summary_percentile(*value, n, 99),
 			       .max = sum.max};
+	free(*value);
+	*value = NULL;
 }

@@ -27,7 +27,7 @@ struct spread {
 	double mean, median, std, p90, p95, p99, max;
 };
 
-/* Sorts value[0..n). */
-void spread_of(double *value, size_t n, struct spread *out);
+/* Sorts (*value)[0..n), frees it and sets it to NULL. */
+void spread_take(double **value, size_t n, struct spread *out);
 
 #endif

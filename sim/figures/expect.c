@@ -275,10 +275,10 @@ static int check_arm(const struct expect *e, const struct arms *arms, size_t at,
 		size_t q = e->right.pool >= 0 ? (size_t)e->right.pool : p;
 		struct expect_result r = {.expect = e, .arm = at, .pool = p};
 
-		r.value = e->left.metric->get(&a->result, p);
+		r.value = e->left.metric->get(a, p);
 		r.bound = e->right.factor;
 		if (e->right.metric)
-			r.bound *= e->right.metric->get(&other->result, q);
+			r.bound *= e->right.metric->get(other, q);
 		r.ok = holds(e->op, r.value, r.bound);
 		err = push(out, &r);
 	}

@@ -13,7 +13,6 @@
 #ifndef PD_SIM_FIGURES_EXPECT_H
 #define PD_SIM_FIGURES_EXPECT_H
 
-#include "sim/scenario/plan.h"
 #include "sim/figures/metrics.h"
 
 #define EXPECT_TEXT_MAX 400
@@ -21,8 +20,8 @@
 enum expect_op { EXPECT_GE, EXPECT_LE, EXPECT_GT, EXPECT_LT, EXPECT_EQ };
 
 struct expect_selector {
-	char policy[PLAN_LABEL_MAX]; /* empty: any */
-	int64_t workers, cache;	     /* -1: any */
+	char policy[ARM_LABEL_MAX]; /* empty: any */
+	int64_t workers, cache;	    /* -1: any */
 };
 
 struct expect_side {

@@ -7,15 +7,19 @@
 #include "lib/base/nearest.h"
 
 #define POOL(NAME, EXPR)                                                                           \
-	static double NAME(const struct replay_result *r, size_t pool)                             \
+	static double NAME(const struct arm *a, size_t pool)                                       \
 	{                                                                                          \
-		const struct replay_pool_result *p = &r->pool[pool];                               \
+		const struct replay_pool_result *p = &a->result.pool[pool];                        \
+		const struct pool_figures *f = &a->figures.pool[pool];                             \
+		(void)p, (void)f;                                                                  \
 		return EXPR;                                                                       \
 	}
 #define WHOLE(NAME, EXPR)                                                                          \
-	static double NAME(const struct replay_result *r, size_t pool)                             \
+	static double NAME(const struct arm *a, size_t pool)                                       \
 	{                                                                                          \
-		(void)pool;                                                                        \
+		const struct replay_result *r = &a->result;                                        \
+		const struct figures *f = &a->figures;                                             \
+		(void)pool, (void)r, (void)f;                                                      \
 		return EXPR;                                                                       \
 	}
 
@@ -39,35 +43,35 @@ static uint32_t peak(const struct replay_pool_result *p)
 	return most;
 }
 
-POOL(consistency, p->session_consistency)
-POOL(stickiness, p->stickiness)
+POOL(consistency, f->session_consistency)
+POOL(stickiness, f->stickiness)
 POOL(moves, (double)p->moves)
 POOL(failovers, (double)p->reasons[ROUTE_REASON_FAILOVER])
-POOL(ptm, p->requests.peak_to_mean)
-POOL(ptm_tokens, p->tokens.peak_to_mean)
-POOL(ptm_uncached, p->uncached.peak_to_mean)
-POOL(ptm_sessions, known(p->keys > 0, p->sessions.peak_to_mean))
-POOL(floor_sessions, known(p->floor_sessions > 0, p->floor_sessions))
-POOL(floor_requests, known(p->floor_requests > 0, p->floor_requests))
-POOL(floor_idle, known(p->floor_sessions > 0, p->floor_idle))
-POOL(cv, p->requests.cv)
-POOL(cv_tokens, p->tokens.cv)
-POOL(jain, p->requests.jain)
-POOL(idle, p->requests.idle)
-POOL(used, (double)p->nworkers - p->requests.idle)
+POOL(ptm, f->requests.peak_to_mean)
+POOL(ptm_tokens, f->tokens.peak_to_mean)
+POOL(ptm_uncached, f->uncached.peak_to_mean)
+POOL(ptm_sessions, known(p->keys > 0, f->sessions.peak_to_mean))
+POOL(floor_sessions, known(f->floor_sessions > 0, f->floor_sessions))
+POOL(floor_requests, known(f->floor_requests > 0, f->floor_requests))
+POOL(floor_idle, known(f->floor_sessions > 0, f->floor_idle))
+POOL(cv, f->requests.cv)
+POOL(cv_tokens, f->tokens.cv)
+POOL(jain, f->requests.jain)
+POOL(idle, f->requests.idle)
+POOL(used, (double)p->nworkers - f->requests.idle)
 POOL(busiest,
-     known(p->requests.max > 0, p->requests.max / (p->requests.mean * (double)p->nworkers)))
-POOL(block_hits, p->block_hit_rate)
-POOL(token_hits, p->token_hit_rate)
-POOL(hit_blocks, (double)p->hit_blocks)
-POOL(uncached_max, p->uncached.max)
-POOL(uncached_mean, p->uncached.mean)
-POOL(leave_moved, known(p->moved.known && p->moved.removals > 0, p->moved.leave.moved))
-POOL(leave_ideal, known(p->moved.known && p->moved.removals > 0, p->moved.leave.ideal))
-POOL(leave_extra, known(p->moved.known && p->moved.removals > 0, p->moved.leave.unnecessary))
-POOL(join_moved, known(p->moved.known, p->moved.join.moved))
-POOL(join_ideal, known(p->moved.known, p->moved.join.ideal))
-POOL(join_extra, known(p->moved.known, p->moved.join.unnecessary))
+     known(f->requests.max > 0, f->requests.max / (f->requests.mean * (double)p->nworkers)))
+POOL(block_hits, f->block_hit_rate)
+POOL(token_hits, f->token_hit_rate)
+POOL(hit_blocks, (double)f->hit_blocks)
+POOL(uncached_max, f->uncached.max)
+POOL(uncached_mean, f->uncached.mean)
+POOL(leave_moved, known(f->moved.known && f->moved.removals > 0, f->moved.leave.moved))
+POOL(leave_ideal, known(f->moved.known && f->moved.removals > 0, f->moved.leave.ideal))
+POOL(leave_extra, known(f->moved.known && f->moved.removals > 0, f->moved.leave.unnecessary))
+POOL(join_moved, known(f->moved.known, f->moved.join.moved))
+POOL(join_ideal, known(f->moved.known, f->moved.join.ideal))
+POOL(join_extra, known(f->moved.known, f->moved.join.unnecessary))
 POOL(pool_peak, (double)peak(p))
 POOL(agreement, known(p->compared > 0, (double)p->agreed / (double)p->compared))
 WHOLE(sessions, (double)r->pool[0].keys)
@@ -77,15 +81,15 @@ WHOLE(refused, (double)r->refused)
 WHOLE(lost, (double)r->lost)
 WHOLE(req_rate, rate(r, (double)r->completed))
 WHOLE(out_rate, rate(r, (double)r->output_tokens))
-WHOLE(mean_ttft, known(r->ttft.n > 0, r->ttft.mean))
-WHOLE(median_ttft, known(r->ttft.n > 0, r->ttft.median))
-WHOLE(p99_ttft, known(r->ttft.n > 0, r->ttft.p99))
-WHOLE(mean_tpot, known(r->tpot.n > 0, r->tpot.mean))
-WHOLE(median_tpot, known(r->tpot.n > 0, r->tpot.median))
-WHOLE(p99_tpot, known(r->tpot.n > 0, r->tpot.p99))
-WHOLE(mean_e2el, known(r->e2el.n > 0, r->e2el.mean))
-WHOLE(median_e2el, known(r->e2el.n > 0, r->e2el.median))
-WHOLE(p99_e2el, known(r->e2el.n > 0, r->e2el.p99))
+WHOLE(mean_ttft, known(f->ttft.n > 0, f->ttft.mean))
+WHOLE(median_ttft, known(f->ttft.n > 0, f->ttft.median))
+WHOLE(p99_ttft, known(f->ttft.n > 0, f->ttft.p99))
+WHOLE(mean_tpot, known(f->tpot.n > 0, f->tpot.mean))
+WHOLE(median_tpot, known(f->tpot.n > 0, f->tpot.median))
+WHOLE(p99_tpot, known(f->tpot.n > 0, f->tpot.p99))
+WHOLE(mean_e2el, known(f->e2el.n > 0, f->e2el.mean))
+WHOLE(median_e2el, known(f->e2el.n > 0, f->e2el.median))
+WHOLE(p99_e2el, known(f->e2el.n > 0, f->e2el.p99))
 
 #define LOWER  SIMMETRIC_LOWER
 #define HIGHER SIMMETRIC_HIGHER

@@ -5,7 +5,7 @@
 #ifndef PD_SIM_FIGURES_METRICS_H
 #define PD_SIM_FIGURES_METRICS_H
 
-#include "sim/replay/replay.h"
+#include "sim/figures/arms.h"
 
 enum simmetric_better { SIMMETRIC_NEITHER, SIMMETRIC_LOWER, SIMMETRIC_HIGHER };
 
@@ -15,8 +15,7 @@ struct simmetric {
 	enum simmetric_better better;
 	const char *unit;
 	const char *help;
-	double (*get)(const struct replay_result *r,
-		      size_t pool); /* NAN: not defined for this replay */
+	double (*get)(const struct arm *a, size_t pool); /* NAN: not defined for this replay */
 };
 
 /* Ends with an entry whose name is NULL. */

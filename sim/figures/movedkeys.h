@@ -6,8 +6,7 @@
 #ifndef PD_SIM_FIGURES_MOVEDKEYS_H
 #define PD_SIM_FIGURES_MOVEDKEYS_H
 
-#include "sim/trace/trace.h"
-#include "sim/replay/vrouter.h"
+#include "sim/replay/replay.h"
 
 /* Shares of the keys, 0..1. */
 struct moved_share {

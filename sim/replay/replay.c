@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "sim/figures/ballsbins.h"
 #include "sim/replay/events.h"
 #include "sim/replay/side.h"
 
@@ -34,9 +33,7 @@ struct run {
 	const struct replay_config *cfg;
 	struct side side[REPLAY_POOLS];
 	struct events heap;
-	struct flight *flight;	    /* owned, one per request */
-	double *ttft, *tpot, *e2el; /* owned */
-	size_t nttft, ntpot;
+	struct flight *flight; /* owned, one per request */
 	int64_t now, last_done;
 	uint32_t in_flight;
 	struct replay_result *out;
@@ -54,10 +51,10 @@ static int run_init(struct run *r, struct pd_msg *msg)
 			return err;
 	}
 	r->flight = calloc(n, sizeof(*r->flight));
-	r->ttft = reallocarray(NULL, n, sizeof(*r->ttft));
-	r->tpot = reallocarray(NULL, n, sizeof(*r->tpot));
-	r->e2el = reallocarray(NULL, n, sizeof(*r->e2el));
-	if (!r->flight || !r->ttft || !r->tpot || !r->e2el)
+	r->out->ttft = reallocarray(NULL, n, sizeof(double));
+	r->out->tpot = reallocarray(NULL, n, sizeof(double));
+	r->out->e2el = reallocarray(NULL, n, sizeof(double));
+	if (!r->flight || !r->out->ttft || !r->out->tpot || !r->out->e2el)
 		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", r->t->n);
 	return PD_OK;
 }
@@ -68,9 +65,6 @@ static void run_release(struct run *r)
 		side_release(&r->side[p]);
 	events_release(&r->heap);
 	free(r->flight);
-	free(r->ttft);
-	free(r->tpot);
-	free(r->e2el);
 }
 
 static int push(struct run *r, int64_t at, enum kind kind, uint32_t subject, uint64_t value)
@@ -113,10 +107,10 @@ static void completed(struct run *r, uint32_t req)
 	r->out->output_tokens += q->output_tokens;
 	if (r->cfg->routing_only)
 		return;
-	r->e2el[r->nttft] = e2e;
-	r->ttft[r->nttft++] = first;
+	r->out->e2el[r->out->nlatencies] = e2e;
+	r->out->ttft[r->out->nlatencies++] = first;
 	if (q->output_tokens > 1)
-		r->tpot[r->ntpot++] = (e2e - first) / (double)(q->output_tokens - 1);
+		r->out->tpot[r->out->ntpot++] = (e2e - first) / (double)(q->output_tokens - 1);
 }
 
 /* P/D: the prompt is computed; the blocks that the decode worker misses travel. */
@@ -351,9 +345,6 @@ static void result(struct run *r)
 		o->duration_s = (double)(r->last_done - r->t->req[0].arrival_ns) / 1e9;
 	for (size_t p = 0; p < r->cfg->npools; p++)
 		side_result(&r->side[p], r->t, r->cfg->pool[p].policy, &o->pool[p]);
-	spread_of(r->ttft, r->nttft, &o->ttft);
-	spread_of(r->e2el, r->nttft, &o->e2el);
-	spread_of(r->tpot, r->ntpot, &o->tpot);
 }
 
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
@@ -374,52 +365,11 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 		if (err)
 			(void)pd_fail(msg, err, "cannot replay: %s", pd_err_text(err));
 	}
-	if (!err)
+	if (err)
+		replay_result_release(out);
+	else
 		result(&r);
 	run_release(&r);
-	return err;
-}
-
-static int floors(const struct simtrace *t, uint64_t seed, struct replay_pool_result *p)
-{
-	struct ballsbins sessions, requests;
-	uint32_t *weight = reallocarray(NULL, t->nkeys + 1, sizeof(*weight));
-	int err;
-
-	if (!weight)
-		return PD_ENOMEM;
-	for (size_t k = 0; k < t->nkeys; k++)
-		weight[k] = t->key[k].requests;
-	err = ballsbins_floor(t->nkeys, NULL, p->nworkers, seed, &sessions);
-	if (!err)
-		err = ballsbins_floor(t->nkeys, weight, p->nworkers, seed, &requests);
-	free(weight);
-	if (err)
-		return err;
-	p->floor_sessions = sessions.peak_to_mean;
-	p->floor_requests = requests.peak_to_mean;
-	p->floor_idle = sessions.idle;
-	return PD_OK;
-}
-
-int replay_add_bounds(const struct simtrace *t, const struct replay_config *cfg,
-		      struct replay_result *r, struct pd_msg *msg)
-{
-	int err = PD_OK;
-
-	for (size_t p = 0; !err && p < cfg->npools; p++) {
-		struct vrouter_config v = {.names = cfg->pool[p].names,
-					   .n = cfg->pool[p].n,
-					   .policy = cfg->pool[p].policy,
-					   .hash = cfg->hash,
-					   .vnodes = cfg->vnodes,
-					   .seed = cfg->seed};
-
-		err = floors(t, cfg->seed, &r->pool[p]);
-		if (err)
-			return pd_fail(msg, err, "out of memory for %zu sessions", t->nkeys);
-		err = movedkeys_measure(t, &v, &r->pool[p].moved, msg);
-	}
 	return err;
 }
 
@@ -427,5 +377,8 @@ void replay_result_release(struct replay_result *r)
 {
 	for (size_t p = 0; p < REPLAY_POOLS; p++)
 		free(r->pool[p].worker);
+	free(r->ttft);
+	free(r->e2el);
+	free(r->tpot);
 	memset(r, 0, sizeof(*r));
 }

@@ -10,16 +10,16 @@
  * worker are both chosen at arrival with the same key; the prefill worker is released when the
  * prompt is computed, the blocks that the decode worker misses are transferred, then it decodes.
  *
- * The same trace and configuration give the same result on every machine. The trace is only read.
+ * The result is what was counted and timed; what follows from it (ratios, balance, percentiles) is
+ * in sim/figures. The same trace and configuration give the same result on every machine. The trace
+ * is only read.
  */
 #ifndef PD_SIM_REPLAY_REPLAY_H
 #define PD_SIM_REPLAY_REPLAY_H
 
 #include "sim/engine/vengine.h"
-#include "sim/figures/movedkeys.h"
-#include "sim/figures/balance.h"
-#include "sim/trace/trace.h"
 #include "sim/replay/vrouter.h"
+#include "sim/trace/trace.h"
 
 #define REPLAY_POOLS   2
 #define REPLAY_REASONS (ROUTE_REASON_NO_KEY + 1)
@@ -84,21 +84,10 @@ struct replay_pool_result {
 	struct replay_worker *worker; /* owned */
 	enum route_policy_kind policy;
 	uint64_t keys, multi_keys;  /* keys seen; with at least two requests */
-	double session_consistency; /* share of multi_keys with all requests on one worker; NAN when
-				       there are none */
-	double stickiness; /* share of follow-up requests on the worker of the one before; NAN when
-			      none */
+	uint64_t kept_keys;	    /* multi_keys with all requests on one worker */
 	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */
 	uint64_t compared, agreed;  /* choices of a capture: looked at, and made again */
 	uint64_t reasons[REPLAY_REASONS];
-	struct balance requests, tokens, uncached, sessions; /* over the workers */
-	double block_hit_rate, token_hit_rate;		     /* NAN without blocks */
-	uint64_t blocks, hit_blocks, hit_tokens, input_tokens, uncached_tokens;
-	double floor_sessions; /* balls-in-bins: peak-to-mean that a perfect hash would give; 0
-				  without keys */
-	double floor_requests; /* the same, each session weighing its requests */
-	double floor_idle;     /* workers that stay idle under a perfect hash */
-	struct movedkeys moved;
 };
 
 struct replay_result {
@@ -108,15 +97,12 @@ struct replay_result {
 	uint64_t input_tokens, output_tokens;	     /* of completed requests */
 	double duration_s; /* first arrival to last completion, simulated */
 	uint32_t peak_in_flight;
-	struct spread ttft, tpot, e2el; /* ms, simulated; n 0 when routing only */
+	double *ttft, *e2el, *tpot; /* ms, simulated, in the order of completion; owned */
+	size_t nlatencies, ntpot;   /* nlatencies: of ttft and e2el; 0 when routing only */
 };
 
-/* Floors and moved keys are left out (they do not depend on the replay): see replay_add_bounds. */
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
 	       struct pd_msg *msg) PD_MUST;
-/* Fills floor_* and moved of every pool. */
-int replay_add_bounds(const struct simtrace *t, const struct replay_config *cfg,
-		      struct replay_result *r, struct pd_msg *msg) PD_MUST;
 void replay_result_release(struct replay_result *r);
 
 #endif

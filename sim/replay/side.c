@@ -4,7 +4,6 @@
  */
 #include "sim/replay/side.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,70 +159,29 @@ int side_route(struct side *s, const struct simtrace *t, const struct sim_reques
 	return PD_OK;
 }
 
-/* Balance of one member of struct replay_worker over the pool. */
-static void balance_member(const struct side *s, size_t offset, struct balance *out)
-{
-	uint64_t load[ROUTE_WORKERS_MAX];
-
-	for (size_t i = 0; i < s->n; i++)
-		memcpy(&load[i], (const char *)&s->work[i] + offset, sizeof(load[i]));
-	balance_of(load, s->n, out);
-}
-
-static void consistency(const struct side *s, const struct simtrace *t,
-			struct replay_pool_result *out)
-{
-	uint64_t kept = 0;
-
-	for (size_t k = 0; k < t->nkeys; k++) {
-		if (s->last[k] == VROUTER_REFUSED)
-			continue;
-		out->keys++;
-		if (t->key[k].requests < 2)
-			continue;
-		out->multi_keys++;
-		kept += !s->broken[k];
-	}
-	out->follow_ups = s->follow_ups;
-	out->moves = s->moves;
-	out->session_consistency =
-		out->multi_keys ? (double)kept / (double)out->multi_keys : (double)NAN;
-	out->stickiness =
-		s->follow_ups ? 1.0 - (double)s->moves / (double)s->follow_ups : (double)NAN;
-}
-
-static void totals(const struct side *s, struct replay_pool_result *out)
-{
-	for (size_t i = 0; i < s->n; i++) {
-		out->blocks += s->work[i].blocks;
-		out->hit_blocks += s->work[i].hit_blocks;
-		out->hit_tokens += s->work[i].hit_tokens;
-		out->input_tokens += s->work[i].input_tokens;
-		out->uncached_tokens += s->work[i].uncached_tokens;
-	}
-	out->block_hit_rate =
-		out->blocks ? (double)out->hit_blocks / (double)out->blocks : (double)NAN;
-	out->token_hit_rate =
-		out->blocks ? (double)out->hit_tokens / (double)out->input_tokens : (double)NAN;
-}
-
 void side_result(struct side *s, const struct simtrace *t, enum route_policy_kind policy,
 		 struct replay_pool_result *out)
 {
-	*out = (struct replay_pool_result){.nworkers = s->n, .policy = policy};
+	*out = (struct replay_pool_result){.nworkers = s->n,
+					   .policy = policy,
+					   .follow_ups = s->follow_ups,
+					   .moves = s->moves,
+					   .compared = s->compared,
+					   .agreed = s->agreed};
+	memcpy(out->reasons, s->reasons, sizeof(out->reasons));
+	for (size_t k = 0; k < t->nkeys; k++) {
+		bool multi = t->key[k].requests >= 2;
+
+		if (s->last[k] == VROUTER_REFUSED)
+			continue;
+		out->keys++;
+		out->multi_keys += multi;
+		out->kept_keys += multi && !s->broken[k];
+	}
 	for (size_t i = 0; i < s->n; i++) {
 		s->work[i].preemptions = s->engine[i].preemptions;
 		s->work[i].busy_s = (double)s->engine[i].busy / 1e9;
 	}
-	consistency(s, t, out);
-	totals(s, out);
-	out->compared = s->compared;
-	out->agreed = s->agreed;
-	memcpy(out->reasons, s->reasons, sizeof(out->reasons));
-	balance_member(s, offsetof(struct replay_worker, requests), &out->requests);
-	balance_member(s, offsetof(struct replay_worker, input_tokens), &out->tokens);
-	balance_member(s, offsetof(struct replay_worker, uncached_tokens), &out->uncached);
-	balance_member(s, offsetof(struct replay_worker, keys), &out->sessions);
 	out->worker = s->work;
 	s->work = NULL;
 }

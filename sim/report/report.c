@@ -48,7 +48,7 @@ static void put_spread(cJSON *o, const char *what, const struct spread *s)
 }
 
 /* The keys that vllm bench writes, in its order. */
-static void put_bench_keys(cJSON *o, const struct simreport *r, const struct arm *a)
+static void put_bench_keys(cJSON *o, const struct arm *a)
 {
 	const struct replay_result *x = &a->result;
 	double seconds = x->duration_s;
@@ -71,10 +71,9 @@ static void put_bench_keys(cJSON *o, const struct simreport *r, const struct arm
 		    (double)(x->output_tokens + x->input_tokens) / seconds);
 		put(o, "max_concurrent_requests", x->peak_in_flight);
 	}
-	put_spread(o, "ttft", &x->ttft);
-	put_spread(o, "tpot", &x->tpot);
-	put_spread(o, "e2el", &x->e2el);
-	(void)r;
+	put_spread(o, "ttft", &a->figures.ttft);
+	put_spread(o, "tpot", &a->figures.tpot);
+	put_spread(o, "e2el", &a->figures.e2el);
 }
 
 static void put_engine(cJSON *o, const struct arm *a)
@@ -122,16 +121,17 @@ static void put_workers(cJSON *o, const struct arm *a, size_t pool)
 static void put_pool(cJSON *pools, const struct arm *a, size_t pool)
 {
 	const struct replay_pool_result *p = &a->result.pool[pool];
+	const struct pool_figures *f = &a->figures.pool[pool];
 	cJSON *o = cJSON_AddObjectToObject(pools, role(a, pool)), *reasons;
 
 	(void)cJSON_AddStringToObject(o, "policy", route_policy_name(p->policy));
 	put(o, "workers", (double)p->nworkers);
 	for (const struct simmetric *m = simmetrics; m->name; m++)
 		if (m->per_pool)
-			put(o, m->name, m->get(&a->result, pool));
-	put(o, "total_blocks", (double)p->blocks);
-	put(o, "hit_tokens", (double)p->hit_tokens);
-	put(o, "keys_asked", (double)p->moved.keys);
+			put(o, m->name, m->get(a, pool));
+	put(o, "total_blocks", (double)f->blocks);
+	put(o, "hit_tokens", (double)f->hit_tokens);
+	put(o, "keys_asked", (double)f->moved.keys);
 	reasons = cJSON_AddObjectToObject(o, "reasons");
 	for (int i = 0; i < REPLAY_REASONS; i++)
 		put(reasons, route_reason_name((enum route_reason)i), (double)p->reasons[i]);
@@ -179,16 +179,16 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	const struct arm *a = &r->arms->arm[arm];
 	cJSON *doc = cJSON_CreateObject(), *o, *pools, *w;
 
-	put_bench_keys(doc, r, a);
+	put_bench_keys(doc, a);
 	o = cJSON_AddObjectToObject(doc, "pdctl");
 	put(o, "version", 1);
 	(void)cJSON_AddStringToObject(o, "kind", "simulate");
 	(void)cJSON_AddBoolToObject(o, "simulated", 1);
 	(void)cJSON_AddStringToObject(o, "caveat", CAVEAT);
-	if (r->plan->name)
-		(void)cJSON_AddStringToObject(o, "scenario", r->plan->name);
-	(void)cJSON_AddStringToObject(o, "source", r->plan->source);
-	put(o, "seed", (double)r->plan->seed);
+	if (r->name)
+		(void)cJSON_AddStringToObject(o, "scenario", r->name);
+	(void)cJSON_AddStringToObject(o, "source", r->source);
+	put(o, "seed", (double)r->seed);
 	(void)cJSON_AddStringToObject(o, "policy", a->policy);
 	(void)cJSON_AddStringToObject(o, "ring_hash",
 				      a->cfg.hash == ROUTE_HASH_FBI ? "fbi" : "xxh3");
@@ -196,7 +196,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	put(o, "workers", a->workers);
 	put(o, "cache_blocks", (double)a->cache);
 	w = cJSON_AddObjectToObject(o, "workload");
-	(void)cJSON_AddStringToObject(w, "key", r->plan->key ? r->plan->key : "session");
+	(void)cJSON_AddStringToObject(w, "key", r->key ? r->key : "session");
 	put(w, "requests", (double)r->trace->n);
 	put(w, "sessions", (double)r->trace->nkeys);
 	put(w, "blocks", (double)r->trace->nblocks);
@@ -248,8 +248,7 @@ int simreport_missed(const struct simreport *r, struct buf *out)
 
 		if (x->ok)
 			continue;
-		err = buf_printf(out, "MISSED %s: %s: %s", r->plan->source, x->expect->text,
-				 a->policy);
+		err = buf_printf(out, "MISSED %s: %s: %s", r->source, x->expect->text, a->policy);
 		if (!err)
 			err = buf_printf(out, ", %u workers, %s: ", a->workers, role(a, x->pool));
 		if (!err)

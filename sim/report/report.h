@@ -1,28 +1,23 @@
-/* What a simulation says: a table for people and a JSON document for programs. Text only; cmd/
- * prints. */
+/* What a simulation says, as a JSON document for programs and as lines for people; the table is in
+ * table.h. Text only; cmd/ prints. */
 #ifndef PD_SIM_REPORT_REPORT_H
 #define PD_SIM_REPORT_REPORT_H
 
-#include "lib/base/table.h"
+#include "lib/base/buf.h"
 #include "sim/figures/expect.h"
 
 struct cJSON;
 
 /* One scenario (or one --workload) with its results. Everything borrowed. */
 struct simreport {
-	const struct plan *plan;
+	const char *name;   /* of the scenario; NULL from the command line */
+	const char *source; /* file name of the scenario or of the workload */
+	const char *key;    /* key that was used; NULL: session */
+	uint64_t seed;
 	const struct simtrace *trace;
 	const struct arms *arms;
 	const struct expect_results *expected; /* NULL: none */
 };
-
-/* Character put before the best value of a column when `mark` is set; cmd/ turns it into colour.
- * One column wide. */
-#define SIMREPORT_MARK "\xee\x80\x80"
-
-/* Adds the columns, then one row per arm. */
-void simreport_columns(struct table *t);
-void simreport_rows(const struct simreport *r, bool mark, struct table *t);
 
 /*
  * The document of one arm: the keys of `vllm bench serve` as far as they make sense, and the object

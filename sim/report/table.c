@@ -1,14 +1,13 @@
 /*
- * The table: one row per arm, P/D values as "prefill / decode". The best value of a column within
+ * P/D values are written as "prefill / decode". The best value of a column within
  * one scenario may carry a mark; then the others carry a space in its place, so columns stay
  * aligned whatever cmd/ makes of the mark.
  */
+#include "sim/report/table.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "sim/figures/metrics.h"
-#include "sim/report/report.h"
 
 struct column {
 	const char *head;
@@ -66,12 +65,12 @@ static void one_value(const struct column *c, const struct arm *a, size_t pool, 
 		      size_t cap)
 {
 	const struct simmetric *second = c->second ? metric(c->second) : NULL;
-	size_t n = number(c, metric(c->metric)->get(&a->result, pool), out, cap);
+	size_t n = number(c, metric(c->metric)->get(a, pool), out, cap);
 
-	if (!second || !isfinite(second->get(&a->result, pool)) || n + 3 >= cap)
+	if (!second || !isfinite(second->get(a, pool)) || n + 3 >= cap)
 		return;
 	(void)snprintf(out + n, cap - n, " (");
-	n += 2 + number(c, second->get(&a->result, pool), out + n + 2, cap - n - 2);
+	n += 2 + number(c, second->get(a, pool), out + n + 2, cap - n - 2);
 	(void)snprintf(out + n, cap - n, ")");
 }
 
@@ -80,14 +79,14 @@ static void one_value(const struct column *c, const struct arm *a, size_t pool, 
 static bool is_best(const struct simreport *r, const struct column *c, const struct arm *a)
 {
 	const struct simmetric *m = metric(c->metric);
-	double mine = m->get(&a->result, 0);
+	double mine = m->get(a, 0);
 	bool differs = false;
 
 	if (m->better == SIMMETRIC_NEITHER || !isfinite(mine) || a->cfg.npools > 1)
 		return false;
 	for (size_t i = 0; i < r->arms->n; i++) {
 		const struct arm *b = &r->arms->arm[i];
-		double other = m->get(&b->result, 0);
+		double other = m->get(b, 0);
 
 		if (b->workers != a->workers || b->cache != a->cache || !isfinite(other))
 			continue;
@@ -144,7 +143,7 @@ void simreport_rows(const struct simreport *r, bool mark, struct table *t)
 		const struct arm *a = &r->arms->arm[i];
 
 		table_row(t);
-		table_cell(t, "%s", r->plan->name ? r->plan->name : base_name(r->plan->source));
+		table_cell(t, "%s", r->name ? r->name : base_name(r->source));
 		table_cell(t, "%s", a->policy);
 		if (a->cfg.npools == 1)
 			table_cell(t, "%u", a->workers);

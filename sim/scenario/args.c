@@ -117,7 +117,7 @@ static int check_policies(const struct simulate_args *a, struct pd_msg *msg)
 static int default_policies(struct simulate_args *a)
 {
 	const struct capture_info *c = &a->capture;
-	char word[PLAN_LABEL_MAX];
+	char word[ARM_LABEL_MAX];
 
 	if (c->run == 0)
 		return add_word(a, "consistent_hash,round_robin");

@@ -67,7 +67,10 @@ void experiment_release(struct experiment *e)
 
 struct simreport experiment_report(const struct experiment *e)
 {
-	struct simreport r = {.plan = &e->plan,
+	struct simreport r = {.name = e->plan.name,
+			      .source = e->plan.source,
+			      .key = e->plan.key,
+			      .seed = e->plan.seed,
 			      .trace = &e->trace,
 			      .arms = &e->arms,
 			      .expected = e->expected.n ? &e->expected : NULL};

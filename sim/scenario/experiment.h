@@ -9,6 +9,7 @@
 #include "sim/figures/expect.h"
 #include "sim/trace/shape.h"
 #include "sim/report/report.h"
+#include "sim/scenario/plan.h"
 
 /* Everything borrowed from the owner of the description. */
 struct experiment_spec {
@@ -26,8 +27,8 @@ struct experiment {
 	struct simtrace trace;
 	struct arms arms;
 	struct expect_results expected;
-	char key[PLAN_LABEL_MAX]; /* the key that was used */
-	struct plan plan;	  /* spec->plan with `key` filled in */
+	char key[ARM_LABEL_MAX]; /* the key that was used */
+	struct plan plan;	 /* spec->plan with `key` filled in */
 };
 
 /* PD_EINVAL: the description is wrong. On failure nothing has to be released. */

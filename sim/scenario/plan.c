@@ -26,7 +26,7 @@ int plan_hash_parse(const char *text, enum route_hash *hash, struct pd_msg *msg)
 int plan_policy_parse(const char *text, enum route_policy_kind policy[REPLAY_POOLS],
 		      enum route_hash *hash, struct pd_msg *msg)
 {
-	char copy[PLAN_LABEL_MAX];
+	char copy[ARM_LABEL_MAX];
 	char *slash, *at;
 	int err;
 
@@ -237,34 +237,4 @@ int plan_arms(const struct plan *p, struct arms *out, struct pd_msg *msg)
 	if (err)
 		arms_release(out);
 	return err;
-}
-
-int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg)
-{
-	int err = PD_OK;
-
-	for (size_t i = 0; !err && i < a->n; i++) {
-		err = replay_run(t, &a->arm[i].cfg, &a->arm[i].result, msg);
-		if (!err)
-			err = replay_add_bounds(t, &a->arm[i].cfg, &a->arm[i].result, msg);
-	}
-	return err;
-}
-
-void arms_release(struct arms *a)
-{
-	for (size_t i = 0; i < a->n; i++) {
-		struct arm *x = &a->arm[i];
-
-		for (size_t p = 0; p < REPLAY_POOLS; p++) {
-			for (size_t k = 0; x->names[p] && x->names[p][k]; k++)
-				free(x->names[p][k]);
-			free(x->names[p]);
-			free(x->absent[p]);
-		}
-		free(x->events);
-		replay_result_release(&x->result);
-	}
-	free(a->arm);
-	*a = (struct arms){0};
 }

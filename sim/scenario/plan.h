@@ -6,11 +6,10 @@
 #ifndef PD_SIM_SCENARIO_PLAN_H
 #define PD_SIM_SCENARIO_PLAN_H
 
-#include "sim/replay/replay.h"
+#include "sim/figures/arms.h"
 #include "sim/scenario/load.h"
 
-#define PLAN_ARMS_MAX  256
-#define PLAN_LABEL_MAX 128
+#define PLAN_ARMS_MAX 256
 
 /* One pool as the user describes it: names, or a count and a pattern in which {i} is 1, 2, ... */
 struct plan_pool {
@@ -49,28 +48,8 @@ struct plan {
 	size_t nevents;
 };
 
-/* One arm: everything that one replay needs, and its result. */
-struct arm {
-	char policy[PLAN_LABEL_MAX]; /* as the user wrote it */
-	uint32_t workers;	     /* of the plain pool; P/D: prefill + decode */
-	uint64_t cache;
-	struct replay_config cfg;
-	struct replay_result result;
-	char **names[REPLAY_POOLS];  /* owned */
-	bool *absent[REPLAY_POOLS];  /* owned */
-	struct replay_event *events; /* owned */
-};
-
-struct arms {
-	struct arm *arm; /* owned */
-	size_t n;
-};
-
 /* Builds the arms without running them. PD_EINVAL names what is wrong, without a file name. */
 int plan_arms(const struct plan *p, struct arms *out, struct pd_msg *msg) PD_MUST;
-/* Runs all of them over one trace. */
-int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg) PD_MUST;
-void arms_release(struct arms *a);
 
 /* "POLICY[@HASH][/POLICY]" into the policies of two pools and the hash (unchanged when it is not
  * stated). */

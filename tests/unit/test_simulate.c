@@ -9,12 +9,13 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
-#include "sim/figures/ballsbins.h"
-#include "sim/trace/shape.h"
-#include "sim/replay/replay.h"
-#include "sim/trace/trace.h"
 #include "sim/engine/vengine.h"
+#include "sim/figures/ballsbins.h"
+#include "sim/figures/figures.h"
+#include "sim/replay/replay.h"
 #include "sim/replay/vrouter.h"
+#include "sim/trace/shape.h"
+#include "sim/trace/trace.h"
 
 static void near(double a, double b, double eps)
 {
@@ -136,6 +137,13 @@ static struct replay_config config(enum route_policy_kind policy)
 	return c;
 }
 
+static void replay(const struct simtrace *t, const struct replay_config *c, struct replay_result *r,
+		   struct figures *f)
+{
+	assert_int_equal(replay_run(t, c, r, NULL), PD_OK);
+	assert_int_equal(figures_make(f, t, c, r, NULL), PD_OK);
+}
+
 /* One worker's cache as a list, the most recent first; searched and shifted by brute force. */
 struct list_cache {
 	uint64_t id[64];
@@ -182,12 +190,13 @@ static void test_replay_equals_naive_counting(void **state)
 		struct replay_config c = config(policies[p]);
 		struct list_cache cache[WORKERS] = {{.n = 0}};
 		struct replay_result r;
+		struct figures f;
 		uint64_t requests[WORKERS] = {0}, hits = 0, tokens = 0, moves = 0, follow = 0;
 		uint64_t kept = 0, multi = 0, most = 0;
 
 		c.cache_blocks = 40;
 		c.choices = choices;
-		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+		replay(&t, &c, &r, &f);
 		for (size_t i = 0; i < t.n; i++) {
 			const struct sim_request *q = &t.req[i];
 			struct list_cache *lc = &cache[choices[i].worker];
@@ -226,14 +235,14 @@ static void test_replay_equals_naive_counting(void **state)
 			most = requests[w] > most ? requests[w] : most;
 		}
 		assert_int_equal(r.completed, 400);
-		assert_int_equal(r.pool[0].hit_blocks, hits);
-		assert_int_equal(r.pool[0].hit_tokens, tokens);
+		assert_int_equal(f.pool[0].hit_blocks, hits);
+		assert_int_equal(f.pool[0].hit_tokens, tokens);
 		assert_true(hits > 0);
 		assert_int_equal(r.pool[0].follow_ups, follow);
 		assert_int_equal(r.pool[0].moves, moves);
 		assert_int_equal(r.pool[0].multi_keys, multi);
-		near(r.pool[0].session_consistency, (double)kept / (double)multi, 1e-12);
-		near(r.pool[0].requests.peak_to_mean, (double)most * WORKERS / 400.0, 1e-12);
+		near(f.pool[0].session_consistency, (double)kept / (double)multi, 1e-12);
+		near(f.pool[0].requests.peak_to_mean, (double)most * WORKERS / 400.0, 1e-12);
 		replay_result_release(&r);
 	}
 	simtrace_release(&t);
@@ -243,18 +252,19 @@ static void test_hash_policies_keep_and_round_robin_rotates(void **state)
 {
 	struct replay_config c = config(ROUTE_CONSISTENT_HASH);
 	struct replay_result r;
+	struct figures f;
 	struct simtrace t;
 
 	(void)state;
 	make_trace(&t);
-	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
-	near(r.pool[0].session_consistency, 1, 0);
-	near(r.pool[0].stickiness, 1, 0);
+	replay(&t, &c, &r, &f);
+	near(f.pool[0].session_consistency, 1, 0);
+	near(f.pool[0].stickiness, 1, 0);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_KEY], 400);
 	replay_result_release(&r);
 	c.pool[0].policy = ROUTE_ROUND_ROBIN;
-	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
-	near(r.pool[0].requests.cv, 0, 1e-12);
+	replay(&t, &c, &r, &f);
+	near(f.pool[0].requests.cv, 0, 1e-12);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_ROTATION], 400);
 	replay_result_release(&r);
 	simtrace_release(&t);
@@ -428,6 +438,7 @@ static void test_pd_latency_of_one_request(void **state)
 				  .transfer_ms = 3,
 				  .transfer_us_token = 10};
 	struct replay_result r;
+	struct figures f;
 	struct simtrace t;
 	double prefill = 7 + 22e-3 * 1000, hand = 3 + 10e-3 * 1000, first, step;
 
@@ -438,12 +449,12 @@ static void test_pd_latency_of_one_request(void **state)
 	c.pool[0] = (struct replay_pool){.names = names, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
 	c.pool[1] =
 		(struct replay_pool){.names = names + 2, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
-	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	replay(&t, &c, &r, &f);
 	first = prefill + hand + 7 + 0.056e-3 * 1000;
 	step = 7 + 0.056e-3 * 1001;
 	assert_int_equal(r.completed, 1);
-	near(r.ttft.mean, first, 1e-4);
-	near(r.e2el.mean, first + step + step + 0.056e-3, 1e-4);
+	near(f.ttft.mean, first, 1e-4);
+	near(f.e2el.mean, first + step + step + 0.056e-3, 1e-4);
 	replay_result_release(&r);
 	simtrace_release(&t);
 }
@@ -477,6 +488,7 @@ static void test_failure_empties_the_cache(void **state)
 	const uint64_t blocks[] = {1, 2, 3};
 	struct replay_config c = config(ROUTE_ROUND_ROBIN);
 	struct replay_result r;
+	struct figures f;
 	struct simtrace t;
 
 	(void)state;
@@ -488,13 +500,13 @@ static void test_failure_empties_the_cache(void **state)
 	assert_int_equal(simtrace_finish(&t), PD_OK);
 	c.pool[0].n = 1;
 	c.routing_only = false;
-	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
-	assert_int_equal(r.pool[0].hit_blocks, 9);
+	replay(&t, &c, &r, &f);
+	assert_int_equal(f.pool[0].hit_blocks, 9);
 	replay_result_release(&r);
 	c.events = events;
 	c.nevents = 2;
-	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
-	assert_int_equal(r.pool[0].hit_blocks, 6);
+	replay(&t, &c, &r, &f);
+	assert_int_equal(f.pool[0].hit_blocks, 6);
 	assert_int_equal(r.lost, 0);
 	assert_int_equal(r.completed, 4);
 	replay_result_release(&r);

@@ -1,0 +1,88 @@
+/* A latency is kept only until its percentiles are known: with many arms the memory would add up.
+ */
+#include "sim/figures/figures.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/figures/ballsbins.h"
+
+/* Balance of one member of struct replay_worker over the pool. */
+static void balance_member(const struct replay_pool_result *p, size_t offset, struct balance *out)
+{
+	uint64_t load[ROUTE_WORKERS_MAX];
+
+	for (size_t i = 0; i < p->nworkers; i++)
+		memcpy(&load[i], (const char *)&p->worker[i] + offset, sizeof(load[i]));
+	balance_of(load, p->nworkers, out);
+}
+
+static double share(uint64_t part, uint64_t whole)
+{
+	return whole ? (double)part / (double)whole : (double)NAN;
+}
+
+static void measure_pool(const struct replay_pool_result *p, struct pool_figures *out)
+{
+	for (size_t i = 0; i < p->nworkers; i++) {
+		out->blocks += p->worker[i].blocks;
+		out->hit_blocks += p->worker[i].hit_blocks;
+		out->hit_tokens += p->worker[i].hit_tokens;
+		out->input_tokens += p->worker[i].input_tokens;
+	}
+	out->session_consistency = share(p->kept_keys, p->multi_keys);
+	out->stickiness = p->follow_ups ? 1.0 - share(p->moves, p->follow_ups) : (double)NAN;
+	out->block_hit_rate = share(out->hit_blocks, out->blocks);
+	out->token_hit_rate = out->blocks ? share(out->hit_tokens, out->input_tokens) : (double)NAN;
+	balance_member(p, offsetof(struct replay_worker, requests), &out->requests);
+	balance_member(p, offsetof(struct replay_worker, input_tokens), &out->tokens);
+	balance_member(p, offsetof(struct replay_worker, uncached_tokens), &out->uncached);
+	balance_member(p, offsetof(struct replay_worker, keys), &out->sessions);
+}
+
+static int measure_bounds(const struct simtrace *t, const struct replay_config *cfg, size_t pool,
+			  struct pool_figures *out, struct pd_msg *msg)
+{
+	const struct replay_pool *p = &cfg->pool[pool];
+	struct vrouter_config v = {.names = p->names,
+				   .n = p->n,
+				   .policy = p->policy,
+				   .hash = cfg->hash,
+				   .vnodes = cfg->vnodes,
+				   .seed = cfg->seed};
+	struct ballsbins sessions, requests;
+	uint32_t *weight = reallocarray(NULL, t->nkeys + 1, sizeof(*weight));
+	int err = weight ? PD_OK : PD_ENOMEM;
+
+	for (size_t k = 0; weight && k < t->nkeys; k++)
+		weight[k] = t->key[k].requests;
+	if (!err)
+		err = ballsbins_floor(t->nkeys, NULL, p->n, cfg->seed, &sessions);
+	if (!err)
+		err = ballsbins_floor(t->nkeys, weight, p->n, cfg->seed, &requests);
+	free(weight);
+	if (err)
+		return pd_fail(msg, err, "out of memory for %zu sessions", t->nkeys);
+	out->floor_sessions = sessions.peak_to_mean;
+	out->floor_requests = requests.peak_to_mean;
+	out->floor_idle = sessions.idle;
+	return movedkeys_measure(t, &v, &out->moved, msg);
+}
+
+int figures_make(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
+		 struct replay_result *r, struct pd_msg *msg)
+{
+	int err = PD_OK;
+
+	*out = (struct figures){0};
+	for (size_t p = 0; !err && p < cfg->npools; p++) {
+		measure_pool(&r->pool[p], &out->pool[p]);
+		err = measure_bounds(t, cfg, p, &out->pool[p], msg);
+	}
+	spread_take(&r->ttft, r->nlatencies, &out->ttft);
+	spread_take(&r->e2el, r->nlatencies, &out->e2el);
+	spread_take(&r->tpot, r->ntpot, &out->tpot);
+	r->nlatencies = r->ntpot = 0;
+	return err;
+}

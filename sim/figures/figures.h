@@ -1,0 +1,37 @@
+/*
+ * What follows from the counts and latencies of a replay: ratios, balance over the workers,
+ * percentiles, and the bounds that no policy can beat (which depend on the trace and the pool
+ * alone).
+ */
+#ifndef PD_SIM_FIGURES_FIGURES_H
+#define PD_SIM_FIGURES_FIGURES_H
+
+#include "sim/figures/balance.h"
+#include "sim/figures/movedkeys.h"
+#include "sim/replay/replay.h"
+
+struct pool_figures {
+	double session_consistency; /* share of multi_keys with all requests on one worker; NAN when
+				       there are none */
+	double stickiness; /* share of follow-up requests on the worker of the one before; NAN when
+			      none */
+	uint64_t blocks, hit_blocks, hit_tokens, input_tokens; /* sums over the workers */
+	double block_hit_rate, token_hit_rate;		       /* NAN without blocks */
+	struct balance requests, tokens, uncached, sessions;   /* over the workers */
+	double floor_sessions; /* balls-in-bins: peak-to-mean that a perfect hash would give; 0
+				  without keys */
+	double floor_requests; /* the same, each session weighing its requests */
+	double floor_idle;     /* workers that stay idle under a perfect hash */
+	struct movedkeys moved;
+};
+
+struct figures {
+	struct pool_figures pool[REPLAY_POOLS];
+	struct spread ttft, tpot, e2el; /* ms, simulated; n 0 when routing only */
+};
+
+/* Takes the latencies out of the result: they are sorted, summed up and freed. */
+int figures_make(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
+		 struct replay_result *r, struct pd_msg *msg) PD_MUST;
+
+#endif
