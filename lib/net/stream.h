@@ -1,6 +1,6 @@
 /*
  * A connection: bytes in both directions with deadlines, over TCP or TLS. On a fiber of an event
- * loop a wait suspends the fiber; elsewhere it blocks the thread. With upstream.c and server.c the
+ * loop a wait suspends the fiber; elsewhere it blocks the thread. With server.c the
  * only place that calls send and recv.
  *
  * One owner at a time: the fiber (or thread) that uses it. Every descriptor is non-blocking,

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/net/upstream.h"
+#include "lib/http/upstream.h"
 #include "tests/unit/sock.h"
 
 /* -- a test body on a fiber, and the same on a thread -- */

@@ -83,7 +83,7 @@ int admin_put_worker(struct worker *w, struct buf *b)
 				 (unsigned)atomic_load(&w->handovers),
 				 (unsigned long long)atomic_load(&w->requests),
 				 (unsigned long long)atomic_load(&w->errors),
-				 (unsigned long long)atomic_load(&w->connects),
+				 (unsigned long long)atomic_load(&w->pool.connects),
 				 http_pool_idle(&w->pool),
 				 (unsigned long long)atomic_load(&w->ejections));
 	worker_note_get(w, note, sizeof(note));

@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 #include "lib/net/net.h"
-#include "lib/net/upstream.h"
+#include "lib/http/upstream.h"
 #include "lib/router/fleet/breaker.h"
 #include "lib/router/config/config.h"
 
@@ -43,7 +43,7 @@ struct worker {
 	_Atomic unsigned handovers; /* prefilled blocks that a decode worker has not fetched yet */
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
-	_Atomic uint64_t requests, errors, connects, connect_failures, reused, stale, ejections;
+	_Atomic uint64_t requests, errors, ejections;
 	_Atomic uint64_t checks_ok, checks_failed;
 	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
 	_Atomic uint64_t pd_requests, pd_errors, pd_cut;

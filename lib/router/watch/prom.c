@@ -84,15 +84,15 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 	case W_EJECTIONS:
 		return atomic_load(&w->ejections);
 	case W_CONNECTS:
-		return atomic_load(&w->connects);
+		return atomic_load(&w->pool.connects);
 	case W_CONNECT_FAILURES:
-		return atomic_load(&w->connect_failures);
+		return atomic_load(&w->pool.connect_failures);
 	case W_REUSED:
-		return atomic_load(&w->reused);
+		return atomic_load(&w->pool.reused);
 	case W_CLOSED:
 		return atomic_load(&w->pool.ended);
 	case W_STALE:
-		return atomic_load(&w->stale);
+		return atomic_load(&w->pool.stale);
 	case W_IDLE:
 		return http_pool_idle(&w->pool);
 	case W_PD_PREFILLS:

@@ -175,7 +175,7 @@ void blame(struct exchange *x, enum worker_role role, enum leg_error e)
 	bool ours = e == LEG_CLIENT_LEFT || e == LEG_LOCAL;
 
 	(void)snprintf(x->why, sizeof(x->why), "%s worker %.150s: %s", worker_role_name(role),
-		       w->url, leg_error_text(e));
+		       w->url, http_call_text((enum http_call_result)e));
 	if (x->tls_why[0])
 		append_why(x, ": ", x->tls_why);
 	x->tls_why[0] = '\0';
@@ -250,9 +250,9 @@ bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
 
 bool refused(struct exchange *x, const struct leg *l)
 {
-	const struct field *after = http_field_tag(&l->head, HTTP_RETRY_AFTER);
+	const struct field *after = http_field_tag(&l->call.head, HTTP_RETRY_AFTER);
 
-	if (!retry_status(l->head.status))
+	if (!retry_status(l->call.head.status))
 		return false;
 	x->wait_ns = after ? retry_after(after->value) : 0;
 	return true;
@@ -263,25 +263,26 @@ bool refused(struct exchange *x, const struct leg *l)
 static void drop_answer(struct exchange *x, struct leg *l)
 {
 	buf_clear(&x->lane->side);
-	if (l->head.body == HTTP_BODY_LENGTH && l->head.length <= l->in->len - l->at &&
-	    leg_collect(l, x, &x->lane->side))
-		l->ended = false;
-	(void)leg_end(l, x);
+	if (l->call.head.body == HTTP_BODY_LENGTH &&
+	    l->call.head.length <= l->call.in->len - l->call.at &&
+	    http_call_collect(&l->call, &x->lane->side))
+		l->call.ended = false;
+	(void)http_call_end(&l->call);
 }
 
 bool retry_refusal(struct exchange *x, struct leg *l, enum worker_role role)
 {
 	mark_tried(x, role);
 	note_cause(x, role, CAUSE_STATUS);
-	unchoose(x, role, l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
+	unchoose(x, role, l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
 	if (x->repeatable && try_again(x, role, false)) {
 		drop_answer(x, l);
 		return true;
 	}
-	x->head_ns = l->head_ns;
+	x->head_ns = l->call.head_ns;
 	if (relay_answer(x, l, NULL) == RELAY_RETRY)
 		give_up(x);
-	(void)leg_end(l, x);
+	(void)http_call_end(&l->call);
 	return false;
 }
 

@@ -7,7 +7,7 @@
 #ifndef PD_ROUTER_EXCHANGE_H
 #define PD_ROUTER_EXCHANGE_H
 
-#include "lib/http/chunk.h"
+#include "lib/http/client.h"
 #include "lib/http/server.h"
 #include "lib/pd/usage.h"
 #include "lib/router/capture/capture.h"
@@ -15,8 +15,6 @@
 #include "lib/router/router.h"
 #include "lib/router/watch/traceparent.h"
 
-#define RELAY_BUFFER	 8192	/* room for one receive, at least half of it */
-#define RELAY_BUFFER_MAX 262144 /* a receive buffer grows to this while answers fill it */
 #define RELAY_HOLD_MAX                                                                             \
 	(1u << 20) /* answers up to this length are complete before their first byte is passed on  \
 		    */
@@ -47,30 +45,20 @@ struct exchange_times {
 };
 
 enum leg_error {
-	LEG_OK,
-	LEG_CONNECT, /* nothing was sent */
-	LEG_CLOSED,  /* sent, not one byte came back */
-	LEG_TIMEOUT, /* sent, no byte within the limit */
-	LEG_BROKEN,  /* malformed, or cut in the head */
-	LEG_CLIENT_LEFT,
-	LEG_LOCAL /* out of memory or descriptors here */
+	LEG_OK = HTTP_CALL_OK,
+	LEG_CONNECT = HTTP_CALL_CONNECT,
+	LEG_CLOSED = HTTP_CALL_CLOSED,
+	LEG_TIMEOUT = HTTP_CALL_TIMEOUT,
+	LEG_BROKEN = HTTP_CALL_BROKEN,
+	LEG_CLIENT_LEFT = HTTP_CALL_CANCELED,
+	LEG_LOCAL = HTTP_CALL_LOCAL
 };
 
 struct leg {
 	struct worker *worker;
-	struct stream *up; /* NULL: not open */
-	bool reused;
 	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
 		      have been read */
-	bool filled; /* the last receive filled its buffer */
-	bool unsent; /* not all of the request went out: not for the pool */
-	struct http_head head;
-	struct buf *in; /* head, then raw body bytes */
-	size_t at;	/* first raw body byte that was not consumed */
-	struct http_chunked chunked;
-	uint64_t left; /* with HTTP_BODY_LENGTH */
-	bool ended;    /* the body ended by its framing */
-	int64_t sent_ns, head_ns;
+	struct http_call call;
 };
 
 /* What an attempt came to: answered (or the client left), or nothing was sent and another attempt
@@ -124,23 +112,10 @@ struct exchange {
 
 /* -- leg.c -- */
 
-/* Sends the request (iov is copied, so it can be sent twice) and reads the answer's head.
- * `first_byte` limits the wait for it. */
+/* Sends the request to the worker and reads the answer's head into l->call; what it came to is
+ * counted. http_call_end follows in any case. `first_byte` limits the wait for the head. */
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte);
-/* Receives more raw bytes. > 0, 0: closed, PD_ETIMEOUT, PD_ECLOSED, PD_ENOMEM. */
-ssize_t leg_more(struct leg *l);
-/* Takes the next piece of body from the raw bytes that are there; false when more must be received
- * (or the body ended). PD_EPROTO in *err. */
-bool leg_piece(struct leg *l, struct span *piece, int *err);
-/* Reads the whole body into `out`. PD_ETOOBIG, PD_ECLOSED, PD_ETIMEOUT, PD_EPROTO. */
-int leg_collect(struct leg *l, struct exchange *x, struct buf *out) PD_MUST;
-/* The worker must have said something before the deadline (monotonic ns). */
-void leg_limit(struct leg *l, const struct exchange *x, int64_t deadline);
-/* Ends the conversation: back to the pool when the answer was complete, else closed. True when the
- * client had left. */
-bool leg_end(struct leg *l, struct exchange *x);
-const char *leg_error_text(enum leg_error e);
 
 /* -- heads.c -- */
 

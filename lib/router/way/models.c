@@ -68,7 +68,7 @@ static void add_answer(struct models *m, const struct buf *body)
 
 static void ask(struct exchange *x, struct worker *w, struct models *m)
 {
-	struct leg l = {.up = NULL};
+	struct leg l = {.worker = NULL};
 	struct buf body;
 	struct iovec iov;
 
@@ -78,9 +78,9 @@ static void ask(struct exchange *x, struct worker *w, struct models *m)
 	iov = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	buf_init(&body, MODELS_MAX);
 	if (leg_exchange(&l, x, w, &x->lane->up, &iov, 1, MODELS_TIMEOUT) == LEG_OK &&
-	    l.head.status == 200 && leg_collect(&l, x, &body) == PD_OK)
+	    l.call.head.status == 200 && http_call_collect(&l.call, &body) == PD_OK)
 		add_answer(m, &body);
-	(void)leg_end(&l, x);
+	(void)http_call_end(&l.call);
 	buf_release(&body);
 }
 

@@ -108,7 +108,7 @@ static enum exchange_result read_prefill(struct pd_state *s, const struct leg *l
 	const struct buf *b = &x->lane->prefill;
 
 	x->times.prefill_end = s->prefill_ns = x->prefilled_ns = clock_now();
-	observe(x, HIST_PREFILL, s->prefill_ns - l->sent_ns);
+	observe(x, HIST_PREFILL, s->prefill_ns - l->call.sent_ns);
 	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL)) {
 		blame(x, ROLE_PREFILL, LEG_BROKEN);
 		return RESULT_RETRY;
@@ -141,25 +141,25 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 	int err;
 
 	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_PREFILL,
-			   l->head_ns - l->sent_ns);
+			   l->call.head_ns - l->call.sent_ns);
 	if (refused(x, l)) {
 		drop_decode(x);
 		s->counted = retry_refusal(x, l, ROLE_PREFILL);
 		return s->counted ? RESULT_RETRY : RESULT_DONE;
 	}
-	if (l->head.status >= 300) {
+	if (l->call.head.status >= 300) {
 		bump(&x->worker[ROLE_PREFILL]->pd_errors);
 		drop_decode(x);
 		if (relay_answer(x, l, NULL) == RELAY_RETRY)
 			give_up(x);
-		(void)leg_end(l, x);
+		(void)http_call_end(&l->call);
 		unchoose(x, ROLE_PREFILL,
-			 l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
+			 l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
 		return RESULT_DONE;
 	}
 	buf_clear(&x->lane->prefill);
-	err = leg_collect(l, x, &x->lane->prefill);
-	if (leg_end(l, x) && !x->detached)
+	err = http_call_collect(&l->call, &x->lane->prefill);
+	if (http_call_end(&l->call) && !x->detached)
 		x->client_left = true;
 	if (err == PD_ETOOBIG)
 		metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_PD_BODY_OVER, 0, 0, 1);
@@ -176,7 +176,7 @@ static enum exchange_result prefill_answered(struct pd_state *s, struct leg *l)
 static enum exchange_result prefill_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up = NULL};
+	struct leg l = {.worker = NULL};
 	struct json_edit edit;
 	struct pd_msg msg = {0};
 	enum leg_error e;
@@ -193,12 +193,12 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 	}
 	e = dispatch(s, &l, ROLE_PREFILL, &edit, x->rt->cfg.first_byte_timeout);
 	json_edit_release(&edit);
-	x->times.sent = l.sent_ns;
+	x->times.sent = l.call.sent_ns;
 	if (x->dispatched_ns == 0)
-		x->dispatched_ns = l.sent_ns;
+		x->dispatched_ns = l.call.sent_ns;
 	if (e == LEG_OK)
 		return prefill_answered(s, &l);
-	(void)leg_end(&l, x);
+	(void)http_call_end(&l.call);
 	blame(x, ROLE_PREFILL, e);
 	s->failed = ROLE_PREFILL;
 	if (e == LEG_CLIENT_LEFT)
@@ -211,7 +211,7 @@ static enum exchange_result prefill_leg(struct pd_state *s)
 static void release_blocks(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up = NULL};
+	struct leg l = {.worker = NULL};
 	struct json_edit edit;
 
 	x->detached = true;
@@ -221,11 +221,11 @@ static void release_blocks(struct pd_state *s)
 	    pd_nixl_decode(&edit, s->prefill.params) == PD_OK &&
 	    dispatch(s, &l, ROLE_DECODE, &edit, RELEASE_TIMEOUT) == LEG_OK) {
 		buf_clear(&x->lane->side);
-		if (leg_collect(&l, x, &x->lane->side))
-			l.ended = false;
+		if (http_call_collect(&l.call, &x->lane->side))
+			l.call.ended = false;
 		count(x, METRIC_PD_RELEASED);
 	}
-	(void)leg_end(&l, x);
+	(void)http_call_end(&l.call);
 	json_edit_release(&edit);
 	unchoose(x, ROLE_DECODE, VERDICT_NONE);
 	x->client_left = true;
@@ -237,18 +237,18 @@ static void count_decode(const struct pd_state *s, const struct leg *l)
 	struct exchange *x = s->x;
 
 	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_DECODE,
-			   l->head_ns - l->sent_ns);
+			   l->call.head_ns - l->call.sent_ns);
 	bump(&x->worker[ROLE_DECODE]->pd_requests);
 	if (!s->have_prefill)
 		return;
 	bump(&x->worker[ROLE_PREFILL]->pd_requests);
-	observe(x, HIST_HANDOVER_FIRST, l->head_ns - s->prefill_ns);
+	observe(x, HIST_HANDOVER_FIRST, l->call.head_ns - s->prefill_ns);
 }
 
 static enum exchange_result decode_answered(struct pd_state *s, struct leg *l)
 {
 	struct exchange *x = s->x;
-	enum breaker_verdict v = l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
+	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
 	enum relay_end end;
 
 	count_decode(s, l);
@@ -256,11 +256,11 @@ static enum exchange_result decode_answered(struct pd_state *s, struct leg *l)
 		s->counted = retry_refusal(x, l, ROLE_DECODE);
 		return s->counted ? RESULT_RETRY : RESULT_DONE;
 	}
-	x->head_ns = l->head_ns;
-	if (l->head.status >= 400)
+	x->head_ns = l->call.head_ns;
+	if (l->call.head.status >= 400)
 		bump(&x->worker[ROLE_DECODE]->pd_errors);
 	end = relay_answer(x, l, s->have_prefill ? &s->prefill : NULL);
-	(void)leg_end(l, x);
+	(void)http_call_end(&l->call);
 	if (end == RELAY_RETRY) {
 		blame(x, ROLE_DECODE, x->why_status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 		return RESULT_RETRY;
@@ -296,7 +296,7 @@ static void begin_decoding(struct exchange *x)
 static enum exchange_result decode_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct leg l = {.up = NULL};
+	struct leg l = {.worker = NULL};
 	struct json_edit edit;
 	enum leg_error e = LEG_LOCAL;
 
@@ -319,19 +319,20 @@ static enum exchange_result decode_leg(struct pd_state *s)
 			     x->streaming ? x->rt->cfg.first_byte_timeout
 					  : x->rt->cfg.request_timeout);
 	json_edit_release(&edit);
-	*(s->have_prefill ? &x->times.decode_sent : &x->times.sent) = l.sent_ns;
+	*(s->have_prefill ? &x->times.decode_sent : &x->times.sent) = l.call.sent_ns;
 	if (x->dispatched_ns == 0)
-		x->dispatched_ns = l.sent_ns;
-	if (l.sent_ns)
-		observe(x, HIST_PD_PENDING, l.sent_ns - s->picked_ns);
-	if (s->have_prefill && l.sent_ns)
-		observe(x, HIST_HANDOVER, l.sent_ns - s->prefill_ns);
+		x->dispatched_ns = l.call.sent_ns;
+	if (l.call.sent_ns)
+		observe(x, HIST_PD_PENDING, l.call.sent_ns - s->picked_ns);
+	if (s->have_prefill && l.call.sent_ns)
+		observe(x, HIST_HANDOVER, l.call.sent_ns - s->prefill_ns);
 	if (e == LEG_OK)
 		return decode_answered(s, &l);
-	(void)leg_end(&l, x);
+	(void)http_call_end(&l.call);
 	/* The client left before a byte of the request was sent: nobody told decode about the
 	 * blocks yet. */
-	if (e == LEG_CLIENT_LEFT && l.sent_ns == 0 && s->have_prefill && s->prefill.params.n > 0) {
+	if (e == LEG_CLIENT_LEFT && l.call.sent_ns == 0 && s->have_prefill &&
+	    s->prefill.params.n > 0) {
 		release_blocks(s);
 		return RESULT_DONE;
 	}

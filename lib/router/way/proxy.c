@@ -45,7 +45,7 @@ static struct lane *lane_of(struct router *rt, struct http_conn *c)
 	buf_init(&lane->head, LANE_HEAD_MAX);
 	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
 	buf_init(&lane->prefill, PREFILL_MAX);
-	buf_init(&lane->held, MERGE_EVENT_MAX + RELAY_BUFFER_MAX);
+	buf_init(&lane->held, MERGE_EVENT_MAX + HTTP_CALL_BUFFER_MAX);
 	http_conn_set_data(c, lane, lane_free);
 	return lane;
 }

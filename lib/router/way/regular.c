@@ -5,12 +5,12 @@
 
 static enum exchange_result pass_on(struct exchange *x, struct leg *l, enum worker_role role)
 {
-	enum breaker_verdict v = l->head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
+	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
 	enum relay_end end;
 
-	x->head_ns = l->head_ns;
+	x->head_ns = l->call.head_ns;
 	end = relay_answer(x, l, NULL);
-	(void)leg_end(l, x);
+	(void)http_call_end(&l->call);
 	if (end == RELAY_RETRY) {
 		blame(x, role, x->why_status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 		return RESULT_RETRY;
@@ -42,23 +42,24 @@ static enum leg_error dispatch(struct exchange *x, struct leg *l, enum worker_ro
 
 static enum exchange_result attempt(struct exchange *x, enum worker_role role)
 {
-	struct leg l = {.up = NULL};
+	struct leg l = {.worker = NULL};
 	enum leg_error e;
 
 	begin_attempt(x);
 	explain_decision(x);
 	e = dispatch(x, &l, role);
-	x->times.sent = l.sent_ns;
+	x->times.sent = l.call.sent_ns;
 	if (x->dispatched_ns == 0)
-		x->dispatched_ns = l.sent_ns;
+		x->dispatched_ns = l.call.sent_ns;
 	if (e != LEG_OK) {
-		(void)leg_end(&l, x);
+		(void)http_call_end(&l.call);
 		blame(x, role, e);
 		if (e == LEG_CLIENT_LEFT)
 			return RESULT_DONE;
 		return e == LEG_CONNECT ? RESULT_RETRY_FREE : RESULT_RETRY;
 	}
-	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, role, l.head_ns - l.sent_ns);
+	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, role,
+			   l.call.head_ns - l.call.sent_ns);
 	if (!refused(x, &l))
 		return pass_on(x, &l, role);
 	return retry_refusal(x, &l, role) ? RESULT_RETRY : RESULT_DONE;

@@ -37,14 +37,14 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 	int err;
 
 	/* A client that asks again at once finds the worker free. */
-	if (r->leg->ended)
+	if (r->leg->call.ended)
 		release_early(x, r->leg->worker);
 
 	if (first)
 		iov[0] = (struct iovec){.iov_base = x->lane->head.data,
 					.iov_len = x->lane->head.len};
 	x->started = true;
-	x->status = r->leg->head.status;
+	x->status = r->leg->call.head.status;
 	err = stream_send_iov(http_conn_stream(x->conn), first ? iov : iov + 1, first ? n : n - 1,
 			      x->rt->cfg.write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
@@ -106,8 +106,8 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 	int64_t now = r->now = clock_now();
 
 	/* From the first byte on silence is suspicious. */
-	if (!r->leg->ended)
-		leg_limit(r->leg, x, now + x->rt->cfg.inter_token_timeout);
+	if (!r->leg->call.ended)
+		http_call_heard(&r->leg->call, now);
 	if (bytes == 0)
 		return;
 	if (x->first_ns == 0) {
@@ -174,8 +174,7 @@ static int merge_events(struct relay *r, const char *p, size_t n)
 static bool pass_as_is(struct relay *r)
 {
 	struct leg *l = r->leg;
-	struct http_chunked before = l->chunked;
-	size_t at = l->at;
+	struct http_mark before = http_call_mark(&l->call);
 	struct span piece;
 	uint64_t events = 0; /* counted in the data: chunk framing has line ends of its own */
 	bool whole = true; /* every chunk: the end of one may lie about a line of the one before */
@@ -183,26 +182,25 @@ static bool pass_as_is(struct relay *r)
 
 	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
 	 * framing must not follow. */
-	if (!http_chunked_at_boundary(&before))
+	if (!http_chunked_at_boundary(&before.chunked))
 		return false;
-	if (!r->chunked || l->head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
-	    (r->merge && pd_usage_maybe(l->in->data + at, l->in->len - at)))
+	if (!r->chunked || l->call.head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
+	    (r->merge && pd_usage_maybe(l->call.in->data + before.at, l->call.in->len - before.at)))
 		return false;
-	while (leg_piece(l, &piece, &err)) {
+	while (http_call_piece(&l->call, &piece, &err)) {
 		events += count_events(piece.p, piece.n);
 		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
 	}
-	if (err || !whole || l->chunked.extras ||
-	    !(l->ended ? l->at == l->in->len : http_chunked_at_boundary(&l->chunked))) {
-		l->chunked = before;
-		l->at = at;
-		l->ended = false;
+	if (err || !whole || l->call.chunked.extras ||
+	    !(l->call.ended ? l->call.at == l->call.in->len
+			    : http_chunked_at_boundary(&l->call.chunked))) {
+		http_call_rewind(&l->call, &before);
 		return false;
 	}
-	if (l->at == at)
+	if (l->call.at == before.at)
 		return true; /* only the head is here: it waits for the first event */
-	if (emit_plain(r, l->in->data + at, l->at - at))
-		account(r, events, l->at - at);
+	if (emit_plain(r, l->call.in->data + before.at, l->call.at - before.at))
+		account(r, events, l->call.at - before.at);
 	return true;
 }
 
@@ -238,15 +236,15 @@ static int pump_events(struct relay *r)
 
 	if (pass_as_is(r))
 		return PD_OK;
-	while (leg_piece(r->leg, &piece, &err)) {
+	while (http_call_piece(&r->leg->call, &piece, &err)) {
 		err = buf_append(&r->x->lane->held, piece.p, piece.n);
 		if (err)
 			return err;
 	}
 	if (err)
 		return err;
-	if (r->leg->ended || r->x->lane->held.len > 0)
-		pass_held(r, r->leg->ended);
+	if (r->leg->call.ended || r->x->lane->held.len > 0)
+		pass_held(r, r->leg->call.ended);
 	return PD_OK;
 }
 
@@ -258,23 +256,22 @@ static int pump_events(struct relay *r)
 static bool pass_chunks(struct relay *r)
 {
 	struct leg *l = r->leg;
-	struct http_chunked before = l->chunked;
-	size_t at = l->at;
+	struct http_mark before = http_call_mark(&l->call);
 	struct span piece;
 	int err;
 
-	if (!http_chunked_at_boundary(&before))
+	if (!http_chunked_at_boundary(&before.chunked))
 		return false;
-	while (leg_piece(l, &piece, &err))
+	while (http_call_piece(&l->call, &piece, &err))
 		continue;
-	if (err || l->chunked.extras || !(l->ended || http_chunked_at_boundary(&l->chunked))) {
-		l->chunked = before;
-		l->at = at;
-		l->ended = false;
+	if (err || l->call.chunked.extras ||
+	    !(l->call.ended || http_chunked_at_boundary(&l->call.chunked))) {
+		http_call_rewind(&l->call, &before);
 		return false;
 	}
-	if (l->at > at && emit_plain(r, l->in->data + at, l->at - at))
-		account(r, 0, l->at - at);
+	if (l->call.at > before.at &&
+	    emit_plain(r, l->call.in->data + before.at, l->call.at - before.at))
+		account(r, 0, l->call.at - before.at);
 	return true;
 }
 
@@ -288,15 +285,15 @@ static int pump_chunks(struct relay *r)
 
 	if (pass_chunks(r))
 		return PD_OK;
-	while (leg_piece(l, &piece, &err)) {
+	while (http_call_piece(&l->call, &piece, &err)) {
 		err = buf_append(held, piece.p, piece.n);
 		if (err)
 			return err;
 	}
 	if (err)
 		return err;
-	if (held->len > 0 ? emit_chunk(r, held->data, held->len, l->ended)
-			  : !l->ended || emit_end(r))
+	if (held->len > 0 ? emit_chunk(r, held->data, held->len, l->call.ended)
+			  : !l->call.ended || emit_end(r))
 		account(r, 0, held->len);
 	buf_clear(held);
 	return PD_OK;
@@ -308,9 +305,9 @@ static int pump_bytes(struct relay *r)
 	struct span piece;
 	int err;
 
-	if (l->head.body == HTTP_BODY_CHUNKED && r->chunked)
+	if (l->call.head.body == HTTP_BODY_CHUNKED && r->chunked)
 		return pump_chunks(r);
-	while (leg_piece(l, &piece, &err) && !r->client_gone)
+	while (http_call_piece(&l->call, &piece, &err) && !r->client_gone)
 		if (r->chunked ? emit_chunk(r, piece.p, piece.n, false)
 			       : emit_plain(r, piece.p, piece.n))
 			account(r, 0, piece.n);
@@ -348,7 +345,7 @@ static enum relay_end worker_failed(struct relay *r, int err)
 	log_line(x->rt->cfg.log, LOG_WARN,
 		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->id.n, x->id.p,
 		 x->why, (unsigned long long)x->events, (unsigned long long)x->bytes);
-	if (!r->sse || r->mid_event || r->leg->head.body == HTTP_BODY_LENGTH) {
+	if (!r->sse || r->mid_event || r->leg->call.head.body == HTTP_BODY_LENGTH) {
 		http_conn_abort(x->conn, true);
 		return RELAY_CUT;
 	}
@@ -372,44 +369,37 @@ static void settle(struct relay *r)
 
 static int more(struct relay *r)
 {
-	struct leg *l = r->leg;
 	ssize_t n;
 
 	if (!r->settled && r->x->events >= SETTLE_EVENTS)
 		settle(r);
-
 	if (r->now > r->x->deadline)
 		return PD_ETIMEOUT;
-	n = leg_more(l);
-	if (n > 0)
-		return PD_OK;
-	if (n == 0 && l->head.body == HTTP_BODY_CLOSE) {
-		l->ended = true;
-		return PD_OK;
-	}
-	return n == 0 ? PD_ECLOSED : (int)n;
+	n = http_call_more(&r->leg->call);
+	return n < 0 ? (int)n : PD_OK;
 }
 
 static enum relay_end stream(struct relay *r)
 {
 	struct exchange *x = r->x;
 	struct leg *l = r->leg;
-	bool length = l->head.body == HTTP_BODY_LENGTH;
+	bool length = l->call.head.body == HTTP_BODY_LENGTH;
 	int err;
 
 	r->chunked = !length && x->req->head.minor >= 1;
-	if (head_frame(&x->lane->head, x, length ? (size_t)l->head.length : HEAD_CHUNKED))
+	if (head_frame(&x->lane->head, x, length ? (size_t)l->call.head.length : HEAD_CHUNKED))
 		return worker_failed(r, PD_ENOMEM);
 	for (;;) {
 		err = r->sse && !length ? pump_events(r) : pump_bytes(r);
 		if (r->client_gone)
 			return client_left(r);
-		if (err || l->ended)
+		if (err || l->call.ended)
 			break;
 		err = more(r);
 		if (err)
 			break;
-		if (l->ended && l->at == l->in->len && l->head.body == HTTP_BODY_CLOSE) {
+		if (l->call.ended && l->call.at == l->call.in->len &&
+		    l->call.head.body == HTTP_BODY_CLOSE) {
 			/* The end by closing: what is held goes out, then our own end. */
 			if (r->sse)
 				pass_held(r, true);
@@ -424,32 +414,14 @@ static enum relay_end stream(struct relay *r)
 		return worker_failed(r, err);
 	/* Nothing was sent yet when the body was empty. */
 	if (!x->started &&
-	    !(r->chunked && l->head.body != HTTP_BODY_CHUNKED ? emit_end(r) : emit_plain(r, "", 0)))
+	    !(r->chunked && l->call.head.body != HTTP_BODY_CHUNKED ? emit_end(r)
+								   : emit_plain(r, "", 0)))
 		return client_left(r);
 	http_conn_wrote(x->conn, length || r->chunked);
 	return RELAY_DONE;
 }
 
 /* -- answers that are complete before they are passed on -- */
-
-/* Receives until the whole body of known length stands in the buffer. */
-static int fill(struct leg *l, struct exchange *x)
-{
-	size_t need = l->at + (size_t)l->head.length;
-	ssize_t n;
-
-	if (l->in->len < need && need >= l->in->cap && buf_reserve(l->in, need - l->in->len))
-		return PD_ENOMEM;
-	while (l->in->len < need) {
-		n = stream_recv(l->up, l->in->data + l->in->len, need - l->in->len);
-		if (n <= 0)
-			return n == 0 ? PD_ECLOSED : (int)n;
-		l->in->len += (size_t)n;
-		if (l->in->len < need)
-			leg_limit(l, x, clock_now() + x->rt->cfg.inter_token_timeout);
-	}
-	return PD_OK;
-}
 
 static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
 {
@@ -466,16 +438,10 @@ static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
 
 static enum relay_end whole(struct relay *r)
 {
-	struct leg *l = r->leg;
-	size_t n = (size_t)l->head.length;
-	int err = fill(l, r->x);
+	struct span body;
+	int err = http_call_whole(&r->leg->call, &body);
 
-	if (err)
-		return worker_failed(r, err);
-	l->at += n;
-	l->left = 0;
-	l->ended = true;
-	return send_whole(r, l->in->data + l->at - n, n);
+	return err ? worker_failed(r, err) : send_whole(r, body.p, body.n);
 }
 
 static enum relay_end merged(struct relay *r)
@@ -488,7 +454,7 @@ static enum relay_end merged(struct relay *r)
 	/* An answer without Content-Length may turn out larger than what is merged. */
 	buf_init(&body, PREFILL_MAX);
 	buf_init(&doc, 2 * MERGE_JSON_MAX);
-	err = leg_collect(r->leg, r->x, &body);
+	err = http_call_collect(&r->leg->call, &body);
 	if (!err && body.len <= MERGE_JSON_MAX &&
 	    pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
 		changed = false; /* not a JSON document: passed on as it is */
@@ -509,17 +475,18 @@ static bool type_is(const struct field *f, struct span type)
 enum relay_end relay_answer(struct exchange *x, struct leg *l,
 			    const struct pd_prefill_result *merge)
 {
-	const struct field *type = http_field_tag(&l->head, HTTP_CONTENT_TYPE);
-	bool plain = !http_field_tag(&l->head, HTTP_CONTENT_ENCODING),
-	     known = l->head.body == HTTP_BODY_LENGTH;
-	struct relay r = {.x = x, .leg = l, .merge = plain && l->head.status == 200 ? merge : NULL};
+	const struct field *type = http_field_tag(&l->call.head, HTTP_CONTENT_TYPE);
+	bool plain = !http_field_tag(&l->call.head, HTTP_CONTENT_ENCODING),
+	     known = l->call.head.body == HTTP_BODY_LENGTH;
+	struct relay r = {
+		.x = x, .leg = l, .merge = plain && l->call.head.status == 200 ? merge : NULL};
 
 	r.sse = plain && type_is(type, SPAN("text/event-stream"));
 	buf_clear(&x->lane->held);
-	if (head_for_client(&x->lane->head, x, &l->head))
+	if (head_for_client(&x->lane->head, x, &l->call.head))
 		return worker_failed(&r, PD_ENOMEM);
-	if (l->head.body == HTTP_BODY_NONE) {
-		bool silent = l->head.status == 204 || l->head.status == 304 ||
+	if (l->call.head.body == HTTP_BODY_NONE) {
+		bool silent = l->call.head.status == 204 || l->call.head.status == 304 ||
 			      span_eq(x->req->head.method, SPAN("HEAD"));
 
 		if (head_frame(&x->lane->head, x, silent ? HEAD_NO_BODY : 0))
@@ -530,9 +497,9 @@ enum relay_end relay_answer(struct exchange *x, struct leg *l,
 		return RELAY_DONE;
 	}
 	if (!r.sse && r.merge && type_is(type, SPAN("application/json")) &&
-	    (!known || l->head.length <= MERGE_JSON_MAX))
+	    (!known || l->call.head.length <= MERGE_JSON_MAX))
 		return merged(&r);
-	if (known && l->head.length <= RELAY_HOLD_MAX)
+	if (known && l->call.head.length <= RELAY_HOLD_MAX)
 		return whole(&r);
 	return stream(&r);
 }

@@ -1,9 +1,9 @@
 /*
- * Idle connections of one worker as stacks: the one used last is the most likely to be alive and
+ * Idle connections of one server as stacks: the one used last is the most likely to be alive and
  * warm, and the oldest gather at the bottom, where the trim ends them in one move. The loops never
  * meet at a lock; only the trim visits all of them.
  */
-#include "lib/net/upstream.h"
+#include "lib/http/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>

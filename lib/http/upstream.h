@@ -1,10 +1,11 @@
 /*
- * Idle keep-alive connections to one worker: a stack for each event loop (a connection lives with
- * the loop that opened it), last in first out, so that hot connections stay hot and the rest age
- * out. Thread-safe. A pooled connection is idle by definition: nobody reads from it.
+ * Idle keep-alive connections to one server, and counters of all that its calls opened (client.h):
+ * a stack for each event loop (a connection lives with the loop that opened it), last in first out,
+ * so that hot connections stay hot and the rest age out. Thread-safe. Nobody reads from an idle
+ * connection.
  */
-#ifndef PD_NET_UPSTREAM_H
-#define PD_NET_UPSTREAM_H
+#ifndef PD_HTTP_UPSTREAM_H
+#define PD_HTTP_UPSTREAM_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,8 +28,9 @@ struct http_pool {
 	size_t max;				     /* in all */
 	int64_t max_idle_ns;
 	_Atomic size_t n;
-	_Atomic uint64_t ended; /* connections closed, idle or after use */
-	_Atomic bool closed;	/* put closes at once: the worker was removed */
+	_Atomic bool closed; /* put closes at once: the server was removed */
+	/* Kept by client.c, but for `ended`: connections closed, idle or after use. */
+	_Atomic uint64_t connects, connect_failures, reused, stale, ended;
 };
 
 int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns) PD_MUST;
@@ -44,7 +46,7 @@ void http_pool_put(struct http_pool *p, struct stream *s, int64_t now);
 void http_pool_end(struct http_pool *p, struct stream *s);
 /* Closes connections that are idle for too long. */
 void http_pool_trim(struct http_pool *p, int64_t now);
-/* Drops all idle connections (the worker was seen dead). */
+/* Drops all idle connections (the server was seen dead). */
 void http_pool_flush(struct http_pool *p);
 size_t http_pool_idle(struct http_pool *p);
 

@@ -1,0 +1,380 @@
+/*
+ * One call is straight-line code that reads as if it blocked: take a connection, send, read the
+ * head, hand out the body.
+ *
+ * A connection is watched from birth to close and tried before it is waited for, so a call on a
+ * warm connection costs one send and one receive. The receive buffer is lent by the thread and
+ * given back whenever the call waits with nothing in hand: hundreds of quiet streams share a few.
+ */
+#include "lib/http/client.h"
+
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/net/shelf.h"
+
+#define INFORMATIONAL_MAX 8
+
+const char *http_call_text(enum http_call_result r)
+{
+	static const char *const texts[] = {
+		[HTTP_CALL_OK] = "ok",
+		[HTTP_CALL_CONNECT] = "cannot connect",
+		[HTTP_CALL_CLOSED] = "closed the connection without an answer",
+		[HTTP_CALL_TIMEOUT] = "did not answer in time",
+		[HTTP_CALL_BROKEN] = "sent a malformed or cut answer",
+		[HTTP_CALL_CANCELED] = "client left",
+		[HTTP_CALL_LOCAL] = "out of memory or descriptors",
+	};
+
+	return texts[r];
+}
+
+static void count(_Atomic uint64_t *n)
+{
+	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
+
+static bool canceled(const struct http_call *c)
+{
+	return c->canceled || (c->of && http_conn_client_left(c->of));
+}
+
+void http_call_cancel(struct http_call *c)
+{
+	c->canceled = true;
+	if (c->up)
+		stream_interrupt(c->up);
+}
+
+/* The whole call has its own limit, also while this step is within its. */
+static void limit(struct http_call *c, int64_t deadline)
+{
+	c->up->deadline = deadline < c->deadline ? deadline : c->deadline;
+}
+
+void http_call_heard(struct http_call *c, int64_t now)
+{
+	limit(c, now + c->limit.between);
+}
+
+/* -- the connection -- */
+
+/* From now on a client that leaves ends every wait. */
+static bool publish(struct http_call *c)
+{
+	return !c->canceled && (!c->of || http_conn_publish(c->of, c->up));
+}
+
+static void drop(struct http_call *c)
+{
+	if (c->of)
+		(void)http_conn_withdraw(c->of);
+	stream_free(c->up);
+	c->up = NULL;
+}
+
+static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why)
+{
+	int64_t begun = clock_now(), deadline = begun + c->limit.connect;
+	struct net_addr a;
+	int err;
+
+	deadline = deadline < c->deadline ? deadline : c->deadline;
+	if (c->to.address(c->to.ctx, deadline, &a, why))
+		return canceled(c) ? HTTP_CALL_CANCELED : HTTP_CALL_CONNECT;
+	if (stream_new(&c->up, &a))
+		return HTTP_CALL_LOCAL;
+	if (!publish(c)) {
+		drop(c);
+		return HTTP_CALL_CANCELED;
+	}
+	err = stream_connect(c->up, &a, deadline);
+	if (!err && c->to.tls) {
+		err = stream_tls_connect(c->up, c->to.tls, c->to.name, deadline, why);
+		err = err == PD_ENOMEM ? PD_EIO : err;
+	}
+	if (!err) {
+		c->open_ns = clock_now() - begun;
+		if (c->to.pool)
+			count(&c->to.pool->connects);
+		return HTTP_CALL_OK;
+	}
+	drop(c);
+	if (canceled(c))
+		return HTTP_CALL_CANCELED;
+	if (err == PD_EIO)
+		return HTTP_CALL_LOCAL;
+	/* Out of time for the whole call: that says nothing about the peer. */
+	if (err == PD_ETIMEOUT && deadline == c->deadline)
+		return HTTP_CALL_TIMEOUT;
+	if (c->to.pool)
+		count(&c->to.pool->connect_failures);
+	return HTTP_CALL_CONNECT;
+}
+
+static enum http_call_result take_connection(struct http_call *c, struct pd_msg *why)
+{
+	struct http_pool *p = c->to.pool;
+
+	c->reused = false;
+	while (p && !c->stale && !c->reused && (c->up = http_pool_get(p, clock_now()))) {
+		c->reused = !c->probe || stream_idle_ok(c->up);
+		if (!c->reused)
+			http_pool_end(p, c->up);
+	}
+	if (!c->reused)
+		return connect_new(c, why);
+	count(&p->reused);
+	return publish(c) ? HTTP_CALL_OK : HTTP_CALL_CANCELED;
+}
+
+bool http_call_end(struct http_call *c)
+{
+	bool left = c->of && (c->up ? http_conn_withdraw(c->of) : http_conn_client_left(c->of));
+
+	http_head_release(&c->head);
+	if (!c->up)
+		return left;
+	if (!c->to.pool)
+		stream_free(c->up);
+	else if (c->ended && c->head.keep_alive && c->at == c->in->len && !left && !c->canceled &&
+		 !c->unsent)
+		http_pool_put(c->to.pool, c->up, clock_now());
+	else
+		http_pool_end(c->to.pool, c->up);
+	c->up = NULL;
+	return left;
+}
+
+/* -- the request, and the head of the answer -- */
+
+/* A head from the bytes so far. PD_EAGAIN: more must come. Skips informational answers. */
+static int parse_head(struct http_call *c, size_t *scanned, unsigned *informational)
+{
+	int err;
+
+	for (;;) {
+		err = http_response_parse(&c->head, c->in->data, c->in->len, scanned, c->is_head);
+		if (err || c->head.status >= 200)
+			return err;
+		if (c->head.status == 101 || ++*informational > INFORMATIONAL_MAX)
+			return PD_EPROTO;
+		buf_consume(c->in, c->head.len);
+		*scanned = 0;
+	}
+}
+
+static enum http_call_result no_bytes(const struct http_call *c, ssize_t n, bool some,
+				      struct pd_msg *why)
+{
+	const char *text = stream_why(c->up);
+
+	if (canceled(c))
+		return HTTP_CALL_CANCELED;
+	if (n == PD_ETIMEOUT)
+		return HTTP_CALL_TIMEOUT;
+	/* With TLS 1.3 a peer that refuses our certificate says so only now. */
+	if (text[0])
+		(void)pd_fail(why, PD_EPROTO, "%s", text);
+	return some ? HTTP_CALL_BROKEN : HTTP_CALL_CLOSED;
+}
+
+/* Room to receive into: a lent buffer first, one of our own that grows when answers fill it. */
+static int make_room(struct http_call *c)
+{
+	struct buf *in = c->in;
+
+	if (!in->data)
+		return shelf_take(in);
+	if (c->filled && in->len == 0 && in->cap < HTTP_CALL_BUFFER_MAX) {
+		c->filled = false;
+		return buf_reserve(in, in->cap * 2 - 1);
+	}
+	return in->cap - 1 - in->len >= HTTP_CALL_BUFFER / 2 ? PD_OK
+							     : buf_reserve(in, HTTP_CALL_BUFFER);
+}
+
+static enum http_call_result read_head(struct http_call *c, struct pd_msg *why)
+{
+	unsigned informational = 0;
+	size_t scanned = 0;
+	ssize_t n;
+	int err;
+
+	buf_clear(c->in);
+	do {
+		n = stream_await(c->up);
+		if (!n && make_room(c))
+			return HTTP_CALL_LOCAL;
+		if (!n)
+			n = stream_recv(c->up, c->in->data + c->in->len,
+					c->in->cap - 1 - c->in->len);
+		if (n <= 0)
+			return no_bytes(c, n, c->in->len > 0 || informational > 0, why);
+		c->in->len += (size_t)n;
+		err = parse_head(c, &scanned, &informational);
+	} while (err == PD_EAGAIN);
+	if (err)
+		return HTTP_CALL_BROKEN;
+	c->head_ns = clock_now();
+	http_call_heard(c, c->head_ns);
+	c->at = c->head.len;
+	c->left = c->head.length;
+	c->ended = c->head.body == HTTP_BODY_NONE ||
+		   (c->head.body == HTTP_BODY_LENGTH && c->left == 0);
+	http_chunked_init(&c->chunked);
+	return HTTP_CALL_OK;
+}
+
+static enum http_call_result talk(struct http_call *c, const struct iovec *iov, size_t n,
+				  struct pd_msg *why)
+{
+	struct iovec copy[HTTP_CALL_IOV_MAX];
+	int err;
+
+	if (n > HTTP_CALL_IOV_MAX)
+		return HTTP_CALL_LOCAL;
+	memcpy(copy, iov, n * sizeof(*iov));
+	c->sent_ns = clock_now();
+	limit(c, c->sent_ns + c->limit.first_byte);
+	err = stream_send_iov(c->up, copy, n, c->limit.send, NULL);
+	/* A peer that refuses a body may close while we send: its answer may be there all the
+	 * same. */
+	c->unsent = err != PD_OK;
+	if (err == PD_ETIMEOUT)
+		return HTTP_CALL_TIMEOUT;
+	return read_head(c, why);
+}
+
+enum http_call_result http_call_begin(struct http_call *c, const struct iovec *iov, size_t n,
+				      struct pd_msg *why)
+{
+	enum http_call_result r;
+
+	c->ended = c->unsent = c->filled = c->stale = false;
+	c->open_ns = c->sent_ns = 0;
+	for (;;) {
+		if (why)
+			why->text[0] = '\0';
+		r = take_connection(c, why);
+		if (r == HTTP_CALL_OK)
+			r = talk(c, iov, n, why);
+		if (r != HTTP_CALL_CLOSED || !c->reused || !c->repeat)
+			return r;
+		(void)http_call_end(c);
+		count(&c->to.pool->stale);
+		c->stale = true;
+	}
+}
+
+/* -- the body -- */
+
+ssize_t http_call_more(struct http_call *c)
+{
+	struct buf *in = c->in;
+	ssize_t n;
+	int err;
+
+	if (c->at == in->len) {
+		c->filled = in->len > 0 && in->len + 1 == in->cap;
+		c->at = in->len = 0;
+	}
+	/* Whoever waits with nothing in hand keeps no buffer. */
+	if (in->len == 0 && !c->up->readable)
+		shelf_give(in);
+	err = stream_await(c->up);
+	err = err ? err : make_room(c);
+	if (err)
+		return err;
+	n = stream_recv(c->up, in->data + in->len, in->cap - 1 - in->len);
+	if (n > 0)
+		in->len += (size_t)n;
+	else if (n == 0 && c->head.body == HTTP_BODY_CLOSE)
+		c->ended = true;
+	else if (n == 0)
+		n = PD_ECLOSED;
+	return n;
+}
+
+bool http_call_piece(struct http_call *c, struct span *piece, int *err)
+{
+	size_t used;
+
+	*err = PD_OK;
+	*piece = (struct span){0};
+	while (!c->ended && c->at < c->in->len) {
+		const char *p = c->in->data + c->at;
+		size_t n = c->in->len - c->at;
+
+		if (c->head.body != HTTP_BODY_CHUNKED) {
+			if (c->head.body == HTTP_BODY_LENGTH) {
+				n = n < c->left ? n : (size_t)c->left;
+				c->left -= n;
+				c->ended = c->left == 0;
+			}
+			*piece = (struct span){p, n};
+			c->at += n;
+			return true;
+		}
+		*err = http_chunked_feed(&c->chunked, p, n, &used, piece);
+		if (*err)
+			return false;
+		c->at += used;
+		c->ended = c->chunked.done;
+		if (piece->n > 0)
+			return true;
+	}
+	return false;
+}
+
+int http_call_collect(struct http_call *c, struct buf *out)
+{
+	struct span piece;
+	ssize_t n;
+	int err;
+
+	for (;;) {
+		while (http_call_piece(c, &piece, &err)) {
+			err = buf_append(out, piece.p, piece.n);
+			if (err)
+				return err;
+		}
+		if (err || c->ended)
+			return err;
+		n = http_call_more(c);
+		if (n < 0)
+			return (int)n;
+		if (n > 0)
+			http_call_heard(c, clock_now());
+	}
+}
+
+int http_call_whole(struct http_call *c, struct span *body)
+{
+	struct buf *in = c->in;
+	size_t need = c->at + (size_t)c->left;
+	ssize_t n;
+	int err;
+
+	if (c->left > in->max)
+		return PD_ETOOBIG;
+	if (in->len < need && need >= in->cap) {
+		err = buf_reserve(in, need - in->len);
+		if (err)
+			return err;
+	}
+	while (in->len < need) {
+		n = stream_recv(c->up, in->data + in->len, need - in->len);
+		if (n <= 0)
+			return n == 0 ? PD_ECLOSED : (int)n;
+		in->len += (size_t)n;
+		if (in->len < need)
+			http_call_heard(c, clock_now());
+	}
+	*body = (struct span){in->data + c->at, (size_t)c->left};
+	c->at = need;
+	c->left = 0;
+	c->ended = true;
+	return PD_OK;
+}
