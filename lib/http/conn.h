@@ -44,9 +44,10 @@ struct http_conn {
 	struct http_conn *older, *newer; /* among the silent ones */
 	uint64_t peer;			 /* who it is counted for */
 	int64_t idle_since;
-	bool idle;  /* it is one of the silent ones */
-	bool busy;  /* a fiber serves it */
-	bool fresh; /* has not had a request yet */
+	bool idle;   /* it is one of the silent ones */
+	bool busy;   /* a fiber serves it */
+	bool fresh;  /* has not had a request yet */
+	bool closed; /* the slot waits for a posted wake-up */
 	bool client_left;
 	bool woken;
 	struct stream *up;     /* the published leg */

@@ -55,13 +55,11 @@ static void not_silent(struct http_conn *c)
 		h->newest = c->older;
 }
 
-static void close_connection(struct http_conn *c)
+static void free_slot(struct http_conn *c)
 {
 	struct http_loop *h = atomic_load_explicit(&c->home, memory_order_relaxed);
 	struct http_server *s = c->server;
 
-	not_silent(c);
-	stream_close(&c->io);
 	atomic_fetch_sub_explicit(&h->connections, 1, memory_order_relaxed);
 	atomic_store_explicit(&c->home, NULL, memory_order_relaxed);
 	(void)pthread_mutex_lock(&s->lock);
@@ -72,6 +70,18 @@ static void close_connection(struct http_conn *c)
 	if (s->connections == 0 || atomic_load(&s->draining))
 		(void)pthread_cond_broadcast(&s->changed);
 	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* A wake-up that is still posted names the slot: then wake_here frees it, so that it reaches no
+ * connection of another loop. */
+static void close_connection(struct http_conn *c)
+{
+	not_silent(c);
+	stream_close(&c->io);
+	if (atomic_load(&c->wake_posted))
+		c->closed = true;
+	else
+		free_slot(c);
 }
 
 /* -- fibers -- */
@@ -255,7 +265,7 @@ bool ready_open(struct http_server *s, int fd, uint64_t peer)
 	if (!c)
 		return false;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
-	c->busy = c->client_left = c->woken = false;
+	c->busy = c->closed = c->client_left = c->woken = false;
 	c->fresh = true;
 	c->peer = peer;
 	c->up = NULL;
@@ -401,7 +411,10 @@ static void wake_here(struct loop_task *t)
 	struct http_conn *c = (struct http_conn *)((char *)t - offsetof(struct http_conn, wake));
 
 	atomic_store(&c->wake_posted, false);
-	wake(c);
+	if (c->closed)
+		free_slot(c);
+	else
+		wake(c);
 }
 
 void http_conn_wake(struct http_conn *c)
