@@ -8,13 +8,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/load/schedule.h"
 #include "lib/load/slot.h"
+#include "lib/net/epoll.h"
 #include "lib/workload/names.h"
 
 #define TICK_NS	  (200 * NS_PER_MS)
@@ -335,8 +335,7 @@ static void abort_in_flight(struct load *l)
 static void wait_for_events(struct load *l)
 {
 	struct epoll_event ev[EVENTS];
-	int64_t now = clock_now(), until = l->tick < l->timer ? l->tick : l->timer, wait;
-	struct timespec ts;
+	int64_t now = clock_now(), until = l->tick < l->timer ? l->tick : l->timer;
 	int n;
 
 	if (l->p.in_flight < l->in_flight_max && !stopping(l)) {
@@ -344,10 +343,7 @@ static void wait_for_events(struct load *l)
 
 		until = next < until ? next : until;
 	}
-	wait = until > now ? until - now : 0;
-	ts = (struct timespec){.tv_sec = (time_t)(wait / NS_PER_S),
-			       .tv_nsec = (long)(wait % NS_PER_S)};
-	n = epoll_pwait2(l->epfd, ev, EVENTS, &ts, NULL);
+	n = net_epoll_wait(l->epfd, ev, EVENTS, until > now ? until - now : 0);
 	if (n < 0 && errno != EINTR)
 		l->err = PD_EIO;
 	for (int i = 0; i < n; i++) {

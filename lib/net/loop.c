@@ -9,7 +9,6 @@
  */
 #include "lib/net/loop.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -18,11 +17,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
 #include "lib/base/process.h"
+#include "lib/net/epoll.h"
 #include "lib/net/fiber.h"
 #include "lib/net/shelf.h"
 
@@ -61,7 +60,6 @@ struct loop {
 	struct fiber **heap; /* sleepers, earliest first */
 	size_t nheap, heap_cap;
 	int64_t now, last_tick;
-	bool coarse;	      /* the kernel counts in milliseconds only */
 	pthread_mutex_t lock; /* posted, ended */
 	struct loop_task *posted, **posted_last;
 	bool ended; /* the thread takes no more posted work */
@@ -354,24 +352,6 @@ static int64_t patience(const struct loop *l)
 	return ns > 0 ? ns : 0;
 }
 
-static int wait_for_events(struct loop *l, struct epoll_event *ev)
-{
-	int64_t ns = patience(l);
-	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-	int n = -1;
-
-	if (ns == 0 || ns == CLOCK_NEVER)
-		return epoll_wait(l->epoll_fd, ev, EVENTS_MAX, ns == 0 ? 0 : -1);
-	if (!l->coarse) {
-		n = epoll_pwait2(l->epoll_fd, ev, EVENTS_MAX, &ts, NULL);
-		/* Before Linux 5.11 there is no such call, and old sandboxes forbid it. */
-		l->coarse = n < 0 && errno != EINTR;
-	}
-	if (l->coarse)
-		n = epoll_wait(l->epoll_fd, ev, EVENTS_MAX, clock_poll_ms(clock_now() + ns));
-	return n;
-}
-
 static void tell(struct loop *l, const struct epoll_event *ev, int n)
 {
 	bool posted = false;
@@ -417,7 +397,7 @@ static void *run(void *arg)
 	fiber_stack_thread(&l->home);
 	l->now = l->last_tick = clock_now();
 	while (!atomic_load_explicit(&l->stopping, memory_order_acquire)) {
-		n = wait_for_events(l, ev);
+		n = net_epoll_wait(l->epoll_fd, ev, EVENTS_MAX, patience(l));
 		l->now = clock_now();
 		tell(l, ev, n);
 		run_timers(l);

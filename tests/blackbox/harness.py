@@ -51,10 +51,11 @@ def free_port():
         return s.getsockname()[1]
 
 
-def run(*args, timeout=60, env=None, stdin=None):
+def run(*args, timeout=60, env=None, stdin=None, preexec=None):
     """Runs a command of the binary to its end: CompletedProcess with text output; fails on sanitizer reports."""
     done = subprocess.run(
-        [PDCTL, *map(str, args)], capture_output=True, text=True, timeout=timeout, input=stdin, env={**CLEAN_ENV, **(env or {})}
+        [PDCTL, *map(str, args)], capture_output=True, text=True, timeout=timeout, input=stdin, env={**CLEAN_ENV, **(env or {})},
+        preexec_fn=preexec,
     )
     if REPORTS.search(done.stderr):
         raise ProcessFailed(f"sanitizer report from pdctl {' '.join(map(str, args))}:\n{done.stderr[-8000:]}")
@@ -100,9 +101,10 @@ def sse_events(raw):
 class Pdctl:
     """One running `pdctl COMMAND`. `url` is its base URL, `port` its port, `log()` what it wrote to standard error."""
 
-    def __init__(self, command, *args, port=0, env=None, ready=None, expect_exit=(0,)):
+    def __init__(self, command, *args, port=0, env=None, ready=None, expect_exit=(0,), preexec=None):
         self.command = command
         self.expect_exit = expect_exit
+        self.preexec = preexec  # runs in the new process before the program
         self.context = None  # of ssl, for an https:// url
         self.proc = None
         self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
@@ -129,7 +131,7 @@ class Pdctl:
         if self.proc:
             return self
         with open(self.path("stdout"), "wb") as out, open(self.path("stderr"), "wb") as err:
-            self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self.env)
+            self.proc = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self.env, preexec_fn=self.preexec)
 
         def listening():
             found = self.ready.search(self.out())
