@@ -1,4 +1,4 @@
-# Knobs: V=1 (show commands) | CC=clang | SAN=address,undefined | SAN=thread | COV=1 | HARDEN=1 | FUZZ=1 | JOBS=n | O=folder
+# Knobs: V=1 (show commands) | CC=clang | SAN=address,undefined | SAN=thread | DEBUG=1 | COV=1 | HARDEN=1 | FUZZ=1 | JOBS=n | O=folder
 # Each variant builds in a folder of its own; changed flags rebuild everything. `make help` lists the targets.
 .DEFAULT_GOAL := all
 CC ?= cc
@@ -24,6 +24,10 @@ EXTRA := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
 LDEXTRA := -pie -Wl,-z,relro,-z,now
 endif
 comma := ,
+ifeq ($(DEBUG),1)
+VARIANT := debug
+CFLAGS = -O0 -g3
+endif
 ifneq ($(SAN),)
 VARIANT := san-$(subst $(comma),-,$(SAN))
 EXTRA := -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -40,6 +44,10 @@ VARIANT := fuzz
 EXTRA := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS = -O2 -g
 FUZZ_LINK := -fsanitize=fuzzer
+endif
+# The assertions of lib/base/check.h.
+ifneq ($(filter 1,$(DEBUG) $(FUZZ))$(SAN),)
+CPPFLAGS += -DPD_CHECKS
 endif
 O ?= build$(if $(VARIANT),/$(VARIANT))
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) $(TEST_PKGS) 2>/dev/null)
@@ -62,7 +70,7 @@ LIB_SRC := $(sort $(wildcard $(addsuffix /*.c,$(ROOMS))))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
-ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
+ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/check.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(ROOMS) cmd)))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)

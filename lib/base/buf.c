@@ -2,9 +2,18 @@
 #include "lib/base/buf.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "lib/base/check.h"
+
+/* The invariants of buf.h. */
+static bool sound(const struct buf *b)
+{
+	return b->data ? b->len < b->cap && b->cap - 1 <= b->max : b->len == 0 && b->cap == 0;
+}
 
 void buf_init(struct buf *b, size_t max)
 {
@@ -13,6 +22,7 @@ void buf_init(struct buf *b, size_t max)
 
 void buf_release(struct buf *b)
 {
+	PD_CHECK(sound(b));
 	free(b->data);
 	buf_init(b, b->max);
 }
@@ -37,6 +47,7 @@ int buf_reserve(struct buf *b, size_t n)
 	size_t need, cap = b->cap ? b->cap : 64;
 	char *data;
 
+	PD_CHECK(sound(b));
 	if (n > b->max || b->len > b->max - n)
 		return PD_ETOOBIG;
 	need = b->len + n + 1;
@@ -44,6 +55,8 @@ int buf_reserve(struct buf *b, size_t n)
 		return PD_OK;
 	while (cap < need)
 		cap = cap > b->max / 2 ? b->max + 1 : cap * 2;
+	if (cap - 1 > b->max)
+		cap = b->max + 1;
 	data = realloc(b->data, cap);
 	if (!data)
 		return PD_ENOMEM;
@@ -55,8 +68,10 @@ int buf_reserve(struct buf *b, size_t n)
 
 int buf_append(struct buf *b, const void *p, size_t n)
 {
-	int err = buf_reserve(b, n);
+	int err;
 
+	PD_CHECK(p || n == 0);
+	err = buf_reserve(b, n);
 	if (err)
 		return err;
 	if (n > 0)
@@ -98,10 +113,9 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 
 void buf_consume(struct buf *b, size_t n)
 {
-	if (n == 0 || !b->data)
+	PD_CHECK(sound(b) && n <= b->len);
+	if (n == 0)
 		return;
-	if (n > b->len)
-		n = b->len;
 	memmove(b->data, b->data + n, b->len - n);
 	b->len -= n;
 	b->data[b->len] = '\0';

@@ -1,9 +1,10 @@
 /*
  * A growable byte buffer that receives its maximum when it is born.
  *
- * Invariants: len <= cap <= max + 1; data[len] is 0 whenever data is not NULL, so text may be read
- * as a C string. An append that would cross the maximum changes nothing and returns PD_ETOOBIG. Not
- * thread-safe: the owner thread only.
+ * Invariants: len < cap <= max + 1 once data is not NULL. Every function here leaves data[len] 0,
+ * so text may be read as a C string; who receives into reserved room and adds to len need not. An
+ * append that would cross the maximum changes nothing and returns PD_ETOOBIG. Not thread-safe: the
+ * owner thread only.
  */
 #ifndef PD_BASE_BUF_H
 #define PD_BASE_BUF_H

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "lib/base/buf.h"
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 
@@ -146,6 +147,7 @@ struct log *log_new(int fd, enum log_level level, bool json)
 	struct log *l = calloc(1, sizeof(*l));
 	pthread_condattr_t attr;
 
+	PD_CHECK(fd >= 0 && level <= LOG_OFF);
 	if (!l)
 		return NULL;
 	l->fd = fd;
@@ -247,6 +249,7 @@ bool log_wants(const struct log *l, enum log_level level)
 
 uint64_t log_dropped(const struct log *l)
 {
+	PD_CHECK(l);
 	return atomic_load_explicit(&l->dropped, memory_order_relaxed);
 }
 
@@ -267,6 +270,7 @@ static void append(struct log *l, enum log_level level, const char *line, size_t
 
 void log_put(struct log *l, const char *line, size_t n)
 {
+	PD_CHECK(n > 0 && line[n - 1] == '\n');
 	if (l)
 		append(l, LOG_INFO, line, n);
 }
@@ -314,6 +318,7 @@ void log_line(struct log *l, enum log_level level, const char *fmt, ...)
 	va_list ap;
 	size_t n;
 
+	PD_CHECK(level < LOG_OFF);
 	if (!log_wants(l, level))
 		return;
 	va_start(ap, fmt);
@@ -334,6 +339,7 @@ void log_json(struct log *l, enum log_level level, const char *msg, const char *
 	char line[LOG_LINE_MAX];
 	size_t n, m;
 
+	PD_CHECK(level < LOG_OFF && !strchr(members, '\n'));
 	if (!log_wants(l, level))
 		return;
 	n = head(level, true, line, sizeof(line));

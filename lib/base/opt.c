@@ -7,7 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/nearest.h"
+
+/* Each row can be found and set. */
+static bool sound(const struct opt *o)
+{
+	for (; o->type != OPT_END; o++)
+		if (o->type != OPT_HEADING &&
+		    (!o->name || !o->value || (o->type == OPT_CHOICE && !o->choices)))
+			return false;
+	return true;
+}
 
 struct word {
 	const char *name; /* without dashes and value */
@@ -215,6 +226,7 @@ int opt_parse(const struct opt_command *c, int argc, char **argv, struct opt_lis
 	bool only_rest = false;
 	int err = PD_OK;
 
+	PD_CHECK(sound(c->opts));
 	for (int i = 1; !err && i < argc; i++) {
 		if (only_rest || argv[i][0] != '-' || argv[i][1] == '\0')
 			err = take_rest(rest, argv[i], msg);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/opt.h"
 
 #define HELP_COLUMN 34
@@ -19,6 +20,7 @@ static int option_line(const struct opt *o, struct buf *out)
 	char left[160];
 	int err;
 
+	PD_CHECK(o->help);
 	left_side(o, left, sizeof(left));
 	if (strlen(left) + 4 > HELP_COLUMN)
 		err = buf_printf(out, "  %s\n  %*s%s", left, HELP_COLUMN, "", o->help);

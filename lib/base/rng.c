@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "lib/base/check.h"
+
 uint64_t rng_splitmix(uint64_t *state)
 {
 	uint64_t z = (*state += 0x9e3779b97f4a7c15u);
@@ -30,6 +32,7 @@ uint64_t rng_u64(struct rng *r)
 {
 	uint64_t *s = r->s, result = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
 
+	PD_CHECK(s[0] | s[1] | s[2] | s[3]); /* not seeded: 0 for ever */
 	s[2] ^= s[0];
 	s[3] ^= s[1];
 	s[1] ^= s[2];
@@ -59,6 +62,7 @@ double rng_unit(struct rng *r)
 
 double rng_exp(struct rng *r, double mean)
 {
+	PD_CHECK(mean >= 0);
 	return -mean * log1p(-rng_unit(r));
 }
 
@@ -73,6 +77,7 @@ double rng_gamma(struct rng *r, double shape, double scale)
 {
 	double boost = 1.0, d, c, x, v, u;
 
+	PD_CHECK(shape > 0 && scale >= 0);
 	if (shape < 1.0) {
 		boost = pow(1.0 - rng_unit(r), 1.0 / shape);
 		shape += 1.0;

@@ -9,9 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/log.h"
@@ -39,6 +42,66 @@ static void buffer_keeps_its_maximum(void **state)
 	buf_release(&b);
 	assert_int_equal(buf_append(&b, NULL, 0), PD_OK);
 	buf_release(&b);
+	buf_init(&b, 4);
+	assert_int_equal(buf_puts(&b, "four"), PD_OK);
+	assert_true(b.cap <= 5);
+	buf_release(&b);
+}
+
+static int times_evaluated;
+
+static bool evaluated(bool result)
+{
+	times_evaluated++;
+	return result;
+}
+
+/* In a child. Its standard error goes to `out`, the line of the check to *line; returns its status.
+ */
+static int run_a_failing_check(char *out, size_t cap, int *line)
+{
+	struct rlimit no_core = {0, 0};
+	int pipes[2], status = 0;
+	ssize_t n, len = 0;
+	pid_t child;
+
+	assert_int_equal(pipe(pipes), 0);
+	*line = __LINE__ + 5;
+	child = fork();
+	if (child == 0) {
+		(void)setrlimit(RLIMIT_CORE, &no_core);
+		(void)dup2(pipes[1], STDERR_FILENO);
+		PD_CHECK(evaluated(cap < 2));
+		_exit(times_evaluated);
+	}
+	(void)close(pipes[1]);
+	while ((n = read(pipes[0], out + len, cap - 1 - (size_t)len)) > 0)
+		len += n;
+	out[len] = '\0';
+	(void)close(pipes[0]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	return status;
+}
+
+static void a_failing_check_says_where_and_aborts(void **state)
+{
+	char said[1024], expected[256];
+	int line, status = run_a_failing_check(said, sizeof(said), &line);
+
+	(void)state;
+	PD_CHECK(evaluated(true));
+#ifdef PD_CHECKS
+	(void)snprintf(expected, sizeof(expected),
+		       "%s:%d: run_a_failing_check: check failed: evaluated(cap < 2)\n", __FILE__,
+		       line);
+	assert_int_equal(times_evaluated, 1);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+#else
+	expected[0] = '\0';
+	assert_int_equal(times_evaluated, 0);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+#endif
+	assert_string_equal(said, expected);
 }
 
 struct values {
@@ -332,6 +395,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buffer_keeps_its_maximum),
+		cmocka_unit_test(a_failing_check_says_where_and_aborts),
 		cmocka_unit_test(options_are_read),
 		cmocka_unit_test(wrong_options_say_why),
 		cmocka_unit_test(help_lists_every_option),

@@ -358,8 +358,8 @@ static void same_bytes_and_empty_run(void **state)
 	assert_int_equal(result_write(&run, &a), PD_OK);
 	assert_int_equal(result_write(&run, &b), PD_OK);
 	assert_string_equal(a.data, b.data);
-	buf_clear(&b);
-	b.max = a.len / 2;
+	buf_release(&b);
+	buf_init(&b, a.len / 2);
 	assert_int_equal(result_write(&run, &b), PD_ETOOBIG);
 	buf_release(&a);
 	buf_release(&b);
