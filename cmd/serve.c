@@ -16,7 +16,9 @@
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/base/process.h"
+#include "lib/router/config/workersfile.h"
 #include "lib/router/router.h"
+#include "lib/router/watch/metricsdoc.h"
 
 #define LISTEN_FD   3		    /* first inherited descriptor of socket activation */
 #define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: cut streams end, memory is freed */
@@ -630,13 +632,13 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	return EXIT_OK;
 }
 
-static int run(const struct router_config *c, const sigset_t *set)
+static int run(const struct router_config *c, struct capture *capture, const sigset_t *set)
 {
 	struct pd_msg msg = {0};
 	struct router *rt;
 	int sig, code;
 
-	if (router_start(&rt, c, &msg))
+	if (router_start(&rt, c, capture, &msg))
 		return cli_runtime_error(&command, &msg);
 	announce(rt, c);
 	notify("READY=1");
@@ -666,6 +668,7 @@ static int list_metrics(void)
 int cmd_serve(int argc, char **argv)
 {
 	struct router_config c;
+	struct capture *capture = NULL;
 	struct pd_msg msg = {0};
 	sigset_t set;
 	int code;
@@ -679,9 +682,10 @@ int cmd_serve(int argc, char **argv)
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that comes while nobody waits, and end the process. */
 		block_signals(&set);
-		code = read_config(&c, &msg) || serve_capture_open(&c, &command, argc, argv, &msg)
+		code = read_config(&c, &msg) ||
+				       serve_capture_open(&capture, &command, argc, argv, &msg)
 			       ? cli_usage_error(&command, &msg)
-			       : run(&c, &set);
+			       : run(&c, capture, &set);
 	}
 	log_free(c.access_log);
 	log_free(c.log);

@@ -4,8 +4,6 @@
 #include <signal.h>
 #include <string.h>
 
-#include "lib/router/capture/capture.h"
-
 struct serve_capture serve_capture;
 
 void serve_capture_defaults(void)
@@ -23,7 +21,7 @@ void serve_capture_defaults(void)
 	};
 }
 
-int serve_capture_open(struct router_config *c, const struct opt_command *command, int argc,
+int serve_capture_open(struct capture **out, const struct opt_command *command, int argc,
 		       char **argv, struct pd_msg *msg)
 {
 	static const char *const more[] = {
@@ -54,6 +52,6 @@ int serve_capture_open(struct router_config *c, const struct opt_command *comman
 			       "--capture-body-max has no meaning without --capture-prompts");
 	/* A limit of the file's size is an error of the write, not the end of the router. */
 	(void)signal(SIGXFSZ, SIG_IGN);
-	err = capture_new(&c->capture, &cc, &inner);
+	err = capture_new(out, &cc, &inner);
 	return err ? pd_fail(msg, err, "--capture: %.480s", inner.text) : PD_OK;
 }

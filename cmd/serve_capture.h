@@ -4,7 +4,7 @@
 #define PD_CMD_SERVE_CAPTURE_H
 
 #include "lib/base/opt.h"
-#include "lib/router/config/config.h"
+#include "lib/router/capture/capture.h"
 
 struct serve_capture {
 	const char *file, *keys;
@@ -41,9 +41,9 @@ extern struct serve_capture serve_capture;
 /* clang-format on */
 
 void serve_capture_defaults(void);
-/* Opens the file into c->capture. Last of all checks, so that no other mistake leaves a new file
- * behind. */
-int serve_capture_open(struct router_config *c, const struct opt_command *command, int argc,
+/* Opens the file; *out stays NULL without --capture. Last of all checks, so that no other mistake
+ * leaves a new file behind. */
+int serve_capture_open(struct capture **out, const struct opt_command *command, int argc,
 		       char **argv, struct pd_msg *msg) PD_MUST;
 
 #endif

@@ -9,17 +9,56 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/fleet/asks.h"
-#include "lib/router/fleet/changes.h"
+#include "lib/router/config/workersfile.h"
+#include "lib/router/watch/prom.h"
 
 #define ADMIN_CONNECTIONS 64
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
 #define ADMIN_BODY_MAX	  65536
 #define EXPIRY_WARN_NS	  (7 * 86400 * NS_PER_S)
 
+/* What the page shows of the rooms that it cannot see. */
+static int metrics_page(void *ctx, struct buf *out)
+{
+	struct router *rt = ctx;
+	struct prom_page p = {
+		.cfg = &rt->cfg,
+		.metrics = &rt->metrics,
+		.fleet = &rt->fleet,
+		.server = atomic_load(&rt->server),
+		.started_wall = rt->started_wall,
+		.number = {[SINGLE_LOOPS] = atomic_load(&rt->loops),
+			   [SINGLE_RELOADS] = atomic_load(&rt->reloads),
+			   [SINGLE_RELOAD_FAILURES] = atomic_load(&rt->reload_failures),
+			   [SINGLE_ADMIN_REFUSED] = atomic_load(&rt->admin.refused),
+			   [SINGLE_IN_WORK] = atomic_load(&rt->gate.in_work),
+			   [SINGLE_WAITING] = atomic_load(&rt->gate.waiting),
+			   [SINGLE_QUEUED] = atomic_load(&rt->gate.queued),
+			   [SINGLE_QUEUE_FULL] = atomic_load(&rt->gate.full),
+			   [SINGLE_QUEUE_TIMEOUTS] = atomic_load(&rt->gate.timed_out),
+			   [SINGLE_QUEUE_LEFT] = atomic_load(&rt->gate.left),
+			   [SINGLE_EMBEDDINGS_QUEUE] = atomic_load(&rt->embeddings_waiting),
+			   [SINGLE_BUDGET] = (uint64_t)atomic_load(&rt->budget.milli) / 1000,
+			   [SINGLE_UNAUTHORIZED] = atomic_load(&rt->auth.refused),
+			   [SINGLE_DRAINING] = atomic_load(&rt->admin.draining)},
+	};
+	struct keyask_stats k = {0};
+
+	if (rt->auth.ask)
+		keyask_stats(rt->auth.ask, &k);
+	p.number[SINGLE_KEY_CHECKS] = k.asked;
+	p.number[SINGLE_KEY_FAILURES] = k.failed;
+	p.number[SINGLE_KEY_HITS] = k.hits;
+	p.number[SINGLE_KEY_WAITING] = k.waiting;
+	capture_stats(rt->capture, &p);
+	return prom_text(&p, out);
+}
+
 static void admin_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
-	(void)admin_answer(ctx, c, r, true);
+	struct router *rt = ctx;
+
+	(void)admin_answer(&rt->admin, c, r, true);
 }
 
 static int start_admin(struct router *rt, struct pd_msg *msg)
@@ -28,6 +67,15 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	struct pd_msg inner = {0};
 	int err;
 
+	rt->admin = (struct admin){.cfg = &rt->cfg,
+				   .fleet = &rt->fleet,
+				   .changes = rt->changes,
+				   .asks = rt->asks,
+				   .keyed = rt->auth.on,
+				   .models = models_answer,
+				   .generate = proxy_generate,
+				   .metrics = metrics_page,
+				   .ctx = rt};
 	if (rt->cfg.metrics_port < 0)
 		return PD_OK;
 	http_server_config_default(&sc);
@@ -40,7 +88,7 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	sc.log = rt->cfg.log;
 	sc.ctx = rt;
 	sc.on_request = admin_request;
-	err = http_server_start(&rt->admin, &sc, &inner);
+	err = http_server_start(&rt->admin_server, &sc, &inner);
 	return err ? pd_fail(msg, err,
 			     "admin port: %.400s; choose another with --admin-port, -1 for none",
 			     inner.text)
@@ -75,8 +123,11 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.on_abandon = proxy_on_abandon;
 	sc.on_refuse = proxy_on_refuse;
 	err = http_server_start(&server, &sc, msg);
+	if (err)
+		return err;
 	atomic_store(&rt->server, server);
-	return err;
+	atomic_store(&rt->admin.listening, true);
+	return PD_OK;
 }
 
 /* The name in Via is new for each process: a request that comes back to it goes in circles. */
@@ -97,17 +148,55 @@ static int write_own_lines(struct router *rt)
 	return err;
 }
 
+static void captured_fleet(void *ctx, struct fleet *f)
+{
+	capture_fleet(ctx, f);
+}
+
 static int init_parts(struct router *rt, struct pd_msg *msg)
 {
 	if (fleet_holder_init(&rt->fleet) ||
 	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size) ||
 	    pthread_mutex_init(&rt->reloading, NULL) != 0)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	rt->fleet.on_change = captured_fleet;
+	rt->fleet.ctx = rt->capture;
 	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
 	rt->seed = rt->cfg.seed;
 	if (rt->seed == 0)
 		rng_system_bytes((unsigned char *)&rt->seed, sizeof(rt->seed));
 	return PD_OK;
+}
+
+static int reload(void *ctx, struct pd_msg *msg)
+{
+	return router_reload(ctx, msg);
+}
+
+static int start_changes(struct router *rt, struct pd_msg *msg)
+{
+	const struct changes_config c = {.fleet = &rt->fleet,
+					 .router = &rt->cfg,
+					 .health = rt->health,
+					 .reload = reload,
+					 .ctx = rt};
+
+	return changes_start(&rt->changes, &c, msg);
+}
+
+static int start_auth(struct router *rt, struct pd_msg *msg)
+{
+	const struct router_config *c = &rt->cfg;
+	const struct auth_config ac = {.keys_file = c->client_keys_file,
+				       .ask = {.urls = c->key_urls,
+					       .nurls = c->key_urls_n,
+					       .timeout = c->key_timeout,
+					       .valid_ttl = c->key_valid_ttl,
+					       .invalid_ttl = c->key_invalid_ttl,
+					       .cache = c->key_cache,
+					       .log = c->log}};
+
+	return auth_start(&rt->auth, &ac, msg);
 }
 
 /* A certificate of ours that nobody will accept, now or soon. */
@@ -121,14 +210,15 @@ static void warn_of_dates(const struct router *rt)
 			log_line(rt->cfg.log, LOG_WARN, "%s", msg.text);
 }
 
-int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg)
+int router_start(struct router **out, const struct router_config *cfg, struct capture *capture,
+		 struct pd_msg *msg)
 {
 	struct router *rt = aligned_alloc(64, (sizeof(*rt) + 63) / 64 * 64);
 	int err;
 
 	*out = NULL;
 	if (!rt) {
-		capture_free(cfg->capture);
+		capture_free(capture);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
 	memset(rt, 0, sizeof(*rt));
@@ -136,17 +226,17 @@ int router_start(struct router **out, const struct router_config *cfg, struct pd
 	rt->started_wall = clock_wall();
 	/* OpenSSL sets itself up when the first probe needs it. */
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
-	rt->capture = cfg->capture;
+	rt->capture = capture;
 	err = init_parts(rt, msg);
 	err = err || !rt->capture ? err : capture_start(rt->capture, &rt->cfg, msg);
 	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
-	err = err ? err : changes_start(rt, msg);
-	err = err ? err : asks_start(rt, msg);
-	err = err ? err : auth_start(&rt->auth, &rt->cfg, msg);
+	err = err ? err : health_start(&rt->health, &rt->fleet, &rt->cfg, msg);
+	err = err ? err : start_changes(rt, msg);
+	err = err ? err : asks_start(&rt->asks, &rt->cfg, msg);
+	err = err ? err : start_auth(rt, msg);
 	if (!err && write_own_lines(rt))
 		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = err ? err : start_admin(rt, msg);
-	err = err ? err : health_start(rt, msg);
 	err = err ? err : start_server(rt, msg);
 	if (err) {
 		router_free(rt);
@@ -168,7 +258,7 @@ uint16_t router_port(const struct router *rt)
 
 uint16_t router_metrics_port(const struct router *rt)
 {
-	return rt->admin ? http_server_port(rt->admin) : 0;
+	return rt->admin_server ? http_server_port(rt->admin_server) : 0;
 }
 
 /* What a reload has read and not put to use yet. */
@@ -247,20 +337,20 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 		 err ? msg->text : "");
 	if (!err)
 		warn_of_dates(rt);
-	health_nudge(rt);
+	health_nudge(rt->health);
 	return err;
 }
 
 bool router_reload_begin(struct router *rt, void (*done)(void))
 {
-	return changes_reload(rt, done);
+	return changes_reload(rt->changes, done);
 }
 
 void router_drain(struct router *rt)
 {
 	int64_t until, now;
 
-	if (atomic_exchange(&rt->draining, true))
+	if (atomic_exchange(&rt->admin.draining, true))
 		return;
 	until = clock_now() + rt->cfg.drain_delay;
 	while (!atomic_load(&rt->hurry) && (now = clock_now()) < until)
@@ -285,22 +375,22 @@ void router_free(struct router *rt)
 		return;
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
-	if (!http_server_stop(rt->admin) || !http_server_stop(rt->server)) {
+	if (!http_server_stop(rt->admin_server) || !http_server_stop(rt->server)) {
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
 		capture_stop(rt->capture);
 		return;
 	}
-	if (!changes_stop(rt)) {
+	if (!changes_stop(rt->changes)) {
 		log_line(rt->cfg.log, LOG_WARN,
 			 "a look-up or a file is still waited for: its memory stays");
 		capture_stop(rt->capture);
 		return;
 	}
-	asks_stop(rt);
-	health_stop(rt);
+	asks_stop(rt->asks);
+	health_stop(rt->health);
 	capture_free(rt->capture);
 	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */
-	(void)http_server_free(rt->admin);
+	(void)http_server_free(rt->admin_server);
 	(void)http_server_free(rt->server);
 	gate_release(&rt->gate);
 	auth_release(&rt->auth);

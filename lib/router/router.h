@@ -6,17 +6,14 @@
 #define PD_ROUTER_ROUTER_H
 
 #include "lib/http/server.h"
-#include "lib/router/keys/auth.h"
+#include "lib/router/admin/admin.h"
 #include "lib/router/capture/capture.h"
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/fleet.h"
+#include "lib/router/keys/auth.h"
 #include "lib/router/way/gate.h"
 #include "lib/router/watch/metrics.h"
 #include "lib/router/way/retry.h"
-
-struct health;
-struct changes;
-struct asks;
 
 struct router {
 	struct router_config cfg;
@@ -27,14 +24,15 @@ struct router {
 	struct metrics metrics;
 	struct capture *capture;	    /* owned; NULL: none */
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
-	struct http_server *admin;
-	struct health *_Atomic health;
-	struct changes *_Atomic changes;
-	struct asks *_Atomic asks;
-	_Atomic bool draining, hurry;
+	struct http_server *admin_server;
+	struct admin admin;
+	struct health *health;
+	struct changes *changes;
+	struct asks *asks;
+	_Atomic bool hurry;
 	pthread_mutex_t reloading; /* one reload at a time */
 	_Atomic unsigned lanes;
-	_Atomic uint64_t reloads, reload_failures, admin_refused;
+	_Atomic uint64_t reloads, reload_failures;
 	_Atomic unsigned embeddings_waiting; /* in the queue */
 	int64_t started_wall;
 	uint64_t seed;
@@ -46,8 +44,9 @@ struct router {
 };
 
 /* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay
- * borrowed. cfg->capture is taken over, also on failure. */
-int router_start(struct router **out, const struct router_config *cfg, struct pd_msg *msg) PD_MUST;
+ * borrowed. `capture` (NULL: none) is taken over, also on failure. */
+int router_start(struct router **out, const struct router_config *cfg, struct capture *capture,
+		 struct pd_msg *msg) PD_MUST;
 uint16_t router_port(const struct router *rt);
 /* 0 when there is no metrics listener. */
 uint16_t router_metrics_port(const struct router *rt);
@@ -78,21 +77,9 @@ void proxy_refused(struct router *rt, struct http_conn *c, const struct http_req
 		   enum metrics_error error);
 /* The route of a path, for metrics. */
 enum metrics_route proxy_route(struct span path);
-/* admin.c: answers our own routes; false when the request is not for us. */
-bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port);
-bool admin_route(struct router *rt, const struct http_request *r);
-/* proxy.c: GET /health_generate, one real generation on the way that requests take. On the data
- * port it passes the gate like them. */
-bool proxy_generates(const struct http_request *r);
-void proxy_generate(struct router *rt, struct http_conn *c, struct http_request *r);
-/* prom.c */
-int prom_text(struct router *rt, struct buf *out) PD_MUST;
-/* proxy.c: GET /v1/models, the union over the workers. */
-void models_answer(struct router *rt, struct http_conn *c, struct http_request *r);
-/* health.c */
-int health_start(struct router *rt, struct pd_msg *msg) PD_MUST;
-void health_stop(struct router *rt);
-/* A worker was ejected: look at it soon. */
-void health_nudge(struct router *rt);
+/* proxy.c: GET /health_generate, one real generation on the way that requests take, and GET
+ * /v1/models, the union over the workers. `ctx` is the router. */
+void proxy_generate(void *ctx, struct http_conn *c, struct http_request *r);
+void models_answer(void *ctx, struct http_conn *c, struct http_request *r);
 
 #endif

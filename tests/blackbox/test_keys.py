@@ -382,7 +382,7 @@ def test_too_many_keys_in_question(pdctl):
             held.append(s)
         wait_for("all to wait", lambda: metric(router, "pdctl_key_checks_waiting") == 512, 30)
         status, _, body = router.post(PATH, BODY, bearer("one more"[:3]))
-        assert status == 503 and b"too many keys" in body
+        assert status == 503 and b"too many key validations" in body
         who.hold.set()
         assert {s.recv(4096)[:12] for s in held} == {b"HTTP/1.1 401"}
         for s in held:

@@ -16,7 +16,7 @@
 #include "lib/base/opt.h"
 #include "lib/http/head.h"
 #include "lib/net/net.h"
-#include "lib/router/config/config.h"
+#include "lib/router/config/workersfile.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -11,7 +11,9 @@
 
 #include "lib/base/clock.h"
 #include "lib/json/scan.h"
-#include "lib/router/fleet/changes.h"
+#include "lib/router/admin/admin_fanout.h"
+#include "lib/router/admin/admin_lists.h"
+#include "lib/router/admin/admin_workers.h"
 
 /* -- answers -- */
 
@@ -131,7 +133,7 @@ static int put_bad_count(const struct fleet *f, size_t bad, struct buf *b)
 
 static void health(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct buf b;
 	int err = PD_OK;
 	size_t bad = 0;
@@ -148,7 +150,7 @@ static void health(struct admin_call *a)
 					 worker_state_name(worker_state(w)));
 		}
 	}
-	if (bad && !err && a->rt->auth.on)
+	if (bad && !err && a->admin->keyed)
 		err = put_bad_count(f, bad, &b);
 	fleet_put(f);
 	if (!bad && !err)
@@ -160,14 +162,14 @@ static void health(struct admin_call *a)
 	buf_release(&b);
 }
 
-static int put_readiness(struct router *rt, struct fleet *f, bool ready, const char *why,
+static int put_readiness(struct admin *ad, struct fleet *f, bool ready, const char *why,
 			 struct buf *b)
 {
 	int err = buf_printf(b, "{\"status\":\"%s\"", ready ? "ready" : "not_ready");
 
 	if (!err && why)
 		err = buf_printf(b, ",\"reason\":\"%s\"", why);
-	if (rt->cfg.pd) {
+	if (ad->cfg->pd) {
 		for (int r = ROLE_PREFILL; !err && r < ROLES; r++)
 			err = buf_printf(b, ",\"%s\":{\"healthy\":%zu,\"total\":%zu}",
 					 worker_role_name((enum worker_role)r),
@@ -181,17 +183,17 @@ static int put_readiness(struct router *rt, struct fleet *f, bool ready, const c
 
 static void readiness(struct admin_call *a)
 {
-	struct router *rt = a->rt;
-	struct fleet *f = fleet_get(&rt->fleet);
-	bool draining = atomic_load(&rt->draining), ready;
+	struct admin *ad = a->admin;
+	struct fleet *f = fleet_get(ad->fleet);
+	bool draining = atomic_load(&ad->draining), ready;
 	const char *why = NULL;
 	struct buf b;
 
-	if (rt->cfg.pd) {
+	if (ad->cfg->pd) {
 		bool decode = fleet_available(&f->pool[ROLE_DECODE]) > 0,
 		     prefill = fleet_available(&f->pool[ROLE_PREFILL]) > 0;
 
-		ready = decode && (prefill || rt->cfg.pd_fallback == PD_FALLBACK_DECODE_ONLY);
+		ready = decode && (prefill || ad->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY);
 		why = !decode  ? "no decode worker is available"
 		      : !ready ? "no prefill worker is available"
 			       : NULL;
@@ -199,7 +201,7 @@ static void readiness(struct admin_call *a)
 		ready = fleet_available(&f->pool[ROLE_REGULAR]) > 0;
 		why = ready ? NULL : "no worker is available";
 	}
-	if (!atomic_load(&rt->server)) {
+	if (!atomic_load(&ad->listening)) {
 		ready = false;
 		why = "starting";
 	}
@@ -207,7 +209,7 @@ static void readiness(struct admin_call *a)
 		why = "draining";
 	buf_init(&b, ADMIN_MAX);
 	admin_answer_json(a, ready && !draining ? 200 : 503, NULL, &b,
-			  put_readiness(rt, f, ready && !draining, why, &b));
+			  put_readiness(ad, f, ready && !draining, why, &b));
 	buf_release(&b);
 	fleet_put(f);
 }
@@ -221,13 +223,13 @@ static void liveness(struct admin_call *a)
 
 static void models(struct admin_call *a)
 {
-	models_answer(a->rt, a->conn, (struct http_request *)(uintptr_t)a->req);
+	a->admin->models(a->admin->ctx, a->conn, a->req);
 }
 
 static void reload(struct admin_call *a)
 {
 	struct change ch = {.kind = CHANGE_RELOAD};
-	int err = changes_do(a->rt, a->conn, &ch);
+	int err = changes_do(a->admin->changes, a->conn, &ch);
 
 	if (err == PD_ECANCELED)
 		return;
@@ -249,7 +251,7 @@ static void metrics(struct admin_call *a)
 	int err;
 
 	buf_init(&b, ADMIN_MAX);
-	err = prom_text(a->rt, &b);
+	err = a->admin->metrics(a->admin->ctx, &b);
 	if (err)
 		admin_answer_json(a, 500, NULL, &b, err);
 	else
@@ -299,10 +301,14 @@ static const struct admin_path *find_path(struct span path)
 	return NULL;
 }
 
-bool admin_route(struct router *rt, const struct http_request *r)
+bool admin_route(const struct http_request *r)
 {
-	(void)rt;
 	return find_path(r->head.path) != NULL;
+}
+
+bool admin_generates(const struct http_request *r)
+{
+	return span_eq(r->head.path, SPAN("/health_generate"));
 }
 
 /*
@@ -311,12 +317,12 @@ bool admin_route(struct router *rt, const struct http_request *r)
  */
 static bool may_act(struct admin_call *a, bool admin_port)
 {
-	const struct router_config *c = &a->rt->cfg;
+	const struct router_config *c = a->admin->cfg;
 
 	if (is_one_of(a->req->head.method, "GET, HEAD"))
 		return true;
 	if (!admin_port && !c->admin_on_data_port) {
-		atomic_fetch_add(&a->rt->admin_refused, 1);
+		atomic_fetch_add(&a->admin->refused, 1);
 		admin_error(a, 403, "permission_error",
 			    "%.*s %.*s is for the admin port: %s, or start the router with "
 			    "--admin-on-data-port",
@@ -329,7 +335,7 @@ static bool may_act(struct admin_call *a, bool admin_port)
 		return false;
 	}
 	if (http_field(&a->req->head, "origin")) {
-		atomic_fetch_add(&a->rt->admin_refused, 1);
+		atomic_fetch_add(&a->admin->refused, 1);
 		admin_error(a, 403, "permission_error",
 			    "found an Origin field: web pages may not change the fleet");
 		return false;
@@ -349,15 +355,15 @@ static void any_path(struct admin_call *a)
 			    a->req->head.path.p);
 }
 
-bool admin_answer(struct router *rt, struct http_conn *c, struct http_request *r, bool admin_port)
+bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r, bool admin_port)
 {
 	const struct admin_path *p = find_path(r->head.path);
-	struct admin_call a = {rt, c, r};
+	struct admin_call a = {ad, c, r};
 
 	if (!p && !admin_port)
 		return false;
-	if (!p && proxy_generates(r))
-		proxy_generate(rt, c, r);
+	if (!p && admin_generates(r))
+		ad->generate(ad->ctx, c, r);
 	else if (!p)
 		any_path(&a);
 	else if ((!p->acts || may_act(&a, admin_port)) && admin_method(&a, p->allow))

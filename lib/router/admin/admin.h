@@ -1,23 +1,52 @@
 /*
- * Between the admin*.c files: the router's own routes. Handlers answer exactly once; what may block
- * is handed to another thread while they sleep.
+ * The router's own routes: probes, metrics, lists, and everything that changes the fleet while it
+ * runs. Handlers answer exactly once, on the connection's own thread; what may block is handed to
+ * another thread while they sleep.
  */
 #ifndef PD_ROUTER_ADMIN_H
 #define PD_ROUTER_ADMIN_H
 
-#include "lib/router/router.h"
+#include "lib/http/server.h"
+#include "lib/router/fleet/asks.h"
+#include "lib/router/fleet/changes.h"
 
 #define ADMIN_MAX   (8u << 20) /* of an answer */
 #define ADMIN_CTYPE "application/json"
 #define ADMIN_TEXT  "text/plain; charset=utf-8"
 
-struct admin_call {
-	struct router *rt;
-	struct http_conn *conn;
-	const struct http_request *req;
+/* What the routes work with; all of it is borrowed and outlives both servers. */
+struct admin {
+	const struct router_config *cfg;
+	struct fleet_holder *fleet;
+	struct changes *changes;
+	struct asks *asks;
+	bool keyed;		/* clients bring keys: the routes open to all name no worker */
+	_Atomic bool listening; /* the data port answers: set by the owner */
+	_Atomic bool draining;	/* likewise */
+	_Atomic uint64_t refused;
+	/* Routes that others answer; `ctx` is theirs. */
+	void (*models)(void *ctx, struct http_conn *c, struct http_request *r);
+	/* GET /health_generate: one real generation on the way that requests take. */
+	void (*generate)(void *ctx, struct http_conn *c, struct http_request *r);
+	int (*metrics)(void *ctx, struct buf *out);
+	void *ctx;
 };
 
-/* -- admin.c -- */
+/* Answers our own routes; false when the request is not for us. The admin port answers every path.
+ */
+bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r, bool admin_port);
+/* The request is for one of our own routes: it needs no place at the gate. */
+bool admin_route(const struct http_request *r);
+/* It asks for /health_generate, which on the data port passes the gate as requests do. */
+bool admin_generates(const struct http_request *r);
+
+/* -- for the files of this room -- */
+
+struct admin_call {
+	struct admin *admin;
+	struct http_conn *conn;
+	struct http_request *req;
+};
 
 /* The buffer as JSON, or 500 when it could not be built. */
 void admin_answer_json(struct admin_call *a, int status, const char *extra, struct buf *b, int err);
@@ -32,26 +61,5 @@ int admin_query(const struct http_request *r, const char *name, struct buf *out)
 /* %XX decoded. */
 int admin_percent_decode(struct span in, bool plus, struct buf *out) PD_MUST;
 int admin_put_text(struct buf *b, const char *s) PD_MUST;
-
-/* -- admin_lists.c -- */
-
-int admin_put_worker(struct worker *w, struct buf *b) PD_MUST;
-void admin_list_workers(struct admin_call *a);
-void admin_get_loads(struct admin_call *a);
-void admin_workers_list(struct admin_call *a);
-
-/* -- admin_workers.c -- */
-
-void admin_workers(struct admin_call *a);	/* /workers */
-void admin_one_worker(struct admin_call *a);	/* /workers/ID... */
-void admin_add_worker(struct admin_call *a);	/* /add_worker?url= */
-void admin_remove_worker(struct admin_call *a); /* /remove_worker?url= */
-
-/* -- admin_fanout.c -- */
-
-void admin_flush_cache(struct admin_call *a);
-void admin_server_info(struct admin_call *a);
-void admin_model_info(struct admin_call *a);
-void admin_finish_session(struct admin_call *a);
 
 #endif

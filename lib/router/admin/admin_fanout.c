@@ -3,17 +3,16 @@
  * The paths are vllm-router's; vLLM's own names for the same are tried when a worker does not know
  * them.
  */
-#include "lib/router/admin/admin.h"
+#include "lib/router/admin/admin_fanout.h"
 
 #include <stdio.h>
 
 #include "lib/json/scan.h"
-#include "lib/router/fleet/asks.h"
 
 /* False: the client left, or was told why nothing was asked. */
 static bool ask(struct admin_call *a, struct ask *q)
 {
-	int err = q ? ask_run(a->rt, a->conn, q) : PD_ENOMEM;
+	int err = q ? ask_run(a->admin->asks, a->conn, q) : PD_ENOMEM;
 
 	if (err == PD_EBUSY)
 		admin_error(a, 503, "server_error",
@@ -57,17 +56,17 @@ static int put_outcomes(struct buf *b, const struct ask *q, bool good)
 	return err ? err : buf_putc(b, ']');
 }
 
-static int flush_text(struct buf *b, const struct router *rt, const struct ask *q, size_t good)
+static int flush_text(struct buf *b, const struct admin *ad, const struct ask *q, size_t good)
 {
 	bool all = good == q->n;
 	int err;
 
-	if (!rt->cfg.pd && all)
+	if (!ad->cfg->pd && all)
 		return buf_puts(b, "Cache flushed on all servers");
-	err = buf_puts(b, !rt->cfg.pd ? "Cache flush failed on one or more servers. Results: "
-			  : all	      ? "Cache flushed successfully: "
-			  : good      ? "Partial success. Results: "
-				      : "Cache flush failed. Results: ");
+	err = buf_puts(b, !ad->cfg->pd ? "Cache flush failed on one or more servers. Results: "
+			  : all	       ? "Cache flushed successfully: "
+			  : good       ? "Partial success. Results: "
+				       : "Cache flush failed. Results: ");
 	err = err ? err : put_outcomes(b, q, true);
 	if (err || all)
 		return err;
@@ -77,7 +76,7 @@ static int flush_text(struct buf *b, const struct router *rt, const struct ask *
 
 void admin_flush_cache(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct ask *q = ask_new(f, "POST", "/reset_prefix_cache", "/flush_cache", NULL);
 	size_t good = 0;
 	struct buf b;
@@ -92,9 +91,9 @@ void admin_flush_cache(struct admin_call *a)
 	else if (ask(a, q)) {
 		for (size_t i = 0; i < q->n; i++)
 			good += ask_good(&q->one[i]);
-		status = good == q->n ? 200 : !a->rt->cfg.pd ? 500 : good > 0 ? 206 : 502;
+		status = good == q->n ? 200 : !a->admin->cfg->pd ? 500 : good > 0 ? 206 : 502;
 		buf_init(&b, ADMIN_MAX);
-		err = flush_text(&b, a->rt, q, good);
+		err = flush_text(&b, a->admin, q, good);
 		if (err)
 			admin_answer_json(a, 500, NULL, &b, err);
 		else
@@ -140,7 +139,7 @@ static void pass_answer(struct admin_call *a, const struct ask_one *one)
 static void ask_first(struct admin_call *a, const char *first, const char *second,
 		      const char *third)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct worker *w = first_worker(f);
 	struct ask *q = w ? ask_new(f, "GET", first, second, third) : NULL;
 

@@ -1,5 +1,5 @@
 /* What the router says about its workers: lists and loads. */
-#include "lib/router/admin/admin.h"
+#include "lib/router/admin/admin_lists.h"
 
 #include <stdio.h>
 
@@ -20,9 +20,9 @@ static int put_urls(struct fleet *f, struct buf *b)
 }
 
 /* The router's own counts: requests in flight per worker. */
-static int put_loads(struct router *rt, struct fleet *f, struct buf *b)
+static int put_loads(struct admin *ad, struct fleet *f, struct buf *b)
 {
-	int err = buf_puts(b, rt->cfg.pd ? "{\"loads\":{" : "{\"workers\":[");
+	int err = buf_puts(b, ad->cfg->pd ? "{\"loads\":{" : "{\"workers\":[");
 	bool first = true;
 	char name[700];
 
@@ -32,7 +32,7 @@ static int put_loads(struct router *rt, struct fleet *f, struct buf *b)
 			unsigned n = atomic_load(&w->slot.in_flight);
 
 			err = buf_puts(b, first ? "" : ",");
-			if (rt->cfg.pd) {
+			if (ad->cfg->pd) {
 				(void)snprintf(name, sizeof(name), "%s_%s",
 					       worker_role_name((enum worker_role)r), w->url);
 				err = err ? err : admin_put_text(b, name);
@@ -44,7 +44,7 @@ static int put_loads(struct router *rt, struct fleet *f, struct buf *b)
 			}
 		}
 	}
-	return err ? err : buf_puts(b, rt->cfg.pd ? "},\"errors\":[]}" : "]}");
+	return err ? err : buf_puts(b, ad->cfg->pd ? "},\"errors\":[]}" : "]}");
 }
 
 /* What vllm-router shows of a worker, with its constants outside its multi-router mode. */
@@ -113,7 +113,7 @@ static int put_workers(struct fleet *f, struct buf *b)
 
 void admin_list_workers(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
@@ -124,18 +124,18 @@ void admin_list_workers(struct admin_call *a)
 
 void admin_get_loads(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_loads(a->rt, f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_loads(a->admin, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }
 
 void admin_workers_list(struct admin_call *a)
 {
-	struct fleet *f = fleet_get(&a->rt->fleet);
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);

@@ -3,7 +3,7 @@
  * older /add_worker and /remove_worker. Adding resolves a name, so it is handed to another thread
  * (changes.h); all else marks a worker and returns.
  */
-#include "lib/router/admin/admin.h"
+#include "lib/router/admin/admin_workers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/nearest.h"
 #include "lib/json/scan.h"
-#include "lib/router/fleet/changes.h"
+#include "lib/router/admin/admin_lists.h"
 
 #define HEALTH_STEP (50 * NS_PER_MS)  /* how often a handler looks whether its worker is there */
 #define GONE_WAIT   (400 * NS_PER_MS) /* an idle worker is gone by then */
@@ -25,10 +25,10 @@ struct wanted {
 	int bootstrap;
 };
 
-static void wanted_init(struct wanted *w, const struct router *rt)
+static void wanted_init(struct wanted *w, const struct admin *ad)
 {
 	*w = (struct wanted){.role = ROLE_REGULAR};
-	(void)rt;
+	(void)ad;
 	buf_init(&w->name, 256);
 	buf_init(&w->url, 640);
 }
@@ -47,9 +47,9 @@ struct matches {
 	size_t n;
 };
 
-static int find_matches(struct matches *m, struct router *rt, struct span id)
+static int find_matches(struct matches *m, struct admin *ad, struct span id)
 {
-	m->fleet = fleet_get(&rt->fleet);
+	m->fleet = fleet_get(ad->fleet);
 	m->n = 0;
 	m->worker = calloc(ROUTE_WORKERS_MAX, sizeof(struct worker *));
 	if (!m->worker)
@@ -111,15 +111,15 @@ static int parse_role(struct wanted *w, const char *text, struct pd_msg *msg)
 }
 
 /* The router's mode decides which roles there are. */
-static int check_role(const struct router *rt, struct wanted *w, struct pd_msg *msg)
+static int check_role(const struct admin *ad, struct wanted *w, struct pd_msg *msg)
 {
-	if (rt->cfg.pd && w->role == ROLE_REGULAR)
+	if (ad->cfg->pd && w->role == ROLE_REGULAR)
 		return pd_fail(
 			msg, PD_EINVAL,
 			"worker_type: found %s, expected prefill or decode: this router runs "
 			"prefill and decode pools",
 			w->has_role ? "regular" : "none");
-	if (!rt->cfg.pd && w->role != ROLE_REGULAR)
+	if (!ad->cfg->pd && w->role != ROLE_REGULAR)
 		return pd_fail(msg, PD_EINVAL,
 			       "worker_type: found %s, expected regular: this router runs a plain "
 			       "pool",
@@ -240,15 +240,15 @@ static int hand_over(struct admin_call *a, const struct wanted *w, struct change
 	ch->bootstrap = w->bootstrap;
 	if (n < 0 || (size_t)n >= sizeof(ch->text))
 		return PD_ETOOBIG;
-	return changes_do(a->rt, a->conn, ch);
+	return changes_do(a->admin->changes, a->conn, ch);
 }
 
 /* The worker (or its ranks) with this URL and role; false when it is gone. */
-static bool find_added(struct matches *m, struct router *rt, const struct wanted *w)
+static bool find_added(struct matches *m, struct admin *ad, const struct wanted *w)
 {
 	size_t kept = 0;
 
-	if (find_matches(m, rt, buf_span(&w->url)) == PD_OK)
+	if (find_matches(m, ad, buf_span(&w->url)) == PD_OK)
 		for (size_t i = 0; i < m->n; i++)
 			if (m->worker[i]->role == w->role)
 				m->worker[kept++] = m->worker[i];
@@ -268,17 +268,17 @@ static bool all_available(const struct matches *m)
  */
 static int await_health(struct admin_call *a, const struct wanted *w)
 {
-	int64_t now = clock_now(), deadline = now + a->rt->cfg.startup_timeout;
+	int64_t now = clock_now(), deadline = now + a->admin->cfg->startup_timeout;
 	struct matches m;
 	bool here, ready;
 
 	for (;; now = clock_now()) {
-		here = find_added(&m, a->rt, w);
+		here = find_added(&m, a->admin, w);
 		ready = all_available(&m);
 		release_matches(&m);
 		if (ready || !here)
 			return ready ? PD_OK : PD_ENOENT;
-		if (now >= deadline || atomic_load(&a->rt->draining))
+		if (now >= deadline || atomic_load(&a->admin->draining))
 			return PD_ETIMEOUT;
 		if (http_conn_sleep(a->conn, now + HEALTH_STEP))
 			return PD_ECANCELED;
@@ -286,19 +286,19 @@ static int await_health(struct admin_call *a, const struct wanted *w)
 }
 
 /* Half an addition is none. `why` gets what was wrong with its health. */
-static void take_back(struct router *rt, const struct wanted *w, char *why, size_t cap)
+static void take_back(struct admin *ad, const struct wanted *w, char *why, size_t cap)
 {
 	struct matches m;
 
 	why[0] = '\0';
-	(void)find_added(&m, rt, w);
+	(void)find_added(&m, ad, w);
 	for (size_t i = 0; i < m.n; i++) {
 		if (!why[0])
 			worker_note_get(m.worker[i], why, cap);
 		worker_leave(m.worker[i], true);
 	}
 	release_matches(&m);
-	changes_reap(rt);
+	changes_reap(ad->changes);
 }
 
 /* Adds, waits when asked to, and says in *status and msg what came of it; 0: the client left. */
@@ -322,11 +322,11 @@ static int add(struct admin_call *a, const struct wanted *w, struct pd_msg *msg)
 		err = await_health(a, w);
 		status = err == PD_OK ? 201 : err == PD_ECANCELED ? 0 : 504;
 		if (status == 504) {
-			take_back(a->rt, w, why, sizeof(why));
+			take_back(a->admin, w, why, sizeof(why));
 			(void)pd_fail(msg, err,
 				      "worker %.200s did not become healthy within %g s and was "
 				      "taken back: %s",
-				      w->url.data, (double)a->rt->cfg.startup_timeout / 1e9,
+				      w->url.data, (double)a->admin->cfg->startup_timeout / 1e9,
 				      why[0] ? why : "no health check has ended");
 		}
 	}
@@ -340,7 +340,7 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 	struct buf b;
 	int err;
 
-	if (!find_added(&m, a->rt, w)) {
+	if (!find_added(&m, a->admin, w)) {
 		release_matches(&m);
 		admin_error(a, 409, "WORKER_NOT_FOUND", "worker %.200s was removed meanwhile",
 			    w->url.data);
@@ -381,9 +381,9 @@ static void create(struct admin_call *a)
 	struct wanted w;
 	int status;
 
-	wanted_init(&w, a->rt);
+	wanted_init(&w, a->admin);
 	w.wait = is_set(a->req, "wait");
-	if (read_wanted(&w, a->req->body, &msg) || check_role(a->rt, &w, &msg))
+	if (read_wanted(&w, a->req->body, &msg) || check_role(a->admin, &w, &msg))
 		status = 400;
 	else
 		status = add(a, &w, &msg);
@@ -422,17 +422,17 @@ static struct span action_of(struct span *id)
 	return action;
 }
 
-static void leave(struct router *rt, const struct matches *m, bool force)
+static void leave(struct admin *ad, const struct matches *m, bool force)
 {
 	for (size_t i = 0; i < m->n; i++) {
 		struct worker *w = m->worker[i];
 
 		worker_leave(w, force);
-		log_line(rt->cfg.log, LOG_INFO, "%s worker %s: removing%s, %u in flight",
+		log_line(ad->cfg->log, LOG_INFO, "%s worker %s: removing%s, %u in flight",
 			 worker_role_name(w->role), w->url, force ? " at once" : "",
 			 (unsigned)atomic_load(&w->slot.in_flight));
 	}
-	changes_reap(rt);
+	changes_reap(ad->changes);
 }
 
 static unsigned in_flight(const struct matches *m)
@@ -452,7 +452,7 @@ static bool gone_soon(struct admin_call *a, struct span id)
 	bool gone;
 
 	for (;; now = clock_now()) {
-		gone = find_matches(&m, a->rt, id) == PD_ENOENT;
+		gone = find_matches(&m, a->admin, id) == PD_ENOENT;
 		release_matches(&m);
 		if (gone || now >= deadline || http_conn_sleep(a->conn, now + HEALTH_STEP / 2))
 			return gone;
@@ -467,7 +467,7 @@ static void delete_one(struct admin_call *a, struct matches *m, struct span id)
 	struct buf b;
 	int err;
 
-	leave(a->rt, m, force);
+	leave(a->admin, m, force);
 	gone = gone_soon(a, id);
 	if (gone)
 		(void)snprintf(text, sizeof(text), "Worker %.*s removed successfully",
@@ -485,13 +485,13 @@ static void delete_one(struct admin_call *a, struct matches *m, struct span id)
 	buf_release(&b);
 }
 
-static void drain(struct router *rt, const struct matches *m, struct span action)
+static void drain(struct admin *ad, const struct matches *m, struct span action)
 {
 	for (size_t i = 0; i < m->n; i++) {
 		struct worker *w = m->worker[i];
 
-		worker_set_draining(w, &rt->cfg, action.n == 5);
-		log_line(rt->cfg.log, LOG_INFO, "worker %s: %.*s, %u in flight", w->url,
+		worker_set_draining(w, ad->cfg, action.n == 5);
+		log_line(ad->cfg->log, LOG_INFO, "worker %s: %.*s, %u in flight", w->url,
 			 (int)action.n, action.p, (unsigned)atomic_load(&w->slot.in_flight));
 	}
 }
@@ -507,7 +507,7 @@ static void act_on(struct admin_call *a, struct matches *m, struct span id, stru
 		return;
 	}
 	if (action.n > 0)
-		drain(a->rt, m, action);
+		drain(a->admin, m, action);
 	buf_init(&b, ADMIN_MAX);
 	admin_answer_json(a, 200, NULL, &b, put_matches(m, &b));
 	buf_release(&b);
@@ -527,7 +527,7 @@ void admin_one_worker(struct admin_call *a)
 		buf_release(&name);
 		return;
 	}
-	err = find_matches(&m, a->rt, buf_span(&name));
+	err = find_matches(&m, a->admin, buf_span(&name));
 	if (!err)
 		act_on(a, &m, buf_span(&name), action);
 	else if (err == PD_ENOENT)
@@ -573,14 +573,14 @@ void admin_add_worker(struct admin_call *a)
 	struct wanted w;
 	int status = 400;
 
-	wanted_init(&w, a->rt);
+	wanted_init(&w, a->admin);
 	w.wait = true;
 	if (admin_query(a->req, "url", &w.url) || w.url.len == 0 || !is_printable(&w.url))
 		(void)pd_fail(&msg, PD_EINVAL,
 			      "found no url, expected /add_worker?url=http://HOST:PORT");
 	else if (admin_query(a->req, "name", &w.name) == PD_ETOOBIG || !is_printable(&w.name))
 		(void)pd_fail(&msg, PD_EINVAL, "name: too long, or has control characters");
-	else if (!query_role(a, &w, &msg) && !check_role(a->rt, &w, &msg))
+	else if (!query_role(a, &w, &msg) && !check_role(a->admin, &w, &msg))
 		status = add(a, &w, &msg);
 	if (status == 201)
 		plain(a, 200, "Successfully added worker: ", buf_span(&w.url));
@@ -601,8 +601,8 @@ void admin_remove_worker(struct admin_call *a)
 		plain(a, 400, "found no url, expected /remove_worker?url=http://HOST:PORT",
 		      (struct span){0});
 	} else {
-		if (find_matches(&m, a->rt, buf_span(&url)) == PD_OK) {
-			leave(a->rt, &m, is_set(a->req, "force"));
+		if (find_matches(&m, a->admin, buf_span(&url)) == PD_OK) {
+			leave(a->admin, &m, is_set(a->req, "force"));
 			plain(a, 200, "Successfully removed worker: ", buf_span(&url));
 		} else {
 			plain(a, 404, "no worker has this name or URL: ", buf_span(&url));

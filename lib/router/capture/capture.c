@@ -13,8 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/router/capture/capture_record.h"
-#include "lib/router/fleet/fleet.h"
+#include "lib/router/capture/capture_db.h"
 
 #define BATCH_MAX   16384 /* records of one transaction */
 #define RETRY_AFTER NS_PER_S
@@ -452,31 +451,19 @@ void capture_free(struct capture *c)
 	free(c);
 }
 
-int capture_samples(const struct capture *c, enum capture_sample s, const char *name,
-		    struct buf *out)
-{
-	static const char *const kinds[CAPTURE_KINDS] = {"request", "decision"};
-	uint64_t v = 0;
-	int err = PD_OK;
+_Static_assert((int)PROM_RECORDS == (int)CAPTURE_KINDS && (int)PROM_REQUEST == (int)CAPTURE_REQUEST,
+	       "the page has the kinds of the capture");
 
-	for (int k = 0; !err && k < CAPTURE_KINDS && s == CAPTURE_SAMPLE_RECORDS; k++)
-		err = buf_printf(out, "%s{kind=\"%s\"} %llu\n", name, kinds[k],
-				 (unsigned long long)(c ? atomic_load(&c->written[k]) : 0));
-	for (int k = 0; !err && k < CAPTURE_KINDS && s == CAPTURE_SAMPLE_DROPPED; k++)
-		err = buf_printf(out,
-				 "%s{kind=\"%s\",loss=\"queue_full\"} %llu\n"
-				 "%s{kind=\"%s\",loss=\"write_error\"} %llu\n",
-				 name, kinds[k],
-				 (unsigned long long)(c ? atomic_load(&c->lost[k]) : 0), name,
-				 kinds[k],
-				 (unsigned long long)(c ? atomic_load(&c->unwritten[k]) : 0));
-	if (s <= CAPTURE_SAMPLE_DROPPED)
-		return err;
-	if (c && s == CAPTURE_SAMPLE_ERRORS)
-		v = atomic_load(&c->failures);
-	else if (c && s == CAPTURE_SAMPLE_FAILING)
-		v = atomic_load(&c->failing);
-	else if (c)
-		v = capture_ring_used(&c->ring);
-	return buf_printf(out, "%s %llu\n", name, (unsigned long long)v);
+void capture_stats(const struct capture *c, struct prom_page *out)
+{
+	if (!c)
+		return;
+	for (int k = 0; k < CAPTURE_KINDS; k++) {
+		out->capture.written[k] = atomic_load(&c->written[k]);
+		out->capture.queue_full[k] = atomic_load(&c->lost[k]);
+		out->capture.write_error[k] = atomic_load(&c->unwritten[k]);
+	}
+	out->number[SINGLE_CAPTURE_ERRORS] = atomic_load(&c->failures);
+	out->number[SINGLE_CAPTURE_FAILING] = atomic_load(&c->failing);
+	out->number[SINGLE_CAPTURE_QUEUE] = capture_ring_used(&c->ring);
 }

@@ -21,7 +21,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/clock.h"
 #include "lib/router/config/config.h"
-#include "lib/router/watch/metrics.h"
+#include "lib/router/watch/prom.h"
 
 #define CAPTURE_PERIOD	   (100 * NS_PER_MS)
 #define CAPTURE_BLOCKS_MAX 4096u /* block hashes kept of one prompt */
@@ -78,16 +78,8 @@ void capture_ended(const struct exchange *x, bool left);
 /* The request was turned away with its head. */
 void capture_refused(struct capture *c, const struct http_request *r, enum metrics_route route,
 		     int status);
-/* The samples of a family of the metrics page, in the order of metrics_table.h; zeros without
- * capture. */
-enum capture_sample {
-	CAPTURE_SAMPLE_RECORDS,
-	CAPTURE_SAMPLE_DROPPED,
-	CAPTURE_SAMPLE_ERRORS,
-	CAPTURE_SAMPLE_FAILING,
-	CAPTURE_SAMPLE_QUEUE
-};
-int capture_samples(const struct capture *c, enum capture_sample s, const char *name,
-		    struct buf *out) PD_MUST;
+/* For the metrics page: records by what became of them, the family numbers. Zeros without capture.
+ */
+void capture_stats(const struct capture *c, struct prom_page *out);
 
 #endif

@@ -7,6 +7,8 @@
  * Whether an existing file is ours is decided from its first 100 bytes, without SQLite: looking at
  * a foreign file must not change it.
  */
+#include "lib/router/capture/capture_db.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,9 +20,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "lib/router/capture/capture_record.h"
-#include "lib/router/fleet/fleet.h"
 
 #define PAGE	       4096
 #define CHECKPOINT     4000	  /* pages of log before they go into the file */

@@ -39,8 +39,6 @@ struct fleet_config {
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
 enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
 
-struct capture;
-
 /* What becomes of a client's X-Forwarded-For, and of Forwarded and its kind. */
 enum forwarded {
 	FORWARDED_PASS,
@@ -123,7 +121,6 @@ struct router_config {
 	bool half_close_ok;
 	bool generate_traceparent; /* for requests that bring none */
 	const char *version;	   /* of the program, for the metrics page */
-	struct capture *capture;   /* from capture_new; NULL: none */
 	struct log *log;
 	struct log *access_log; /* NULL: none */
 	bool access_json;
@@ -137,18 +134,6 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 /* Appends a copy of one entry. */
 int worker_list_copy(struct worker_list *l, const struct worker_spec *from) PD_MUST;
 void worker_list_release(struct worker_list *l);
-
-/*
- * Reads workers and policies from a YAML file (see docs/serve.md): policy, prefill_policy,
- * decode_policy, workers, prefill, decode. Policies that the file does not name are those of
- * `base`. On failure nothing is kept and msg names the file.
- */
-int fleet_config_read(const char *path, const struct router_config *base, struct fleet_config *out,
-		      struct pd_msg *msg) PD_MUST;
-/* The same for a text; `path` is its name in messages. */
-int fleet_config_parse(const char *text, size_t n, const char *path,
-		       const struct router_config *base, struct fleet_config *out,
-		       struct pd_msg *msg) PD_MUST;
 
 const char *worker_role_name(enum worker_role r);
 

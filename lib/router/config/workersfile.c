@@ -1,5 +1,7 @@
 /* The workers file: YAML with a schema, so that a misspelt key is an error that names its line and
  * not a silent surprise. */
+#include "lib/router/config/workersfile.h"
+
 #include <cyaml/cyaml.h>
 #include <stdio.h>
 #include <stdint.h>
@@ -7,7 +9,6 @@
 
 #include "lib/base/file.h"
 #include "lib/base/yamlload.h"
-#include "lib/router/config/config.h"
 
 #define FILE_MAX (4u << 20)
 

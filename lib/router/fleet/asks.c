@@ -37,7 +37,7 @@ struct question {
 };
 
 struct asks {
-	struct router *rt;
+	const struct router_config *cfg;
 	pthread_t thread;
 	CURLM *multi;
 	struct curl_slist *fields; /* for workers; NULL: none */
@@ -135,8 +135,8 @@ static bool set_options(const struct asks *s, struct transfer *t)
 	bool post = strcmp(q->ask.method, "POST") == 0;
 
 	return left > 0 &&
-	       workercurl_setup(t->easy, &t->way, &s->rt->cfg, t->one->worker,
-				q->ask.path[t->one->path], s->fields, left) &&
+	       workercurl_setup(t->easy, &t->way, s->cfg, t->one->worker, q->ask.path[t->one->path],
+				s->fields, left) &&
 	       (!post || (curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
 			  curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, "") == CURLE_OK)) &&
 	       curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&
@@ -279,16 +279,16 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int asks_start(struct router *rt, struct pd_msg *msg)
+int asks_start(struct asks **out, const struct router_config *c, struct pd_msg *msg)
 {
 	struct asks *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	s->rt = rt;
+	s->cfg = c;
 	s->multi = curl_multi_init();
 	(void)pthread_mutex_init(&s->lock, NULL);
-	if (!s->multi || workercurl_fields(&s->fields, rt->cfg.api_key) ||
+	if (!s->multi || workercurl_fields(&s->fields, c->api_key) ||
 	    curl_multi_setopt(s->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, PARALLEL_MAX) != CURLM_OK ||
 	    pthread_create(&s->thread, NULL, run, s) != 0) {
 		if (s->multi)
@@ -298,14 +298,12 @@ int asks_start(struct router *rt, struct pd_msg *msg)
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that asks workers");
 	}
-	atomic_store(&rt->asks, s);
+	*out = s;
 	return PD_OK;
 }
 
-void asks_stop(struct router *rt)
+void asks_stop(struct asks *s)
 {
-	struct asks *s = atomic_exchange(&rt->asks, NULL);
-
 	if (!s)
 		return;
 	atomic_store(&s->stop, true);
@@ -336,14 +334,11 @@ static bool enqueue(struct asks *s, struct question *q)
 	return room;
 }
 
-int ask_run(struct router *rt, struct http_conn *c, struct ask *a)
+int ask_run(struct asks *s, struct http_conn *c, struct ask *a)
 {
-	struct asks *s = atomic_load(&rt->asks);
 	struct question *q = question_of(a);
 	bool left = false, done;
 
-	if (!s)
-		return PD_EBUSY;
 	q->deadline = clock_now() + ASK_TIMEOUT;
 	q->conn = c;
 	atomic_store(&q->owners, 2);

@@ -6,12 +6,16 @@
 #ifndef PD_ROUTER_ASKS_H
 #define PD_ROUTER_ASKS_H
 
-#include "lib/router/router.h"
+#include "lib/base/clock.h"
+#include "lib/http/server.h"
+#include "lib/router/fleet/fleet.h"
 
 #define ASKS_QUEUE   32 /* questions that wait or run; more are refused */
 #define ASK_TIMEOUT  (10 * NS_PER_S)
 #define ASK_BODY_MAX (4u << 20) /* of one answer; what is longer counts as failed */
 #define ASK_PATHS    3
+
+struct asks;
 
 /* One worker's answer. */
 struct ask_one {
@@ -37,11 +41,13 @@ struct ask *ask_new(struct fleet *f, const char *method, const char *first, cons
 /* Adds a worker; one server is asked once, whatever number of ranks it has. */
 int ask_worker(struct ask *a, struct worker *w) PD_MUST;
 /* Asks and sleeps meanwhile. PD_EBUSY: too many ask, PD_ECANCELED: the client left. */
-int ask_run(struct router *rt, struct http_conn *c, struct ask *a) PD_MUST;
+int ask_run(struct asks *s, struct http_conn *c, struct ask *a) PD_MUST;
 void ask_free(struct ask *a);
 bool ask_good(const struct ask_one *one);
 
-int asks_start(struct router *rt, struct pd_msg *msg) PD_MUST;
-void asks_stop(struct router *rt);
+/* `c` is borrowed until asks_stop. PD_ENOMEM. */
+int asks_start(struct asks **out, const struct router_config *c, struct pd_msg *msg) PD_MUST;
+/* After the last handler has ended. Accepts NULL. */
+void asks_stop(struct asks *s);
 
 #endif

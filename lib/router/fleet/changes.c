@@ -27,7 +27,7 @@ struct pending {
 };
 
 struct changes {
-	struct router *rt;
+	struct changes_config cfg;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -48,20 +48,21 @@ static void drop(struct pending *p)
 
 static void carry_out(struct changes *s, struct change *ch)
 {
-	struct router *rt = s->rt;
+	const struct changes_config *c = &s->cfg;
 
 	if (ch->kind == CHANGE_RELOAD) {
-		ch->err = router_reload(rt, &ch->msg);
+		ch->err = c->reload(c->ctx, &ch->msg);
 		return;
 	}
-	ch->err = fleet_add(&rt->fleet, &rt->cfg, ch->role, ch->text, ch->bootstrap, &ch->msg);
+	ch->err = fleet_add(c->fleet, c->router, ch->role, ch->text, ch->bootstrap, &ch->msg);
 	if (ch->err) {
-		log_line(rt->cfg.log, LOG_WARN, "worker not added: %s", ch->msg.text);
+		log_line(c->router->log, LOG_WARN, "worker not added: %s", ch->msg.text);
 		return;
 	}
-	log_line(rt->cfg.log, LOG_INFO, "%s worker %s added, it gets requests when it is healthy",
+	log_line(c->router->log, LOG_INFO,
+		 "%s worker %s added, it gets requests when it is healthy",
 		 worker_role_name(ch->role), ch->text);
-	health_nudge(rt);
+	health_nudge(c->health);
 }
 
 static void finish(struct changes *s, struct pending *p)
@@ -104,15 +105,16 @@ static void carry_out_all(struct changes *s)
 
 static void reap(struct changes *s)
 {
-	struct router *rt = s->rt;
+	const struct changes_config *c = &s->cfg;
 	size_t gone;
 
 	if (!atomic_exchange(&s->reap, false))
 		return;
-	if (fleet_reap(&rt->fleet, &rt->cfg, &gone) > 0)
+	if (fleet_reap(c->fleet, c->router, &gone) > 0)
 		atomic_store(&s->reap, true);
 	if (gone > 0)
-		log_line(rt->cfg.log, LOG_INFO, "%zu worker%s removed", gone, gone > 1 ? "s" : "");
+		log_line(c->router->log, LOG_INFO, "%zu worker%s removed", gone,
+			 gone > 1 ? "s" : "");
 }
 
 /* Literals need no look-up. */
@@ -124,7 +126,7 @@ static bool is_name(const struct worker *w)
 /* A look-up may take seconds: whoever waits for a change comes first. */
 static void resolve_all(struct changes *s)
 {
-	struct fleet *f = fleet_get(&s->rt->fleet);
+	struct fleet *f = fleet_get(s->cfg.fleet);
 	bool stop = false;
 
 	for (int r = 0; r < ROLES; r++) {
@@ -178,14 +180,14 @@ static void *run(void *arg)
 
 /* -- start and stop -- */
 
-int changes_start(struct router *rt, struct pd_msg *msg)
+int changes_start(struct changes **out, const struct changes_config *c, struct pd_msg *msg)
 {
 	struct changes *s = calloc(1, sizeof(*s));
 	pthread_condattr_t attr;
 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	s->rt = rt;
+	s->cfg = *c;
 	s->last = &s->first;
 	s->next_resolve = clock_now() + RESOLVE_EVERY;
 	(void)pthread_mutex_init(&s->lock, NULL);
@@ -199,13 +201,12 @@ int changes_start(struct router *rt, struct pd_msg *msg)
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread for changes");
 	}
-	atomic_store(&rt->changes, s);
+	*out = s;
 	return PD_OK;
 }
 
-bool changes_stop(struct router *rt)
+bool changes_stop(struct changes *s)
 {
-	struct changes *s = atomic_exchange(&rt->changes, NULL);
 	struct pending *p;
 
 	if (!s)
@@ -263,14 +264,13 @@ static int await(struct changes *s, struct pending *p, struct http_conn *c)
 	}
 }
 
-int changes_do(struct router *rt, struct http_conn *c, struct change *ch)
+int changes_do(struct changes *s, struct http_conn *c, struct change *ch)
 {
-	struct changes *s = atomic_load(&rt->changes);
-	struct pending *p = s ? calloc(1, sizeof(*p)) : NULL;
+	struct pending *p = calloc(1, sizeof(*p));
 	int err;
 
 	if (!p)
-		return s ? PD_ENOMEM : PD_EBUSY;
+		return PD_ENOMEM;
 	p->change = *ch;
 	p->conn = c;
 	atomic_store(&p->owners, 2);
@@ -285,10 +285,9 @@ int changes_do(struct router *rt, struct http_conn *c, struct change *ch)
 	return err;
 }
 
-bool changes_reload(struct router *rt, void (*done)(void))
+bool changes_reload(struct changes *s, void (*done)(void))
 {
-	struct changes *s = atomic_load(&rt->changes);
-	struct pending *p = s ? calloc(1, sizeof(*p)) : NULL;
+	struct pending *p = calloc(1, sizeof(*p));
 
 	if (!p)
 		return false;
@@ -301,12 +300,8 @@ bool changes_reload(struct router *rt, void (*done)(void))
 	return false;
 }
 
-void changes_reap(struct router *rt)
+void changes_reap(struct changes *s)
 {
-	struct changes *s = atomic_load(&rt->changes);
-
-	if (!s)
-		return;
 	atomic_store(&s->reap, true);
 	(void)pthread_mutex_lock(&s->lock);
 	(void)pthread_cond_signal(&s->wake);

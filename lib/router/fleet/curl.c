@@ -1,9 +1,9 @@
 #include "lib/router/fleet/curl.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/keys/keys.h"
 
 static CURLcode lend_tls(CURL *easy, void *ssl_ctx, void *arg)
 {
@@ -35,7 +35,7 @@ int workercurl_fields(struct curl_slist **out, const char *api_key)
 	*out = NULL;
 	if (!api_key)
 		return PD_OK;
-	buf_init(&line, KEY_MAX + 64);
+	buf_init(&line, strlen(api_key) + 64);
 	if (buf_printf(&line, "Authorization: Bearer %s", api_key) == PD_OK)
 		*out = curl_slist_append(NULL, line.data);
 	buf_release(&line);

@@ -1,11 +1,11 @@
 /* What every libcurl transfer to a worker has in common, probes and questions: URL, TLS, our key.
  */
-#ifndef PD_ROUTER_WORKERCURL_H
-#define PD_ROUTER_WORKERCURL_H
+#ifndef PD_ROUTER_CURL_H
+#define PD_ROUTER_CURL_H
 
 #include <curl/curl.h>
 
-#include "lib/router/fleet/fleet.h"
+#include "lib/router/fleet/worker.h"
 
 /* The header lines for workers; *out is NULL when there are none, else for curl_slist_free_all. */
 int workercurl_fields(struct curl_slist **out, const char *api_key) PD_MUST;

@@ -11,59 +11,8 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/capture/capture.h"
 
-/* -- workers -- */
-
-static void worker_unref(struct worker *w)
-{
-	if (atomic_fetch_sub(&w->refs, 1) != 1)
-		return;
-	http_pool_release(&w->pool);
-	tls_peer_free(w->peer);
-	(void)pthread_mutex_destroy(&w->lock);
-	free(w->name);
-	free(w->url);
-	free(w);
-}
-
-static int worker_new(struct worker **out, const struct worker_spec *spec,
-		      const struct router_config *c, struct pd_msg *msg)
-{
-	struct worker *w = calloc(1, sizeof(*w));
-	int err;
-
-	if (!w || http_pool_init(&w->pool, c->pool_size, c->pool_idle_timeout)) {
-		free(w);
-		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
-		return PD_ENOMEM;
-	}
-	(void)pthread_mutex_init(&w->lock, NULL);
-	breaker_init(&w->breaker);
-	w->role = spec->role;
-	w->bootstrap = spec->bootstrap;
-	atomic_store(&w->by_hand, spec->by_hand);
-	w->healthy = !spec->by_hand;
-	w->ejected = w->fresh = spec->by_hand;
-	w->name = strdup(spec->name);
-	w->url = strdup(spec->url);
-	atomic_store(&w->refs, 1);
-	atomic_store(&w->slot.available, w->healthy);
-	atomic_store(&w->slot.cap, c->worker_cap);
-	atomic_store(&w->quiet, true);
-	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory")
-				  : net_url_parse(&w->at, w->url, msg);
-	if (!err)
-		err = net_resolve(&w->addr, w->at.host, w->at.port, msg);
-	if (!err && w->at.tls && !(w->peer = tls_peer_new(w->at.host)))
-		err = pd_fail(msg, PD_ENOMEM, "out of memory");
-	if (err) {
-		worker_unref(w);
-		return err;
-	}
-	*out = w;
-	return PD_OK;
-}
+/* -- pools -- */
 
 static struct worker *find_same(struct fleet *old, const struct worker_spec *spec)
 {
@@ -75,8 +24,6 @@ static struct worker *find_same(struct fleet *old, const struct worker_spec *spe
 			return p->worker[i];
 	return NULL;
 }
-
-/* -- pools -- */
 
 static void pool_release(struct fleet_pool *p)
 {
@@ -242,7 +189,8 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	(void)pthread_mutex_lock(&h->lock);
 	old = h->now;
 	f->version = ++h->version;
-	capture_fleet(c->capture, f);
+	if (h->on_change)
+		h->on_change(h->ctx, f);
 	h->now = f;
 	(void)pthread_mutex_unlock(&h->lock);
 	if (old)

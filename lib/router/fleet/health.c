@@ -3,13 +3,14 @@
  * duties: breaker clocks, idle connections. A refused probe is as clear as a refused
  * request: the worker is ejected at once.
  */
+#include "lib/router/fleet/health.h"
+
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/router.h"
 #include "lib/router/fleet/curl.h"
 
 #define TICK_NS	     (50 * NS_PER_MS) /* while something is wrong */
@@ -24,7 +25,8 @@ struct probe {
 };
 
 struct health {
-	struct router *rt;
+	struct fleet_holder *fleet;
+	const struct router_config *cfg;
 	pthread_t thread;
 	CURLM *multi;
 	struct curl_slist *fields; /* our key for workers; NULL: none */
@@ -42,7 +44,7 @@ static size_t swallow(char *p, size_t size, size_t n, void *arg)
 
 static bool set_options(CURL *easy, struct health *h, struct probe *p)
 {
-	const struct router_config *c = &h->rt->cfg;
+	const struct router_config *c = h->cfg;
 
 	return workercurl_setup(easy, &p->way, c, p->worker, c->health_endpoint, h->fields,
 				c->health_timeout) &&
@@ -105,7 +107,7 @@ static bool failed_here(CURL *easy, CURLcode result)
 /* Remembers why a check failed, and says it once when nothing else will. */
 static void take_note(struct health *h, struct probe *p, CURLcode result, long status, bool ok)
 {
-	struct log *log = h->rt->cfg.log;
+	struct log *log = h->cfg->log;
 	char why[CURL_ERROR_SIZE + 40];
 	bool fresh = worker_is_fresh(p->worker);
 
@@ -131,7 +133,7 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p) != CURLE_OK || !p)
 		return;
 	if (failed_here(easy, result)) {
-		worker_probe_later(p->worker, &h->rt->cfg, clock_now());
+		worker_probe_later(p->worker, h->cfg, clock_now());
 		end_probe(h, p);
 		return;
 	}
@@ -139,12 +141,12 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	ok = result == CURLE_OK && status >= 200 && status < 300;
 	before = atomic_load(&p->worker->slot.available);
 	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
-		worker_eject(p->worker, &h->rt->cfg, clock_now());
+		worker_eject(p->worker, h->cfg, clock_now());
 	take_note(h, p, result, status, ok);
-	worker_probed(p->worker, &h->rt->cfg, ok, clock_now());
+	worker_probed(p->worker, h->cfg, ok, clock_now());
 	if (before != atomic_load(&p->worker->slot.available)) {
 		workercurl_why(&p->way, result, why, sizeof(why));
-		log_line(h->rt->cfg.log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
+		log_line(h->cfg->log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
 			 before ? "out of the rotation" : "back in the rotation",
 			 result == CURLE_OK ? "health check answered" : why);
 	}
@@ -168,7 +170,7 @@ static bool attend(struct health *h, struct fleet *f, int64_t now)
 		for (size_t i = 0; i < f->pool[r].n; i++) {
 			struct worker *w = f->pool[r].worker[i];
 
-			worker_tick(w, &h->rt->cfg, now);
+			worker_tick(w, h->cfg, now);
 			http_pool_trim(&w->pool, now);
 			if (worker_probe_due(w, now) && !is_probed(h, w))
 				start_probe(h, f, w);
@@ -186,7 +188,7 @@ static void *run(void *arg)
 
 	(void)pthread_setname_np(pthread_self(), "pdctl-health");
 	while (!atomic_load(&h->stop)) {
-		struct fleet *f = fleet_get(&h->rt->fleet);
+		struct fleet *f = fleet_get(h->fleet);
 		bool calm = attend(h, f, clock_now());
 
 		fleet_put(f);
@@ -200,15 +202,17 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int health_start(struct router *rt, struct pd_msg *msg)
+int health_start(struct health **out, struct fleet_holder *fleet, const struct router_config *c,
+		 struct pd_msg *msg)
 {
 	struct health *h = calloc(1, sizeof(*h));
 
 	if (!h)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	h->rt = rt;
+	h->fleet = fleet;
+	h->cfg = c;
 	h->multi = curl_multi_init();
-	if (!h->multi || workercurl_fields(&h->fields, rt->cfg.api_key) ||
+	if (!h->multi || workercurl_fields(&h->fields, c->api_key) ||
 	    pthread_create(&h->thread, NULL, run, h) != 0) {
 		if (h->multi)
 			(void)curl_multi_cleanup(h->multi);
@@ -216,25 +220,19 @@ int health_start(struct router *rt, struct pd_msg *msg)
 		free(h);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the health thread");
 	}
-	rt->health = h;
+	*out = h;
 	return PD_OK;
 }
 
-void health_nudge(struct router *rt)
+void health_nudge(struct health *h)
 {
-	struct health *h = atomic_load(&rt->health);
-
-	if (h)
-		(void)curl_multi_wakeup(h->multi);
+	(void)curl_multi_wakeup(h->multi);
 }
 
-void health_stop(struct router *rt)
+void health_stop(struct health *h)
 {
-	struct health *h = rt->health;
-
 	if (!h)
 		return;
-	rt->health = NULL;
 	atomic_store(&h->stop, true);
 	(void)curl_multi_wakeup(h->multi);
 	(void)pthread_join(h->thread, NULL);

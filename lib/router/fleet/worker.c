@@ -1,13 +1,65 @@
 /* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one
  * place, sync(). */
+#include "lib/router/fleet/worker.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/fleet/fleet.h"
 
 #define PROBE_SOON (200 * NS_PER_MS) /* after an ejection */
 #define PROBE_SLOW NS_PER_S	     /* an ejected worker is asked at least this often */
+
+void worker_unref(struct worker *w)
+{
+	if (atomic_fetch_sub(&w->refs, 1) != 1)
+		return;
+	http_pool_release(&w->pool);
+	tls_peer_free(w->peer);
+	(void)pthread_mutex_destroy(&w->lock);
+	free(w->name);
+	free(w->url);
+	free(w);
+}
+
+int worker_new(struct worker **out, const struct worker_spec *spec, const struct router_config *c,
+	       struct pd_msg *msg)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w || http_pool_init(&w->pool, c->pool_size, c->pool_idle_timeout)) {
+		free(w);
+		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
+		return PD_ENOMEM;
+	}
+	(void)pthread_mutex_init(&w->lock, NULL);
+	breaker_init(&w->breaker);
+	w->role = spec->role;
+	w->bootstrap = spec->bootstrap;
+	atomic_store(&w->by_hand, spec->by_hand);
+	w->healthy = !spec->by_hand;
+	w->ejected = w->fresh = spec->by_hand;
+	w->name = strdup(spec->name);
+	w->url = strdup(spec->url);
+	atomic_store(&w->refs, 1);
+	atomic_store(&w->slot.available, w->healthy);
+	atomic_store(&w->slot.cap, c->worker_cap);
+	atomic_store(&w->quiet, true);
+	err = !w->name || !w->url ? pd_fail(msg, PD_ENOMEM, "out of memory")
+				  : net_url_parse(&w->at, w->url, msg);
+	if (!err)
+		err = net_resolve(&w->addr, w->at.host, w->at.port, msg);
+	if (!err && w->at.tls && !(w->peer = tls_peer_new(w->at.host)))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (err) {
+		worker_unref(w);
+		return err;
+	}
+	*out = w;
+	return PD_OK;
+}
 
 static struct breaker_limits limits(const struct router_config *c)
 {

@@ -4,8 +4,6 @@
  */
 #include "lib/router/keys/auth.h"
 
-#include "lib/router/router.h"
-
 /* Routes that orchestrators probe: they tell no more than that the router lives. */
 static bool is_open(struct span path)
 {
@@ -38,18 +36,9 @@ static enum key_verdict judge(struct auth *a, struct http_conn *c, struct span k
 	return a->ask ? keyask(a->ask, c, key) : KEY_INVALID;
 }
 
-static void refuse(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
-		   const char *extra, const char *type, const char *text)
+bool auth_admit(struct auth *a, struct http_conn *c, const struct http_request *r,
+		struct auth_refusal *no)
 {
-	proxy_refused(rt, c, r, status, status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
-	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
-		 r->head.method.p, (int)r->head.path.n, r->head.path.p, status, text);
-	(void)http_reply_error(c, status, type, extra, "%s", text);
-}
-
-bool auth_admit(struct router *rt, struct http_conn *c, const struct http_request *r)
-{
-	struct auth *a = &rt->auth;
 	struct span key;
 
 	if (!a->on || is_open(r->head.path))
@@ -60,48 +49,46 @@ bool auth_admit(struct router *rt, struct http_conn *c, const struct http_reques
 		return true;
 	case KEY_INVALID:
 		atomic_fetch_add_explicit(&a->refused, 1, memory_order_relaxed);
-		refuse(rt, c, r, 401,
-		       key.n > 0 ? "WWW-Authenticate: Bearer realm=\"pdctl\", "
-				   "error=\"invalid_token\"\r\n"
-				 : "WWW-Authenticate: Bearer realm=\"pdctl\"\r\n",
-		       "authentication_error",
-		       key.n > 0 ? "this API key is not known here"
-				 : "an API key is needed: send it as Authorization: Bearer KEY");
+		*no = key.n > 0 ? (struct auth_refusal){401, "authentication_error",
+							"WWW-Authenticate: Bearer "
+							"realm=\"pdctl\", "
+							"error=\"invalid_token\"\r\n",
+							"this API key is not known here"}
+				: (struct auth_refusal){401, "authentication_error",
+							"WWW-Authenticate: Bearer "
+							"realm=\"pdctl\"\r\n",
+							"found no API key, expected Authorization: "
+							"Bearer KEY"};
 		return false;
 	case KEY_UNKNOWN:
-		refuse(rt, c, r, 503, "Retry-After: 1\r\n", "server_error",
-		       "the API key could not be checked: the service that knows keys did not "
-		       "answer");
+		*no = (struct auth_refusal){503, "server_error", "Retry-After: 1\r\n",
+					    "cannot check the API key: the key validation service "
+					    "did not answer"};
 		return false;
 	case KEY_BUSY:
-		refuse(rt, c, r, 503, "Retry-After: 1\r\n", "overloaded_error",
-		       "the API key could not be checked: too many keys wait for their check");
+		*no = (struct auth_refusal){
+			503, "overloaded_error", "Retry-After: 1\r\n",
+			"cannot check the API key: too many key validations pending"};
 		return false;
 	default:
+		*no = (struct auth_refusal){0};
 		return false;
 	}
 }
 
-int auth_start(struct auth *a, const struct router_config *c, struct pd_msg *msg)
+int auth_start(struct auth *a, const struct auth_config *c, struct pd_msg *msg)
 {
-	struct keyask_config kc = {.urls = c->key_urls,
-				   .nurls = c->key_urls_n,
-				   .timeout = c->key_timeout,
-				   .valid_ttl = c->key_valid_ttl,
-				   .invalid_ttl = c->key_invalid_ttl,
-				   .cache = c->key_cache,
-				   .log = c->log};
 	struct key_table table;
 	int err = PD_OK;
 
-	a->on = c->client_keys_file || c->key_urls_n > 0;
-	if (c->client_keys_file) {
-		err = key_table_read(&table, c->client_keys_file, msg);
+	a->on = c->keys_file || c->ask.nurls > 0;
+	if (c->keys_file) {
+		err = key_table_read(&table, c->keys_file, msg);
 		if (!err)
 			keys_swap(&a->keys, &table);
 	}
-	if (!err && c->key_urls_n > 0)
-		err = keyask_start(&a->ask, &kc, msg);
+	if (!err && c->ask.nurls > 0)
+		err = keyask_start(&a->ask, &c->ask, msg);
 	return err;
 }
 

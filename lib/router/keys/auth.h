@@ -8,8 +8,10 @@
 #include "lib/router/keys/keyask.h"
 #include "lib/router/keys/keys.h"
 
-struct router;
-struct router_config;
+struct auth_config {
+	const char *keys_file;	  /* NULL: none; borrowed, read again on reload */
+	struct keyask_config ask; /* no URLs: nobody is asked */
+};
 
 struct auth {
 	bool on;
@@ -18,9 +20,19 @@ struct auth {
 	_Atomic uint64_t refused;
 };
 
-int auth_start(struct auth *a, const struct router_config *c, struct pd_msg *msg) PD_MUST;
+/* What to answer to a request that may not go on; the texts are constants. */
+struct auth_refusal {
+	int status; /* 401, 503; 0: the client left, there is nothing to answer */
+	const char *type, *extra, *text;
+};
+
+/* Reads the file and starts the thread that asks. PD_EINVAL, PD_EIO, PD_ENOMEM. */
+int auth_start(struct auth *a, const struct auth_config *c, struct pd_msg *msg) PD_MUST;
+/* After the last request; also when auth_start failed. */
 void auth_release(struct auth *a);
-/* True: the request may go on. False: it was answered (401, 503), or the client left. */
-bool auth_admit(struct router *rt, struct http_conn *c, const struct http_request *r);
+/* From the connection's own thread, which may sleep. True: the request may go on. False: `no` says
+ * what to answer. */
+bool auth_admit(struct auth *a, struct http_conn *c, const struct http_request *r,
+		struct auth_refusal *no);
 
 #endif

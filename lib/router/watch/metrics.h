@@ -132,7 +132,5 @@ int metrics_head(struct buf *out, const char *name, const char *type, const char
 int metrics_counter_labels(struct buf *out, enum metrics_counter c) PD_MUST;
 const char *metrics_hist_label(enum metrics_hist h);
 int metrics_label_values(struct buf *out) PD_MUST;
-/* metricsdoc.c: docs/metrics.md. */
-int metrics_markdown(struct buf *out) PD_MUST;
 
 #endif

@@ -2,6 +2,8 @@
  * docs/metrics.md as text: the rows of metrics_table.h, and the names of vllm-router that are not
  * there. A page that is printed by the program cannot describe another version of it.
  */
+#include "lib/router/watch/metricsdoc.h"
+
 #include "lib/router/watch/metrics.h"
 
 static const char intro[] =

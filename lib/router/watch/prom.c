@@ -2,6 +2,8 @@
  * The metrics page: the router's counters, a value per worker, the process. A family is one row of
  * metrics_table.h and, unless it is a striped one, one case here.
  */
+#include "lib/router/watch/prom.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -9,7 +11,6 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
-#include "lib/router/router.h"
 
 /* A label value: backslash, quote and newline escaped. */
 static int put_label(struct buf *b, const char *s)
@@ -219,18 +220,10 @@ static int workers_text(struct fleet *fleet, struct buf *b)
 
 /* -- the process -- */
 
-#define SINGLE_ENUM(id, ...) S_##id,
-enum single { METRICS_SINGLES(SINGLE_ENUM) SINGLES };
 #define SINGLE_ROW(id, type, labels, name, help, moves) {name, TYPE_##type, help},
 static const struct {
 	const char *name, *type, *help;
 } single[] = {METRICS_SINGLES(SINGLE_ROW)};
-
-struct page {
-	struct router *rt;
-	struct fleet *fleet;
-	struct http_server_stats server;
-};
 
 /* Resident memory in bytes; 0 when the system does not say. */
 static uint64_t resident(void)
@@ -264,185 +257,157 @@ static uint64_t active_workers(const struct fleet *f)
 	return n;
 }
 
-static uint64_t of_keys(const struct router *rt, enum single s)
+/* Values that this room reads itself; the others are the owner's. */
+static uint64_t of_process(const struct prom_page *p, const struct fleet *f, enum prom_single s)
 {
-	struct keyask_stats k = {0};
-
-	if (rt->auth.ask)
-		keyask_stats(rt->auth.ask, &k);
 	switch (s) {
-	case S_UNAUTHORIZED:
-		return atomic_load(&rt->auth.refused);
-	case S_KEY_CHECKS:
-		return k.asked;
-	case S_KEY_FAILURES:
-		return k.failed;
-	case S_KEY_HITS:
-		return k.hits;
-	default:
-		return k.waiting;
-	}
-}
-
-static uint64_t of_router(const struct page *p, enum single s)
-{
-	struct router *rt = p->rt;
-
-	switch (s) {
-	case S_ACTIVE:
-		return active_workers(p->fleet);
-	case S_UPDATES:
-		return atomic_load(&rt->fleet.updates);
-	case S_ADDED:
-		return atomic_load(&rt->fleet.added);
-	case S_REMOVED:
-		return atomic_load(&rt->fleet.removed);
-	case S_LOOPS:
-		return atomic_load(&rt->loops);
-	case S_RELOADS:
-		return atomic_load(&rt->reloads);
-	case S_RELOAD_FAILURES:
-		return atomic_load(&rt->reload_failures);
-	case S_ADMIN_REFUSED:
-		return atomic_load(&rt->admin_refused);
-	case S_VERSION:
-		return p->fleet->version;
-	case S_IN_WORK:
-		return atomic_load(&rt->gate.in_work);
-	case S_WAITING:
-		return atomic_load(&rt->gate.waiting);
-	case S_QUEUED:
-		return atomic_load(&rt->gate.queued);
-	case S_QUEUE_FULL:
-		return atomic_load(&rt->gate.full);
-	case S_QUEUE_TIMEOUTS:
-		return atomic_load(&rt->gate.timed_out);
-	case S_QUEUE_LEFT:
-		return atomic_load(&rt->gate.left);
-	case S_EMBEDDINGS_QUEUE:
-		return atomic_load(&rt->embeddings_waiting);
-	case S_BUDGET:
-		return (uint64_t)atomic_load(&rt->budget.milli) / 1000;
-	case S_DRAINING:
-		return atomic_load(&rt->draining);
-	case S_TLS_EXPIRY:
-		return rt->cfg.tls ? (uint64_t)tls_context_not_after(rt->cfg.tls) : 0;
-	case S_MAX_FDS:
+	case SINGLE_ACTIVE:
+		return active_workers(f);
+	case SINGLE_UPDATES:
+		return atomic_load(&p->fleet->updates);
+	case SINGLE_ADDED:
+		return atomic_load(&p->fleet->added);
+	case SINGLE_REMOVED:
+		return atomic_load(&p->fleet->removed);
+	case SINGLE_VERSION:
+		return f->version;
+	case SINGLE_TLS_EXPIRY:
+		return p->cfg->tls ? (uint64_t)tls_context_not_after(p->cfg->tls) : 0;
+	case SINGLE_MAX_FDS:
 		return max_fds();
-	default:
+	case SINGLE_MEMORY:
 		return resident();
+	default:
+		return p->number[s];
 	}
 }
 
-static uint64_t of_server(const struct http_server_stats *s, enum single which)
+static uint64_t of_server(const struct http_server_stats *s, enum prom_single which)
 {
 	switch (which) {
-	case S_CONNECTIONS:
+	case SINGLE_CONNECTIONS:
 		return s->connections;
-	case S_PEAK:
+	case SINGLE_PEAK:
 		return s->peak_connections;
-	case S_THREADS:
+	case SINGLE_THREADS:
 		return s->threads;
-	case S_FIBERS:
+	case SINGLE_FIBERS:
 		return s->fibers;
-	case S_FIBERS_IDLE:
+	case SINGLE_FIBERS_IDLE:
 		return s->idle_fibers;
-	case S_ACCEPTED:
+	case SINGLE_ACCEPTED:
 		return s->accepted;
-	case S_REFUSED:
+	case SINGLE_REFUSED:
 		return s->refused;
-	case S_REFUSED_ADDRESS:
+	case SINGLE_REFUSED_ADDRESS:
 		return s->refused_address;
-	case S_ACCEPT_ERRORS:
+	case SINGLE_ACCEPT_ERRORS:
 		return s->accept_errors;
-	case S_FIBER_FAILURES:
+	case SINGLE_FIBER_FAILURES:
 		return s->fiber_failures;
-	case S_BAD_REQUESTS:
+	case SINGLE_BAD_REQUESTS:
 		return s->bad_requests;
-	case S_READ_TIMEOUTS:
+	case SINGLE_READ_TIMEOUTS:
 		return s->read_timeouts;
-	case S_TLS_HANDSHAKES:
+	case SINGLE_TLS_HANDSHAKES:
 		return s->tls_handshakes;
-	case S_TLS_RESUMED:
+	case SINGLE_TLS_RESUMED:
 		return s->tls_resumed;
 	default:
 		return s->tls_failures;
 	}
 }
 
-static int pool_text(const struct page *p, struct buf *b)
+static int pool_text(const struct fleet *f, struct buf *b)
 {
 	int err = PD_OK;
 
 	for (int r = 0; r < ROLES; r++) {
-		const struct fleet_pool *pool = &p->fleet->pool[r];
+		const struct fleet_pool *pool = &f->pool[r];
 		unsigned n[WORKER_STATES] = {0};
 
 		for (size_t i = 0; i < pool->n; i++)
 			n[worker_state(pool->worker[i])]++;
 		for (unsigned s = 0; !err && pool->n > 0 && s < WORKER_STATES; s++)
 			err = buf_printf(b, "%s{stage=\"%s\",state=\"%s\"} %u\n",
-					 single[S_POOL].name, worker_role_name((enum worker_role)r),
+					 single[SINGLE_POOL].name,
+					 worker_role_name((enum worker_role)r),
 					 worker_state_name((enum worker_state)s), n[s]);
 	}
 	return err;
 }
 
-static int seconds_text(struct buf *b, enum single s, int64_t ns)
+static int seconds_text(struct buf *b, enum prom_single s, int64_t ns)
 {
 	return buf_printf(b, "%s %lld.%06lld\n", single[s].name, (long long)(ns / NS_PER_S),
 			  (long long)(ns % NS_PER_S / NS_PER_US));
 }
 
-static int single_text(const struct page *p, enum single s, struct buf *b)
+static int captured_text(struct buf *b, const struct prom_capture *c, enum prom_single s)
 {
-	const struct router_config *c = &p->rt->cfg;
+	static const char *const kinds[PROM_RECORDS] = {"request", "decision"};
+	const char *name = single[s].name;
+	int err = PD_OK;
+
+	for (int k = 0; !err && k < PROM_RECORDS; k++)
+		err = s == SINGLE_CAPTURE_RECORDS
+			      ? buf_printf(b, "%s{kind=\"%s\"} %llu\n", name, kinds[k],
+					   (unsigned long long)c->written[k])
+			      : buf_printf(b,
+					   "%s{kind=\"%s\",loss=\"queue_full\"} %llu\n"
+					   "%s{kind=\"%s\",loss=\"write_error\"} %llu\n",
+					   name, kinds[k], (unsigned long long)c->queue_full[k],
+					   name, kinds[k], (unsigned long long)c->write_error[k]);
+	return err;
+}
+
+static int single_text(const struct prom_page *p, const struct fleet *f,
+		       const struct http_server_stats *server, enum prom_single s, struct buf *b)
+{
+	const struct router_config *c = p->cfg;
 	int err;
 
 	switch (s) {
-	case S_POOL:
-		return pool_text(p, b);
-	case S_LOG_LOST:
+	case SINGLE_POOL:
+		return pool_text(f, b);
+	case SINGLE_LOG_LOST:
 		return buf_printf(
 			b, "%s{log=\"main\"} %llu\n%s{log=\"access\"} %llu\n", single[s].name,
 			(unsigned long long)(c->log ? log_dropped(c->log) : 0), single[s].name,
 			(unsigned long long)(c->access_log ? log_dropped(c->access_log) : 0));
-	case S_BUILD:
+	case SINGLE_BUILD:
 		err = buf_printf(b, "%s{version=\"", single[s].name);
 		err = err ? err : put_label(b, c->version);
 		return err ? err : buf_puts(b, "\"} 1\n");
-	case S_START:
-		return seconds_text(b, s, p->rt->started_wall);
-	case S_CPU:
+	case SINGLE_START:
+		return seconds_text(b, s, p->started_wall);
+	case SINGLE_CPU:
 		return seconds_text(b, s, clock_cpu());
-	case S_CAPTURE_RECORDS ... S_CAPTURE_QUEUE:
-		return capture_samples(p->rt->capture, (enum capture_sample)(s - S_CAPTURE_RECORDS),
-				       single[s].name, b);
-	case S_UNAUTHORIZED ... S_KEY_WAITING:
+	case SINGLE_CAPTURE_RECORDS:
+	case SINGLE_CAPTURE_DROPPED:
+		return captured_text(b, &p->capture, s);
+	case SINGLE_CONNECTIONS ... SINGLE_TLS_FAILURES:
 		return buf_printf(b, "%s %llu\n", single[s].name,
-				  (unsigned long long)of_keys(p->rt, s));
-	case S_CONNECTIONS ... S_TLS_FAILURES:
-		return buf_printf(b, "%s %llu\n", single[s].name,
-				  (unsigned long long)of_server(&p->server, s));
+				  (unsigned long long)of_server(server, s));
 	default:
 		return buf_printf(b, "%s %llu\n", single[s].name,
-				  (unsigned long long)of_router(p, s));
+				  (unsigned long long)of_process(p, f, s));
 	}
 }
 
-int prom_text(struct router *rt, struct buf *b)
+int prom_text(const struct prom_page *p, struct buf *b)
 {
-	struct http_server *server = atomic_load(&rt->server);
-	struct page p = {.rt = rt, .fleet = fleet_get(&rt->fleet)};
-	int err = metrics_text(&rt->metrics, b);
+	struct fleet *f = fleet_get(p->fleet);
+	struct http_server_stats server = {0};
+	int err = metrics_text(p->metrics, b);
 
-	if (server)
-		http_server_stats(server, &p.server);
-	err = err ? err : workers_text(p.fleet, b);
-	for (unsigned s = 0; !err && s < SINGLES; s++) {
+	if (p->server)
+		http_server_stats(p->server, &server);
+	err = err ? err : workers_text(f, b);
+	for (unsigned s = 0; !err && s < PROM_SINGLES; s++) {
 		err = metrics_head(b, single[s].name, single[s].type, single[s].help);
-		err = err ? err : single_text(&p, (enum single)s, b);
+		err = err ? err : single_text(p, f, &server, (enum prom_single)s, b);
 	}
-	fleet_put(p.fleet);
+	fleet_put(f);
 	return err;
 }

@@ -182,7 +182,7 @@ void blame(struct exchange *x, enum worker_role role, enum leg_error e)
 	x->why_status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
 	if (e == LEG_CONNECT) {
 		worker_eject(w, &x->rt->cfg, clock_now());
-		health_nudge(x->rt);
+		health_nudge(x->rt->health);
 	}
 	mark_tried(x, role);
 	if (e == LEG_CLIENT_LEFT)

@@ -248,6 +248,19 @@ static int refuse_place(struct router *rt, struct http_conn *c, const struct htt
 	return -1;
 }
 
+static int refuse_key(struct router *rt, struct http_conn *c, const struct http_request *r,
+		      const struct auth_refusal *no)
+{
+	if (no->status == 0)
+		return -1;
+	proxy_refused(rt, c, r, no->status,
+		      no->status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
+	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
+		 r->head.method.p, (int)r->head.path.n, r->head.path.p, no->status, no->text);
+	(void)http_reply_error(c, no->status, no->type, no->extra, "%s", no->text);
+	return -1;
+}
+
 static int wait_for_place(struct router *rt, struct http_conn *c, const struct http_request *r)
 {
 	enum metrics_route route = route_of(r->head.path);
@@ -271,12 +284,13 @@ int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 	struct lane *lane = rt->cfg.access_log ? http_conn_data(c) : NULL;
+	struct auth_refusal no;
 
 	if (lane)
 		lane->refused = false;
-	if (!auth_admit(rt, c, r))
-		return -1;
-	if (admin_route(rt, r))
+	if (!auth_admit(&rt->auth, c, r, &no))
+		return refuse_key(rt, c, r, &no);
+	if (admin_route(r))
 		return 0;
 	if (has_come_round(rt, &r->head))
 		return refuse_loop(rt, c, r);
@@ -292,7 +306,7 @@ void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 		access_refused(rt, lane, c, r, 0, "client_left");
 	if (lane)
 		lane->queued_ns = 0;
-	if (!admin_route(rt, r))
+	if (!admin_route(r))
 		gate_leave(&rt->gate);
 }
 
@@ -425,11 +439,6 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r, 
 
 /* -- /health_generate -- */
 
-bool proxy_generates(const struct http_request *r)
-{
-	return span_eq(r->head.path, SPAN("/health_generate"));
-}
-
 /* What a request says, while another takes its place: the connection goes on from the original. */
 struct original {
 	struct span method, target, path, body;
@@ -470,8 +479,9 @@ static void describe_json(struct http_head *h)
 	}
 }
 
-void proxy_generate(struct router *rt, struct http_conn *c, struct http_request *r)
+void proxy_generate(void *ctx, struct http_conn *c, struct http_request *r)
 {
+	struct router *rt = ctx;
 	static const char body[] = "{\"prompt\":\"ping\",\"max_tokens\":1,\"temperature\":0}";
 	struct original o = {SPAN("POST"), SPAN("/v1/completions"), SPAN("/v1/completions"),
 			     SPAN(body),   HTTP_BODY_LENGTH,	    sizeof(body) - 1};
@@ -487,8 +497,9 @@ void proxy_generate(struct router *rt, struct http_conn *c, struct http_request 
 	swap_request(r, &o);
 }
 
-void models_answer(struct router *rt, struct http_conn *c, struct http_request *r)
+void models_answer(void *ctx, struct http_conn *c, struct http_request *r)
 {
+	struct router *rt = ctx;
 	struct exchange x;
 
 	if (!begin(&x, rt, c, r))
@@ -501,9 +512,9 @@ void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 
-	if (admin_answer(rt, c, r, false))
+	if (admin_answer(&rt->admin, c, r, false))
 		return;
-	if (proxy_generates(r))
+	if (admin_generates(r))
 		proxy_generate(rt, c, r);
 	else
 		run(rt, c, r, false);
