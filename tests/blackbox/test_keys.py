@@ -415,7 +415,7 @@ def test_an_authority_that_cannot_prove_who_it_is_gets_no_key(pdctl, tmp_path):
     with FakeEngine(ok) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, "--api-key-validation-urls", f"https://127.0.0.1:{listener.getsockname()[1]}/check")
         status, _, body = router.post(PATH, BODY, bearer("sk-mine"))
-        assert status == 503 and b"could not be checked" in body and engine.seen == []
+        assert status == 503 and b"cannot check the API key" in body and engine.seen == []
         wait_for("the reason in the log", lambda: "key validation URL 1 did not answer: SSL" in router.log())
         assert not any(isinstance(x, bytes) and x for x in got), got
     listener.close()
