@@ -220,7 +220,7 @@ static const struct opt options[] = {
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
 	 NULL},
 	{OPT_INT, "threads", &o.threads, "N",
-	 "threads that serve connections; 0: one for each processor (0)", NULL, 0, HTTP_THREADS_MAX,
+	 "threads that serve connections; 0: one for each processor (0)", NULL, 0, HTTP_LOOPS_MAX,
 	 NULL},
 	{OPT_FLAG, "batch-threads", &o.batch, NULL,
 	 "SCHED_BATCH for these threads; --no-batch-threads turns it off (on)", NULL, 0, 0, NULL},

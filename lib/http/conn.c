@@ -403,6 +403,20 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 	return result != READ_NOTHING;
 }
 
+void work_init(struct http_work *w, struct http_server *s, unsigned lane)
+{
+	*w = (struct http_work){.server = s, .lane = lane};
+	buf_init(&w->in, s->cfg.max_body + 2 * HTTP_HEAD_MAX);
+}
+
+void work_release(struct http_work *w)
+{
+	if (w->data_release)
+		w->data_release(w->data);
+	buf_release(&w->in);
+	http_head_release(&w->req.head);
+}
+
 /* -- small accessors -- */
 
 void http_conn_peer(const struct http_conn *c, char text[HTTP_PEER_MAX])
@@ -458,6 +472,11 @@ void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *)
 void *http_conn_data(const struct http_conn *c)
 {
 	return c->work->data;
+}
+
+unsigned http_conn_lane(const struct http_conn *c)
+{
+	return c->work->lane;
 }
 
 void http_conn_abort(struct http_conn *c, bool hard)

@@ -1,10 +1,15 @@
 /*
- * Private to the server: connections and what serves them, shared by server.c (start, accept,
- * stop), ready.c (events, idle connections) and conn.c (one request after the other).
+ * Private to the server: connections and what serves them.
  *
- * A connection belongs to one event loop from accept to close, and only that loop's thread touches
- * it. While a request is in work a fiber serves it; a silent connection has none and costs a few
- * hundred bytes.
+ *	server.c	start, accept, drain, stop
+ *	slots.c		connection slots, idle connections, clients that leave
+ *	ready.c		the driver --io events: a fiber per request in work, event loops
+ *	threads.c	the driver --io threads: a kernel thread per request in work
+ *	conn.c		one request after the other; knows neither driver
+ *
+ * A connection has one owner at a time, and only the owner touches what is not atomic or under a
+ * lock: with events always the thread of its loop, with threads the thread that serves it, and
+ * while it is parked whoever holds the pool's lock. An idle connection costs a few hundred bytes.
  */
 #ifndef PD_HTTP_CONN_H
 #define PD_HTTP_CONN_H
@@ -16,45 +21,35 @@
 #include "lib/http/server.h"
 #include "lib/net/stream.h"
 
-/* What a fiber keeps from request to request, whichever connection it serves. */
+/* What a fiber or a thread keeps from request to request, whichever connection it serves. */
 struct http_work {
 	struct http_server *server;
 	struct buf in; /* head, body, then bytes of the next request */
 	struct http_request req;
+	unsigned lane; /* http_conn_lane */
 	void *data;
 	void (*data_release)(void *);
 };
 
-/* The server's part of one loop. */
-struct http_loop {
-	struct http_server *server;
-	struct loop *loop;
-	struct http_conn *oldest, *newest; /* silent connections, by the time they fell silent */
-	_Atomic unsigned connections;
-	bool starved; /* a request waits for a fiber */
-	struct loop_task cut;
+/* Idle connections, by the time they became idle. */
+struct http_idle_list {
+	struct http_conn *oldest, *newest;
 };
 
 /* One connection slot, never freed while the server lives. */
 struct http_conn {
 	struct stream io; /* first member */
 	struct http_server *server;
-	struct http_loop *_Atomic home;	 /* NULL: a free slot */
 	struct http_conn *next;		 /* free list, under the server's lock */
-	struct http_conn *older, *newer; /* among the silent ones */
+	struct http_conn *older, *newer; /* in an idle list */
 	uint64_t peer;			 /* who it is counted for */
 	int64_t idle_since;
-	bool idle;   /* it is one of the silent ones */
-	bool busy;   /* a fiber serves it */
-	bool fresh;  /* has not had a request yet */
-	bool closed; /* the slot waits for a posted wake-up */
+	bool idle;  /* it is in an idle list */
+	bool busy;  /* a handler may run */
+	bool fresh; /* has not had a request yet */
 	bool client_left;
-	bool woken;
-	struct stream *up;     /* the published leg */
-	struct fiber *sleeper; /* in http_conn_sleep */
-	struct loop_task open; /* from the acceptor */
-	struct loop_task wake; /* from other threads */
-	_Atomic bool wake_posted;
+	bool woken;		/* with threads under `lock` */
+	struct stream *up;	/* the published leg */
 	struct http_work *work; /* while busy */
 
 	bool started;  /* a response head was sent */
@@ -62,7 +57,44 @@ struct http_conn {
 	bool close_after;
 	bool chunked_out;
 	bool drain_input; /* unread body may be on its way: close lingering */
+
+	/* --io events */
+	struct http_loop *_Atomic home; /* NULL: a free slot */
+	struct fiber *sleeper;		/* in http_conn_sleep */
+	struct loop_task open;		/* from the acceptor */
+	struct loop_task wake;		/* from other threads */
+	_Atomic bool wake_posted;
+	bool closed; /* the slot waits for a posted wake-up */
 };
+
+/*
+ * A form of the server: what waits for bytes, and on what a handler runs. It calls conn_serve when
+ * bytes have arrived and keeps the connection while there are none.
+ */
+struct http_driver {
+	int (*start)(struct http_server *s);
+	/* Ends its threads; false when a handler does not come back. */
+	bool (*stop)(struct http_server *s);
+	void (*free)(struct http_server *s);
+	/* Takes an accepted descriptor; on the acceptor's thread. False: no slot could be made. */
+	bool (*open)(struct http_server *s, int fd, uint64_t peer);
+	/* Ends every connection and its upstream leg, soon; s->cut is set. */
+	void (*cut)(struct http_server *s);
+	/* Its part of the figures. */
+	void (*stats)(const struct http_server *s, struct http_server_stats *out);
+	/* http_conn_sleep and http_conn_wake */
+	void (*sleep)(struct http_conn *c, int64_t deadline);
+	void (*wake)(struct http_conn *c);
+	/* Looks whether the client has left; NULL: it is told. */
+	void (*look)(struct http_conn *c);
+	void (*prepare)(struct http_conn *c); /* a new slot, once */
+	void (*release)(struct http_conn *c); /* NULL: nothing */
+};
+
+extern const struct http_driver http_events, http_threads;
+
+struct http_events;
+struct http_threads;
 
 struct http_server {
 	struct http_server_config cfg;
@@ -70,8 +102,9 @@ struct http_server {
 	uint16_t port;
 	unsigned max_connections;
 	pthread_t acceptor;
-	struct http_loop *loop; /* nloops of them */
-	unsigned nloops;
+	const struct http_driver *driver;
+	struct http_events *events; /* owned by its driver, as the next */
+	struct http_threads *threads;
 	pthread_mutex_t lock; /* free list, counts */
 	pthread_cond_t changed;
 	struct http_conn **table; /* max_connections slots, filled up to ntable */
@@ -87,18 +120,30 @@ struct http_server {
 		read_timeouts, write_stalls, tls_handshakes, tls_resumed, tls_failures;
 };
 
-/* conn.c: serves what has arrived, on a fiber. True: close it; false: it is silent. */
+/* conn.c: serves what has arrived. True: close it; false: nothing is under way. */
 bool conn_serve(struct http_conn *c, struct http_work *w) PD_MUST;
+void work_init(struct http_work *w, struct http_server *s, unsigned lane);
+void work_release(struct http_work *w);
 
-/* ready.c */
-int ready_start(struct http_server *s) PD_MUST;
-/* Ends the loops; false when a handler does not come back. */
-bool ready_stop(struct http_server *s);
-void ready_free(struct http_server *s);
-/* Gives an accepted descriptor to a loop; on the acceptor's thread. False: no slot could be made.
- */
-bool ready_open(struct http_server *s, int fd, uint64_t peer) PD_MUST;
-/* Ends every connection and its upstream leg, soon. */
-void ready_cut(struct http_server *s);
+/* slots.c. A slot for an accepted descriptor, or NULL. Thread-safe. */
+struct http_conn *slot_take(struct http_server *s, int fd, uint64_t peer);
+/* Gives it back when its descriptor is closed; the connection is not counted any more.
+ * Thread-safe. */
+void slot_give(struct http_conn *c);
+void slots_free(struct http_server *s);
+void idle_add(struct http_idle_list *list, struct http_conn *c, int64_t now);
+/* Nothing when it is in none. */
+void idle_remove(struct http_idle_list *list, struct http_conn *c);
+/* Its time is over. A draining server ends idle connections at once, but not one that was accepted
+ * a moment ago: its first request may be on the way, and a restart must not lose it. */
+bool idle_is_over(const struct http_conn *c, int64_t now);
+/* A request has just arrived: a last look before it is closed. */
+bool idle_has_bytes(const struct http_conn *c);
+/* What an event of its own says about the client; the owner calls it. */
+void client_event(struct http_conn *c, uint32_t epoll_events);
+/* Sets the flag and ends every wait of the handler but its sleep. */
+void client_gone(struct http_conn *c);
+/* Ends the handler's sleep at once: the client has left, or all connections are cut. */
+bool client_is_gone(const struct http_conn *c);
 
 #endif

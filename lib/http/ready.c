@@ -1,82 +1,49 @@
 /*
- * Connections and events. Each connection lives with one loop. Bytes on a silent connection start a
- * fiber, which serves requests as long as they are there and then parks; so the number of stacks
- * follows the requests in work, not the connections.
- *
- * The same events tell when a client leaves: the flag is set, the upstream leg that is published is
- * interrupted, and the handler, wherever it waits, comes back and cleans up. The event comes only
- * once, so the handler tests the flag whenever it publishes a leg.
+ * The driver --io events. Each connection lives with one event loop from accept to close, and only
+ * that loop's thread touches it. Bytes on an idle connection start a fiber, which serves requests
+ * as long as they are there and then parks; so the number of stacks follows the requests in work,
+ * not the connections. The same events tell when a client leaves.
  */
-#include <errno.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
 
-#define USER_TIMEOUT 60000 /* ms until unacknowledged bytes end a connection */
-#define STOP_WAIT    (5 * NS_PER_S)
-#define FRESH_GRACE  NS_PER_S /* a drain waits so long for the first request of a connection */
+#define STOP_WAIT (5 * NS_PER_S)
 
-/* -- silent connections -- */
+/* The server's part of one loop. */
+struct http_loop {
+	struct http_server *server;
+	struct loop *loop;
+	struct http_idle_list idle;
+	_Atomic unsigned connections;
+	bool starved; /* a request waits for a fiber */
+	struct loop_task cut;
+};
 
-static void fall_silent(struct http_conn *c)
+struct http_events {
+	struct http_loop *loop; /* n of them */
+	unsigned n;
+};
+
+static struct http_loop *home_of(const struct http_conn *c)
 {
-	struct http_loop *h = atomic_load_explicit(&c->home, memory_order_relaxed);
-
-	c->idle = true;
-	c->idle_since = loop_now(h->loop);
-	c->newer = NULL;
-	c->older = h->newest;
-	if (h->newest)
-		h->newest->newer = c;
-	else
-		h->oldest = c;
-	h->newest = c;
-}
-
-static void not_silent(struct http_conn *c)
-{
-	struct http_loop *h = atomic_load_explicit(&c->home, memory_order_relaxed);
-
-	if (!c->idle)
-		return;
-	c->idle = false;
-	if (c->older)
-		c->older->newer = c->newer;
-	else
-		h->oldest = c->newer;
-	if (c->newer)
-		c->newer->older = c->older;
-	else
-		h->newest = c->older;
+	return atomic_load_explicit(&c->home, memory_order_relaxed);
 }
 
 static void free_slot(struct http_conn *c)
 {
-	struct http_loop *h = atomic_load_explicit(&c->home, memory_order_relaxed);
-	struct http_server *s = c->server;
-
-	atomic_fetch_sub_explicit(&h->connections, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&home_of(c)->connections, 1, memory_order_relaxed);
 	atomic_store_explicit(&c->home, NULL, memory_order_relaxed);
-	(void)pthread_mutex_lock(&s->lock);
-	c->next = s->spare;
-	s->spare = c;
-	s->connections--;
-	peers_leave(&s->peers, c->peer);
-	if (s->connections == 0 || atomic_load(&s->draining))
-		(void)pthread_cond_broadcast(&s->changed);
-	(void)pthread_mutex_unlock(&s->lock);
+	slot_give(c);
 }
 
 /* A wake-up that is still posted names the slot: then wake_here frees it, so that it reaches no
  * connection of another loop. */
 static void close_connection(struct http_conn *c)
 {
-	not_silent(c);
+	idle_remove(&home_of(c)->idle, c);
 	stream_close(&c->io);
 	if (atomic_load(&c->wake_posted))
 		c->closed = true;
@@ -88,13 +55,8 @@ static void close_connection(struct http_conn *c)
 
 static void work_free(void *arg)
 {
-	struct http_work *w = arg;
-
-	if (w->data_release)
-		w->data_release(w->data);
-	buf_release(&w->in);
-	http_head_release(&w->req.head);
-	free(w);
+	work_release(arg);
+	free(arg);
 }
 
 static struct http_work *work_here(struct http_server *s)
@@ -106,8 +68,7 @@ static struct http_work *work_here(struct http_server *s)
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return NULL;
-	w->server = s;
-	buf_init(&w->in, s->cfg.max_body + 2 * HTTP_HEAD_MAX);
+	work_init(w, s, loop_index(loop_self()));
 	fiber_set_local(loop_fiber(), w, work_free);
 	return w;
 }
@@ -122,65 +83,42 @@ static void serve(void *arg)
 	if (close)
 		close_connection(c);
 	else
-		fall_silent(c);
+		idle_add(&home_of(c)->idle, c, loop_now(loop_self()));
 }
 
 static void start(struct http_conn *c)
 {
-	struct http_loop *h = atomic_load_explicit(&c->home, memory_order_relaxed);
+	struct http_loop *h = home_of(c);
 
 	if (loop_spawn(h->loop, serve, c) != PD_OK) {
-		h->starved = true; /* it stays among the silent ones until a fiber is free */
+		h->starved = true; /* it stays idle until a fiber is free */
 		return;
 	}
-	not_silent(c);
+	idle_remove(&h->idle, c);
 	c->busy = true;
-}
-
-static void client_gone(struct http_conn *c)
-{
-	c->client_left = true;
-	if (c->up)
-		stream_interrupt(c->up);
-	if (c->sleeper)
-		loop_wake(c->sleeper);
-	if (c->io.waiter && (c->io.waits_for & EPOLLOUT))
-		stream_interrupt(&c->io);
 }
 
 static void on_event(struct stream *io, uint32_t events)
 {
 	struct http_conn *c = (struct http_conn *)io;
 
-	if ((events & (EPOLLHUP | EPOLLERR)) ||
-	    ((events & EPOLLRDHUP) && !c->server->cfg.half_close_ok))
-		client_gone(c);
+	client_event(c, events);
+	if (c->client_left && c->sleeper)
+		loop_wake(c->sleeper);
 	if (!c->busy && io->readable)
 		start(c);
 }
 
 /* -- time -- */
 
-/* A last look: a request that has just arrived is served all the same. */
-static void end_silent(struct http_conn *c)
+static void end_idle(struct http_conn *c)
 {
-	char byte;
-
-	if (!c->io.ended && recv(c->io.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+	if (idle_has_bytes(c)) {
 		start(c);
 		return;
 	}
 	stream_goodbye(&c->io);
 	close_connection(c);
-}
-
-/* While the server drains silent connections end at once, but not one that was accepted a moment
- * ago: its first request may be on the way, and a restart must not lose it. */
-static bool is_over(const struct http_conn *c, int64_t now, bool draining)
-{
-	int64_t limit = !draining ? c->server->cfg.idle_timeout_ns : c->fresh ? FRESH_GRACE : -1;
-
-	return now - c->idle_since > limit;
 }
 
 static void tick(void *ctx, int64_t now)
@@ -190,12 +128,12 @@ static void tick(void *ctx, int64_t now)
 	struct http_conn *c, *newer;
 
 	h->starved = false;
-	for (c = h->oldest; c; c = newer) {
+	for (c = h->idle.oldest; c; c = newer) {
 		newer = c->newer;
 		if (starved && c->io.readable)
 			start(c);
-		else if (is_over(c, now, draining))
-			end_silent(c);
+		else if (idle_is_over(c, now))
+			end_idle(c);
 		else if (!draining && !starved)
 			break; /* the rest is younger */
 	}
@@ -203,47 +141,17 @@ static void tick(void *ctx, int64_t now)
 
 /* -- opening -- */
 
-static void open_here(struct loop_task *t);
-static void wake_here(struct loop_task *t);
-
-static struct http_conn *new_slot(struct http_server *s)
-{
-	unsigned n = atomic_load_explicit(&s->ntable, memory_order_relaxed);
-	struct http_conn *c = n < s->max_connections ? calloc(1, sizeof(*c)) : NULL;
-
-	if (!c)
-		return NULL;
-	c->server = s;
-	c->io.fd = -1;
-	c->open.run = open_here;
-	c->wake.run = wake_here;
-	s->table[n] = c;
-	atomic_store_explicit(&s->ntable, n + 1, memory_order_release);
-	return c;
-}
-
-static struct http_conn *take_slot(struct http_server *s)
-{
-	struct http_conn *c;
-
-	(void)pthread_mutex_lock(&s->lock);
-	c = s->spare;
-	if (c)
-		s->spare = c->next;
-	else
-		c = new_slot(s);
-	(void)pthread_mutex_unlock(&s->lock);
-	return c;
-}
-
 static struct http_loop *least_busy(struct http_server *s)
 {
-	struct http_loop *best = &s->loop[0];
+	struct http_loop *best = &s->events->loop[0];
 
-	for (unsigned i = 1; i < s->nloops; i++)
-		if (atomic_load_explicit(&s->loop[i].connections, memory_order_relaxed) <
+	for (unsigned i = 1; i < s->events->n; i++) {
+		struct http_loop *h = &s->events->loop[i];
+
+		if (atomic_load_explicit(&h->connections, memory_order_relaxed) <
 		    atomic_load_explicit(&best->connections, memory_order_relaxed))
-			best = &s->loop[i];
+			best = h;
+	}
 	return best;
 }
 
@@ -251,25 +159,19 @@ static void open_here(struct loop_task *t)
 {
 	struct http_conn *c = (struct http_conn *)((char *)t - offsetof(struct http_conn, open));
 
-	fall_silent(c);
+	idle_add(&home_of(c)->idle, c, loop_now(loop_self()));
 	if (stream_open(&c->io, c->io.fd, loop_self()))
 		close_connection(c);
 }
 
-bool ready_open(struct http_server *s, int fd, uint64_t peer)
+static bool open_connection(struct http_server *s, int fd, uint64_t peer)
 {
-	unsigned user_timeout = USER_TIMEOUT;
-	struct http_conn *c = take_slot(s);
+	struct http_conn *c = slot_take(s, fd, peer);
 	struct http_loop *h = least_busy(s);
 
 	if (!c)
 		return false;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
-	c->busy = c->closed = c->client_left = c->woken = false;
-	c->fresh = true;
-	c->peer = peer;
-	c->up = NULL;
-	c->io.fd = fd;
+	c->closed = false;
 	c->io.on_event = on_event;
 	atomic_fetch_add_explicit(&h->connections, 1, memory_order_relaxed);
 	atomic_store_explicit(&c->home, h, memory_order_release);
@@ -293,18 +195,18 @@ static void cut_here(struct loop_task *t)
 		if (c->busy) {
 			client_gone(c);
 			stream_interrupt(&c->io);
+			if (c->sleeper)
+				loop_wake(c->sleeper);
 		} else if (c->idle) {
 			close_connection(c);
 		}
 	}
 }
 
-void ready_cut(struct http_server *s)
+static void cut_all(struct http_server *s)
 {
-	if (atomic_exchange(&s->cut, true))
-		return;
-	for (unsigned i = 0; i < s->nloops; i++)
-		loop_post(s->loop[i].loop, &s->loop[i].cut);
+	for (unsigned i = 0; i < s->events->n; i++)
+		loop_post(s->events->loop[i].loop, &s->events->loop[i].cut);
 }
 
 static unsigned cpus(void)
@@ -314,7 +216,7 @@ static unsigned cpus(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
-int ready_start(struct http_server *s)
+static int start_loops(struct http_server *s)
 {
 	unsigned n = s->cfg.threads ? s->cfg.threads : cpus();
 	struct loop_config cfg = {.name = "pdctl-loop",
@@ -322,14 +224,17 @@ int ready_start(struct http_server *s)
 				  .max_fibers = s->max_connections + 1,
 				  .batch = s->cfg.batch_threads,
 				  .tick = tick};
+	struct http_events *e = calloc(1, sizeof(*e));
 	int err;
 
-	n = n < HTTP_THREADS_MAX ? n : HTTP_THREADS_MAX;
-	s->loop = calloc(n, sizeof(*s->loop));
-	if (!s->loop)
+	s->events = e;
+	n = n < HTTP_LOOPS_MAX ? n : HTTP_LOOPS_MAX;
+	if (e)
+		e->loop = calloc(n, sizeof(*e->loop));
+	if (!e || !e->loop)
 		return PD_ENOMEM;
-	for (; s->nloops < n; s->nloops++) {
-		struct http_loop *h = &s->loop[s->nloops];
+	for (; e->n < n; e->n++) {
+		struct http_loop *h = &e->loop[e->n];
 
 		h->server = s;
 		h->cut.run = cut_here;
@@ -341,60 +246,48 @@ int ready_start(struct http_server *s)
 	return PD_OK;
 }
 
-bool ready_stop(struct http_server *s)
+static bool stop_loops(struct http_server *s)
 {
 	int64_t deadline = clock_now() + STOP_WAIT;
 	bool all = true;
 
-	for (unsigned i = 0; i < s->nloops; i++)
-		all = loop_stop(s->loop[i].loop, deadline) && all;
+	for (unsigned i = 0; s->events && i < s->events->n; i++)
+		all = loop_stop(s->events->loop[i].loop, deadline) && all;
 	return all;
 }
 
-void ready_free(struct http_server *s)
+static void free_loops(struct http_server *s)
 {
-	for (unsigned i = 0; i < s->nloops; i++)
-		loop_free(s->loop[i].loop);
-	free(s->loop);
-	for (unsigned i = 0; i < atomic_load(&s->ntable); i++)
-		free(s->table[i]);
+	for (unsigned i = 0; s->events && i < s->events->n; i++)
+		loop_free(s->events->loop[i].loop);
+	if (s->events)
+		free(s->events->loop);
+	free(s->events);
 }
 
-/* -- the handler's side of leaving clients and of the upstream leg -- */
-
-static bool is_gone(const struct http_conn *c)
+static void stats(const struct http_server *s, struct http_server_stats *out)
 {
-	return c->client_left || atomic_load(&c->server->cut);
+	struct loop_stats loop;
+
+	out->threads = s->events->n;
+	for (unsigned i = 0; i < s->events->n; i++) {
+		loop_stats(s->events->loop[i].loop, &loop);
+		out->fibers += loop.fibers;
+		out->idle_fibers += loop.idle;
+		out->fiber_failures += loop.failures;
+	}
 }
 
-bool http_conn_publish(struct http_conn *c, struct stream *up)
-{
-	if (is_gone(c))
-		return false;
-	c->up = up;
-	return true;
-}
+/* -- sleeping and waking -- */
 
-bool http_conn_withdraw(struct http_conn *c)
+static void sleep_on_fiber(struct http_conn *c, int64_t deadline)
 {
-	c->up = NULL;
-	return c->client_left;
-}
-
-bool http_conn_client_left(const struct http_conn *c)
-{
-	return c->client_left;
-}
-
-bool http_conn_sleep(struct http_conn *c, int64_t deadline)
-{
-	if (!c->woken && !is_gone(c)) {
+	if (!c->woken) {
 		c->sleeper = loop_fiber();
 		(void)loop_wait(deadline, true);
 		c->sleeper = NULL;
 	}
 	c->woken = false;
-	return is_gone(c);
 }
 
 static void wake(struct http_conn *c)
@@ -417,10 +310,28 @@ static void wake_here(struct loop_task *t)
 		wake(c);
 }
 
-void http_conn_wake(struct http_conn *c)
+static void wake_from_anywhere(struct http_conn *c)
 {
 	if (c->io.loop == loop_self())
 		wake(c);
 	else if (!atomic_exchange(&c->wake_posted, true))
 		loop_post(c->io.loop, &c->wake);
 }
+
+static void prepare(struct http_conn *c)
+{
+	c->open.run = open_here;
+	c->wake.run = wake_here;
+}
+
+const struct http_driver http_events = {
+	.start = start_loops,
+	.stop = stop_loops,
+	.free = free_loops,
+	.open = open_connection,
+	.cut = cut_all,
+	.stats = stats,
+	.sleep = sleep_on_fiber,
+	.wake = wake_from_anywhere,
+	.prepare = prepare,
+};

@@ -79,7 +79,7 @@ static void admit(struct http_server *s, int fd, const struct sockaddr *sa)
 
 	atomic_fetch_add_explicit(&s->accepted, 1, memory_order_relaxed);
 	why = count_in(s, sa, &peer);
-	if (!why && ready_open(s, fd, peer))
+	if (!why && s->driver->open(s, fd, peer))
 		return;
 	turn_away(s, fd, why ? why : &s->refused);
 	if (why)
@@ -222,10 +222,10 @@ static void close_all(struct http_server *s)
 
 static int start_threads(struct http_server *s, struct pd_msg *msg)
 {
-	if (ready_start(s) == PD_OK && pthread_create(&s->acceptor, NULL, acceptor, s) == 0)
+	if (s->driver->start(s) == PD_OK && pthread_create(&s->acceptor, NULL, acceptor, s) == 0)
 		return PD_OK;
-	(void)ready_stop(s);
-	ready_free(s);
+	(void)s->driver->stop(s);
+	s->driver->free(s);
 	return pd_fail(msg, PD_ENOMEM, "cannot start the threads that serve connections");
 }
 
@@ -239,6 +239,7 @@ int http_server_start(struct http_server **out, const struct http_server_config 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = *cfg;
+	s->driver = &http_events;
 	s->listen_fd = s->wake_fd = s->reserve_fd = -1;
 	err = init_parts(s, msg);
 	if (!err)
@@ -270,7 +271,7 @@ void http_server_drain(struct http_server *s)
 	if (write(s->wake_fd, &one, sizeof(one)) < 0)
 		log_line(s->cfg.log, LOG_WARN, "cannot wake the acceptor");
 	(void)pthread_join(s->acceptor, NULL);
-	/* Silent connections are ended by their loops, now and as they fall silent. */
+	/* The driver ends idle connections, now and as they become idle. */
 }
 
 /* Waits until no connection is left or the deadline; returns how many are left. */
@@ -293,7 +294,8 @@ unsigned http_server_wait(struct http_server *s, int64_t deadline)
 	unsigned left = wait_for_none(s, deadline);
 
 	if (left > 0) {
-		ready_cut(s);
+		if (!atomic_exchange(&s->cut, true))
+			s->driver->cut(s);
 		(void)wait_for_none(s, clock_now() + CUT_WAIT);
 	}
 	return left;
@@ -305,7 +307,7 @@ bool http_server_stop(struct http_server *s)
 		return true;
 	http_server_drain(s);
 	(void)http_server_wait(s, clock_now());
-	s->stopped = ready_stop(s);
+	s->stopped = s->driver->stop(s);
 	return s->stopped;
 }
 
@@ -317,7 +319,8 @@ bool http_server_free(struct http_server *s)
 	 * crash would be worse. */
 	if (!http_server_stop(s))
 		return false;
-	ready_free(s);
+	s->driver->free(s);
+	slots_free(s);
 	close_all(s);
 	free(s->table);
 	peers_release(&s->peers);
@@ -330,21 +333,14 @@ bool http_server_free(struct http_server *s)
 void http_server_stats(const struct http_server *s, struct http_server_stats *out)
 {
 	struct http_server *w = (struct http_server *)(uintptr_t)s; /* for the lock */
-	struct loop_stats loop;
 
 	(void)pthread_mutex_lock(&w->lock);
 	*out = (struct http_server_stats){
 		.connections = s->connections,
 		.peak_connections = s->peak,
-		.threads = s->nloops,
 	};
 	(void)pthread_mutex_unlock(&w->lock);
-	for (unsigned i = 0; i < s->nloops; i++) {
-		loop_stats(s->loop[i].loop, &loop);
-		out->fibers += loop.fibers;
-		out->idle_fibers += loop.idle;
-		out->fiber_failures += loop.failures;
-	}
+	s->driver->stats(s, out);
 	out->accepted = atomic_load_explicit(&s->accepted, memory_order_relaxed);
 	out->refused_address = atomic_load_explicit(&s->refused_address, memory_order_relaxed);
 	out->refused = atomic_load_explicit(&s->refused, memory_order_relaxed);

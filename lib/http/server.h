@@ -21,7 +21,7 @@
 #include "lib/http/head.h"
 #include "lib/net/stream.h"
 
-#define HTTP_THREADS_MAX 32
+#define HTTP_LOOPS_MAX 32
 
 struct http_server;
 struct http_conn;
@@ -127,6 +127,9 @@ int64_t http_conn_write_stall(const struct http_conn *c);
  * next request of this connection may be served by another one); freed by `release`. */
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *));
 void *http_conn_data(const struct http_conn *c);
+/* A small number that differs between the threads that run handlers as far as possible: for
+ * counters in stripes. */
+unsigned http_conn_lane(const struct http_conn *c);
 
 /*
  * While an upstream leg is active its stream is published; when the client leaves it is
@@ -136,7 +139,7 @@ void *http_conn_data(const struct http_conn *c);
  */
 bool http_conn_publish(struct http_conn *c, struct stream *up);
 bool http_conn_withdraw(struct http_conn *c);
-bool http_conn_client_left(const struct http_conn *c);
+bool http_conn_client_left(struct http_conn *c);
 /* Sleeps until the deadline, until the client leaves or until http_conn_wake; true when the client
  * left. */
 bool http_conn_sleep(struct http_conn *c, int64_t deadline);

@@ -40,6 +40,7 @@ int stream_open(struct stream *s, int fd, struct loop *l)
 			     .fd = fd,
 			     .loop = l,
 			     .deadline = CLOCK_NEVER,
+			     .guard = s->guard,
 			     .on_event = s->on_event};
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return l ? loop_watch(l, fd, &s->watch) : PD_OK;
@@ -70,6 +71,7 @@ static int wait_for(struct stream *s, uint32_t events, int64_t deadline)
 	s->waits_for = events;
 	in_time = loop_wait(deadline, false);
 	s->waiter = NULL;
+	s->waits_for = 0;
 	if (s->interrupted)
 		return PD_ECLOSED;
 	return in_time ? PD_OK : PD_ETIMEOUT;

@@ -23,7 +23,9 @@ struct stream {
 	int fd;			 /* -1: closed */
 	struct loop *loop;	 /* NULL: no loop watches it */
 	struct fiber *waiter;
-	uint32_t waits_for; /* epoll events */
+	struct stream *
+		guard; /* without a loop: waits for this one end when its peer leaves; NULL: none */
+	uint32_t waits_for; /* epoll events, while somebody waits */
 	bool readable;	    /* there may be bytes, or the end */
 	bool ended;	    /* the peer has closed its side, or the connection broke */
 	bool interrupted;

@@ -29,7 +29,7 @@ from test_keys import Authority
 from test_pd_faults import FAST, router_of, send_and_keep
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 from test_serve_clients import BODY, Watcher, message, ok
-from test_serve_limits import Limited
+from test_serve_limits import limited
 from test_serve_metrics import parse_page, refused
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -976,8 +976,7 @@ def test_draining(pdctl):
 @moves("pdctl_accept_errors_total", "process_max_fds")
 def test_out_of_descriptors(pdctl):
     with FakeEngine(ok) as engine:
-        with Limited(64):
-            router = pdctl("serve", "--worker-urls", engine.url, "--max-connections", 64, *QUICK)
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-connections", 64, *QUICK, preexec=limited(64))
         assert Page(router).value("process_max_fds") == 64
         clients = []
         for _ in range(120):

@@ -140,30 +140,17 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Limited:
-    """Limits the descriptors of the processes started inside."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.real = subprocess.Popen
-
-        def popen(*args, **kw):
-            return self.real(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (self.n, self.n)), **kw)
-
-        subprocess.Popen = popen
-
-    def __exit__(self, *exc):
-        subprocess.Popen = self.real
+def limited(n):
+    """A `preexec` for at most so many descriptors."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
 
 
 def test_out_of_descriptors_does_not_spin(pdctl):
     """64 descriptors, 200 clients: the router pauses instead of spinning, blames no worker, and recovers."""
     with FakeEngine(ok) as engine:
-        with Limited(64):
-            router = pdctl("serve", "--worker-urls", "w0=" + engine.url, "--max-connections", 64, "--health-check-interval-secs", 0.2)
+        router = pdctl(
+            "serve", "--worker-urls", "w0=" + engine.url, "--max-connections", 64, "--health-check-interval-secs", 0.2, preexec=limited(64)
+        )
         clients = []
         for _ in range(200):
             s = socket.socket()

@@ -38,7 +38,7 @@ static struct lane *lane_of(struct router *rt, struct http_conn *c)
 	if (!lane)
 		return NULL;
 	/* A fiber stays with its loop, so a stripe has one writer as long as there are enough. */
-	lane->stripe = loop_self() ? loop_index(loop_self()) : 0;
+	lane->stripe = http_conn_lane(c);
 	rng_seed(&lane->rng,
 		 rt->seed + atomic_fetch_add_explicit(&rt->lanes, 1, memory_order_relaxed));
 	buf_init(&lane->up, LANE_UP_MAX);
