@@ -143,7 +143,7 @@ unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corp
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
 TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
 tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
-PERF_TOOLS := $(O)/scripts/perf/cheap_engine $(O)/scripts/perf/sse_sink
+PERF_TOOLS := $(addprefix $(O)/scripts/perf/,cheap_engine relay sse_sink)
 perf-tools: $(PERF_TOOLS) ## programs that load and measure a router
 blackbox: $(O)/pdctl $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
@@ -152,8 +152,8 @@ fuzz: ## every fuzz target for FUZZ_SECONDS (default 10) or FUZZ_RUNS executions
 fuzz-build: $(FUZZERS)
 fuzz-run: fuzz-build
 	$(Q)scripts/fuzz $(if $(FUZZ_RUNS),--runs $(FUZZ_RUNS),--seconds $(or $(FUZZ_SECONDS),10)) $(FUZZERS)
-perf: $(O)/pdctl $(PERF_TOOLS) ## compares the router with nginx and haproxy (PEERS=1: and with vllm-router; PERF=args of the script)
-	$(Q)PDCTL=$(abspath $(O)/pdctl) PEERS=$(PEERS) scripts/perf/run $(PERF)
+perf: $(O)/pdctl $(PERF_TOOLS) ## compares with nginx and haproxy (BASE=old/pdctl: and with that build; PEERS=1: with vllm-router; PERF=args of the script)
+	$(Q)PDCTL=$(abspath $(O)/pdctl) BASE=$(BASE) PEERS=$(PEERS) scripts/perf/run $(PERF)
 coverage: ## line coverage of unit and blackbox, per file
 	$(Q)$(MAKE) --no-print-directory COV=1 check
 	$(Q)scripts/coverage build/cov

@@ -65,7 +65,8 @@ def pdctls(bench, o, ports, **more):
 def regular(bench, o):
     """1.4 kB chat bodies, consistent hash, keep-alive."""
     backend, ports = servers.backends(bench)
-    todo = [servers.nginx(bench, ports), servers.haproxy(bench, ports), *pdctls(bench, o, ports), *o.peers.regular(bench, ports)]
+    todo = [servers.floor(bench, ports), servers.nginx(bench, ports), servers.haproxy(bench, ports)]
+    todo += [*servers.forms(bench, o, ports), *o.peers.regular(bench, ports)]
     rows = compare("regular", [Direct(backend), *todo], o, "nginx", o.connections)
     stop_all(bench, [backend, *todo])
     return rows
@@ -90,18 +91,20 @@ def logged(bench, o):
     return rows
 
 
+def regular_of(name):
+    """The same binary in front of a plain pool; the other routers are compared with ours."""
+    return name.replace(" p/d", " regular") if name.startswith("pdctl") else "pdctl regular"
+
+
 def pd(bench, o):
     """Two legs per request against one; the base is the same binary in front of a plain pool, in the same rounds."""
     prefill, pports = servers.backends(bench, 2, servers.prefill_answer(), "prefill")
     decode, dports = servers.backends(bench, 2, name="decode")
-    rows = []
-    for i, (name, path) in enumerate(o.binaries):
-        plain = servers.pdctl(bench, dports, path, name=f"{name} regular")
-        both = servers.pdctl(bench, pports, path, name=f"{name} p/d", decode_ports=dports)
-        todo = [plain, both, *(o.peers.pd(bench, pports, dports) if i == 0 else [])]
-        rows += compare("pd", todo, o, plain.name, o.connections)
-        stop_all(bench, todo)
-    stop_all(bench, [prefill, decode])
+    todo = servers.forms(bench, o, dports, form=" regular")
+    todo += servers.forms(bench, o, pports, form=" p/d", decode_ports=dports)
+    todo += o.peers.pd(bench, pports, dports)
+    rows = compare("pd", todo, o, regular_of, o.connections)
+    stop_all(bench, [prefill, decode, *todo])
     return rows
 
 

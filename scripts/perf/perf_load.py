@@ -98,8 +98,14 @@ def ratio(runs, name, base, field="cpu_us"):
     return median([a / b for a, b in pairs]) if pairs else None
 
 
+def before_of(name):
+    """What the row of the build before is called: "pdctl p/d" -> "pdctl before p/d". None for other programs."""
+    ours = name == "pdctl" or name.startswith("pdctl ") and not name.startswith("pdctl before")
+    return "pdctl before" + name[len("pdctl") :] if ours else None
+
+
 def figures(section, case, runs, base, field="cpu_us"):
-    """Rows of the result: one per server, the medians of its rounds."""
+    """Rows of the result: one per server, the medians of its rounds. base: a server, or a function from a server to its base."""
     rows = []
     for name, seen in runs.items():
         row = {"section": section, "case": case, "server": name, "rounds": len(seen)}
@@ -109,7 +115,14 @@ def figures(section, case, runs, base, field="cpu_us"):
                 row[key] = median(values)
         row["spread"] = spread([s[field] for s in seen]) if field in seen[0] else None
         row["runs"] = [round(s[field], 4) for s in seen] if field in seen[0] else []
-        if base in runs and name != base:
-            row["ratio"] = ratio(runs, name, base, field)
+        to = base(name) if callable(base) else base
+        if to in runs and name != to:
+            row["ratio"] = ratio(runs, name, to, field)
+        if "floor" in runs and name != "floor":
+            row["floor_ratio"] = ratio(runs, name, "floor", field)
+        if before_of(name) in runs:
+            row["before_ratio"] = ratio(runs, name, before_of(name), field)
+            if "rss_kib" in seen[0]:
+                row["before_memory_ratio"] = ratio(runs, name, before_of(name), "rss_kib")
         rows.append(row)
     return rows

@@ -8,6 +8,7 @@ does not get that header and finds the same id in the body.
 import json
 import os
 import shutil
+import subprocess
 
 from perf_proc import PerfError, free_ports
 
@@ -161,6 +162,40 @@ def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_po
     p = bench.start(name, [*argv, *extra], port, f"{name}{port}")
     p.scheme = "https" if "--tls-cert" in extra else "http"
     return p.wait_port()
+
+
+def knows_threads(binary):
+    """Whether this build serves with `--io threads`."""
+    return "--io " in subprocess.run([binary, "serve", "--help"], capture_output=True, text=True).stdout
+
+
+def forms(bench, o, ports, form="", **more):
+    """Every binary that is measured, as it comes and with --io threads: "pdctl", "pdctl threads". form: what the name ends with."""
+    found = []
+    for name, path in o.binaries:
+        found.append(pdctl(bench, ports, path, name=name + form, **more))
+        if knows_threads(path):
+            found.append(pdctl(bench, ports, path, name=f"{name} threads{form}", extra=("--io", "threads"), **more))
+    return found
+
+
+def floor(bench, ports):
+    """The bare relay: two event loops, the same four system calls per request, and none of what a router is for."""
+    (port,) = free_ports(1)
+    argv = [program("relay"), str(port), ",".join(map(str, ports))]
+    return bench.start("floor", argv, port, f"floor{port}").wait_port()
+
+
+def program(name):
+    """Built by `make perf` beside the pdctl that is measured; else made here."""
+    beside = os.path.join(os.path.dirname(os.environ.get("PDCTL", "")), "scripts/perf", name)
+    path = os.path.join(ROOT, "build/scripts/perf", name)
+    if os.path.exists(beside):
+        return os.path.abspath(beside)
+    done = subprocess.run(["make", "-s", "-C", ROOT, f"build/scripts/perf/{name}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise PerfError(f"cannot build {path}: {done.stdout}{done.stderr}")
+    return path
 
 
 def key_of(server):

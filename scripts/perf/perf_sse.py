@@ -1,12 +1,11 @@
 """Streams of server-sent events: the cost of an event, and what thousands of streams and idle connections hold."""
 
 import json
-import os
 import subprocess
 import time
 
 import perf_servers as servers
-from perf_load import figures, rounds
+from perf_load import before_of, figures, rounds
 from perf_proc import PerfError, free_ports
 
 STREAMS, RATE = 1000, 20
@@ -16,22 +15,10 @@ SPARE_FILES = 200
 END_S = 120
 
 
-def program(name):
-    """Built by `make perf` beside the pdctl that is measured; else made here."""
-    beside = os.path.join(os.path.dirname(os.environ.get("PDCTL", "")), "scripts/perf", name)
-    path = os.path.join(servers.ROOT, "build/scripts/perf", name)
-    if os.path.exists(beside):
-        return os.path.abspath(beside)
-    done = subprocess.run(["make", "-s", "-C", servers.ROOT, f"build/scripts/perf/{name}"], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise PerfError(f"cannot build {path}: {done.stdout}{done.stderr}")
-    return path
-
-
 def engine(bench, rate, count=4):
     """The cheap engine on `count` ports."""
     ports = free_ports(count)
-    argv = [program("cheap_engine"), ",".join(map(str, ports)), str(rate)]
+    argv = [servers.program("cheap_engine"), ",".join(map(str, ports)), str(rate)]
     return bench.start("engine", argv, ports[0], f"engine{ports[0]}").wait_port(), ports
 
 
@@ -39,7 +26,7 @@ class Sink:
     """One sse_sink: says when all streams run, when the window is over, and what came of them."""
 
     def __init__(self, port, streams, events, window_s, key):
-        argv = [program("sse_sink"), str(port), str(streams), str(events), str(round(window_s * 1000)), key]
+        argv = [servers.program("sse_sink"), str(port), str(streams), str(events), str(round(window_s * 1000)), key]
         self.child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self):
@@ -99,7 +86,7 @@ def sse(bench, o):
     """STREAMS streams of RATE events a second through each server; nginx with proxy_buffering off."""
     backend, ports = engine(bench, RATE)
     todo = [servers.nginx(bench, ports, extra="proxy_buffering off;"), servers.haproxy(bench, ports)]
-    todo += [servers.pdctl(bench, ports, path, name=name) for name, path in o.binaries]
+    todo += servers.forms(bench, o, ports)
     todo += o.peers.regular(bench, ports)
     n = o.streams or STREAMS
     runs = rounds(todo, o.rounds, lambda s: stream_once(s, n, RATE, o.seconds, servers.key_of(s)))
@@ -168,5 +155,9 @@ def hold(bench, o):
     for name, path in o.binaries:
         rows.append(hold_streams(bench, o, name, path, ports, scale))
         rows.append(hold_idle(bench, o, name, path, ports, scale))
+    for r in rows:
+        before = next((b for b in rows if b["server"] == before_of(r["server"]) and b["case"] == r["case"]), None)
+        if before:
+            r["before_memory_ratio"] = r["anon_kib"] / before["anon_kib"]
     bench.stop(backend)
     return rows

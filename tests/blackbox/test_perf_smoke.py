@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.joi
 
 
 def perf(*args):
-    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": ""}
+    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": "", "BASE": ""}
     return subprocess.run([sys.executable, RUN, *args], capture_output=True, text=True, timeout=300, env=env)
 
 
@@ -38,10 +38,12 @@ def test_result_document(tmp_path):
     assert set(doc["versions"]) >= {"nginx", "haproxy", "wrk"} and "unknown" not in doc["versions"].values()
 
     regular = rows(doc, "regular", "4 connections")
-    assert set(regular) >= {"direct", "nginx", "haproxy", "pdctl"}
+    assert set(regular) >= {"direct", "floor", "nginx", "haproxy", "pdctl"}
     for r in regular.values():
         assert r["cpu_us"] > 0 and r["requests"] > 0 and r["errors"] == 0 and r["descriptors"] > 0 and r["peak_rss_kib"] > 0
     assert regular["pdctl"]["ratio"] == pytest.approx(regular["pdctl"]["cpu_us"] / regular["nginx"]["cpu_us"])
+    assert regular["pdctl"]["floor_ratio"] == pytest.approx(regular["pdctl"]["cpu_us"] / regular["floor"]["cpu_us"])
+    assert "before_ratio" not in regular["pdctl"]
 
     sse = rows(doc, "sse", "20 streams")
     assert set(sse) >= {"nginx", "haproxy", "pdctl"}
@@ -59,12 +61,34 @@ def test_result_document(tmp_path):
     assert "| start to first answer, ms |" in page and "not asked for" in page
 
 
+def test_the_build_before_is_paired(tmp_path):
+    """--base measures a second binary in the same rounds; each row of ours has its counterpart, and the goals use them."""
+    out, base = tmp_path / "perf.json", tmp_path / "old"
+    base.symlink_to(os.path.abspath(PDCTL))
+    args = ("--seconds", "1", "--rounds", "1", "--connections", "32", "--streams", "20", "--json", str(out))
+    done = perf("regular", "pd", "sse", "--base", str(base), *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    doc = json.loads(out.read_text())
+    for section, suffix in (("regular", ""), ("pd", " regular"), ("pd", " p/d"), ("sse", "")):
+        got = rows(doc, section, "")
+        ours, before = got[f"pdctl{suffix}"], got[f"pdctl before{suffix}"]
+        assert ours["before_ratio"] == pytest.approx(ours["cpu_us"] / before["cpu_us"])
+        assert ours["before_memory_ratio"] == pytest.approx(ours["rss_kib"] / before["rss_kib"])
+        assert "before_ratio" not in before
+    for name in ("pdctl", "pdctl before"):  # each p/d row against the same binary in front of a plain pool
+        got = rows(doc, "pd", "32 ")
+        assert got[f"{name} p/d"]["ratio"] == pytest.approx(got[f"{name} p/d"]["cpu_us"] / got[f"{name} regular"]["cpu_us"])
+    goals = {g["goal"] for g in doc["goals"]}
+    assert {"CPU per request, 32 connections, x before", "P/D, 32 connections, x before"} <= goals
+    assert {g["server"] for g in doc["goals"]} == {"pdctl"}
+
+
 def test_nothing_is_left_behind(tmp_path):
     """No process of a run outlives it, and sections that were asked for alone write no result by themselves."""
     results = os.path.join(os.path.dirname(RUN), "../../results")
     before = sorted(os.listdir(results)) if os.path.isdir(results) else []
     env_mark = f"PERF_SMOKE={tmp_path}"
-    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": "", "PERF_SMOKE": str(tmp_path)}
+    env = {**CLEAN_ENV, "PDCTL": os.path.abspath(PDCTL), "PEERS": "", "BASE": "", "PERF_SMOKE": str(tmp_path)}
     done = subprocess.run([sys.executable, RUN, "start", "--rounds", "1"], capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
     left = []
@@ -79,7 +103,7 @@ def test_nothing_is_left_behind(tmp_path):
     assert (sorted(os.listdir(results)) if os.path.isdir(results) else []) == before
 
 
-@pytest.mark.parametrize("args", [["--rounds", "0"], ["--pdctl", "/nonexistent"], ["tea"]])
+@pytest.mark.parametrize("args", [["--rounds", "0"], ["--pdctl", "/nonexistent"], ["--base", "/nonexistent"], ["--base", PDCTL, "--pdctl", PDCTL], ["tea"]])
 def test_wrong_arguments(args):
     done = perf(*args)
     assert done.returncode == 2
