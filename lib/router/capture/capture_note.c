@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "lib/pd/usage.h"
 #include "lib/router/capture/capture_record.h"
 #include "lib/router/way/exchange.h"
 
@@ -31,7 +32,7 @@ static const char *route_name(enum metrics_route r)
 void capture_decided(struct exchange *x, enum worker_role role)
 {
 	struct capture *c = x->rt->capture;
-	const struct route_decision *d = &x->decision[role];
+	const struct route_decision *d = &x->pick[role].decision;
 	enum route_policy_kind policy = x->fleet->pool[role].policy.kind;
 	struct capture_decision *r = capture_reserve(c, CAPTURE_DECISION, sizeof(*r));
 	int64_t now = clock_now();
@@ -197,7 +198,7 @@ static void find_parts(const struct exchange *x, struct parts *p, struct capture
 		r->secret = span_starts(p->text[TEXT_SOURCE], SPAN("request"));
 	}
 	if (r->outcome != OUTCOME_OK || x->attempt > 0)
-		p->text[TEXT_ERROR] = cut(span_of(x->why), ERROR_MAX);
+		p->text[TEXT_ERROR] = cut(span_of(x->failure.why), ERROR_MAX);
 	if (cfg->prompts)
 		p->text[TEXT_BODY] = cut(x->req->body, cfg->body_max);
 	if (block > 0 && p->prompt.n >= block)

@@ -203,10 +203,10 @@ static void put_workers(struct line *l, const struct exchange *x)
 		{"worker", "reason"}, {"prefill", "prefill_reason"}, {"decode", "decode_reason"}};
 
 	for (int r = 0; r < ROLES; r++) {
-		if (!x->worker[r])
+		if (!x->pick[r].worker)
 			continue;
-		put_text(l, names[r][0], span_of(x->worker[r]->url));
-		put_text(l, names[r][1], span_of(route_reason_name(x->decision[r].reason)));
+		put_text(l, names[r][0], span_of(x->pick[r].worker->url));
+		put_text(l, names[r][1], span_of(route_reason_name(x->pick[r].decision.reason)));
 	}
 	if (x->key.level != ROUTE_KEY_NONE)
 		put_text(l, "key", span_of(x->key.source));
@@ -285,7 +285,7 @@ void access_end(const struct exchange *x, enum metrics_error error)
 	put_text(&l, "request_id", x->id);
 	put_text(&l, "trace_id", x->trace.id);
 	put_stages(&l, x, now);
-	put_text(&l, "why", span_of(x->why));
+	put_text(&l, "why", span_of(x->failure.why));
 	finish_line(&l, c->access_log);
 }
 

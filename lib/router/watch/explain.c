@@ -15,7 +15,7 @@ static const char *policy_of(const struct exchange *x, enum worker_role r)
 
 static const char *url_of(const struct exchange *x, enum worker_role r)
 {
-	return x->worker[r] ? x->worker[r]->url : "none";
+	return x->pick[r].worker ? x->pick[r].worker->url : "none";
 }
 
 static void grep_line(const struct exchange *x)
@@ -28,20 +28,20 @@ static void grep_line(const struct exchange *x)
 	else if (x->attempt > 0)
 		log_line(log, LOG_WARN, "retry attempt %u using worker=%s", x->attempt,
 			 url_of(x, ROLE_REGULAR));
-	if (x->worker[ROLE_DECODE])
+	if (x->pick[ROLE_DECODE].worker)
 		log_line(log, LOG_INFO,
 			 "vLLM policy-based routing: prefill=%s [policy:%s], decode=%s [policy:%s]",
 			 url_of(x, ROLE_PREFILL), policy_of(x, ROLE_PREFILL),
 			 url_of(x, ROLE_DECODE), policy_of(x, ROLE_DECODE));
 	else
 		log_line(log, LOG_INFO, "vLLM policy-based routing: worker=%s [policy:%s]",
-			 url_of(x, x->worker[ROLE_REGULAR] ? ROLE_REGULAR : ROLE_PREFILL),
-			 policy_of(x, x->worker[ROLE_REGULAR] ? ROLE_REGULAR : ROLE_PREFILL));
+			 url_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL),
+			 policy_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL));
 }
 
 static int put_scores(const struct exchange *x, enum worker_role r, struct buf *b)
 {
-	const struct route_decision *d = &x->decision[r];
+	const struct route_decision *d = &x->pick[r].decision;
 	int err = buf_puts(b, "\"scores\":{");
 
 	for (uint32_t i = 0; !err && i < d->ncandidates; i++) {
@@ -56,8 +56,8 @@ static int put_scores(const struct exchange *x, enum worker_role r, struct buf *
 
 static int put_decision(const struct exchange *x, enum worker_role r, struct buf *b)
 {
-	const struct route_decision *d = &x->decision[r];
-	const struct worker *w = x->worker[r], *home = x->fleet->pool[r].worker[d->home];
+	const struct route_decision *d = &x->pick[r].decision;
+	const struct worker *w = x->pick[r].worker, *home = x->fleet->pool[r].worker[d->home];
 	int err = buf_printf(b, "\"stage\":\"%s\",\"policy\":\"%s\",\"selected\":[",
 			     worker_role_name(r), policy_of(x, r));
 
@@ -101,7 +101,7 @@ void explain_decision(const struct exchange *x)
 	if (!log_wants(x->rt->cfg.log, LOG_INFO))
 		return;
 	for (int r = 0; r < ROLES; r++)
-		if (x->worker[r])
+		if (x->pick[r].worker)
 			json_line(x, (enum worker_role)r);
 }
 
@@ -130,15 +130,6 @@ void explain_end(const struct exchange *x)
 		 ms(x->req->accepted_ns, now), (unsigned long long)x->events,
 		 (unsigned long long)x->bytes, x->trace.id.n > 0 ? " trace_id=" : "",
 		 (int)x->trace.id.n, x->trace.id.n > 0 ? x->trace.id.p : "",
-		 x->client_left ? " client left" : "", x->why[0] ? " last failure: " : "", x->why);
-}
-
-void explain_tls(struct exchange *x, struct worker *w, const char *why)
-{
-	char note[200];
-
-	(void)snprintf(x->tls_why, sizeof(x->tls_why), "%s", why);
-	(void)snprintf(note, sizeof(note), "TLS: %s", why);
-	if (worker_note(w, note))
-		log_line(x->rt->cfg.log, LOG_WARN, "worker %s: %s", w->url, note);
+		 x->client_left ? " client left" : "", x->failure.why[0] ? " last failure: " : "",
+		 x->failure.why);
 }

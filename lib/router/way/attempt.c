@@ -1,209 +1,15 @@
 /*
- * One attempt after the other: which worker is asked next, what its failure says about it, and
- * whether there may be another attempt. The flows (regular.c, pdflow.c) say when.
+ * Another attempt is made while nothing was sent to the client, the request may be repeated, its
+ * deadline leaves room for the pause, and the budget lasts. The pause grows from attempt to
+ * attempt; a Retry-After of the worker holds for that worker, not for another one.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "lib/router/way/attempt.h"
 
 #include "lib/base/clock.h"
 #include "lib/router/way/exchange.h"
-
-/* -- picking -- */
-
-void mark_tried(struct exchange *x, enum worker_role role)
-{
-	if (!x->tried[role])
-		x->tried[role] = calloc(x->fleet->pool[role].n + 1, sizeof(bool));
-	if (x->tried[role])
-		x->tried[role][x->decision[role].worker] = true;
-}
-
-static void forget_tried(struct exchange *x, enum worker_role role)
-{
-	if (x->tried[role])
-		memset(x->tried[role], 0, x->fleet->pool[role].n * sizeof(bool));
-}
-
-static int decide(struct exchange *x, enum worker_role role)
-{
-	struct fleet_pool *p = &x->fleet->pool[role];
-	struct route_input in = {&x->key, x->tried[role], &x->lane->rng};
-	int err;
-
-	if (x->capture_id)
-		x->lane->drawn = x->lane->rng;
-	err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
-
-	/* All that are left were tried: a second round, from the key's home again. */
-	if (err == PD_ENOENT && x->tried[role]) {
-		forget_tried(x, role);
-		err = route_decide(&p->policy, p->ring, &in, &x->decision[role]);
-	}
-	return err;
-}
-
-void begin_attempt(struct exchange *x)
-{
-	x->head_ns = 0;
-	if (!x->rt->cfg.access_log)
-		return;
-	x->times = (struct exchange_times){.first_pick = x->times.first_pick, .pick = clock_now()};
-	if (x->times.first_pick == 0)
-		x->times.first_pick = x->times.pick;
-}
-
-int choose(struct exchange *x, enum worker_role role)
-{
-	int64_t deadline = 0, step = NS_PER_MS, now;
-	int err;
-
-	while ((err = decide(x, role)) == PD_EBUSY) {
-		now = clock_now();
-		deadline = deadline ? deadline : now + x->rt->cfg.queue_timeout;
-		if (now >= deadline)
-			return PD_EBUSY;
-		if (http_conn_sleep(x->conn, now + step < deadline ? now + step : deadline))
-			return PD_ECANCELED;
-		step = step < 50 * NS_PER_MS ? step * 2 : step;
-	}
-	if (err) {
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_NO_WORKER, x->route, 1);
-		return err;
-	}
-	x->worker[role] = x->fleet->pool[role].worker[x->decision[role].worker];
-	x->released[role] = false;
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_DECISIONS, role,
-		    x->decision[role].reason, 1);
-	atomic_fetch_add_explicit(&x->worker[role]->requests, 1, memory_order_relaxed);
-	if (x->capture_id)
-		capture_decided(x, role);
-	if (x->decision[role].reason == ROUTE_REASON_FAILOVER)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
-	return PD_OK;
-}
-
-static void append_why(struct exchange *x, const char *joint, const char *text)
-{
-	size_t n = strlen(x->why);
-
-	(void)snprintf(x->why + n, sizeof(x->why) - n, "%s%s", joint, text);
-}
-
-/* What keeps the workers out: the first reason that is known. */
-static void append_note(struct exchange *x, const struct fleet_pool *p)
-{
-	char note[160];
-
-	for (size_t i = 0; i < p->n; i++) {
-		worker_note_get(p->worker[i], note, sizeof(note));
-		if (!note[0])
-			continue;
-		append_why(x, "; worker ", p->worker[i]->url);
-		append_why(x, ": ", note);
-		return;
-	}
-}
-
-void no_worker(struct exchange *x, enum worker_role role, int err)
-{
-	const struct fleet_pool *p = &x->fleet->pool[role];
-	char before[sizeof(x->why)];
-
-	x->worker[role] = NULL;
-	memcpy(before, x->why, sizeof(before));
-	note_cause(x, role, err == PD_EBUSY ? CAUSE_BUSY : CAUSE_NO_WORKER);
-	if (err == PD_EBUSY)
-		(void)snprintf(x->why, sizeof(x->why),
-			       "all %s workers are at their limit of %u requests",
-			       worker_role_name(role), x->rt->cfg.worker_cap);
-	else
-		(void)snprintf(x->why, sizeof(x->why),
-			       "no available %s worker: %zu configured, %zu available",
-			       worker_role_name(role), p->n, fleet_available(p));
-	/* What went wrong in this request before is why there is none, or what keeps them out. */
-	if (before[0] && !strstr(before, "no available"))
-		append_why(x, "; before: ", before);
-	else if (err != PD_EBUSY)
-		append_note(x, p);
-	x->why_status = 503;
-}
-
-void note_cause(struct exchange *x, enum worker_role role, enum metrics_cause cause)
-{
-	x->cause = cause;
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_LEG_FAILURES, role,
-		    (unsigned)cause - 1, 1);
-	if (role != ROLE_REGULAR && x->worker[role])
-		atomic_fetch_add_explicit(&x->worker[role]->pd_errors, 1, memory_order_relaxed);
-}
-
-static void let_go(struct exchange *x, enum worker_role role)
-{
-	if (x->released[role])
-		return;
-	if (role == ROLE_DECODE && x->decoding)
-		atomic_fetch_sub_explicit(&x->worker[role]->decoding, 1, memory_order_relaxed);
-	x->decoding = x->decoding && role != ROLE_DECODE;
-	route_release(&x->worker[role]->slot);
-	x->released[role] = true;
-}
-
-void release_early(struct exchange *x, const struct worker *w)
-{
-	for (int r = 0; r < ROLES; r++)
-		if (x->worker[r] == w)
-			let_go(x, (enum worker_role)r);
-}
-
-void unchoose(struct exchange *x, enum worker_role role, enum breaker_verdict v)
-{
-	struct worker *w = x->worker[role];
-
-	let_go(x, role);
-	worker_report(w, &x->rt->cfg, v, x->decision[role].trial, clock_now());
-}
-
-void blame(struct exchange *x, enum worker_role role, enum leg_error e)
-{
-	static const enum metrics_cause causes[] = {
-		[LEG_CONNECT] = CAUSE_CONNECT, [LEG_CLOSED] = CAUSE_CLOSED,
-		[LEG_TIMEOUT] = CAUSE_TIMEOUT, [LEG_BROKEN] = CAUSE_BROKEN,
-		[LEG_LOCAL] = CAUSE_LOCAL,
-	};
-	struct worker *w = x->worker[role];
-	bool ours = e == LEG_CLIENT_LEFT || e == LEG_LOCAL;
-
-	(void)snprintf(x->why, sizeof(x->why), "%s worker %.150s: %s", worker_role_name(role),
-		       w->url, http_call_text((enum http_call_result)e));
-	if (x->tls_why[0])
-		append_why(x, ": ", x->tls_why);
-	x->tls_why[0] = '\0';
-	x->why_status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
-	if (e == LEG_CONNECT) {
-		worker_eject(w, &x->rt->cfg, clock_now());
-		health_nudge(x->rt->health);
-	}
-	mark_tried(x, role);
-	if (e == LEG_CLIENT_LEFT)
-		x->client_left = true;
-	else
-		note_cause(x, role, causes[e]);
-	unchoose(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
-}
-
-/* -- trying again -- */
-
-static bool has_untried(struct exchange *x, enum worker_role role)
-{
-	struct fleet_pool *p = &x->fleet->pool[role];
-
-	for (size_t i = 0; i < p->n; i++)
-		if (atomic_load(&p->worker[i]->slot.available) &&
-		    !(x->tried[role] && x->tried[role][i]))
-			return true;
-	return false;
-}
+#include "lib/router/way/heads.h"
+#include "lib/router/way/relay.h"
+#include "lib/router/way/retry.h"
 
 static void count_retry(struct exchange *x, int64_t wait)
 {
@@ -211,24 +17,26 @@ static void count_retry(struct exchange *x, int64_t wait)
 	unsigned stripe = x->lane->stripe, nth = x->attempt - 1;
 
 	metrics_count(m, stripe, METRIC_RETRIES, x->route, 1);
-	if (x->cause != CAUSE_NONE)
-		metrics_add(m, stripe, METRIC_RETRY_CAUSES, (unsigned)x->cause - 1, 0, 1);
+	if (x->failure.cause != CAUSE_NONE)
+		metrics_add(m, stripe, METRIC_RETRY_CAUSES, (unsigned)x->failure.cause - 1, 0, 1);
 	metrics_observe_at(m, stripe, HIST_BACKOFF, nth < LABELS_ATTEMPT ? nth : LABELS_ATTEMPT - 1,
 			   wait);
 }
 
-bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
+/* Counts another attempt, spends the budget and waits. False: there is none. */
+static bool try_again(struct exchange *x, bool free_of_charge)
 {
 	const struct router_config *c = &x->rt->cfg;
 	int64_t now = clock_now(), wait;
-	bool other = has_untried(x, failed);
+	bool other = pick_has_untried(x, x->failure.role);
 
-	if (x->client_left || x->started || c->retries_off || x->attempt + 1 >= c->retry_max)
+	if (x->client_left || x->started || c->retries_off || x->attempt + 1 >= c->retry_max ||
+	    !(x->repeatable || free_of_charge))
 		return false;
 	wait = retry_backoff(c, x->attempt, &x->lane->rng);
 	/* Another worker need not wait for what this one asked for; the same one does. */
-	if (!other && x->wait_ns > wait)
-		wait = x->wait_ns;
+	if (!other && x->failure.wait > wait)
+		wait = x->failure.wait;
 	if (wait > c->retry_cap || now + wait >= x->deadline)
 		return false;
 	/* Spent last: an attempt that is not made costs nothing. */
@@ -239,62 +47,113 @@ bool try_again(struct exchange *x, enum worker_role failed, bool free_of_charge)
 	if (other && free_of_charge)
 		wait = 0;
 	x->attempt++;
-	x->wait_ns = 0;
+	x->failure.wait = 0;
 	count_retry(x, wait);
-	/* A wake-up that was meant for the queue may still be there: the pause is kept all the
-	 * same. */
+	/* A wake-up that was meant for a queue may still be there: the pause is kept all the same.
+	 */
 	while (wait > 0 && !x->client_left && clock_now() < now + wait)
 		x->client_left = http_conn_sleep(x->conn, now + wait);
 	return !x->client_left;
 }
 
-bool refused(struct exchange *x, const struct leg *l)
+static void give_up(struct exchange *x)
 {
-	const struct field *after = http_field_tag(&l->call.head, HTTP_RETRY_AFTER);
+	struct failure *f = &x->failure;
 
-	if (!retry_status(l->call.head.status))
-		return false;
-	x->wait_ns = after ? retry_after(after->value) : 0;
-	return true;
-}
-
-/* An answer that is here as a whole is consumed, so that the connection can be used again; the next
- * attempt waits for nothing. */
-static void drop_answer(struct exchange *x, struct leg *l)
-{
-	buf_clear(&x->lane->side);
-	if (l->call.head.body == HTTP_BODY_LENGTH &&
-	    l->call.head.length <= l->call.in->len - l->call.at &&
-	    http_call_collect(&l->call, &x->lane->side))
-		l->call.ended = false;
-	(void)http_call_end(&l->call);
-}
-
-bool retry_refusal(struct exchange *x, struct leg *l, enum worker_role role)
-{
-	mark_tried(x, role);
-	note_cause(x, role, CAUSE_STATUS);
-	unchoose(x, role, l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
-	if (x->repeatable && try_again(x, role, false)) {
-		drop_answer(x, l);
-		return true;
-	}
-	x->head_ns = l->call.head_ns;
-	if (relay_answer(x, l, NULL) == RELAY_RETRY)
-		give_up(x);
-	(void)http_call_end(&l->call);
-	return false;
-}
-
-void give_up(struct exchange *x)
-{
 	if (x->client_left || x->started)
 		return;
-	if (x->why_status == 503 && x->wait_ns == 0)
-		x->wait_ns = NS_PER_S;
+	if (f->status == 503 && f->wait == 0)
+		f->wait = NS_PER_S;
 	x->head_ns = 0;
-	x->fault = x->cause == CAUSE_NO_WORKER || x->cause == CAUSE_BUSY ? ERROR_NO_WORKERS
+	x->fault = f->cause == CAUSE_NO_WORKER || f->cause == CAUSE_BUSY ? ERROR_NO_WORKERS
 									 : ERROR_BACKEND;
-	answer_error(x, x->why_status ? x->why_status : 502, "upstream_error",
-		     x->why[0] ? x->why : "no worker could answer");
+	answer_error(x, f->status ? f->status : 502, "upstream_error",
+		     f->why[0] ? f->why : "no worker could answer");
+}
+
+/* The refusal becomes the answer. */
+static void pass_refusal(struct exchange *x)
+{
+	x->head_ns = x->leg.call.head_ns;
+	if (relay_answer(x, &x->leg, NULL) == RELAY_RETRY)
+		give_up(x);
+	(void)leg_end(&x->leg);
+}
+
+/* A refusal that is here as a whole is consumed, so that its connection can be used again; the next
+ * attempt waits for nothing. */
+static void drop_refusal(struct exchange *x)
+{
+	struct http_call *c = &x->leg.call;
+
+	buf_clear(&x->lane->side);
+	if (c->head.body == HTTP_BODY_LENGTH && c->head.length <= c->in->len - c->at &&
+	    leg_collect(&x->leg, &x->lane->side))
+		c->ended = false;
+	(void)leg_end(&x->leg);
+}
+
+void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange *x))
+{
+	enum outcome o;
+	bool again;
+
+	do {
+		o = one_attempt(x);
+		again = o != ATTEMPT_DONE && try_again(x, o == ATTEMPT_RETRY_FREE);
+		if (o == ATTEMPT_REFUSED && again)
+			drop_refusal(x);
+		else if (o == ATTEMPT_REFUSED)
+			pass_refusal(x);
+		else if (o != ATTEMPT_DONE && !again)
+			give_up(x);
+	} while (again);
+}
+
+void attempt_picked(struct exchange *x)
+{
+	x->head_ns = 0;
+	if (x->rt->cfg.access_log) {
+		x->times = (struct exchange_times){.first_pick = x->times.first_pick,
+						   .pick = clock_now()};
+		if (x->times.first_pick == 0)
+			x->times.first_pick = x->times.pick;
+	}
+	explain_decision(x);
+}
+
+enum outcome attempt_failed(struct exchange *x, enum worker_role role, enum leg_error e)
+{
+	failure_of_leg(x, role, e);
+	if (e == LEG_CLIENT_LEFT)
+		return ATTEMPT_DONE;
+	return e == LEG_CONNECT ? ATTEMPT_RETRY_FREE : ATTEMPT_RETRY;
+}
+
+enum outcome attempt_answer(struct exchange *x, enum worker_role role,
+			    const struct pd_prefill_result *merge)
+{
+	struct leg *l = &x->leg;
+	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
+
+	if (failure_refused(x, l, role))
+		return ATTEMPT_REFUSED;
+	x->head_ns = l->call.head_ns;
+	switch (relay_answer(x, l, merge)) {
+	case RELAY_DONE:
+		break;
+	case RELAY_RETRY:
+		(void)leg_end(l);
+		return attempt_failed(x, role, x->failure.status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
+	case RELAY_CUT:
+		v = VERDICT_FAILURE;
+		x->fault = ERROR_STREAM_CUT;
+		break;
+	case RELAY_CLIENT_LEFT:
+		v = VERDICT_NONE;
+		break;
+	}
+	(void)leg_end(l);
+	pick_end(x, role, v);
+	return ATTEMPT_DONE;
 }

@@ -1,4 +1,6 @@
-/* The message heads that the router writes: what travels, what ends at this hop, what we add. */
+/* Written without formatting: this runs several times per request. */
+#include "lib/router/way/heads.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -63,7 +65,7 @@ static int put_span(struct buf *b, struct span s)
 	return buf_append(b, s.p, s.n);
 }
 
-/* "Name: value\r\n" without formatting: this runs several times per request. */
+/* "Name: value\r\n" */
 static int put_line(struct buf *b, struct span name, struct span value)
 {
 	struct field f = {.name = name, .value = value};
@@ -165,8 +167,8 @@ int head_names(struct buf *b, const struct exchange *x)
 	int err = put_line(b, SPAN("X-Request-Id"), x->id);
 
 	for (int r = 0; !err && r < ROLES; r++)
-		if (x->worker[r])
-			err = put_line(b, names[r], span_of(x->worker[r]->url));
+		if (x->pick[r].worker)
+			err = put_line(b, names[r], span_of(x->pick[r].worker->url));
 	return err;
 }
 
@@ -237,8 +239,9 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 		x->fault = status == 405  ? ERROR_METHOD
 			   : status < 500 ? ERROR_INVALID
 					  : ERROR_BACKEND;
-	if (x->wait_ns > 0 && buf_printf(&extra, "Retry-After: %lld\r\n",
-					 (long long)((x->wait_ns + 999999999) / 1000000000)))
+	if (x->failure.wait > 0 &&
+	    buf_printf(&extra, "Retry-After: %lld\r\n",
+		       (long long)((x->failure.wait + 999999999) / 1000000000)))
 		buf_clear(&extra);
 	if (head_names(&extra, x))
 		buf_clear(&extra);

@@ -1,8 +1,10 @@
 /*
- * One call to a worker: lib/http/client with the limits of the configuration, and what it came to
- * in the metrics and in the request's record. A detached request goes on although its client has
- * left.
+ * The body's functions are wrapped for one reason: whoever reads the last byte of an answer has
+ * ended the worker's part, and nobody upward needs to be told. A detached request goes on although
+ * its client has left.
  */
+#include "lib/router/way/leg.h"
+
 #include "lib/router/way/exchange.h"
 
 static int address_of(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why)
@@ -21,6 +23,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 	enum http_call_result r;
 	struct pd_msg why;
 
+	l->x = x;
 	l->worker = w;
 	c->to = (struct http_target){.pool = &w->pool,
 				     .tls = w->peer ? cfg->worker_tls : NULL,
@@ -45,6 +48,57 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STALE, x->route, 1);
 	/* What is wrong with its certificate is worth a line and goes to the client. */
 	if (why.text[0] && r != HTTP_CALL_CANCELED && r != HTTP_CALL_LOCAL)
-		explain_tls(x, w, why.text);
+		failure_tls(x, w, why.text);
 	return (enum leg_error)r;
+}
+
+/* Bytes of the body came, or its end. */
+static void heard(struct leg *l)
+{
+	if (l->first)
+		l->first(l->x);
+	l->first = NULL;
+	if (l->call.ended && l->pick)
+		pick_release(l->pick);
+}
+
+bool leg_piece(struct leg *l, struct span *piece, int *err)
+{
+	bool some = http_call_piece(&l->call, piece, err);
+
+	if (some || l->call.ended)
+		heard(l);
+	return some;
+}
+
+ssize_t leg_more(struct leg *l)
+{
+	ssize_t n = http_call_more(&l->call);
+
+	if (n == 0)
+		heard(l);
+	return n;
+}
+
+int leg_collect(struct leg *l, struct buf *out)
+{
+	int err = http_call_collect(&l->call, out);
+
+	if (!err)
+		heard(l);
+	return err;
+}
+
+int leg_whole(struct leg *l, struct span *body)
+{
+	int err = http_call_whole(&l->call, body);
+
+	if (!err)
+		heard(l);
+	return err;
+}
+
+bool leg_end(struct leg *l)
+{
+	return http_call_end(&l->call);
 }

@@ -3,8 +3,11 @@
  * after the other on pooled connections with a short limit; one that does not answer is left out.
  * Each model object passes byte for byte.
  */
+#include "lib/router/way/models.h"
+
 #include "lib/base/clock.h"
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/heads.h"
 
 #define MODELS_TIMEOUT (5 * NS_PER_S)
 #define MODELS_MAX     (4u << 20)

@@ -9,6 +9,9 @@
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/models.h"
+#include "lib/router/way/pdflow.h"
+#include "lib/router/way/regular.h"
 
 #define LANE_UP_MAX   (4u << 20)
 #define LANE_HEAD_MAX (2u * HTTP_HEAD_MAX)
@@ -371,7 +374,7 @@ static void finish(struct exchange *x)
 		capture_ended(x, left);
 	access_end(x, error);
 	for (int r = 0; r < ROLES; r++)
-		free(x->tried[r]);
+		free(x->pick[r].tried);
 	if (x->is_json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
@@ -428,12 +431,13 @@ static void run(struct router *rt, struct http_conn *c, struct http_request *r, 
 	x.usage = (struct capture_usage){-1, -1, -1};
 	read_body(&x);
 	find_key(&x);
-	if (!rt->cfg.pd)
-		regular_flow(&x, ROLE_REGULAR);
-	else if (x.route == ROUTE_EMBEDDINGS)
-		regular_flow(&x, ROLE_PREFILL);
-	else
-		pd_flow(&x);
+	if (!rt->cfg.pd || x.route == ROUTE_EMBEDDINGS) {
+		x.role = rt->cfg.pd ? ROLE_PREFILL : ROLE_REGULAR;
+		attempt_run(&x, regular_attempt);
+	} else {
+		x.repeatable = true;
+		attempt_run(&x, pdflow_attempt);
+	}
 	finish(&x);
 }
 

@@ -7,15 +7,21 @@
  * a proper end instead of half a sentence. In the usual case (whole chunks that hold whole events)
  * the bytes go through as they came: one recv, one send, no copy.
  */
+#include "lib/router/way/relay.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/http/sse.h"
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/heads.h"
 
-#define RELAY_IOV     4
-#define SETTLE_EVENTS 8
+#define RELAY_HOLD_MAX                                                                             \
+	(1u << 20) /* answers up to this length are complete before their first byte */
+#define MERGE_JSON_MAX (8u << 20) /* answers whose usage is merged */
+#define RELAY_IOV      4
+#define SETTLE_EVENTS  8
 
 struct relay {
 	struct exchange *x;
@@ -36,10 +42,6 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 	bool first = !x->started;
 	int err;
 
-	/* A client that asks again at once finds the worker free. */
-	if (r->leg->call.ended)
-		release_early(x, r->leg->worker);
-
 	if (first)
 		iov[0] = (struct iovec){.iov_base = x->lane->head.data,
 					.iov_len = x->lane->head.len};
@@ -49,7 +51,8 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 			      x->rt->cfg.write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
 		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_WRITE_STALLS, x->route, 1);
-		(void)snprintf(x->why, sizeof(x->why), "the client read nothing for %.1f s",
+		(void)snprintf(x->failure.why, sizeof(x->failure.why),
+			       "the client read nothing for %.1f s",
 			       (double)x->rt->cfg.write_stall_timeout / (double)NS_PER_S);
 	}
 	if (x->capture_id)
@@ -110,10 +113,8 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		http_call_heard(&r->leg->call, now);
 	if (bytes == 0)
 		return;
-	if (x->first_ns == 0) {
+	if (x->first_ns == 0)
 		x->first_ns = now;
-		pd_handed_over(x);
-	}
 	if (r->sse && events > 0)
 		metrics_observe_at(&x->rt->metrics, x->lane->stripe,
 				   x->events == 0 ? HIST_TTFT : HIST_ITL, r->leg->worker->role,
@@ -187,7 +188,7 @@ static bool pass_as_is(struct relay *r)
 	if (!r->chunked || l->call.head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
 	    (r->merge && pd_usage_maybe(l->call.in->data + before.at, l->call.in->len - before.at)))
 		return false;
-	while (http_call_piece(&l->call, &piece, &err)) {
+	while (leg_piece(l, &piece, &err)) {
 		events += count_events(piece.p, piece.n);
 		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
 	}
@@ -236,7 +237,7 @@ static int pump_events(struct relay *r)
 
 	if (pass_as_is(r))
 		return PD_OK;
-	while (http_call_piece(&r->leg->call, &piece, &err)) {
+	while (leg_piece(r->leg, &piece, &err)) {
 		err = buf_append(&r->x->lane->held, piece.p, piece.n);
 		if (err)
 			return err;
@@ -262,7 +263,7 @@ static bool pass_chunks(struct relay *r)
 
 	if (!http_chunked_at_boundary(&before.chunked))
 		return false;
-	while (http_call_piece(&l->call, &piece, &err))
+	while (leg_piece(l, &piece, &err))
 		continue;
 	if (err || l->call.chunked.extras ||
 	    !(l->call.ended || http_chunked_at_boundary(&l->call.chunked))) {
@@ -285,7 +286,7 @@ static int pump_chunks(struct relay *r)
 
 	if (pass_chunks(r))
 		return PD_OK;
-	while (http_call_piece(&l->call, &piece, &err)) {
+	while (leg_piece(l, &piece, &err)) {
 		err = buf_append(held, piece.p, piece.n);
 		if (err)
 			return err;
@@ -307,7 +308,7 @@ static int pump_bytes(struct relay *r)
 
 	if (l->call.head.body == HTTP_BODY_CHUNKED && r->chunked)
 		return pump_chunks(r);
-	while (http_call_piece(&l->call, &piece, &err) && !r->client_gone)
+	while (leg_piece(l, &piece, &err) && !r->client_gone)
 		if (r->chunked ? emit_chunk(r, piece.p, piece.n, false)
 			       : emit_plain(r, piece.p, piece.n))
 			account(r, 0, piece.n);
@@ -333,18 +334,18 @@ static enum relay_end worker_failed(struct relay *r, int err)
 
 	if (http_conn_client_left(x->conn))
 		return client_left(r);
-	(void)snprintf(x->why, sizeof(x->why), "worker %s %s", r->leg->worker->url,
+	(void)snprintf(x->failure.why, sizeof(x->failure.why), "worker %s %s", r->leg->worker->url,
 		       err != PD_ETIMEOUT ? "ended its answer early"
 		       : clock_now() >= x->deadline
 			       ? "did not finish within the time limit of a request"
 			       : "stalled in the middle of its answer");
-	x->why_status = err == PD_ETIMEOUT ? 504 : 502;
+	x->failure.status = err == PD_ETIMEOUT ? 504 : 502;
 	if (!x->started)
 		return RELAY_RETRY;
 	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STREAM_ERRORS, x->route, 1);
 	log_line(x->rt->cfg.log, LOG_WARN,
 		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->id.n, x->id.p,
-		 x->why, (unsigned long long)x->events, (unsigned long long)x->bytes);
+		 x->failure.why, (unsigned long long)x->events, (unsigned long long)x->bytes);
 	if (!r->sse || r->mid_event || r->leg->call.head.body == HTTP_BODY_LENGTH) {
 		http_conn_abort(x->conn, true);
 		return RELAY_CUT;
@@ -353,7 +354,7 @@ static enum relay_end worker_failed(struct relay *r, int err)
 		     "data: "
 		     "{\"error\":{\"message\":\"%.300s\",\"type\":\"upstream_error\",\"param\":"
 		     "null,\"code\":%d}}\n\n",
-		     x->why, x->why_status);
+		     x->failure.why, x->failure.status);
 	http_conn_wrote(x->conn, emit_chunk(r, text, (size_t)n, true) && r->chunked);
 	return RELAY_CUT;
 }
@@ -375,7 +376,7 @@ static int more(struct relay *r)
 		settle(r);
 	if (r->now > r->x->deadline)
 		return PD_ETIMEOUT;
-	n = http_call_more(&r->leg->call);
+	n = leg_more(r->leg);
 	return n < 0 ? (int)n : PD_OK;
 }
 
@@ -439,7 +440,7 @@ static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
 static enum relay_end whole(struct relay *r)
 {
 	struct span body;
-	int err = http_call_whole(&r->leg->call, &body);
+	int err = leg_whole(r->leg, &body);
 
 	return err ? worker_failed(r, err) : send_whole(r, body.p, body.n);
 }
@@ -454,7 +455,7 @@ static enum relay_end merged(struct relay *r)
 	/* An answer without Content-Length may turn out larger than what is merged. */
 	buf_init(&body, PREFILL_MAX);
 	buf_init(&doc, 2 * MERGE_JSON_MAX);
-	err = http_call_collect(&r->leg->call, &body);
+	err = leg_collect(r->leg, &body);
 	if (!err && body.len <= MERGE_JSON_MAX &&
 	    pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
 		changed = false; /* not a JSON document: passed on as it is */

@@ -1,0 +1,122 @@
+/* Each kind of failure in one place: what the client reads, what is counted, what the worker's
+ * breaker hears. */
+#include "lib/router/way/failure.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/base/clock.h"
+#include "lib/router/fleet/health.h"
+#include "lib/router/way/exchange.h"
+#include "lib/router/way/retry.h"
+
+static void append_why(struct failure *f, const char *joint, const char *text)
+{
+	size_t n = strlen(f->why);
+
+	(void)snprintf(f->why + n, sizeof(f->why) - n, "%s%s", joint, text);
+}
+
+void failure_note(struct exchange *x, enum worker_role role, enum metrics_cause cause)
+{
+	struct worker *w = x->pick[role].worker;
+
+	x->failure.role = role;
+	x->failure.cause = cause;
+	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_LEG_FAILURES, role,
+		    (unsigned)cause - 1, 1);
+	if (role != ROLE_REGULAR && w)
+		atomic_fetch_add_explicit(&w->pd_errors, 1, memory_order_relaxed);
+}
+
+void failure_tls(struct exchange *x, struct worker *w, const char *why)
+{
+	char note[200];
+
+	(void)snprintf(x->failure.tls, sizeof(x->failure.tls), "%s", why);
+	(void)snprintf(note, sizeof(note), "TLS: %s", why);
+	if (worker_note(w, note))
+		log_line(x->rt->cfg.log, LOG_WARN, "worker %s: %s", w->url, note);
+}
+
+void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
+{
+	static const enum metrics_cause causes[] = {
+		[LEG_CONNECT] = CAUSE_CONNECT, [LEG_CLOSED] = CAUSE_CLOSED,
+		[LEG_TIMEOUT] = CAUSE_TIMEOUT, [LEG_BROKEN] = CAUSE_BROKEN,
+		[LEG_LOCAL] = CAUSE_LOCAL,
+	};
+	struct worker *w = x->pick[role].worker;
+	struct failure *f = &x->failure;
+	bool ours = e == LEG_CLIENT_LEFT || e == LEG_LOCAL;
+
+	(void)snprintf(f->why, sizeof(f->why), "%s worker %.150s: %s", worker_role_name(role),
+		       w->url, http_call_text((enum http_call_result)e));
+	if (f->tls[0])
+		append_why(f, ": ", f->tls);
+	f->tls[0] = '\0';
+	f->status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
+	if (e == LEG_CONNECT) {
+		worker_eject(w, &x->rt->cfg, clock_now());
+		health_nudge(x->rt->health);
+	}
+	pick_tried(x, role);
+	if (e == LEG_CLIENT_LEFT)
+		x->client_left = true;
+	else
+		failure_note(x, role, causes[e]);
+	pick_end(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
+}
+
+/* What keeps the workers out: the first reason that is known. */
+static void append_note(struct failure *f, const struct fleet_pool *p)
+{
+	char note[160];
+
+	for (size_t i = 0; i < p->n; i++) {
+		worker_note_get(p->worker[i], note, sizeof(note));
+		if (!note[0])
+			continue;
+		append_why(f, "; worker ", p->worker[i]->url);
+		append_why(f, ": ", note);
+		return;
+	}
+}
+
+void failure_no_worker(struct exchange *x, enum worker_role role, int err)
+{
+	const struct fleet_pool *p = &x->fleet->pool[role];
+	struct failure *f = &x->failure;
+	char before[sizeof(f->why)];
+
+	x->pick[role].worker = NULL;
+	memcpy(before, f->why, sizeof(before));
+	failure_note(x, role, err == PD_EBUSY ? CAUSE_BUSY : CAUSE_NO_WORKER);
+	if (err == PD_EBUSY)
+		(void)snprintf(f->why, sizeof(f->why),
+			       "all %s workers are at their limit of %u requests",
+			       worker_role_name(role), x->rt->cfg.worker_cap);
+	else
+		(void)snprintf(f->why, sizeof(f->why),
+			       "no available %s worker: %zu configured, %zu available",
+			       worker_role_name(role), p->n, fleet_available(p));
+	/* What went wrong in this request before is why there is none, or what keeps them out. */
+	if (before[0] && !strstr(before, "no available"))
+		append_why(f, "; before: ", before);
+	else if (err != PD_EBUSY)
+		append_note(f, p);
+	f->status = 503;
+}
+
+bool failure_refused(struct exchange *x, const struct leg *l, enum worker_role role)
+{
+	const struct field *after = http_field_tag(&l->call.head, HTTP_RETRY_AFTER);
+
+	if (!retry_status(l->call.head.status))
+		return false;
+	x->failure.wait = after ? retry_after(after->value) : 0;
+	pick_tried(x, role);
+	failure_note(x, role, CAUSE_STATUS);
+	pick_end(x, role, l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
+	return true;
+}

@@ -1,0 +1,52 @@
+/*
+ * One conversation with a worker: lib/http/client with the limits of the configuration, and what it
+ * came to in the metrics. The leg owns its pick: the count in flight goes down when the body has
+ * ended by its framing, so that a client that asks again at once finds the worker free. Owner
+ * thread: the connection's.
+ */
+#ifndef PD_ROUTER_LEG_H
+#define PD_ROUTER_LEG_H
+
+#include "lib/http/client.h"
+#include "lib/router/way/pick.h"
+
+struct exchange;
+
+enum leg_error {
+	LEG_OK = HTTP_CALL_OK,
+	LEG_CONNECT = HTTP_CALL_CONNECT,
+	LEG_CLOSED = HTTP_CALL_CLOSED,
+	LEG_TIMEOUT = HTTP_CALL_TIMEOUT,
+	LEG_BROKEN = HTTP_CALL_BROKEN,
+	LEG_CLIENT_LEFT = HTTP_CALL_CANCELED,
+	LEG_LOCAL = HTTP_CALL_LOCAL
+};
+
+struct leg {
+	/* The caller's, before leg_exchange. */
+	struct pick *pick; /* NULL: nothing is counted */
+	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
+		      have been read */
+	void (*first)(struct exchange *x); /* called at the first byte of the body; NULL: nobody */
+
+	struct exchange *x;
+	struct worker *worker;
+	struct http_call call;
+};
+
+/*
+ * Sends the request to the worker and reads the answer's head into l->call; what it came to is
+ * counted. leg_end follows in any case. `first_byte` limits the wait for the head, ns.
+ */
+enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
+			    const struct iovec *iov, size_t n, int64_t first_byte);
+/* As http_call_end. */
+bool leg_end(struct leg *l);
+
+/* As http_call_piece, http_call_more, http_call_collect and http_call_whole. */
+bool leg_piece(struct leg *l, struct span *piece, int *err);
+ssize_t leg_more(struct leg *l) PD_MUST;
+int leg_collect(struct leg *l, struct buf *out) PD_MUST;
+int leg_whole(struct leg *l, struct span *body) PD_MUST;
+
+#endif

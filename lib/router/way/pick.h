@@ -1,0 +1,38 @@
+/*
+ * A pick: one worker that was chosen for a role, counted in flight from the decision until its part
+ * of the request has ended. The count goes down once: when the leg's body ends by its framing
+ * (leg.h), at the latest with pick_end. Below leg and relay; owner thread: the connection's.
+ */
+#ifndef PD_ROUTER_PICK_H
+#define PD_ROUTER_PICK_H
+
+#include "lib/router/fleet/fleet.h"
+
+struct exchange;
+
+struct pick {
+	struct worker *worker; /* headers and logs name it, also after the end; NULL: none */
+	struct route_decision decision;
+	bool counted;  /* in flight */
+	bool decoding; /* among the worker's running decode legs */
+	bool *tried;   /* owned, lazily made: not again as long as others are left */
+};
+
+/*
+ * Chooses a worker of the role into x->pick[role] and counts it in; waits while all are at their
+ * cap. PD_ENOENT: none is available; PD_EBUSY: the wait is over; PD_ECANCELED: the client left.
+ */
+int pick_choose(struct exchange *x, enum worker_role role) PD_MUST;
+/* The worker has done its part, although the last bytes may still be on their way to the client.
+ * Again: nothing. */
+void pick_release(struct pick *p);
+/* Ends the pick: releases it, and the breaker hears the verdict. */
+void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v);
+/* The worker that was picked will not be called: ends the pick, and no answer names the worker. */
+void pick_drop(struct exchange *x, enum worker_role role);
+/* Do not pick it again in this request as long as others are left. */
+void pick_tried(struct exchange *x, enum worker_role role);
+/* Is there an available worker of the role that was not tried yet? */
+bool pick_has_untried(const struct exchange *x, enum worker_role role);
+
+#endif
