@@ -7,7 +7,7 @@
 # --read-only, --cap-drop ALL and --security-opt no-new-privileges fit. Only --capture needs a volume it may write to.
 FROM debian:12-slim AS build
 WORKDIR /src
-COPY scripts/install-deps scripts/
+COPY scripts/install-deps scripts/rooms scripts/
 RUN scripts/install-deps build
 COPY Makefile ./
 COPY cmd cmd

@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := all
 CC ?= cc
 AR ?= ar
+OBJCOPY ?= objcopy
 prefix ?= $(or $(PREFIX),/usr/local)
 bindir ?= $(prefix)/bin
 libdir ?= $(prefix)/lib
@@ -53,7 +54,7 @@ O ?= build$(if $(VARIANT),/$(VARIANT))
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) $(TEST_PKGS) 2>/dev/null)
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS))
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PKGS) 2>/dev/null)
-ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(EXTRA) -fPIC -ffp-contract=off -pthread $(PKG_CFLAGS)
+ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(EXTRA) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(PKG_CFLAGS)
 ALL_LDLIBS = $(LDLIBS) $(PKG_LIBS) -lm -pthread
 LINK = $(CC) $(CFLAGS) $(EXTRA) $(LDEXTRA) $(LDFLAGS) -pthread
 
@@ -70,7 +71,7 @@ LIB_SRC := $(sort $(wildcard $(addsuffix /*.c,$(ROOMS))))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
-ROUTE_SRC := $(sort $(wildcard lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/check.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
+ROUTE_SRC := $(sort $(wildcard lib/pdroute/*.c lib/route/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/check.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(ROOMS) cmd)))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)
@@ -80,10 +81,13 @@ all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc ## build/
 
 $(O)/libpdctl.a: $(call obj,$(LIB_SRC)) $(O)/.sources
 	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+# One object in which all names but the exported ones are local, so that the archive too can meet any other library.
 $(O)/libpdroute.a: $(call obj,$(ROUTE_SRC)) $(O)/.sources
-	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
-$(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) $(O)/.ldflags $(O)/.sources
-	$(call say,LINK,$@)$(LINK) -shared -Wl,-soname,libpdroute.so.1 -o $@ $(filter %.o,$^) $(shell $(PKG_CONFIG) --libs libxxhash) -lm
+	$(call say,AR,$@)rm -f $@ && $(CC) -r -nostdlib -o $(O)/libpdroute.o $(filter %.o,$^) && \
+		$(OBJCOPY) --localize-hidden $(O)/libpdroute.o && $(AR) rcsD $@ $(O)/libpdroute.o
+$(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) lib/pdroute/pdroute.map $(O)/.ldflags $(O)/.sources
+	$(call say,LINK,$@)$(LINK) -shared -Wl,-soname,libpdroute.so.1 -Wl,--version-script,lib/pdroute/pdroute.map \
+		-o $@ $(filter %.o,$^) -lm
 $(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
@@ -118,6 +122,7 @@ $(O)/.ldflags: FORCE
 $(O)/.sources: FORCE
 	$(call track,$(LIB_SRC) $(ROUTE_SRC))
 
+PDROUTE_VERSION := $(shell sed -n 's/^#define PDROUTE_VERSION[[:space:]]*"\(.*\)"/\1/p' lib/pdroute/pdroute.h)
 # Follows PREFIX, which may be given to `make install` only.
 define pdroute_pc
 prefix=$(prefix)
@@ -126,11 +131,10 @@ includedir=$(includedir)
 
 Name: pdroute
 Description: worker selection for LLM routers
-Version: 0.1.0
-Requires.private: libxxhash
+Version: $(PDROUTE_VERSION)
 Libs: -L$${libdir} -lpdroute
 Libs.private: -lm
-Cflags: -I$${includedir}/pdroute
+Cflags: -I$${includedir}
 endef
 $(O)/pdroute.pc: FORCE
 	@mkdir -p $(@D)
@@ -177,21 +181,19 @@ check-headers: ## each header compiles alone
 	$(Q)for h in $(HEADERS); do printf '#include "%s"\n' $$h | \
 		$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -xc -fsyntax-only - || exit 1; done
 
-install: all ## program, library, headers and systemd units, below DESTDIR and PREFIX
+install: all ## program, library, header and systemd units, below DESTDIR and PREFIX
 	install -Dm755 $(O)/pdctl $(DESTDIR)$(bindir)/pdctl
 	install -Dm644 $(O)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.a
 	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
 	ln -sf libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so
 	install -Dm644 $(O)/pdroute.pc $(DESTDIR)$(libdir)/pkgconfig/pdroute.pc
-	for h in $(filter-out lib/route/choice.h lib/route/key_text.h,$(wildcard lib/route/*.h)) lib/pd/*.h lib/json/scan.h lib/json/edit.h lib/base/err.h lib/base/span.h lib/base/buf.h lib/base/rng.h; do \
-		install -Dm644 $$h $(DESTDIR)$(includedir)/pdroute/$$h || exit 1; done
-	install -Dm644 lib/route/pdroute.h $(DESTDIR)$(includedir)/pdroute/pdroute.h
+	install -Dm644 lib/pdroute/pdroute.h $(DESTDIR)$(includedir)/pdroute.h
 	install -d $(DESTDIR)$(libdir)/systemd/system
 	sed 's|/usr/local/bin/|$(bindir)/|' scripts/pdctl.service >$(DESTDIR)$(libdir)/systemd/system/pdctl.service
 	install -m644 scripts/pdctl.socket $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
 uninstall: ## removes what install put there
 	rm -rf $(DESTDIR)$(bindir)/pdctl $(DESTDIR)$(libdir)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.so* \
-		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute \
+		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute.h \
 		$(DESTDIR)$(libdir)/systemd/system/pdctl.service $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
 clean: ## removes build/
 	rm -rf build

@@ -2,52 +2,22 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
 import pytest
 
 import harness
+from test_pdroute import STRICT, example
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PROGRAM = r"""
-#include <pdroute.h>
-#include <stdio.h>
-
-int main(void)
-{
-	const char *names[] = {"http://w1:8000", "http://w2:8000", "http://w3:8000"};
-	struct route_slot slots[3] = {0}, *list[] = {&slots[0], &slots[1], &slots[2]};
-	const struct field header = {.name = SPAN("x-session-id"), .value = SPAN("s1")};
-	struct route_keyspec spec;
-	struct route_policy policy;
-	struct route_pool *pool;
-	struct route_decision d;
-	struct route_key key;
-	struct rng rng;
-	struct pd_msg msg;
-
-	for (int i = 0; i < 3; i++)
-		slots[i].available = true;
-	rng_seed(&rng, 1);
-	route_keyspec_default(&spec);
-	spec.compat = ROUTE_COMPAT_VLLM_ROUTER;
-	route_key_extract(&spec, &header, 1, NULL, &key);
-	route_policy_init(&policy, ROUTE_CONSISTENT_HASH);
-	if (route_pool_new(&pool, names, list, 3, ROUTE_HASH_FBI, ROUTE_VNODES, &msg))
-		return 1;
-	if (route_decide(&policy, pool, &(struct route_input){.key = &key, .rng = &rng}, &d))
-		return 1;
-	printf("%s %s\n", key.text, names[d.worker]);
-	route_release(&slots[d.worker]);
-	route_pool_free(pool);
-	return 0;
-}
-"""
+FILES = ["bin/pdctl", "include/pdroute.h", "lib/libpdroute.a", "lib/libpdroute.so", "lib/libpdroute.so.1", "lib/pkgconfig/pdroute.pc",
+         "lib/systemd/system/pdctl.service", "lib/systemd/system/pdctl.socket"]  # fmt: skip
 
 
-def make(*words):
-    done = subprocess.run(["make", "-s", *words], cwd=ROOT, capture_output=True, text=True, timeout=500)
+def make(*words, cwd=ROOT):
+    done = subprocess.run(["make", "-s", *words], cwd=cwd, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -56,27 +26,74 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
 
 
-@pytest.mark.skipif(not shutil.which("cc") or not shutil.which("pkg-config"), reason="needs cc and pkg-config")
+def build_and_run(folder, env, place):
+    """The example of the page, in C and in C++, with the shared and with the static library, by pkg-config alone."""
+    program, output = example()
+    for suffix, compiler in (("c", "cc -std=c11"), ("cc", "g++ -std=c++17")):
+        if not shutil.which(compiler.split()[0]):
+            continue
+        (folder / f"prog.{suffix}").write_text(program)
+        for name, libs in (
+            ("shared", "$(pkg-config --libs pdroute)"),
+            ("static", "-Wl,-Bstatic $(pkg-config --static --libs pdroute) -Wl,-Bdynamic"),
+            ("all-static", "-static $(pkg-config --static --libs pdroute)"),
+        ):
+            build = f"{compiler} {' '.join(STRICT)} $(pkg-config --cflags pdroute) prog.{suffix} -o {name} {libs} && ./{name}"
+            done = subprocess.run(["sh", "-c", build], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == output
+            needed = subprocess.run(["readelf", "-d", name], cwd=folder, capture_output=True, text=True, timeout=20).stdout
+            assert ("libpdroute.so.1" in needed) == (name == "shared")
+            os.unlink(folder / name)
+        os.unlink(folder / f"prog.{suffix}")
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("cc") or not shutil.which("pkg-config"), reason="needs cc and pkg-config")
+
+
+@needs_compiler
 def test_install_use_uninstall(tmp_path):
     place = ["DESTDIR=", f"PREFIX={tmp_path}/usr"]
     make("install", *place)
-    installed = files(tmp_path)
-    for name in ("usr/bin/pdctl", "usr/lib/libpdroute.a", "usr/lib/libpdroute.so", "usr/include/pdroute/pdroute.h",
-                 "usr/lib/systemd/system/pdctl.service", "usr/lib/systemd/system/pdctl.socket"):
-        assert name in installed
+    assert files(tmp_path) == sorted(f"usr/{name}" for name in FILES)
     assert f"ExecStart={tmp_path}/usr/bin/pdctl serve" in (tmp_path / "usr/lib/systemd/system/pdctl.service").read_text()
     assert subprocess.run([tmp_path / "usr/bin/pdctl", "--version"], timeout=20).returncode == 0
-    (tmp_path / "prog.c").write_text(PROGRAM)
     env = {**harness.CLEAN_ENV, "PKG_CONFIG_PATH": f"{tmp_path}/usr/lib/pkgconfig", "LD_LIBRARY_PATH": f"{tmp_path}/usr/lib"}
-    for name, libs in (("shared", "$(pkg-config --libs pdroute)"), ("static", f"{tmp_path}/usr/lib/libpdroute.a -lxxhash -lm")):
-        build = f"cc -std=gnu17 -Wall -Werror $(pkg-config --cflags pdroute) prog.c -o {name} {libs} && ./{name}"
-        done = subprocess.run(["sh", "-c", build], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == "header:x-session-id:s1 http://w2:8000\n", "a published vector"
-    for name in ("prog.c", "shared", "static"):
-        os.unlink(tmp_path / name)
+    build_and_run(tmp_path, env, tmp_path)
     make("uninstall", *place)
     assert files(tmp_path) == []
+
+
+@needs_compiler
+def test_install_below_destdir(tmp_path):
+    """As a packager does it: the files lie below DESTDIR and speak of PREFIX."""
+    place = [f"DESTDIR={tmp_path}", "PREFIX=/opt/pd"]
+    make("install", *place)
+    assert files(tmp_path) == sorted(f"opt/pd/{name}" for name in FILES)
+    assert "ExecStart=/opt/pd/bin/pdctl serve" in (tmp_path / "opt/pd/lib/systemd/system/pdctl.service").read_text()
+    assert (tmp_path / "opt/pd/lib/pkgconfig/pdroute.pc").read_text().startswith("prefix=/opt/pd\n")
+    env = {**harness.CLEAN_ENV, "PKG_CONFIG_PATH": f"{tmp_path}/opt/pd/lib/pkgconfig", "PKG_CONFIG_SYSROOT_DIR": str(tmp_path),
+           "LD_LIBRARY_PATH": f"{tmp_path}/opt/pd/lib"}  # fmt: skip
+    build_and_run(tmp_path, env, tmp_path)
+    make("uninstall", *place)
+    assert files(tmp_path) == []
+
+
+def test_what_the_dockerfile_copies_is_enough(tmp_path):
+    """Its build stage sees only what it copies: every source file that `make` wants must be among it."""
+    for names in re.findall(r"^COPY (?!--)(.*)$", (ROOT / "Dockerfile").read_text(), re.M):
+        *sources, target = names.split()
+        for source in sources:
+            here, there = ROOT / source, tmp_path / target
+            if here.is_dir():
+                shutil.copytree(here, there)
+            else:
+                (there if target.endswith("/") else there.parent).mkdir(parents=True, exist_ok=True)
+                shutil.copy(here, there)
+    plan = make("-n", "all", "O=build", cwd=tmp_path)
+    for name in ("cmd/main", "lib/router/router", "lib/pdroute/pdroute_decide"):
+        assert f"build/{name}.o" in plan
+    assert "lib/pdroute/pdroute.map" in plan and (tmp_path / "lib/pdroute/pdroute.map").exists()
 
 
 def test_the_library_needs_no_threads_sockets_or_clock():
