@@ -26,8 +26,8 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir())
 
 
-def build_and_run(folder, env, place):
-    """The example of the page, in C and in C++, with the shared and with the static library, by pkg-config alone."""
+def build_and_run(folder, env):
+    """The example of the page, in C and in C++, with the shared library, with the archive, and static as a whole."""
     program, output = example()
     for suffix, compiler in (("c", "cc -std=c11"), ("cc", "g++ -std=c++17")):
         if not shutil.which(compiler.split()[0]):
@@ -35,8 +35,8 @@ def build_and_run(folder, env, place):
         (folder / f"prog.{suffix}").write_text(program)
         for name, libs in (
             ("shared", "$(pkg-config --libs pdroute)"),
-            ("static", "-Wl,-Bstatic $(pkg-config --static --libs pdroute) -Wl,-Bdynamic"),
-            ("all-static", "-static $(pkg-config --static --libs pdroute)"),
+            ("archive", "$(pkg-config --libs-only-L pdroute) -l:libpdroute.a -lm"),
+            ("static", "-static $(pkg-config --static --libs pdroute)"),
         ):
             build = f"{compiler} {' '.join(STRICT)} $(pkg-config --cflags pdroute) prog.{suffix} -o {name} {libs} && ./{name}"
             done = subprocess.run(["sh", "-c", build], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
@@ -59,7 +59,7 @@ def test_install_use_uninstall(tmp_path):
     assert f"ExecStart={tmp_path}/usr/bin/pdctl serve" in (tmp_path / "usr/lib/systemd/system/pdctl.service").read_text()
     assert subprocess.run([tmp_path / "usr/bin/pdctl", "--version"], timeout=20).returncode == 0
     env = {**harness.CLEAN_ENV, "PKG_CONFIG_PATH": f"{tmp_path}/usr/lib/pkgconfig", "LD_LIBRARY_PATH": f"{tmp_path}/usr/lib"}
-    build_and_run(tmp_path, env, tmp_path)
+    build_and_run(tmp_path, env)
     make("uninstall", *place)
     assert files(tmp_path) == []
 
@@ -74,7 +74,7 @@ def test_install_below_destdir(tmp_path):
     assert (tmp_path / "opt/pd/lib/pkgconfig/pdroute.pc").read_text().startswith("prefix=/opt/pd\n")
     env = {**harness.CLEAN_ENV, "PKG_CONFIG_PATH": f"{tmp_path}/opt/pd/lib/pkgconfig", "PKG_CONFIG_SYSROOT_DIR": str(tmp_path),
            "LD_LIBRARY_PATH": f"{tmp_path}/opt/pd/lib"}  # fmt: skip
-    build_and_run(tmp_path, env, tmp_path)
+    build_and_run(tmp_path, env)
     make("uninstall", *place)
     assert files(tmp_path) == []
 
@@ -90,6 +90,7 @@ def test_what_the_dockerfile_copies_is_enough(tmp_path):
             else:
                 (there if target.endswith("/") else there.parent).mkdir(parents=True, exist_ok=True)
                 shutil.copy(here, there)
+    (tmp_path / "build").mkdir()
     plan = make("-n", "all", "O=build", cwd=tmp_path)
     for name in ("cmd/main", "lib/router/router", "lib/pdroute/pdroute_decide"):
         assert f"build/{name}.o" in plan
