@@ -1,10 +1,10 @@
-/* The JSON of answers and events, member by member as vLLM writes it. Generated text is lower-case
- * letters and spaces: no escapes. */
+/* Generated text is lower-case letters and spaces: no escapes. */
+#include "sim/worker/answer.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "lib/base/rng.h"
-#include "sim/worker/impl.h"
 
 void answer_head(struct jout *o, const struct gen_request *g, bool chunk, int64_t created)
 {
@@ -60,6 +60,7 @@ void answer_choice(struct jout *o, const struct gen_request *g, size_t index, st
 
 void answer_role(struct jout *o, size_t index)
 {
+	jout_put(o, "{\"index\":");
 	jout_uint(o, index);
 	jout_put(o, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
 		    "\"finish_reason\":null}");
@@ -68,6 +69,7 @@ void answer_role(struct jout *o, size_t index)
 void answer_delta(struct jout *o, const struct gen_request *g, size_t index, struct span text,
 		  const char *finish)
 {
+	jout_put(o, "{\"index\":");
 	jout_uint(o, index);
 	jout_put(o, g->kind == GEN_CHAT ? ",\"delta\":{\"content\":" : ",\"text\":");
 	put_text(o, text);

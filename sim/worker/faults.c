@@ -1,12 +1,14 @@
 /* Faults on purpose: one table gives the JSON names of POST /pdctl/faults, which are those of the
  * flags with '_'. */
+#include "sim/worker/faults.h"
+
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/rng.h"
-#include "sim/worker/impl.h"
+#include "lib/json/scan.h"
+#include "sim/worker/api.h"
 
 enum fault_type { FAULT_REAL, FAULT_INT, FAULT_BOOL };
 
@@ -30,22 +32,40 @@ static const struct fault_field {
 };
 #define NFIELDS (sizeof(fields) / sizeof(fields[0]))
 
-enum fault_action faults_next(struct worker *w, struct worker_faults *f)
+void faults_init(struct fault_box *b, const struct worker_faults *f, uint64_t seed)
 {
-	enum fault_action action = FAULT_NONE;
+	*b = (struct fault_box){.now = *f, .rng = seed};
+	(void)pthread_mutex_init(&b->lock, NULL);
+}
+
+void faults_release(struct fault_box *b)
+{
+	(void)pthread_mutex_destroy(&b->lock);
+}
+
+struct worker_faults faults_now(struct fault_box *b)
+{
+	struct worker_faults f;
+
+	(void)pthread_mutex_lock(&b->lock);
+	f = b->now;
+	(void)pthread_mutex_unlock(&b->lock);
+	return f;
+}
+
+enum fault_action faults_next(struct fault_box *b, struct worker_faults *f)
+{
 	uint64_t seen;
 	double dice;
 
-	(void)pthread_mutex_lock(&w->fault_lock);
-	*f = w->faults;
-	seen = w->fault_seen++;
-	dice = f->fail_rate > 0 ? (double)(rng_splitmix(&w->fault_rng) >> 11) * 0x1.0p-53 : 1.0;
-	(void)pthread_mutex_unlock(&w->fault_lock);
+	(void)pthread_mutex_lock(&b->lock);
+	*f = b->now;
+	seen = b->seen++;
+	dice = f->fail_rate > 0 ? (double)(rng_splitmix(&b->rng) >> 11) * 0x1.0p-53 : 1.0;
+	(void)pthread_mutex_unlock(&b->lock);
 	if (f->crash_after >= 0 && seen >= (uint64_t)f->crash_after)
-		action = FAULT_CRASH;
-	else if (seen < (uint64_t)f->fail_first || dice < f->fail_rate)
-		action = FAULT_FAIL;
-	return action;
+		return FAULT_CRASH;
+	return seen < (uint64_t)f->fail_first || dice < f->fail_rate ? FAULT_FAIL : FAULT_NONE;
 }
 
 static int read_number(struct span value, double *out)
@@ -117,7 +137,7 @@ static void write_faults(const struct worker_faults *f, struct jout *o)
 }
 
 /* Changes the named faults and restarts the counts; PD_EINVAL changes nothing. */
-static int change(struct worker *w, const struct http_request *r, struct api_error *e)
+static int change(struct fault_box *b, const struct http_request *r, struct api_error *e)
 {
 	struct worker_faults f;
 	struct json_object o;
@@ -126,32 +146,30 @@ static int change(struct worker *w, const struct http_request *r, struct api_err
 
 	if (err)
 		return api_fail(e, 400, NULL, "JSON decode error: %s", msg.text);
-	(void)pthread_mutex_lock(&w->fault_lock);
-	f = w->faults;
+	(void)pthread_mutex_lock(&b->lock);
+	f = b->now;
 	for (size_t i = 0; !err && i < o.n; i++)
 		err = set_field(&f, &o.member[i], e);
 	if (!err) {
-		w->faults = f;
-		w->fault_seen = 0;
+		b->now = f;
+		b->seen = 0;
 	}
-	(void)pthread_mutex_unlock(&w->fault_lock);
+	(void)pthread_mutex_unlock(&b->lock);
 	json_object_release(&o);
 	return err;
 }
 
-void faults_serve(struct worker *w, struct http_conn *c, struct http_request *r)
+void faults_serve(struct fault_box *b, struct http_conn *c, const struct http_request *r)
 {
 	struct worker_faults f;
 	struct api_error e = {0};
 	struct jout o;
 
-	if (span_eq(r->head.method, SPAN("POST")) && change(w, r, &e) != PD_OK) {
+	if (span_eq(r->head.method, SPAN("POST")) && change(b, r, &e) != PD_OK) {
 		api_reply_error(c, &e, NULL);
 		return;
 	}
-	(void)pthread_mutex_lock(&w->fault_lock);
-	f = w->faults;
-	(void)pthread_mutex_unlock(&w->fault_lock);
+	f = faults_now(b);
 	jout_init(&o, 4096);
 	write_faults(&f, &o);
 	api_reply(c, &o);

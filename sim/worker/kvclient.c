@@ -4,14 +4,16 @@
  * before any answer is replaced once: reading twice is safe only because a closed connection has
  * not read anything (the server answers before it closes).
  */
+#include "sim/worker/kvclient.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/head.h"
 #include "lib/net/stream.h"
-#include "sim/worker/impl.h"
 
 #define IDLE_MAX     64
 #define IDLE_LIFE_NS (2 * NS_PER_S)

@@ -22,10 +22,9 @@ struct lease {
 	enum lease_state state;
 	struct kvcache_pin pin; /* live only */
 	uint64_t prompt_hash;	/* of all prompt tokens */
-	size_t prompt_tokens;
-	int64_t expires;  /* monotonic ns */
-	char *request_id; /* remote_request_id; owned, with xid in one allocation */
-	char *xid;	  /* X-Request-Id of the prefill leg; "" when it had none */
+	int64_t expires;	/* monotonic ns */
+	char *request_id;	/* remote_request_id; owned, with xid in one allocation */
+	char *xid;		/* X-Request-Id of the prefill leg; "" when it had none */
 	struct lease *chain, *older, *newer;
 };
 
@@ -40,7 +39,7 @@ struct lease_table {
 };
 
 void leases_init(struct lease_table *t);
-/* Frees the entries; pins must have been taken out before (leases_expire with time INT64_MAX). */
+/* Frees the entries; pins must have been taken out before (leases_due with time INT64_MAX). */
 void leases_release(struct lease_table *t);
 /* Takes over the pin. NULL when out of memory (the pin stays with the caller). */
 struct lease *leases_add(struct lease_table *t, struct span request_id, struct span xid,

@@ -4,13 +4,9 @@
  * text in front. Parts that are not text (images) become one token that depends on all their bytes.
  * Completions and embeddings: a string, strings, token ids, or lists of token ids.
  */
-#include <stdio.h>
+#include "sim/worker/prompt.h"
+
 #include <stdlib.h>
-#include <string.h>
-
-#include <xxhash.h>
-
-#include "sim/worker/impl.h"
 
 static int add_string(struct gen_request *g, struct span value)
 {
@@ -153,7 +149,7 @@ static int add_prompt(struct gen_request *g, struct span value, enum json_type t
 	size_t from = g->tokens.n;
 	int err;
 
-	if (g->nprompts == WORKER_PROMPTS_MAX)
+	if (g->nprompts == REQUEST_PROMPTS_MAX)
 		return PD_ETOOBIG;
 	err = type == JSON_STRING  ? add_string(g, value)
 	      : type == JSON_ARRAY ? add_ids(g, value)
@@ -186,11 +182,11 @@ static int text_prompt(struct gen_request *g, const char *name, struct api_error
 	if (!m || m->type == JSON_NULL)
 		return api_fail(e, 400, name, "%s: Field required", name);
 	err = m->type == JSON_ARRAY ? list_prompt(g, m->value) : add_prompt(g, m->value, m->type);
-	if (err == PD_ETOOBIG && g->nprompts < WORKER_PROMPTS_MAX)
+	if (err == PD_ETOOBIG && g->nprompts < REQUEST_PROMPTS_MAX)
 		return too_long(g, e);
 	if (err == PD_ETOOBIG)
 		return api_fail(e, 400, name, "%s: at most %d prompts in one request", name,
-				WORKER_PROMPTS_MAX);
+				REQUEST_PROMPTS_MAX);
 	if (err == PD_EINVAL)
 		return api_fail(e, 400, name,
 				"%s: expected a string, strings, token ids or lists of token ids",
@@ -204,10 +200,9 @@ static int text_prompt(struct gen_request *g, const char *name, struct api_error
 
 /* The length rules of vLLM: the prompt must leave room for one token, and for max_tokens when it
  * was given. */
-static int check_length(const struct worker *w, const struct gen_request *g, size_t n,
-			struct api_error *e)
+static int check_length(size_t limit, const struct gen_request *g, size_t n, struct api_error *e)
 {
-	size_t limit = w->cfg.max_model_len, out = g->kind == GEN_EMBEDDING ? 0 : g->max_tokens;
+	size_t out = g->kind == GEN_EMBEDDING ? 0 : g->max_tokens;
 	const char *what = g->kind == GEN_CHAT ? "messages" : "prompt";
 
 	if (n == 0)
@@ -222,25 +217,19 @@ static int check_length(const struct worker *w, const struct gen_request *g, siz
 		limit, n + out, n, what, out, what);
 }
 
-/* One chat prompt, or several others, each of which is checked on its own. */
-static size_t tokens_max(const struct worker *w, enum gen_kind kind)
-{
-	if (kind == GEN_CHAT || w->cfg.max_model_len > WORKER_TOKENS_MAX)
-		return w->cfg.max_model_len;
-	return WORKER_TOKENS_MAX;
-}
-
-int prompt_parse(struct worker *w, struct gen_request *g, struct api_error *e)
+int prompt_parse(struct gen_request *g, size_t max_model_len, struct api_error *e)
 {
 	static const char *const name[] = {"messages", "prompt", "input"};
+	/* One chat prompt, or several others, each of which is checked on its own. */
+	bool one = g->kind == GEN_CHAT || max_model_len > REQUEST_TOKENS_MAX;
 	int err;
 
-	tokens_init(&g->tokens, tokens_max(w, g->kind));
-	g->prompt = calloc(g->kind == GEN_CHAT ? 1 : WORKER_PROMPTS_MAX, sizeof(*g->prompt));
+	tokens_init(&g->tokens, one ? max_model_len : REQUEST_TOKENS_MAX);
+	g->prompt = calloc(g->kind == GEN_CHAT ? 1 : REQUEST_PROMPTS_MAX, sizeof(*g->prompt));
 	if (!g->prompt)
 		return api_fail(e, 500, NULL, "out of memory");
 	err = g->kind == GEN_CHAT ? chat_prompt(g, e) : text_prompt(g, name[g->kind], e);
 	for (size_t i = 0; !err && i < g->nprompts; i++)
-		err = check_length(w, g, g->prompt[i].n, e);
+		err = check_length(max_model_len, g, g->prompt[i].n, e);
 	return err;
 }

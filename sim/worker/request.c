@@ -1,46 +1,34 @@
 /*
- * From a request body to struct gen_request: types and limits as vLLM checks them. Sampling
+ * Types and limits as vLLM checks them. Sampling
  * parameters that would not change the simulated text (temperature, top_p, logprobs, tools_choice,
  * ...) are accepted and not looked at.
  */
+#include "sim/worker/request.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <xxhash.h>
 
-#include "sim/worker/impl.h"
+#include "sim/worker/prompt.h"
 
-int api_check_json(const struct http_request *r, struct api_error *e)
+int gen_request_model(struct gen_request *g, const struct worker_config *cfg, struct api_error *e)
 {
-	const struct field *f = http_field_tag(&r->head, HTTP_CONTENT_TYPE);
-	struct span type = f ? f->value : (struct span){0};
-	const char *semicolon = type.n ? memchr(type.p, ';', type.n) : NULL;
-
-	if (semicolon)
-		type.n = (size_t)(semicolon - type.p);
-	if (span_eq_case(span_trim(type), SPAN("application/json")))
-		return PD_OK;
-	return api_fail(e, 400, NULL, "Unsupported Media Type: Only 'application/json' is allowed");
-}
-
-int api_find_model(const struct worker *w, const struct json_object *body, struct span *model,
-		   struct api_error *e)
-{
-	const struct json_member *m = json_object_get(body, "model");
+	const struct json_member *m = json_object_get(&g->body, "model");
 	struct buf name;
 	int err = PD_ENOENT;
 
-	*model = span_of(w->cfg.models[0]);
+	g->model = span_of(cfg->models[0]);
 	if (!m || m->type == JSON_NULL)
 		return PD_OK;
 	if (m->type != JSON_STRING)
 		return api_fail(e, 400, "model", "model: Input should be a valid string");
 	buf_init(&name, 4096);
 	if (json_string_decode(m->value, &name) == PD_OK)
-		for (size_t i = 0; err && i < w->cfg.nmodels; i++)
-			if (span_eq(buf_span(&name), span_of(w->cfg.models[i]))) {
-				*model = span_of(w->cfg.models[i]);
+		for (size_t i = 0; err && i < cfg->nmodels; i++)
+			if (span_eq(buf_span(&name), span_of(cfg->models[i]))) {
+				g->model = span_of(cfg->models[i]);
 				err = PD_OK;
 			}
 	if (err) {
@@ -101,8 +89,7 @@ static int read_limits(struct gen_request *g, struct api_error *e)
 	if (!err)
 		err = read_count(&g->body, "min_tokens", 0, INT32_MAX, &min, e);
 	if (!err)
-		err = read_count(&g->body, "n", 1, WORKER_N_MAX, &n, e);
-	g->has_max_completion = completion > 0;
+		err = read_count(&g->body, "n", 1, REQUEST_N_MAX, &n, e);
 	g->max_tokens = (size_t)(completion > 0 ? completion : max);
 	g->n = (unsigned)n;
 	if (!err && g->max_tokens > 0 && (size_t)min > g->max_tokens)
@@ -138,7 +125,7 @@ static int add_stop(struct gen_request *g, struct span text)
 {
 	size_t before = g->stop_text.len;
 
-	if (g->nstops == WORKER_STOP_MAX || json_string_decode(text, &g->stop_text) != PD_OK)
+	if (g->nstops == REQUEST_STOP_MAX || json_string_decode(text, &g->stop_text) != PD_OK)
 		return PD_ETOOBIG;
 	if (g->stop_text.len > before)
 		g->stop_len[g->nstops++] = g->stop_text.len - before;
@@ -164,7 +151,7 @@ static int read_stop(struct gen_request *g, struct api_error *e)
 			err = type == JSON_STRING ? add_stop(g, value) : PD_EINVAL;
 	if (err)
 		return api_fail(e, 400, "stop", "stop: expected a string or at most %d strings",
-				WORKER_STOP_MAX);
+				REQUEST_STOP_MAX);
 	return PD_OK;
 }
 
@@ -249,32 +236,32 @@ static int read_generation(struct gen_request *g, struct api_error *e)
 
 /* vLLM's rule: "chatcmpl-" or "cmpl-" and the client's X-Request-Id, or a random id when there is
  * none. */
-static void make_id(struct worker *w, const struct http_request *r, struct gen_request *g)
+static void make_id(struct core *ids, const struct http_request *r, struct gen_request *g)
 {
 	static const char *const prefix[] = {"chatcmpl", "cmpl", "embd"};
 	const struct field *f = http_field_tag(&r->head, HTTP_X_REQUEST_ID);
 
 	if (f && f->value.n > 0) {
 		g->xid = f->value;
-		if (g->xid.n > WORKER_ID_MAX)
-			g->xid.n = WORKER_ID_MAX;
+		if (g->xid.n > REQUEST_ID_MAX)
+			g->xid.n = REQUEST_ID_MAX;
 		(void)snprintf(g->id, sizeof(g->id), "%s-%.*s", prefix[g->kind], (int)g->xid.n,
 			       g->xid.p);
 		return;
 	}
-	(void)snprintf(g->id, sizeof(g->id), "%s-%.8s%016llx", prefix[g->kind], w->engine_id,
-		       (unsigned long long)atomic_fetch_add(&w->next_id, 1));
+	(void)snprintf(g->id, sizeof(g->id), "%s-%.8s%016llx", prefix[g->kind], ids->id,
+		       (unsigned long long)atomic_fetch_add(&ids->next, 1));
 }
 
-int gen_request_parse(struct worker *w, const struct http_request *r, enum gen_kind kind,
-		      struct gen_request *g, struct api_error *e)
+int gen_request_parse(struct gen_request *g, const struct worker_config *cfg, struct core *ids,
+		      const struct http_request *r, enum gen_kind kind, struct api_error *e)
 {
 	struct pd_msg msg = {0};
 	int err;
 
 	*g = (struct gen_request){.kind = kind, .n = 1};
 	buf_init(&g->stop_text, 65536);
-	make_id(w, r, g);
+	make_id(ids, r, g);
 	err = api_check_json(r, e);
 	if (err)
 		return err;
@@ -282,10 +269,10 @@ int gen_request_parse(struct worker *w, const struct http_request *r, enum gen_k
 	if (err)
 		return api_fail(e, err == PD_ETOOBIG ? 413 : 400, NULL, "JSON decode error: %s",
 				msg.text);
-	err = api_find_model(w, &g->body, &g->model, e);
+	err = gen_request_model(g, cfg, e);
 	if (!err)
 		err = kind == GEN_EMBEDDING ? read_embedding(g, e) : read_generation(g, e);
-	return err ? err : prompt_parse(w, g, e);
+	return err ? err : prompt_parse(g, cfg->max_model_len, e);
 }
 
 void gen_request_release(struct gen_request *g)

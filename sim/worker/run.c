@@ -1,14 +1,14 @@
 /*
- * One prompt's way through the engine, on the thread of its connection: wait for admission, have
- * the prompt computed or fetched, then one sleep per token. The thread sleeps without any lock,
- * until an absolute time, and wakes when the client leaves.
- * A job that waits for admission sleeps without a time to wake at; the engine wakes it through
- * http_conn_wake.
+ * Wait for admission, have the prompt computed or fetched, then one sleep per token. The fiber
+ * sleeps without any lock, until an absolute time, and wakes when the client leaves. A job that
+ * waits for admission sleeps without a time to wake at; the engine wakes it through http_conn_wake.
  */
+#include "sim/worker/run.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/worker/impl.h"
+#include "lib/base/clock.h"
 
 #define DEFAULT_CHAT_TOKENS	  64
 #define DEFAULT_COMPLETION_TOKENS 16
@@ -59,7 +59,7 @@ static size_t make_answer(struct gen_run *run, uint32_t *id, size_t limit)
 static size_t answer_limit(struct gen_run *run, size_t prompt)
 {
 	const struct gen_request *g = run->g;
-	size_t room = run->w->cfg.max_model_len - prompt, limit = g->max_tokens;
+	size_t room = run->cfg->max_model_len - prompt, limit = g->max_tokens;
 
 	run->finish = "length";
 	if (g->kind == GEN_EMBEDDING)
@@ -86,7 +86,7 @@ int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
 {
 	const struct gen_request *g = run->g;
 	const struct gen_prompt *p = &g->prompt[i];
-	const struct engine_config *cfg = &run->w->cfg.engine;
+	const struct engine_config *cfg = &run->cfg->engine;
 	size_t out = answer_limit(run, p->n);
 
 	run->prepared = true;
@@ -112,45 +112,36 @@ int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
 	return PD_OK;
 }
 
-/* Blocks until the job is no longer waiting, or the client has left. */
-static int await_admission(struct gen_run *run)
-{
-	bool waiting = true, left = false;
-
-	while (waiting && !left) {
-		left = http_conn_sleep(run->c, CLOCK_NEVER);
-		(void)pthread_mutex_lock(&run->w->lock);
-		waiting = run->job.state == ENGINE_WAITING;
-		(void)pthread_mutex_unlock(&run->w->lock);
-	}
-	return left ? PD_ECANCELED : PD_OK;
-}
-
 /* Queues the job and waits until it runs. */
 static int admit(struct gen_run *run, struct api_error *e)
 {
-	struct worker *w = run->w;
+	struct engine *engine = &run->core->engine;
+	const struct engine_job *job = &run->job;
+	bool left = false;
 	enum engine_state state;
 	int err;
 
-	(void)pthread_mutex_lock(&w->lock);
-	err = engine_submit(&w->engine, &run->job, clock_now());
-	state = run->job.state;
-	(void)pthread_mutex_unlock(&w->lock);
+	(void)pthread_mutex_lock(&run->core->lock);
+	err = engine_submit(engine, &run->job, clock_now());
+	state = job->state;
+	(void)pthread_mutex_unlock(&run->core->lock);
 	if (err == PD_ETOOBIG)
-		return api_fail(e, 400, NULL,
-				"the request needs %zu KV blocks of %zu tokens, but this worker "
-				"has only %zu",
-				engine_blocks(&w->engine, run->job.prompt_tokens,
-					      run->job.output_tokens, run->job.copies),
-				w->cfg.engine.block_size, w->cfg.engine.num_blocks);
-	if (err)
+		return api_fail(
+			e, 400, NULL,
+			"the request needs %zu KV blocks of %zu tokens, this worker has %zu",
+			engine_blocks(engine, job->prompt_tokens, job->output_tokens, job->copies),
+			run->cfg->engine.block_size, run->cfg->engine.num_blocks);
+	while (!err && state == ENGINE_WAITING && !left) {
+		left = http_conn_sleep(run->c, CLOCK_NEVER);
+		(void)pthread_mutex_lock(&run->core->lock);
+		state = job->state;
+		(void)pthread_mutex_unlock(&run->core->lock);
+	}
+	if (left)
+		return PD_ECANCELED;
+	if (err || state == ENGINE_FAILED)
 		return api_fail(e, 500, NULL, "out of memory");
-	if (state == ENGINE_WAITING)
-		err = await_admission(run);
-	if (!err && run->job.state == ENGINE_FAILED)
-		return api_fail(e, 500, NULL, "out of memory");
-	return err;
+	return PD_OK;
 }
 
 /* A wake-up meant for the admission may end a sleep early, so the clock decides. */
@@ -166,21 +157,22 @@ static int sleep_until(const struct gen_run *run, int64_t at)
 /* The KV of the prompt from the prefill worker, or else the prompt is computed here. */
 static int fetch(struct gen_run *run, struct api_error *e)
 {
-	struct worker *w = run->w;
-	int err = nixl_fetch(run, e);
+	struct engine *engine = &run->core->engine;
+	int err = kvread_fetch(run->nixl, run->g, run->seed, e);
 
-	(void)pthread_mutex_lock(&w->lock);
+	run->kv_settled = true;
+	(void)pthread_mutex_lock(&run->core->lock);
 	if (err == PD_OK) {
 		run->kv_fetched = true;
-		(void)atomic_fetch_add(&w->stats.kv_blocks_read,
-				       engine_blocks(&w->engine, run->job.prompt_tokens, 1, 1) -
+		(void)atomic_fetch_add(&run->stats->kv_blocks_read,
+				       engine_blocks(engine, run->job.prompt_tokens, 1, 1) -
 					       run->job.pin.hits);
-		engine_fetched(&w->engine, &run->job, clock_now());
+		engine_fetched(engine, &run->job, clock_now());
 	} else {
-		engine_finish(&w->engine, &run->job, clock_now(), NULL);
+		engine_finish(engine, &run->job, clock_now(), NULL);
 	}
-	(void)pthread_mutex_unlock(&w->lock);
-	if (err == PD_OK || (err == PD_EPROTO && w->cfg.strict))
+	(void)pthread_mutex_unlock(&run->core->lock);
+	if (err == PD_OK || e->status)
 		return err == PD_OK ? PD_OK : PD_EINVAL;
 	run->job.remote = false;
 	return admit(run, e);
@@ -188,7 +180,6 @@ static int fetch(struct gen_run *run, struct api_error *e)
 
 int run_prefill(struct gen_run *run, struct api_error *e)
 {
-	struct worker *w = run->w;
 	int err = admit(run, e);
 
 	if (!err && run->job.remote)
@@ -197,41 +188,40 @@ int run_prefill(struct gen_run *run, struct api_error *e)
 		err = sleep_until(run, run->job.prefill_end);
 	if (err)
 		return err;
-	(void)pthread_mutex_lock(&w->lock);
-	engine_prefilled(&w->engine, &run->job, clock_now());
-	(void)pthread_mutex_unlock(&w->lock);
-	(void)atomic_fetch_add(&w->stats.prompt_tokens, run->job.prompt_tokens);
-	stats_observe(&w->stats.queue, run->job.admitted - run->job.submitted);
-	stats_observe(&w->stats.prefill, run->job.prefill_end - run->job.admitted);
+	(void)pthread_mutex_lock(&run->core->lock);
+	engine_prefilled(&run->core->engine, &run->job, clock_now());
+	(void)pthread_mutex_unlock(&run->core->lock);
+	(void)atomic_fetch_add(&run->stats->prompt_tokens, run->job.prompt_tokens);
+	stats_observe(&run->stats->queue, run->job.admitted - run->job.submitted);
+	stats_observe(&run->stats->prefill, run->job.prefill_end - run->job.admitted);
 	return PD_OK;
 }
 
 int run_token(struct gen_run *run, size_t k)
 {
-	return sleep_until(run, engine_token_at(&run->w->engine, &run->job, k));
+	return sleep_until(run, engine_token_at(&run->core->engine, &run->job, k));
 }
 
 void run_end(struct gen_run *run, struct kvcache_pin *keep)
 {
-	struct api_error ignored;
+	struct api_error ignored = {0};
 
 	if (!run->prepared)
 		return;
 	run->prepared = false;
-	(void)pthread_mutex_lock(&run->w->lock);
-	engine_finish(&run->w->engine, &run->job, clock_now(), keep);
-	(void)pthread_mutex_unlock(&run->w->lock);
-	/* The client left before the blocks were fetched: the prefill worker must still hear that
-	 * nobody will. */
+	(void)pthread_mutex_lock(&run->core->lock);
+	engine_finish(&run->core->engine, &run->job, clock_now(), keep);
+	(void)pthread_mutex_unlock(&run->core->lock);
+	/* The client left before the blocks were fetched: the read tells the prefill worker that
+	 * they are free. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)
-		(void)!nixl_fetch(run, &ignored);
+		(void)!kvread_fetch(run->nixl, run->g, run->seed, &ignored);
 	free(run->ids);
 	free(run->hash);
 	run->ids = NULL;
 	run->hash = NULL;
 }
 
-/* In a real P/D pair the whole prompt counts as cached on the decode side. */
 size_t run_cached_tokens(const struct gen_run *run)
 {
 	return run->kv_fetched ? run->job.prompt_tokens : run->job.cached_tokens;

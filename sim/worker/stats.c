@@ -29,6 +29,11 @@ const char *stats_mistake_name(enum worker_mistake kind)
 	return mistake_names[kind];
 }
 
+const char *stats_leg_name(enum worker_leg leg)
+{
+	return leg_names[leg];
+}
+
 static void histogram_init(struct worker_histogram *h, const double *bound, size_t n)
 {
 	h->bound = bound;

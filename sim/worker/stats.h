@@ -63,6 +63,7 @@ struct worker_gauges {
 void stats_init(struct worker_stats *s);
 void stats_observe(struct worker_histogram *h, int64_t ns);
 const char *stats_mistake_name(enum worker_mistake kind);
+const char *stats_leg_name(enum worker_leg leg);
 /* The Prometheus text page. */
 void stats_page(struct worker_stats *s, const struct worker_gauges *g, struct jout *o);
 

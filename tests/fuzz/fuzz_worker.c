@@ -5,15 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sim/worker/impl.h"
+#include "sim/worker/nixl.h"
+#include "sim/worker/run.h"
 
 #define MODEL_LEN 4096
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static void check_run(struct worker *w, const struct gen_request *g, size_t i)
+static void check_run(const struct worker_config *cfg, const struct gen_request *g, size_t i)
 {
-	struct gen_run run = {.w = w, .g = g};
+	struct gen_run run = {.cfg = cfg, .g = g};
 	struct api_error e = {0};
 
 	if (run_prepare(&run, i, &e) != PD_OK)
@@ -27,7 +28,7 @@ static void check_run(struct worker *w, const struct gen_request *g, size_t i)
 	free(run.hash);
 }
 
-static void check(struct worker *w, const struct gen_request *g)
+static void check(const struct worker_config *cfg, const struct gen_request *g)
 {
 	size_t at = 0;
 
@@ -37,7 +38,7 @@ static void check(struct worker *w, const struct gen_request *g)
 		if (g->prompt[i].from != at || g->prompt[i].n < 1 || g->prompt[i].n > MODEL_LEN)
 			abort();
 		if (i < 4)
-			check_run(w, g, i);
+			check_run(cfg, g, i);
 	}
 	if (at != g->tokens.n)
 		abort();
@@ -46,7 +47,10 @@ static void check(struct worker *w, const struct gen_request *g)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static const char *const models[] = {"m", "other"};
-	static struct worker w;
+	static struct worker_config cfg;
+	static struct core core;
+	static struct worker_stats stats;
+	static struct nixl nixl = {.cfg = &cfg, .core = &core, .stats = &stats};
 	struct http_request r = {0};
 	struct gen_request g;
 	struct api_error e = {0};
@@ -54,22 +58,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	if (n == 0)
 		return 0;
-	worker_config_default(&w.cfg);
-	w.cfg.models = models;
-	w.cfg.nmodels = 2;
-	w.cfg.max_model_len = MODEL_LEN;
-	w.cfg.strict = true;
+	worker_config_default(&cfg);
+	cfg.models = models;
+	cfg.nmodels = 2;
+	cfg.max_model_len = MODEL_LEN;
+	cfg.strict = true;
 	r.head.field = r.head.few;
 	r.head.field[0] =
 		(struct field){SPAN("Content-Type"), SPAN("application/json"), HTTP_CONTENT_TYPE};
 	r.head.nfields = 1;
 	r.body = (struct span){(const char *)data + 1, n - 1};
-	err = gen_request_parse(&w, &r, (enum gen_kind)(data[0] % 3), &g, &e);
+	err = gen_request_parse(&g, &cfg, &core, &r, (enum gen_kind)(data[0] % 3), &e);
 	if (err ? e.status < 400 || !e.type || !e.text[0] : e.status != 0)
 		abort();
 	if (!err)
-		check(&w, &g);
-	if (!err && g.kind != GEN_EMBEDDING && nixl_check(&w, &g, &e) != PD_OK && e.status != 400)
+		check(&cfg, &g);
+	if (!err && g.kind != GEN_EMBEDDING && nixl_check(&nixl, &g, &e) != PD_OK &&
+	    e.status != 400)
 		abort();
 	gen_request_release(&g);
 	return 0;

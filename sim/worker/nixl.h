@@ -1,0 +1,53 @@
+/*
+ * The NIXL pull protocol as a router sees it (vLLM's NixlConnector): what a request may ask for,
+ * and on a prefill worker the offer of blocks and their leases. A thread ends leases in time. The
+ * read itself is in kvread.h. Thread-safe.
+ */
+#ifndef PD_SIM_WORKER_NIXL_H
+#define PD_SIM_WORKER_NIXL_H
+
+#include "sim/worker/kvclient.h"
+#include "sim/worker/leases.h"
+#include "sim/worker/request.h"
+#include "sim/worker/stats.h"
+
+#define NIXL_ID_MAX (REQUEST_ID_MAX + 64)
+
+struct nixl {
+	const struct worker_config *cfg;
+	struct core *core;
+	struct worker_stats *stats;
+	struct kv_pool *pool; /* owned; to prefill workers */
+	/* under core->lock */
+	uint16_t port; /* of the offers: where this worker listens */
+	struct lease_table leases;
+	pthread_cond_t changed; /* a lease was added, or stopping */
+	bool stopping;
+	pthread_t sweeper;
+};
+
+/* Starts the thread. PD_ENOMEM, PD_EIO: nothing has to be released. */
+int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *core,
+	       struct worker_stats *stats) PD_MUST;
+/* Ends the thread, returns all pins to the engine and closes the connections. No other call may be
+ * under way. */
+void nixl_stop(struct nixl *x);
+
+/* Counts a mistake and logs it. Under --strict the first mistake of a request is its error: *e is
+ * set. Returns PD_EINVAL when *e is an error now. */
+int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struct api_error *e,
+		 const char *fmt, ...) PD_PRINTF(5, 6);
+/* Mistakes that can be seen in the request alone. PD_EINVAL under --strict when there was one. */
+int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e) PD_MUST;
+/* Takes the pinned blocks under a lease and appends the kv_transfer_params object (or null).
+ * lease_id receives the id of the lease, "" when there is none. */
+void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
+		struct kvcache_pin *pin, size_t prompt_tokens, char lease_id[NIXL_ID_MAX],
+		struct jout *o);
+/* The answer that carried the offer could not be sent: the blocks will never be read. */
+void nixl_withdraw(struct nixl *x, const char *lease_id);
+/* Ends leases whose time is over; returns the next one's time or CLOCK_NEVER. The caller holds
+ * core->lock. */
+int64_t nixl_expire(struct nixl *x, int64_t now);
+
+#endif

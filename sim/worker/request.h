@@ -1,0 +1,64 @@
+/*
+ * A generation request as the client wrote it: checked as vLLM checks it, prompts already tokens.
+ * Spans point into the body, which must outlive the struct. Owner thread only.
+ */
+#ifndef PD_SIM_WORKER_REQUEST_H
+#define PD_SIM_WORKER_REQUEST_H
+
+#include "lib/json/scan.h"
+#include "sim/engine/tokens.h"
+#include "sim/worker/api.h"
+#include "sim/worker/config.h"
+#include "sim/worker/core.h"
+
+#define REQUEST_ID_MAX	    256 /* bytes of X-Request-Id that are kept */
+#define REQUEST_N_MAX	    128
+#define REQUEST_STOP_MAX    16
+#define REQUEST_PROMPTS_MAX 1024
+#define REQUEST_TOKENS_MAX  ((size_t)64 << 20) /* of all prompts of a request */
+
+enum gen_kind { GEN_CHAT, GEN_COMPLETION, GEN_EMBEDDING };
+
+/* kv_transfer_params of the request. */
+struct kv_params {
+	bool present, do_remote_decode, do_remote_prefill, complete;
+	struct span engine_id, request_id, host; /* JSON strings, quotes included */
+	struct span block_ids;
+	int64_t port;
+};
+
+struct gen_prompt {
+	size_t from, n; /* tokens */
+};
+
+struct gen_request {
+	enum gen_kind kind;
+	struct json_object body;
+	struct span model; /* the served name; belongs to the configuration */
+	struct tokens tokens;
+	struct gen_prompt *prompt; /* owned */
+	size_t nprompts;
+	size_t max_tokens; /* 0: not given */
+	unsigned n;
+	bool stream, include_usage, continuous_usage;
+	struct buf stop_text; /* decoded stop strings, one after the other */
+	size_t stop_len[REQUEST_STOP_MAX], nstops;
+	uint64_t salt; /* from cache_salt */
+	struct kv_params kv;
+	struct span xid;	      /* X-Request-Id; n == 0 when absent */
+	char id[REQUEST_ID_MAX + 32]; /* of the answer: "chatcmpl-..." */
+	/* embeddings */
+	size_t dimensions;
+	bool base64;
+};
+
+/* Fills g from the body; release in every case. PD_EINVAL with *e set. */
+int gen_request_parse(struct gen_request *g, const struct worker_config *cfg, struct core *ids,
+		      const struct http_request *r, enum gen_kind kind,
+		      struct api_error *e) PD_MUST;
+void gen_request_release(struct gen_request *g);
+/* Sets g->model from the body: PD_ENOENT with a 404. Absent or null: the first served one. */
+int gen_request_model(struct gen_request *g, const struct worker_config *cfg,
+		      struct api_error *e) PD_MUST;
+
+#endif

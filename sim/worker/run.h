@@ -1,0 +1,42 @@
+/*
+ * One prompt's way through the engine, on the fiber of its connection: run_prepare, run_prefill,
+ * run_token for each token, run_end.
+ */
+#ifndef PD_SIM_WORKER_RUN_H
+#define PD_SIM_WORKER_RUN_H
+
+#include "sim/worker/kvread.h"
+
+struct gen_run {
+	/* set by the caller, borrowed */
+	const struct worker_config *cfg;
+	struct core *core;
+	struct nixl *nixl;
+	struct worker_stats *stats;
+	struct http_conn *c;
+	const struct gen_request *g;
+	/* the run's own */
+	struct engine_job job;
+	uint32_t *ids;	/* prompt and output tokens; owned */
+	uint64_t *hash; /* owned */
+	uint64_t seed;
+	size_t cut;	    /* stop string found: bytes of the answer to keep; else SIZE_MAX */
+	const char *finish; /* "length" or "stop" */
+	bool kv_fetched;    /* the prompt's KV came from the prefill worker */
+	bool kv_settled;    /* the prefill worker was told, or there is nothing to tell */
+	bool prepared;
+};
+
+/* Prepares tokens, hashes and the answer's length for prompt i. */
+int run_prepare(struct gen_run *run, size_t i, struct api_error *e) PD_MUST;
+/* Waits for a seat and for the prompt to be computed or fetched. PD_ECANCELED: the client left;
+ * PD_EINVAL: *e is set. */
+int run_prefill(struct gen_run *run, struct api_error *e) PD_MUST;
+/* Waits until token k exists. PD_ECANCELED when the client left. */
+int run_token(struct gen_run *run, size_t k) PD_MUST;
+/* Ends the job in whatever state it is; keep as engine_finish. Frees what run_prepare took. */
+void run_end(struct gen_run *run, struct kvcache_pin *keep);
+/* In a real P/D pair the whole prompt counts as cached on the decode side. */
+size_t run_cached_tokens(const struct gen_run *run);
+
+#endif
