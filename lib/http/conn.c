@@ -8,8 +8,6 @@
  */
 #include "lib/http/conn.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -419,27 +417,9 @@ void work_release(struct http_work *w)
 
 /* -- small accessors -- */
 
-void http_conn_peer(const struct http_conn *c, char text[HTTP_PEER_MAX])
+void http_conn_peer(const struct http_conn *c, char text[NET_ADDR_TEXT])
 {
-	struct sockaddr_storage sa = {0};
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&sa;
-	const void *address = &v6->sin6_addr;
-	socklen_t len = sizeof(sa);
-	int family;
-
-	text[0] = '\0';
-	if (getpeername(c->io.fd, (struct sockaddr *)&sa, &len) < 0)
-		return;
-	family = sa.ss_family;
-	if (family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-		family = AF_INET;
-		address = &v6->sin6_addr.s6_addr[12];
-	} else if (family == AF_INET) {
-		address = &((const struct sockaddr_in *)&sa)->sin_addr;
-	}
-	if ((family == AF_INET || family == AF_INET6) &&
-	    !inet_ntop(family, address, text, HTTP_PEER_MAX))
-		text[0] = '\0';
+	net_peer_addr(c->io.fd, text);
 }
 
 struct stream *http_conn_stream(struct http_conn *c)

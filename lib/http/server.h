@@ -19,6 +19,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/log.h"
 #include "lib/http/head.h"
+#include "lib/net/net.h"
 #include "lib/net/stream.h"
 
 #define HTTP_LOOPS_MAX 32
@@ -109,10 +110,8 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
 int http_stream_end(struct http_conn *c);
 
-#define HTTP_PEER_MAX 48
-/* The client's address as text without port; empty when it has none (a UNIX socket). One system
- * call. */
-void http_conn_peer(const struct http_conn *c, char text[HTTP_PEER_MAX]);
+/* The client's address, as net_peer_addr has it. */
+void http_conn_peer(const struct http_conn *c, char text[NET_ADDR_TEXT]);
 /* The client's side, and what the relay reports after writing to it itself. */
 struct stream *http_conn_stream(struct http_conn *c);
 /* started: a response head went out; complete: the response ended by its framing; otherwise the

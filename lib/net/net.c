@@ -1,6 +1,7 @@
 /* Worker URLs are taken apart strictly: what stands in one goes into Host and the request line. */
 #include "lib/net/net.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -148,6 +149,12 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 	return PD_OK;
 }
 
+static uint16_t port_of(const struct sockaddr_storage *sa)
+{
+	return ntohs(sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
+					       : ((const struct sockaddr_in *)sa)->sin_port);
+}
+
 uint16_t net_bound_port(int fd)
 {
 	struct sockaddr_storage sa = {0};
@@ -155,9 +162,7 @@ uint16_t net_bound_port(int fd)
 
 	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
 		return 0;
-	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): getsockname filled it */
-	return ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-					      : ((struct sockaddr_in *)&sa)->sin_port);
+	return port_of(&sa);
 }
 
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg)
@@ -184,17 +189,44 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 	return PD_OK;
 }
 
+void net_addr_text(const struct sockaddr_storage *sa, char out[NET_ADDR_TEXT])
+{
+	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)sa)->sin6_addr;
+	const void *address = &((const struct sockaddr_in *)sa)->sin_addr;
+	int family = sa->ss_family;
+
+	if (family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(v6)) {
+		family = AF_INET;
+		address = &v6->s6_addr[12];
+	} else if (family == AF_INET6) {
+		address = v6;
+	}
+	if ((family != AF_INET && family != AF_INET6) ||
+	    !inet_ntop(family, address, out, NET_ADDR_TEXT))
+		out[0] = '\0';
+}
+
+void net_peer_addr(int fd, char out[NET_ADDR_TEXT])
+{
+	struct sockaddr_storage sa = {0};
+	socklen_t len = sizeof(sa);
+
+	out[0] = '\0';
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
+		net_addr_text(&sa, out);
+}
+
 void net_peer_text(int fd, char *out, size_t cap)
 {
 	struct sockaddr_storage sa = {0};
 	socklen_t len = sizeof(sa);
-	char host[64], service[8];
+	char host[NET_ADDR_TEXT] = "";
 
-	if (getpeername(fd, (struct sockaddr *)&sa, &len) < 0 ||
-	    getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), service, sizeof(service),
-			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
+		net_addr_text(&sa, host);
+	if (!host[0])
 		(void)snprintf(out, cap, "?");
 	else
-		(void)snprintf(out, cap, sa.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
-			       service);
+		(void)snprintf(out, cap, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
+			       port_of(&sa));
 }

@@ -36,6 +36,12 @@ uint16_t net_bound_port(int fd);
 /* Listening socket; port 0 picks a free one, *port receives the number. SO_REUSEADDR. */
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg) PD_MUST;
 
+#define NET_ADDR_TEXT 48
+/* An address as text without its port; an IPv4 address that the kernel shows inside IPv6 is an IPv4
+ * address. Empty when the family has none (a UNIX socket). */
+void net_addr_text(const struct sockaddr_storage *sa, char out[NET_ADDR_TEXT]);
+/* That of the other side of a socket. One system call. */
+void net_peer_addr(int fd, char out[NET_ADDR_TEXT]);
 /* "address:port" of the other side, or "?". */
 void net_peer_text(int fd, char *out, size_t cap);
 

@@ -94,6 +94,18 @@ def test_a_plain_request(pdctl, tmp_path, form):
 
 
 @FORMATS
+def test_an_ipv4_client_of_an_ipv6_listener_has_one_address(pdctl, tmp_path, form):
+    """The kernel shows it as ::ffff:127.0.0.1; the log, the worker and the handshake's line all say what the client would say."""
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--host", "::", "--worker-urls", engine.url, "--x-forwarded-for", "set", "--access-log", tmp_path / "log",
+                       "--access-log-format", form)
+        assert harness.request(f"http://127.0.0.1:{router.port}", "POST", ROUTE, BODY)[0] == 200
+        assert harness.request(f"http://[::1]:{router.port}", "POST", ROUTE, BODY)[0] == 200
+        assert [x["client"] for x in lines_of(tmp_path / "log", form, 2)] == ["127.0.0.1", "::1"]
+        assert [x.header("x-forwarded-for") for x in engine.seen] == ["127.0.0.1", "::1"]
+
+
+@FORMATS
 def test_stages_are_where_the_time_went(pdctl, tmp_path, form):
     def prefill(seen, wire):
         time.sleep(0.2)

@@ -181,6 +181,17 @@ def test_plain_http_on_the_tls_port(pdctl, world, request_line):
         assert router.get("/liveness")[0] == 200
 
 
+def test_a_failed_handshake_names_an_ipv4_client_as_such(pdctl, world):
+    with FakeEngine(ok) as engine:
+        router = start(pdctl, world, "--worker-urls", engine.url, "--host", "::")
+        with socket.create_connection(("127.0.0.1", router.port)) as s:
+            s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            address = "127.0.0.1:%d" % s.getsockname()[1]
+            while s.recv(65536):
+                pass
+        in_log(router, f"TLS handshake with {address} failed")
+
+
 def test_rubbish_and_slow_handshakes(pdctl, world):
     with FakeEngine(ok) as engine:
         router = start(pdctl, world, "--worker-urls", engine.url, "--head-timeout-secs", 1)

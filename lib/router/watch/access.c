@@ -6,9 +6,7 @@
  * first pick to the last one; what follows is the last attempt. Nothing a client sent can break a
  * line: paths lose their query (keys stand there), other texts are quoted.
  */
-#include <arpa/inet.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "lib/base/clock.h"
 #include "lib/router/way/exchange.h"
@@ -127,22 +125,6 @@ static void put_ms(struct line *l, const char *key, int64_t ns)
 
 /* -- parts of a line -- */
 
-static struct span client_of(struct http_conn *c, char *out, size_t cap)
-{
-	struct sockaddr_storage a = {0};
-	socklen_t n = sizeof(a);
-	const void *ip;
-
-	if (getpeername(http_conn_stream(c)->fd, (struct sockaddr *)&a, &n) < 0)
-		return SPAN("-");
-	ip = a.ss_family == AF_INET6 ? (const void *)&((struct sockaddr_in6 *)&a)->sin6_addr
-				     : (const void *)&((struct sockaddr_in *)&a)->sin_addr;
-	if ((a.ss_family != AF_INET && a.ss_family != AF_INET6) ||
-	    !inet_ntop(a.ss_family, ip, out, (socklen_t)cap))
-		return SPAN("-"); /* a Unix socket */
-	return span_of(out);
-}
-
 /* Date and time are formatted once per millisecond at most. */
 static void put_time(struct line *l, struct lane *lane)
 {
@@ -159,11 +141,12 @@ static void put_time(struct line *l, struct lane *lane)
 static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
 		     const struct http_head *h, int status)
 {
-	char address[INET6_ADDRSTRLEN];
+	char address[NET_ADDR_TEXT];
 	struct span path = h && h->path.n > 0 ? h->path : SPAN("-"),
-		    method = h ? h->method : SPAN("-"),
-		    client = client_of(c, address, sizeof(address));
+		    method = h ? h->method : SPAN("-"), client;
 
+	http_conn_peer(c, address);
+	client = address[0] ? span_of(address) : SPAN("-"); /* a UNIX socket */
 	path.n = path.n < PATH_SHOWN ? path.n : PATH_SHOWN;
 	if (l->json) {
 		put(l, "{\"ts\":\"", 7);

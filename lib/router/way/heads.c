@@ -114,7 +114,7 @@ static int put_forwarded_for(struct buf *b, const struct exchange *x)
 {
 	const struct http_head *h = &x->req->head;
 	bool append = x->rt->cfg.forwarded == FORWARDED_APPEND;
-	char peer[HTTP_PEER_MAX];
+	char peer[NET_ADDR_TEXT];
 	int err;
 
 	http_conn_peer(x->conn, peer);
