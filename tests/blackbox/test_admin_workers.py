@@ -172,6 +172,51 @@ def test_taken_names_and_roles_of_the_other_mode(pdctl):
     assert (w["bootstrap_port"], w["worker_type"], w["state"]) == (8998, "prefill", "starting")
 
 
+def test_one_url_may_serve_both_roles(pdctl):
+    """A worker is its role and its name or URL: an answer is about the one that was meant, an id without a role means both."""
+    with FakeEngine(ok) as both, FakeEngine(ok) as other:
+        router = pdctl("serve", "--pd-disaggregation", "--prefill", both.url, "--decode", other.url, *FAST)
+        # three ways to add it, the last of them waits; none is about the prefill worker that is there
+        added = add(router, both.url, "decode", wait=False)
+        assert (added["worker_type"], added["url"]) == ("decode", both.url)
+        wait_for("its first health check", lambda: all(w["is_healthy"] for w in json.loads(router.admin("GET", f"/workers/{quoted(both.url)}")[2])["workers"]))
+        assert router.admin("DELETE", f"/workers/{quoted(both.url)}?worker_type=decode")[0] == 200
+        assert [w["worker_type"] for w in listed(router).values()] == ["prefill", "decode"]
+        assert json.loads(router.admin("GET", f"/workers/{quoted(both.url)}")[2])["worker_type"] == "prefill"
+        assert add(router, both.url, "decode")["worker_type"] == "decode"
+        assert router.admin("POST", f"/remove_worker?url={both.url}&worker_type=decode")[0] == 200
+        wait_for("it to be gone", lambda: len(json.loads(router.admin("GET", "/workers")[2])["workers"]) == 2)
+        status, _, raw = router.admin("POST", f"/add_worker?url={both.url}&worker_type=decode")
+        assert (status, raw) == (200, f"Successfully added worker: {both.url}".encode())
+        # what is taken is taken, in its role
+        status, _, raw = router.admin("POST", "/workers", {"url": both.url, "worker_type": "decode"})
+        assert (status, json.loads(raw)["error"]["type"]) == (409, "WORKER_EXISTS") and b"decode worker" in raw
+        # without a role both are meant
+        router.admin("POST", f"/workers/{quoted(both.url)}/drain")
+        states = [(w["worker_type"], w["state"]) for w in json.loads(router.admin("GET", f"/workers/{quoted(both.url)}")[2])["workers"]]
+        assert states == [("prefill", "draining"), ("decode", "draining")]
+        router.admin("POST", f"/workers/{quoted(both.url)}/undrain?worker_type=prefill")
+        states = [(w["worker_type"], w["state"]) for w in json.loads(router.admin("GET", f"/workers/{quoted(both.url)}")[2])["workers"]]
+        assert states == [("prefill", "available"), ("decode", "draining")]
+        assert router.admin("DELETE", f"/workers/{quoted(both.url)}")[0] == 200
+        assert list(listed(router)) == [other.url]
+        status, _, raw = router.admin("DELETE", f"/workers/{quoted(other.url)}?worker_type=prefill")
+        assert (status, json.loads(raw)["error"]["type"]) == (404, "WORKER_NOT_FOUND") and b"prefill" in raw
+        status, _, raw = router.admin("DELETE", f"/workers/{quoted(other.url)}?worker_type=fast")
+        assert status == 400 and b"worker_type: found 'fast', expected regular, prefill or decode" in raw
+        assert list(listed(router)) == [other.url]
+
+
+def test_a_worker_of_both_roles_that_never_gets_well_is_taken_back_in_its_role(pdctl):
+    dead = f"http://127.0.0.1:{free_port()}"
+    with FakeEngine(ok) as other:
+        router = pdctl("serve", "--pd-disaggregation", "--prefill", dead, "--decode", other.url, *FAST, "--worker-startup-timeout-secs", 1)
+        status, _, raw = router.admin("POST", "/workers?wait=true", {"url": dead, "worker_type": "decode"})
+        assert status == 504 and b"taken back" in raw
+        wait_for("it to be taken back", lambda: [w["worker_type"] for w in json.loads(router.admin("GET", "/workers")[2])["workers"]] == ["prefill", "decode"])
+        assert listed(router)[dead]["worker_type"] == "prefill"
+
+
 def test_ranks_of_a_server_come_and_go_together(pdctl):
     with FakeEngine(ok) as one, FakeEngine(ok) as two:
         router = plain(pdctl, f"w0={one.url}", flags=("--intra-node-data-parallel-size", 2))

@@ -37,6 +37,15 @@ static int load(struct fleet_holder *h, const char *const *texts, struct pd_msg 
 
 #define LOAD(h, ...) load(h, (const char *const[]){__VA_ARGS__, NULL}, &msg)
 
+/* The first that the id means, or NULL. */
+static struct worker *find(struct fleet *f, struct span id)
+{
+	struct worker *w = NULL;
+
+	(void)fleet_match(f, ROLES, id, &w, 1);
+	return w;
+}
+
 static void a_reload_keeps_who_stays(void **state)
 {
 	struct fleet_holder h;
@@ -48,8 +57,8 @@ static void a_reload_keeps_who_stays(void **state)
 	assert_int_equal(fleet_holder_init(&h), PD_OK);
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
 	old = fleet_get(&h);
-	a = fleet_find(old, SPAN("a"));
-	b = fleet_find(old, SPAN("http://127.0.0.1:2"));
+	a = find(old, SPAN("a"));
+	b = find(old, SPAN("http://127.0.0.1:2"));
 	assert_non_null(a);
 	assert_non_null(b);
 	atomic_store(&a->requests, 41);
@@ -60,8 +69,8 @@ static void a_reload_keeps_who_stays(void **state)
 		PD_OK);
 	now = fleet_get(&h);
 	assert_int_equal(now->version, old->version + 1);
-	assert_ptr_equal(fleet_find(now, SPAN("a")), a);
-	assert_ptr_equal(fleet_find(now, SPAN("b")), b);
+	assert_ptr_equal(find(now, SPAN("a")), a);
+	assert_ptr_equal(find(now, SPAN("b")), b);
 	assert_int_equal(atomic_load(&a->requests), 41);
 	assert_false(atomic_load(&a->slot.available));
 	fleet_put(now);
@@ -69,8 +78,8 @@ static void a_reload_keeps_who_stays(void **state)
 	 * holds it. */
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:9"), PD_OK);
 	now = fleet_get(&h);
-	assert_ptr_not_equal(fleet_find(now, SPAN("a")), a);
-	assert_null(fleet_find(now, SPAN("b")));
+	assert_ptr_not_equal(find(now, SPAN("a")), a);
+	assert_null(find(now, SPAN("b")));
 	assert_string_equal(b->url, "http://127.0.0.1:2");
 	fleet_put(now);
 	fleet_put(old);
@@ -216,7 +225,7 @@ static void workers_added_by_hand_survive_a_reload(void **state)
 	assert_int_equal(names_of(&h, names, sizeof(names)), 3);
 	assert_string_equal(names, "abc");
 	f = fleet_get(&h);
-	c = fleet_find(f, SPAN("c"));
+	c = find(f, SPAN("c"));
 	assert_non_null(c);
 	assert_true(c->by_hand && c->fresh && c->bootstrap == 7);
 	assert_false(atomic_load(&c->slot.available));
@@ -228,7 +237,7 @@ static void workers_added_by_hand_survive_a_reload(void **state)
 	assert_string_equal(names, "bxc");
 	fleet_put(f);
 	f = fleet_get(&h);
-	assert_ptr_equal(fleet_find(f, SPAN("c")), c);
+	assert_ptr_equal(find(f, SPAN("c")), c);
 	fleet_put(f);
 	/* Listed by the file it is the file's, and goes with the file. */
 	assert_int_equal(LOAD(&h, "c=http://127.0.0.1:3"), PD_OK);
@@ -249,8 +258,8 @@ static void who_leaves_goes_when_nothing_needs_it(void **state)
 	assert_int_equal(fleet_holder_init(&h), PD_OK);
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
 	f = fleet_get(&h);
-	a = fleet_find(f, SPAN("a"));
-	b = fleet_find(f, SPAN("b"));
+	a = find(f, SPAN("a"));
+	b = find(f, SPAN("b"));
 	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
 	atomic_store(&a->slot.in_flight, 1);
 	worker_leave(a, false);
@@ -284,7 +293,7 @@ static void who_leaves_goes_when_nothing_needs_it(void **state)
 	/* What leaves and is listed again stays. */
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
 	f = fleet_get(&h);
-	a = fleet_find(f, SPAN("a"));
+	a = find(f, SPAN("a"));
 	worker_leave(a, true);
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1"), PD_OK);
 	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
@@ -307,14 +316,43 @@ static void ids_mean_a_worker_or_all_ranks(void **state)
 			      "ab=http://127.0.0.1:11"),
 			 PD_OK);
 	f = fleet_get(&h);
-	assert_int_equal(fleet_match(f, SPAN("a"), out, 8), 2);
-	assert_int_equal(fleet_match(f, SPAN("a@1"), out, 8), 1);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("a"), out, 8), 2);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("a@1"), out, 8), 1);
 	assert_string_equal(out[0]->name, "a@1");
-	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:1"), out, 1), 2);
-	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:11"), out, 8), 1);
-	assert_int_equal(fleet_match(f, SPAN("a@"), out, 8), 0);
-	assert_int_equal(fleet_match(f, SPAN(""), out, 8), 0);
-	assert_int_equal(fleet_match(f, SPAN("http://127.0.0.1:1@"), out, 8), 0);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:1"), out, 1), 2);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:11"), out, 8), 1);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("a@"), out, 8), 0);
+	assert_int_equal(fleet_match(f, ROLES, SPAN(""), out, 8), 0);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:1@"), out, 8), 0);
+	fleet_put(f);
+	fleet_holder_release(&h);
+}
+
+static void one_url_in_two_roles_is_two_workers(void **state)
+{
+	struct fleet_config fc = {0};
+	struct fleet_holder h;
+	struct worker *out[8];
+	struct fleet *f;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	assert_int_equal(worker_list_add(&fc.workers, ROLE_PREFILL, "http://127.0.0.1:1", 2, &msg),
+			 PD_OK);
+	assert_int_equal(worker_list_add(&fc.workers, ROLE_DECODE, "http://127.0.0.1:2", 1, &msg),
+			 PD_OK);
+	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
+	worker_list_release(&fc.workers);
+	assert_int_equal(fleet_add(&h, &config, ROLE_DECODE, "http://127.0.0.1:1@0", 0, &msg),
+			 PD_OK);
+	f = fleet_get(&h);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:1"), out, 8), 3);
+	assert_int_equal(fleet_match(f, ROLE_PREFILL, SPAN("http://127.0.0.1:1"), out, 8), 2);
+	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:1@0"), out, 8), 2);
+	assert_int_equal(fleet_match(f, ROLE_DECODE, SPAN("http://127.0.0.1:1@0"), out, 8), 1);
+	assert_int_equal(out[0]->role, ROLE_DECODE);
+	assert_int_equal(fleet_match(f, ROLE_REGULAR, SPAN("http://127.0.0.1:1"), out, 8), 0);
 	fleet_put(f);
 	fleet_holder_release(&h);
 }
@@ -328,6 +366,7 @@ int main(void)
 		cmocka_unit_test(workers_added_by_hand_survive_a_reload),
 		cmocka_unit_test(who_leaves_goes_when_nothing_needs_it),
 		cmocka_unit_test(ids_mean_a_worker_or_all_ranks),
+		cmocka_unit_test(one_url_in_two_roles_is_two_workers),
 	};
 
 	router_config_default(&config);

@@ -19,16 +19,15 @@
 
 /* What somebody asks to add. */
 struct wanted {
-	enum worker_role role;
-	bool has_role, wait;
+	enum worker_role role; /* ROLES: not said */
+	bool wait;
 	struct buf name, url;
 	int bootstrap;
 };
 
-static void wanted_init(struct wanted *w, const struct admin *ad)
+static void wanted_init(struct wanted *w)
 {
-	*w = (struct wanted){.role = ROLE_REGULAR};
-	(void)ad;
+	*w = (struct wanted){.role = ROLES};
 	buf_init(&w->name, 256);
 	buf_init(&w->url, 640);
 }
@@ -47,14 +46,14 @@ struct matches {
 	size_t n;
 };
 
-static int find_matches(struct matches *m, struct admin *ad, struct span id)
+static int find_matches(struct matches *m, struct admin *ad, enum worker_role role, struct span id)
 {
 	m->fleet = fleet_get(ad->fleet);
 	m->n = 0;
 	m->worker = calloc(ROUTE_WORKERS_MAX, sizeof(struct worker *));
 	if (!m->worker)
 		return PD_ENOMEM;
-	m->n = fleet_match(m->fleet, id, m->worker, ROUTE_WORKERS_MAX);
+	m->n = fleet_match(m->fleet, role, id, m->worker, ROUTE_WORKERS_MAX);
 	m->n = m->n < ROUTE_WORKERS_MAX ? m->n : ROUTE_WORKERS_MAX;
 	return m->n > 0 ? PD_OK : PD_ENOENT;
 }
@@ -65,10 +64,11 @@ static void release_matches(struct matches *m)
 	fleet_put(m->fleet);
 }
 
-static void not_found(struct admin_call *a, struct span id)
+static void not_found(struct admin_call *a, enum worker_role role, struct span id)
 {
 	admin_error(a, 404, "WORKER_NOT_FOUND",
-		    "no worker has the name or URL '%.*s'; GET /workers lists them",
+		    "no %s%sworker has the name or URL '%.*s'; GET /workers lists them",
+		    role == ROLES ? "" : worker_role_name(role), role == ROLES ? "" : " ",
 		    (int)(id.n < 700 ? id.n : 700), id.p ? id.p : "");
 }
 
@@ -97,12 +97,11 @@ static int put_matches(const struct matches *m, struct buf *b)
 
 /* -- adding: what the request says -- */
 
-static int parse_role(struct wanted *w, const char *text, struct pd_msg *msg)
+static int parse_role(enum worker_role *out, const char *text, struct pd_msg *msg)
 {
 	for (int r = 0; r < ROLES; r++) {
 		if (strcmp(text, worker_role_name((enum worker_role)r)) == 0) {
-			w->role = (enum worker_role)r;
-			w->has_role = true;
+			*out = (enum worker_role)r;
 			return PD_OK;
 		}
 	}
@@ -110,15 +109,35 @@ static int parse_role(struct wanted *w, const char *text, struct pd_msg *msg)
 		       "regular, prefill or decode");
 }
 
-/* The router's mode decides which roles there are. */
+/* The query parameter worker_type or role; *out stays when there is none. */
+static int query_role(struct admin_call *a, enum worker_role *out, struct pd_msg *msg)
+{
+	struct buf b;
+	int err;
+
+	buf_init(&b, 64);
+	err = admin_query(a->req, "worker_type", &b);
+	if (err == PD_ENOENT)
+		err = admin_query(a->req, "role", &b);
+	if (err == PD_ENOENT)
+		err = PD_OK;
+	else
+		err = parse_role(out, err || !b.data ? "" : b.data, msg);
+	buf_release(&b);
+	return err;
+}
+
+/* The router's mode decides which roles there are; a plain pool has one, which need not be said. */
 static int check_role(const struct admin *ad, struct wanted *w, struct pd_msg *msg)
 {
-	if (ad->cfg->pd && w->role == ROLE_REGULAR)
+	if (ad->cfg->pd && (w->role == ROLE_REGULAR || w->role == ROLES))
 		return pd_fail(
 			msg, PD_EINVAL,
 			"worker_type: found %s, expected prefill or decode: this router runs "
 			"prefill and decode pools",
-			w->has_role ? "regular" : "none");
+			w->role == ROLES ? "none" : "regular");
+	if (!ad->cfg->pd && w->role == ROLES)
+		w->role = ROLE_REGULAR;
 	if (!ad->cfg->pd && w->role != ROLE_REGULAR)
 		return pd_fail(msg, PD_EINVAL,
 			       "worker_type: found %s, expected regular: this router runs a plain "
@@ -187,7 +206,7 @@ static int read_member(struct wanted *w, const struct json_member *m, struct pd_
 	case 3:
 		err = m->type == JSON_NULL ? PD_OK : read_text(m, members[i], &text, msg);
 		if (!err && text.data)
-			err = parse_role(w, text.data, msg);
+			err = parse_role(&w->role, text.data, msg);
 		break;
 	case 4:
 		err = read_port(m, w, msg);
@@ -246,14 +265,7 @@ static int hand_over(struct admin_call *a, const struct wanted *w, struct change
 /* The worker (or its ranks) with this URL and role; false when it is gone. */
 static bool find_added(struct matches *m, struct admin *ad, const struct wanted *w)
 {
-	size_t kept = 0;
-
-	if (find_matches(m, ad, buf_span(&w->url)) == PD_OK)
-		for (size_t i = 0; i < m->n; i++)
-			if (m->worker[i]->role == w->role)
-				m->worker[kept++] = m->worker[i];
-	m->n = kept;
-	return kept > 0;
+	return find_matches(m, ad, w->role, buf_span(&w->url)) == PD_OK;
 }
 
 static bool all_available(const struct matches *m)
@@ -381,7 +393,7 @@ static void create(struct admin_call *a)
 	struct wanted w;
 	int status;
 
-	wanted_init(&w, a->admin);
+	wanted_init(&w);
 	w.wait = is_set(a->req, "wait");
 	if (read_wanted(&w, a->req->body, &msg) || check_role(a->admin, &w, &msg))
 		status = 400;
@@ -445,14 +457,14 @@ static unsigned in_flight(const struct matches *m)
 }
 
 /* Waits a moment for workers that have nothing to do; true when they are out of the fleet. */
-static bool gone_soon(struct admin_call *a, struct span id)
+static bool gone_soon(struct admin_call *a, enum worker_role role, struct span id)
 {
 	int64_t now = clock_now(), deadline = now + GONE_WAIT;
 	struct matches m;
 	bool gone;
 
 	for (;; now = clock_now()) {
-		gone = find_matches(&m, a->admin, id) == PD_ENOENT;
+		gone = find_matches(&m, a->admin, role, id) == PD_ENOENT;
 		release_matches(&m);
 		if (gone || now >= deadline || http_conn_sleep(a->conn, now + HEALTH_STEP / 2))
 			return gone;
@@ -460,7 +472,8 @@ static bool gone_soon(struct admin_call *a, struct span id)
 }
 
 /* DELETE /workers/ID */
-static void delete_one(struct admin_call *a, struct matches *m, struct span id)
+static void delete_one(struct admin_call *a, struct matches *m, enum worker_role role,
+		       struct span id)
 {
 	bool force = is_set(a->req, "force"), gone;
 	char text[900];
@@ -468,7 +481,7 @@ static void delete_one(struct admin_call *a, struct matches *m, struct span id)
 	int err;
 
 	leave(a->admin, m, force);
-	gone = gone_soon(a, id);
+	gone = gone_soon(a, role, id);
 	if (gone)
 		(void)snprintf(text, sizeof(text), "Worker %.*s removed successfully",
 			       (int)(id.n < 700 ? id.n : 700), id.p);
@@ -496,14 +509,15 @@ static void drain(struct admin *ad, const struct matches *m, struct span action)
 	}
 }
 
-static void act_on(struct admin_call *a, struct matches *m, struct span id, struct span action)
+static void act_on(struct admin_call *a, struct matches *m, enum worker_role role, struct span id,
+		   struct span action)
 {
 	struct buf b;
 
 	if (!admin_method(a, action.n > 0 ? "POST" : "GET, HEAD, DELETE"))
 		return;
 	if (span_eq(a->req->head.method, SPAN("DELETE"))) {
-		delete_one(a, m, id);
+		delete_one(a, m, role, id);
 		return;
 	}
 	if (action.n > 0)
@@ -517,6 +531,8 @@ void admin_one_worker(struct admin_call *a)
 {
 	const struct span path = a->req->head.path;
 	struct span id = {path.p + 9, path.n - 9}, action = action_of(&id);
+	enum worker_role role = ROLES;
+	struct pd_msg msg = {0};
 	struct matches m;
 	struct buf name;
 	int err;
@@ -524,17 +540,18 @@ void admin_one_worker(struct admin_call *a)
 	buf_init(&name, 4096);
 	if (admin_percent_decode(id, false, &name) != PD_OK) {
 		admin_error(a, 404, "WORKER_NOT_FOUND", "no worker has a name of %zu bytes", id.n);
-		buf_release(&name);
-		return;
+	} else if (query_role(a, &role, &msg)) {
+		admin_error(a, 400, "invalid_request_error", "%s", msg.text);
+	} else {
+		err = find_matches(&m, a->admin, role, buf_span(&name));
+		if (!err)
+			act_on(a, &m, role, buf_span(&name), action);
+		else if (err == PD_ENOENT)
+			not_found(a, role, buf_span(&name));
+		else
+			admin_error(a, 503, "server_error", "%s", pd_err_text(err));
+		release_matches(&m);
 	}
-	err = find_matches(&m, a->admin, buf_span(&name));
-	if (!err)
-		act_on(a, &m, buf_span(&name), action);
-	else if (err == PD_ENOENT)
-		not_found(a, buf_span(&name));
-	else
-		admin_error(a, 503, "server_error", "%s", pd_err_text(err));
-	release_matches(&m);
 	buf_release(&name);
 }
 
@@ -549,38 +566,20 @@ static void plain(struct admin_call *a, int status, const char *what, struct spa
 	(void)http_reply(a->conn, status, ADMIN_TEXT, NULL, text, (size_t)n);
 }
 
-/* The role of /add_worker: its own parameter, which vllm-router lacks. */
-static int query_role(struct admin_call *a, struct wanted *w, struct pd_msg *msg)
-{
-	struct buf b;
-	int err;
-
-	buf_init(&b, 64);
-	err = admin_query(a->req, "worker_type", &b);
-	if (err == PD_ENOENT)
-		err = admin_query(a->req, "role", &b);
-	if (err == PD_ENOENT)
-		err = PD_OK;
-	else
-		err = parse_role(w, err || !b.data ? "" : b.data, msg);
-	buf_release(&b);
-	return err;
-}
-
 void admin_add_worker(struct admin_call *a)
 {
 	struct pd_msg msg = {0};
 	struct wanted w;
 	int status = 400;
 
-	wanted_init(&w, a->admin);
+	wanted_init(&w);
 	w.wait = true;
 	if (admin_query(a->req, "url", &w.url) || w.url.len == 0 || !is_printable(&w.url))
 		(void)pd_fail(&msg, PD_EINVAL,
 			      "found no url, expected /add_worker?url=http://HOST:PORT");
 	else if (admin_query(a->req, "name", &w.name) == PD_ETOOBIG || !is_printable(&w.name))
 		(void)pd_fail(&msg, PD_EINVAL, "name: too long, or has control characters");
-	else if (!query_role(a, &w, &msg) && !check_role(a->admin, &w, &msg))
+	else if (!query_role(a, &w.role, &msg) && !check_role(a->admin, &w, &msg))
 		status = add(a, &w, &msg);
 	if (status == 201)
 		plain(a, 200, "Successfully added worker: ", buf_span(&w.url));
@@ -593,6 +592,8 @@ void admin_add_worker(struct admin_call *a)
 
 void admin_remove_worker(struct admin_call *a)
 {
+	enum worker_role role = ROLES;
+	struct pd_msg msg = {0};
 	struct matches m;
 	struct buf url;
 
@@ -600,8 +601,10 @@ void admin_remove_worker(struct admin_call *a)
 	if (admin_query(a->req, "url", &url) || url.len == 0) {
 		plain(a, 400, "found no url, expected /remove_worker?url=http://HOST:PORT",
 		      (struct span){0});
+	} else if (query_role(a, &role, &msg)) {
+		plain(a, 400, msg.text, (struct span){0});
 	} else {
-		if (find_matches(&m, a->admin, buf_span(&url)) == PD_OK) {
+		if (find_matches(&m, a->admin, role, buf_span(&url)) == PD_OK) {
 			leave(a->admin, &m, is_set(a->req, "force"));
 			plain(a, 200, "Successfully removed worker: ", buf_span(&url));
 		} else {

@@ -392,24 +392,6 @@ size_t fleet_available(const struct fleet_pool *p)
 	return n;
 }
 
-struct worker *fleet_find(struct fleet *f, struct span id)
-{
-	struct worker *leaving = NULL;
-
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; i < f->pool[r].n; i++) {
-			struct worker *w = f->pool[r].worker[i];
-
-			if (!span_eq(id, span_of(w->name)) && !span_eq(id, span_of(w->url)))
-				continue;
-			if (!worker_is_leaving(w))
-				return w;
-			leaving = leaving ? leaving : w;
-		}
-	}
-	return leaving;
-}
-
 /* "ID@digits" */
 static bool is_rank_of(const char *text, struct span id)
 {
@@ -420,24 +402,28 @@ static bool is_rank_of(const char *text, struct span id)
 	return rank[strspn(rank, "0123456789")] == '\0';
 }
 
-size_t fleet_match(struct fleet *f, struct span id, struct worker **out, size_t cap)
+static bool is_named(const struct worker *w, struct span id, bool ranks)
 {
-	struct worker *one = id.n > 0 ? fleet_find(f, id) : NULL;
+	return ranks ? is_rank_of(w->name, id) || is_rank_of(w->url, id)
+		     : span_eq(id, span_of(w->name)) || span_eq(id, span_of(w->url));
+}
+
+size_t fleet_match(struct fleet *f, enum worker_role role, struct span id, struct worker **out,
+		   size_t cap)
+{
 	size_t n = 0;
 
-	if (one && cap > 0)
-		out[n] = one;
-	if (one || id.n == 0)
-		return one ? 1 : 0;
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; i < f->pool[r].n; i++) {
-			struct worker *w = f->pool[r].worker[i];
+	for (int ranks = 0; id.n > 0 && n == 0 && ranks < 2; ranks++) {
+		for (int r = 0; r < ROLES; r++) {
+			const struct fleet_pool *p = &f->pool[r];
 
-			if (!is_rank_of(w->name, id) && !is_rank_of(w->url, id))
-				continue;
-			if (n < cap)
-				out[n] = w;
-			n++;
+			for (size_t i = 0; (role == ROLES || (int)role == r) && i < p->n; i++) {
+				if (!is_named(p->worker[i], id, ranks > 0))
+					continue;
+				if (n < cap)
+					out[n] = p->worker[i];
+				n++;
+			}
 		}
 	}
 	return n;

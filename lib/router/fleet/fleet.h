@@ -66,11 +66,12 @@ size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t 
 
 /* Workers of a pool that may be picked now. */
 size_t fleet_available(const struct fleet_pool *p);
-/* By name or URL over all pools, one that is leaving last; NULL when unknown. Valid while the fleet
- * is held. */
-struct worker *fleet_find(struct fleet *f, struct span id);
-/* The same, or all ranks of a server by the name or URL without "@rank". Fills at most cap, returns
- * how many there are. */
-size_t fleet_match(struct fleet *f, struct span id, struct worker **out, size_t cap);
+/*
+ * The workers that an id means: those of this role (ROLES: of each) whose name or URL it is, else
+ * all ranks of a server by the name or URL without "@rank". One URL may serve two roles. Fills at
+ * most cap, returns how many there are; valid while the fleet is held.
+ */
+size_t fleet_match(struct fleet *f, enum worker_role role, struct span id, struct worker **out,
+		   size_t cap);
 
 #endif
