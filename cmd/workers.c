@@ -30,7 +30,7 @@ static const struct opt options[] = {
 	{OPT_TEXT, "api-key-file", &o.key_file, "FILE",
 	 "a client key, when --router is a data port that asks for one (none)", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "role", &o.role, NULL,
-	 "add: the pool it joins; list: only these (add to a plain pool: regular; list: all)",
+	 "add: the pool it joins; else only workers of it (add to a plain pool: regular; else all)",
 	 "regular|prefill|decode", 0, 0, NULL},
 	{OPT_INT, "bootstrap-port", &o.bootstrap, "N",
 	 "add: of a prefill worker; NIXL has no use for it (none)", NULL, 0, 65535, NULL},
@@ -206,13 +206,24 @@ static int failed(const struct admin_client *c, const struct admin_reply *r)
 }
 
 /* EXIT_OK: the answer is in *r, to be released; else said already. */
+/* With --role an id means the workers of that role only. */
+static int request(struct admin_client *c, const char *method, const char *path, const char *id,
+		   const char *body, struct admin_reply *r, struct pd_msg *msg)
+{
+	char with_role[100];
+
+	(void)snprintf(with_role, sizeof(with_role), "%s%cworker_type=%s", path,
+		       strchr(path, '?') ? '&' : '?', o.role ? o.role : "");
+	return admin_client_ask(c, method, id && o.role ? with_role : path, id, body, r, msg);
+}
+
 static int ask(struct admin_client *c, const char *method, const char *path, const char *id,
 	       const char *body, struct admin_reply *r)
 {
 	struct pd_msg msg = {0};
 	int code;
 
-	if (admin_client_ask(c, method, path, id, body, r, &msg))
+	if (request(c, method, path, id, body, r, &msg))
 		return cli_runtime_error(&command, &msg);
 	if (r->status >= 200 && r->status < 300 && cJSON_IsObject(r->json))
 		return EXIT_OK;
@@ -262,7 +273,7 @@ static int wait_for(struct admin_client *c, const char *id, enum goal goal)
 	int good = 0;
 
 	for (;; now = clock_now()) {
-		if (admin_client_ask(c, "GET", "/workers/{id}", id, NULL, &r, &msg))
+		if (request(c, "GET", "/workers/{id}", id, NULL, &r, &msg))
 			return cli_runtime_error(&command, &msg);
 		if (r.status != 200 && r.status != 404) {
 			int code = failed(c, &r);
@@ -371,8 +382,8 @@ static char *body_of(const char *text, const char **url)
 	return body;
 }
 
-/* The answer to the addition is replaced by what the worker is then. Its name is asked for, as
- * another role may have the same URL. */
+/* The answer to the addition is replaced by what the worker is then. It is asked for by its name:
+ * without --role a URL may mean others too. */
 static int wait_until_it_serves(struct admin_client *c, struct admin_reply *r, const char *url)
 {
 	size_t n;
@@ -516,8 +527,9 @@ static int check_options(const struct verb *v, int argc, char **argv, struct pd_
 	static const struct {
 		const char *option, *verbs;
 	} known[] = {
-		{"role", "list add"},	      {"bootstrap-port", "add"},
-		{"wait", "add drain remove"}, {"timeout-secs", "add drain remove"},
+		{"bootstrap-port", "add"},
+		{"wait", "add drain remove"},
+		{"timeout-secs", "add drain remove"},
 		{"force", "remove"},
 	};
 

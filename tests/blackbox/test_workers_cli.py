@@ -64,6 +64,22 @@ def test_add_drain_undrain_remove(pdctl):
         assert (done.returncode, done.stdout) == (0, f"added {dead} (regular, {dead}): starting\n")
 
 
+def test_a_role_tells_two_workers_at_one_url_apart(pdctl):
+    router, ps, ds = fleet(pdctl, prefill=1, decode=1)
+    url = ps[0].url
+    done = workers(router, "add", url, "--role", "decode", "--wait")
+    assert (done.returncode, done.stdout) == (0, f"added {url} (decode, {url}): available\n"), done.stderr
+    assert len(json.loads(workers(router, "show", url, "--json").stdout)["workers"]) == 2
+    done = workers(router, "show", url, "--json", "--role", "prefill")
+    assert json.loads(done.stdout)["name"] == "p0", done.stderr
+    done = workers(router, "drain", url, "--role", "decode", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(workers(router, "show", "p0", "--json").stdout)["state"] == "available"
+    done = workers(router, "remove", url, "--role", "decode", "--wait")
+    assert (done.returncode, done.stdout) == (0, f"removed {url}\n"), done.stderr
+    assert [x[0] for x in rows(workers(router, "list").stdout)[1]] == ["p0", "d0"]
+
+
 def test_waiting_in_vain_is_exit_code_1(pdctl):
     release, hits = threading.Event(), []
 
