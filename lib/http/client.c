@@ -158,7 +158,7 @@ static int parse_head(struct http_call *c, size_t *scanned, unsigned *informatio
 		err = http_response_parse(&c->head, c->in->data, c->in->len, scanned, c->is_head);
 		if (err || c->head.status >= 200)
 			return err;
-		if (c->head.status == 101 || ++*informational > INFORMATIONAL_MAX)
+		if (++*informational > INFORMATIONAL_MAX)
 			return PD_EPROTO;
 		buf_consume(c->in, c->head.len);
 		*scanned = 0;
@@ -357,8 +357,6 @@ int http_call_whole(struct http_call *c, struct span *body)
 	ssize_t n;
 	int err;
 
-	if (c->left > in->max)
-		return PD_ETOOBIG;
 	if (in->len < need && need >= in->cap) {
 		err = buf_reserve(in, need - in->len);
 		if (err)

@@ -1,0 +1,267 @@
+/* How long a call may wait, and what ends its waits: every deadline, cancelling, a client that
+ * leaves. */
+#include "tests/unit/client_kit.h"
+
+/* -- deadlines -- */
+
+static void silent(int fd, unsigned nth)
+{
+	(void)nth;
+	drain(fd);
+}
+
+static void head_in_time(void)
+{
+	struct http_call c = new_call();
+
+	c.limit.first_byte = SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_TIMEOUT);
+	(void)http_call_end(&c);
+	c = new_call();
+	c.deadline = clock_now() + SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_TIMEOUT);
+	(void)http_call_end(&c);
+	assert_int_equal(pool.stale, 0);
+}
+
+static void half(int fd, unsigned nth)
+{
+	(void)nth;
+	if (hear(fd))
+		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+	drain(fd);
+}
+
+static void body_in_time(void)
+{
+	struct http_call c = new_call();
+	struct span whole;
+
+	c.limit.between = SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_OK);
+	assert_int_equal(http_call_collect(&c, &body), PD_ETIMEOUT);
+	(void)http_call_end(&c);
+	c = new_call();
+	c.limit.between = SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_OK);
+	assert_int_equal(http_call_whole(&c, &whole), PD_ETIMEOUT);
+	(void)http_call_end(&c);
+}
+
+/* Never silent for long, and never ready. */
+static void drips(int fd, unsigned nth)
+{
+	(void)nth;
+	if (hear(fd))
+		tell(fd, "HTTP/1.1 200 OK\r\n\r\n");
+	while (send(fd, ".", 1, MSG_NOSIGNAL) == 1)
+		clock_sleep_until(clock_now() + 5 * NS_PER_MS);
+}
+
+static void whole_in_time(void)
+{
+	struct http_call c = new_call();
+
+	c.deadline = clock_now() + 4 * SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_OK);
+	assert_int_equal(http_call_collect(&c, &body), PD_ETIMEOUT);
+	(void)http_call_end(&c);
+}
+
+static void reads_nothing(int fd, unsigned nth)
+{
+	(void)nth;
+	(void)fd;
+	await_go();
+}
+
+static void sent_in_time(void)
+{
+	struct http_call c = new_call();
+	char *text = calloc(1, 4 * BIG);
+	struct iovec iov = {text, 4 * BIG};
+
+	assert_non_null(text);
+	c.limit.send = SHORT;
+	assert_int_equal(http_call_begin(&c, &iov, 1, &why), HTTP_CALL_TIMEOUT);
+	(void)http_call_end(&c);
+	atomic_store(&peer.go, true);
+	free(text);
+}
+
+/* A listener whose queue is full lets nobody in. */
+static void connected_in_time(void)
+{
+	struct http_call c = new_call();
+	struct net_addr full;
+	uint16_t port = 0;
+	int listener, fd[8];
+
+	assert_int_equal(net_listen("127.0.0.1", &port, 0, &listener, NULL), PD_OK);
+	assert_int_equal(net_resolve(&full, "127.0.0.1", port, NULL), PD_OK);
+	for (size_t i = 0; i < 8; i++) {
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		(void)!connect(fd[i], (struct sockaddr *)&full.sa, full.len);
+	}
+	c.to.ctx = &full;
+	c.limit.connect = SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_CONNECT);
+	(void)http_call_end(&c);
+	assert_int_equal(pool.connect_failures, 1);
+	/* The caller ran out of time: no failure of the peer's. */
+	c.limit.connect = LONG;
+	c.deadline = clock_now() + SHORT;
+	assert_int_equal(get(&c), HTTP_CALL_TIMEOUT);
+	(void)http_call_end(&c);
+	assert_int_equal(pool.connect_failures, 1);
+	for (size_t i = 0; i < 8; i++)
+		(void)close(fd[i]);
+	(void)close(listener);
+	/* And now nobody listens there. */
+	c = new_call();
+	c.to.ctx = &full;
+	assert_int_equal(get(&c), HTTP_CALL_CONNECT);
+	(void)http_call_end(&c);
+	assert_int_equal(pool.connect_failures, 2);
+	assert_int_equal(pool.ended, 0);
+}
+
+static void deadlines(void **state)
+{
+	(void)state;
+	both_ways(head_in_time, silent, 2);
+	both_ways(body_in_time, half, 2);
+	both_ways(whole_in_time, drips, 1);
+	both_ways(sent_in_time, reads_nothing, 1);
+	both_ways(connected_in_time, silent, 0);
+}
+
+/* -- while a call waits -- */
+
+static struct http_call waiting;
+
+/* A few bytes, and more of them when the test says so. */
+static void with_a_pause(int fd, unsigned nth)
+{
+	(void)nth;
+	if (!hear(fd))
+		return;
+	tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+	await_go();
+	tell(fd, "cd");
+	drain(fd);
+}
+
+static void waits_for_the_rest(void)
+{
+	struct span piece;
+	int err;
+
+	waiting = new_call();
+	assert_int_equal(get(&waiting), HTTP_CALL_OK);
+	assert_true(http_call_piece(&waiting, &piece, &err));
+	while (!waiting.ended) {
+		ssize_t n = http_call_more(&waiting);
+
+		assert_true(n > 0 && atomic_load(&peer.go));
+		while (http_call_piece(&waiting, &piece, &err))
+			continue;
+	}
+	(void)http_call_end(&waiting);
+}
+
+/* Runs between two waits of the other fiber. */
+static void holds_no_buffer(void)
+{
+	while (waiting.head_ns == 0 || in.data)
+		(void)loop_wait(clock_now() + NS_PER_MS, true);
+	atomic_store(&peer.go, true);
+}
+
+static void is_canceled(void)
+{
+	waiting = new_call();
+	assert_int_equal(get(&waiting), HTTP_CALL_CANCELED);
+	(void)http_call_end(&waiting);
+	assert_null(waiting.up);
+	assert_int_equal(http_pool_idle(&pool), 0);
+	/* And it stays so. */
+	assert_int_equal(get(&waiting), HTTP_CALL_CANCELED);
+	(void)http_call_end(&waiting);
+	assert_int_equal(pool.connects, 1);
+}
+
+static void cancels(void)
+{
+	while (waiting.sent_ns == 0)
+		(void)loop_wait(clock_now() + NS_PER_MS, true);
+	http_call_cancel(&waiting);
+}
+
+static void waits(void **state)
+{
+	(void)state;
+	waiting = (struct http_call){.in = NULL};
+	on_fiber(waits_for_the_rest, holds_no_buffer, with_a_pause, 1);
+	waiting = (struct http_call){.in = NULL};
+	on_fiber(is_canceled, cancels, silent, 2);
+}
+
+/* -- a call for a client of ours who leaves -- */
+
+static _Atomic int result, ends;
+
+static void on_request(void *ctx, struct http_conn *conn, struct http_request *r)
+{
+	struct http_call c = new_call();
+
+	(void)ctx;
+	(void)r;
+	c.of = conn;
+	atomic_store(&result, (int)get(&c));
+	atomic_store(&ends, http_call_end(&c) ? 1 : 2);
+	buf_release(&in);
+}
+
+static void clients_that_leave(void **state)
+{
+	struct http_server_config cfg;
+	struct http_server *s;
+	int fd;
+
+	(void)state;
+	start_peer(silent, 1);
+	set_up();
+	http_server_config_default(&cfg);
+	cfg.host = "127.0.0.1";
+	cfg.threads = 1;
+	cfg.on_request = on_request;
+	assert_int_equal(http_server_start(&s, &cfg, NULL), PD_OK);
+	fd = sock_dial(http_server_port(s));
+	tell(fd, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+	while (atomic_load(&pool.connects) == 0)
+		clock_sleep_until(clock_now() + NS_PER_MS);
+	(void)close(fd);
+	/* Long before any limit of the call. */
+	for (int64_t end = clock_now() + LONG / 2; !atomic_load(&ends) && clock_now() < end;)
+		clock_sleep_until(clock_now() + NS_PER_MS);
+	assert_int_equal(atomic_load(&ends), 1);
+	assert_int_equal(atomic_load(&result), HTTP_CALL_CANCELED);
+	assert_int_equal(http_pool_idle(&pool), 0);
+	http_server_drain(s);
+	(void)http_server_wait(s, clock_now() + LONG);
+	assert_true(http_server_free(s));
+	tear_down();
+	stop_peer();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(deadlines),
+		cmocka_unit_test(waits),
+		cmocka_unit_test(clients_that_leave),
+	};
+
+	return cmocka_run_group_tests_name("client_waits", tests, NULL, NULL);
+}
