@@ -65,6 +65,7 @@ static const cyaml_schema_field_t engine_fields[] = {REAL(y_engine, prefill_toke
 						     REAL(y_engine, transfer_us_per_token),
 						     UINT(y_engine, max_num_seqs),
 						     UINT(y_engine, max_num_batched_tokens),
+						     UINT(y_engine, kv_tokens),
 						     CYAML_FIELD_END};
 
 static const cyaml_schema_field_t event_fields[] = {

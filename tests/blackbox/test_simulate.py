@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -255,6 +256,31 @@ def test_scenario_and_file_of_gen_give_the_same(tmp_path):
     assert a == b
     p = pool(a["consistent_hash", 3, 0])
     assert p["block_hit_rate"] > 0.8 and a["consistent_hash", 3, 0]["num_prompts"] == 60
+
+
+def test_each_engine_key_of_a_scenario_means_what_its_option_means(sessions, tmp_path):
+    text = (ROOT / "docs/scenarios.md").read_text()
+    keys = re.findall(r"`(\w+)`", text.split("`engine` takes the options of")[1].split("with underscores:")[1].split("\n\n")[0])
+    assert len(keys) == 9
+    values = {"max_num_seqs": 3, "max_num_batched_tokens": 150, "kv_tokens": 1100}
+    pools = ["--request-rate", "inf", "--prefill", 1, "--decode", 1]
+    plain = without_names(simulate("--workload", sessions, *pools, "--policy", "round_robin", "--json", "-").stdout)
+    for key in keys:
+        value = values.get(key, 40)
+        scenario = tmp_path / f"{key}.yaml"
+        scenario.write_text(f"name: k\nworkload: {{file: {sessions.name}, request_rate: inf}}\nprefill: {{count: 1}}\ndecode: {{count: 1}}\n"
+                            f"policies: [round_robin]\nengine: {{{key}: {value}}}\n")
+        by_option = simulate("--workload", sessions, *pools, "--policy", "round_robin", f"--{key.replace('_', '-')}", value, "--json", "-")
+        by_key = without_names(simulate(scenario, "--json", "-").stdout)
+        assert by_key == without_names(by_option.stdout), key
+        assert by_key["mean_e2el_ms"] != plain["mean_e2el_ms"], key
+
+
+def without_names(text):
+    doc = json.loads(text)
+    doc["pdctl"].pop("scenario", None)
+    doc["pdctl"].pop("source")
+    return doc
 
 
 def test_scenario_expectations(tmp_path):
