@@ -204,6 +204,10 @@ static enum http_call_result read_head(struct http_call *c, struct pd_msg *why)
 
 	buf_clear(c->in);
 	do {
+		/* Whoever waits with nothing in hand keeps no buffer, not even the one of the call
+		 * before. */
+		if (c->in->len == 0 && !c->up->readable)
+			shelf_give(c->in);
 		n = stream_await(c->up);
 		if (!n && make_room(c))
 			return HTTP_CALL_LOCAL;

@@ -132,6 +132,11 @@ PDROUTE_API uint32_t pdroute_worker_cap(const struct pdroute_worker *w);
  * Each takes one; the decision says so (pdroute_decision_trial). */
 PDROUTE_API void pdroute_worker_set_trials(struct pdroute_worker *w, uint32_t trials);
 PDROUTE_API uint32_t pdroute_worker_trials(const struct pdroute_worker *w);
+/* What the worker said about itself, and when (monotonic time as in pdroute_request_set_time; 0:
+ * nothing yet): requests in its queue and in its batch, and the share of its KV memory in use in
+ * thousandths. */
+PDROUTE_API void pdroute_worker_set_signal(struct pdroute_worker *w, uint32_t waiting,
+					   uint32_t running, uint32_t kv_permille, int64_t at_ns);
 /* Decisions held now. */
 PDROUTE_API uint32_t pdroute_worker_in_flight(const struct pdroute_worker *w);
 /* Decisions ever. */
@@ -139,17 +144,17 @@ PDROUTE_API uint64_t pdroute_worker_picks(const struct pdroute_worker *w);
 
 /* -- policies -- */
 
-/* The names of all policies, then NULL. */
-PDROUTE_API const char *const *pdroute_policy_names(void);
+/* The name of the i-th policy, from 0; NULL: there is none. */
+PDROUTE_API const char *pdroute_policy_at(size_t i);
 /* One line about a policy; NULL for an unknown name. */
 PDROUTE_API const char *pdroute_policy_help(const char *name);
 
-/* A parameter of a policy, as text. Static memory. */
+/* A parameter of a policy, as text. */
 struct pdroute_parameter {
-	const char *name;
-	const char *range;   /* what it may be: "1..65536", "xxh3|fbi" */
-	const char *initial; /* what it is when it is not given */
-	const char *help;    /* one line */
+	const char *name; /* '-' and '_' are the same in it */
+	const char *help; /* one line */
+	char range[64];	  /* what it may be: "1..65536", "xxh3|fbi" */
+	char initial[64]; /* what it is when it is not given */
 };
 
 /* The i-th parameter, from 0; false when there is none. */
@@ -180,6 +185,11 @@ PDROUTE_API void pdroute_pool_free(struct pdroute_pool *p);
 PDROUTE_API size_t pdroute_pool_size(const struct pdroute_pool *p);
 /* The i-th worker, lent as long as the pool lives; NULL when there is none. */
 PDROUTE_API struct pdroute_worker *pdroute_pool_worker(const struct pdroute_pool *p, size_t i);
+
+/* From here on `now` takes the place of `before` (NULL: it is the first): a policy that both share
+ * hears who joined and who left. */
+PDROUTE_API void pdroute_pool_announce(const struct pdroute_pool *before,
+				       const struct pdroute_pool *now, int64_t at_ns);
 
 /* -- session keys -- */
 
@@ -246,6 +256,19 @@ PDROUTE_API const char *pdroute_request_key_source(const struct pdroute_request 
  */
 PDROUTE_API void pdroute_request_set_dice(struct pdroute_request *r, uint64_t seed, uint64_t number,
 					  uint32_t attempt);
+/* What else policies may look at; 0 or none: not known. Time is a monotonic clock of the caller's,
+ * in nanoseconds. */
+PDROUTE_API void pdroute_request_set_time(struct pdroute_request *r, int64_t now_ns);
+PDROUTE_API void pdroute_request_set_tokens(struct pdroute_request *r, uint32_t prompt_tokens);
+PDROUTE_API int pdroute_request_set_model(struct pdroute_request *r, const char *model,
+					  size_t size) PDROUTE_MUST;
+/* The prompt's full prefix blocks as pdroute_blocks hashes them, or in the engine's own way. */
+PDROUTE_API int pdroute_request_set_blocks(struct pdroute_request *r, const uint64_t *block,
+					   size_t n) PDROUTE_MUST;
+/* Chained hashes of the full blocks of `block` bytes each behind `parent` (0: none), at most `max`;
+ * returns how many. Equal hashes mean equal beginnings. */
+PDROUTE_API size_t pdroute_blocks(uint64_t parent, const void *p, size_t size, size_t block,
+				  uint64_t *out, size_t max);
 /* This worker is not picked again for the request: it was tried. */
 PDROUTE_API int pdroute_request_add_tried(struct pdroute_request *r,
 					  const struct pdroute_worker *w) PDROUTE_MUST;
@@ -274,9 +297,22 @@ PDROUTE_API int pdroute_decide_pair(struct pdroute_pool *prefill, struct pdroute
 				    struct pdroute_decision *prefill_d,
 				    struct pdroute_decision *decode_d,
 				    struct pdroute_pool **failed) PDROUTE_MUST;
-/* The request has ended, or will not be sent: counts it out and empties the decision. Releasing an
- * empty one does nothing. */
-PDROUTE_API void pdroute_release(struct pdroute_decision *d);
+/* The request has ended, or will not be sent: counts it out, tells the policy and empties the
+ * decision. `r`, which may be NULL, is the request with the time of its end. Releasing an empty
+ * decision does nothing. */
+PDROUTE_API void pdroute_release(struct pdroute_decision *d, const struct pdroute_request *r);
+
+enum pdroute_event {
+	PDROUTE_STORED,	 /* the worker holds these prefix blocks now */
+	PDROUTE_EVICTED, /* it does not hold them any more */
+	PDROUTE_FINISHED /* the session of the request's key will send no more */
+};
+
+/* Tells the pool's policy what it cannot see. STORED and EVICTED: worker and blocks. FINISHED:
+ * request. What is not asked for may be NULL. */
+PDROUTE_API int pdroute_tell(struct pdroute_pool *pool, enum pdroute_event what,
+			     const struct pdroute_worker *w, const struct pdroute_request *r,
+			     const uint64_t *block, size_t n, int64_t at_ns) PDROUTE_MUST;
 
 /* -- the explanation of a decision, while it is held; NULL and 0 of an empty one -- */
 
@@ -310,8 +346,8 @@ PDROUTE_API int pdroute_order(struct pdroute_pool *pool, const struct pdroute_re
 
 /* -- prefill/decode connectors -- */
 
-/* The names of all connectors, then NULL. */
-PDROUTE_API const char *const *pdroute_connector_names(void);
+/* The name of the i-th connector, from 0; NULL: there is none. */
+PDROUTE_API const char *pdroute_connector_at(size_t i);
 
 /*
  * One attempt to serve a request by two workers. `path` is that of the request

@@ -1,8 +1,15 @@
-/* Workers, policies, pools, requests and decisions. */
+/* Workers, policies, pools and decisions. */
 #include "lib/pdroute/pdroute_impl.h"
 
+#ifdef PDROUTE_TABLE
+
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "lib/route/hash.h"
+#include "lib/route/policy/policies.h"
+#include "lib/route/prefix.h"
 
 static void hold(_Atomic unsigned *holders)
 {
@@ -93,108 +100,121 @@ uint64_t pdroute_worker_picks(const struct pdroute_worker *w)
 	return atomic_load_explicit(&w->slot.picks, memory_order_relaxed);
 }
 
+void pdroute_worker_set_signal(struct pdroute_worker *w, uint32_t waiting, uint32_t running,
+			       uint32_t kv_permille, int64_t at_ns)
+{
+	struct route_signal *s = &w->slot.signal;
+
+	atomic_store_explicit(&s->waiting, waiting, memory_order_relaxed);
+	atomic_store_explicit(&s->running, running, memory_order_relaxed);
+	atomic_store_explicit(&s->kv_permille, kv_permille, memory_order_relaxed);
+	atomic_store_explicit(&s->at_ns, at_ns, memory_order_release);
+}
+
 /* -- policies -- */
 
-static const char *const policy_names[ROUTE_POLICIES + 1] = {
-	"consistent_hash", "rendezvous_hash", "round_robin", "random",
-	"power_of_two",	   "least_request",   NULL};
-static const char *const policy_help[ROUTE_POLICIES] = {
-	"the first worker on a hash ring from the key's place on",
-	"the worker with the highest hash of key and name",
-	"one after the other",
-	"any, with equal chances",
-	"the less loaded of two random ones",
-	"the one with the fewest requests in flight; ties take turns",
-};
-static const struct pdroute_parameter ring_parameters[] = {
-	{"virtual-nodes", "1..65536", "160", "places of each worker on the ring"},
-	{"ring-hash", "xxh3|fbi", "xxh3", "hash of keys and places; fbi: vllm-router's"},
-};
-
-const char *const *pdroute_policy_names(void)
+const char *pdroute_policy_at(size_t i)
 {
-	return policy_names;
+	for (size_t n = 0; route_policies[n]; n++)
+		if (n == i)
+			return route_policies[n]->name;
+	return NULL;
+}
+
+static const struct route_policy_type *type_of(const char *name)
+{
+	return name ? route_policy_find(span_of(name)) : NULL;
 }
 
 const char *pdroute_policy_help(const char *name)
 {
-	enum route_policy_kind k;
+	const struct route_policy_type *t = type_of(name);
 
-	return name && route_policy_parse(name, &k, NULL) == PD_OK ? policy_help[k] : NULL;
+	return t ? t->help : NULL;
 }
 
 bool pdroute_policy_parameter(const char *policy, size_t i, struct pdroute_parameter *out)
 {
-	if (!policy || strcmp(policy, policy_names[ROUTE_CONSISTENT_HASH]) != 0 || i >= 2)
+	const struct route_policy_type *t = type_of(policy);
+	const struct route_param *p = t ? t->params : NULL;
+	struct route_spec spec;
+	struct buf text;
+
+	for (; p && p->type && i > 0; i--)
+		p++;
+	if (!p || !p->type)
 		return false;
-	*out = ring_parameters[i];
+	*out = (struct pdroute_parameter){.name = p->name, .help = p->help};
+	if (p->type == ROUTE_PARAM_CHOICE)
+		(void)snprintf(out->range, sizeof(out->range), "%s", p->choices);
+	else
+		(void)snprintf(out->range, sizeof(out->range), "%.10g..%.10g", p->min, p->max);
+	spec = route_spec_of(t);
+	buf_init(&text, sizeof(out->initial) - 1);
+	if (route_param_print(p, spec.params, &text) == PD_OK)
+		memcpy(out->initial, text.data, text.len);
+	buf_release(&text);
 	return true;
 }
 
-static int set_parameter(struct pdroute_policy *p, const char *text, struct pd_msg *why)
+/* "name=value", which `before` must not name too. */
+static int set_parameter(struct route_spec *spec, const char *text, const char *const *before,
+			 size_t n, struct pd_msg *why)
 {
-	bool ring = p->policy.kind == ROUTE_CONSISTENT_HASH;
-	char *end;
+	struct span name = {text, strcspn(text, "=")};
+	const struct route_param *p = route_param_find(spec->type, name);
+	struct pd_msg found = {0};
 
-	if (ring && strncmp(text, "virtual-nodes=", 14) == 0) {
-		unsigned long n = strtoul(text + 14, &end, 10);
-
-		if (end == text + 14 || *end || n < 1 || n > ROUTE_VNODES_MAX)
-			return pd_fail(why, PD_EINVAL, "%.80s: expected 1..%d", text,
-				       ROUTE_VNODES_MAX);
-		p->vnodes = (unsigned)n;
-		return PD_OK;
-	}
-	if (ring && (strcmp(text, "ring-hash=xxh3") == 0 || strcmp(text, "ring-hash=fbi") == 0)) {
-		p->hash = text[10] == 'x' ? ROUTE_HASH_XXH3 : ROUTE_HASH_FBI;
-		return PD_OK;
-	}
-	return pd_fail(why, PD_EINVAL, "%s: no parameter '%.80s'",
-		       route_policy_name(p->policy.kind), text);
+	if (!p || text[name.n] != '=')
+		return pd_fail(why, PD_EINVAL, "policy %s: found '%.80s', expected %s",
+			       spec->type->name, text, p ? "NAME=VALUE" : "one of its parameters");
+	for (size_t i = 0; i < n; i++)
+		if (route_param_find(spec->type,
+				     (struct span){before[i], strcspn(before[i], "=")}) == p)
+			return pd_fail(why, PD_EINVAL, "policy %s: parameter %s is given twice",
+				       spec->type->name, p->name);
+	if (route_param_set(p, spec->params, span_of(text + name.n + 1), &found))
+		return pd_fail(why, PD_EINVAL, "policy %s: parameter %s: %.300s", spec->type->name,
+			       p->name, found.text);
+	return PD_OK;
 }
 
 int pdroute_policy_new(struct pdroute_policy **out, const char *name, const char *const *parameters,
 		       size_t n, struct pdroute_message *msg)
 {
-	struct pdroute_policy *p;
-	enum route_policy_kind kind;
+	struct pdroute_policy *p = NULL;
 	struct pd_msg why = {0};
-	int err = out && name && (parameters || n == 0) ? route_policy_parse(name, &kind, &why)
+	struct route_spec spec;
+	int err = out && name && (parameters || n == 0) ? route_spec_parse(&spec, name, NULL, &why)
 							: PD_EINVAL;
 
-	if (err)
-		return pdroute_fail(msg, &why, err);
-	p = calloc(1, sizeof(*p));
-	if (!p)
-		return pdroute_fail(msg, &why, PD_ENOMEM);
-	p->holders = 1;
-	p->vnodes = ROUTE_VNODES;
-	route_policy_init(&p->policy, kind);
-	for (size_t i = 0; i < n && !err; i++) {
-		for (size_t k = 0; k < i && !err; k++)
-			if (strcspn(parameters[i], "=") == strcspn(parameters[k], "=") &&
-			    strncmp(parameters[i], parameters[k], strcspn(parameters[i], "=")) == 0)
-				err = pd_fail(&why, PD_EINVAL, "%.80s: given twice", parameters[i]);
-		if (!err)
-			err = set_parameter(p, parameters[i], &why);
+	for (size_t i = 0; i < n && !err; i++)
+		err = parameters[i] ? set_parameter(&spec, parameters[i], parameters, i, &why)
+				    : PD_EINVAL;
+	if (!err) {
+		p = calloc(1, sizeof(*p));
+		err = p ? route_state_new(&p->state, &spec) : PD_ENOMEM;
 	}
 	if (err) {
 		free(p);
 		return pdroute_fail(msg, &why, err);
 	}
+	atomic_init(&p->holders, 1);
 	*out = p;
 	return PD_OK;
 }
 
 void pdroute_policy_free(struct pdroute_policy *p)
 {
-	if (p && let_go(&p->holders))
-		free(p);
+	if (!p || !let_go(&p->holders))
+		return;
+	route_state_unref(p->state);
+	free(p);
 }
 
 const char *pdroute_policy_name(const struct pdroute_policy *p)
 {
-	return route_policy_name(p->policy.kind);
+	return p->state->spec.type->name;
 }
 
 /* -- pools -- */
@@ -243,7 +263,7 @@ int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 		names[p->n] = workers[p->n]->name;
 		slots[p->n] = &workers[p->n]->slot;
 	}
-	err = route_pool_new(&p->pool, names, slots, n, policy->hash, policy->vnodes, &why);
+	err = route_pool_new(&p->pool, names, slots, n, policy->state, &why);
 	if (!err)
 		*out = p;
 out:
@@ -286,7 +306,7 @@ int pdroute_decision_new(struct pdroute_decision **out)
 
 void pdroute_decision_free(struct pdroute_decision *d)
 {
-	pdroute_release(d);
+	pdroute_release(d, NULL);
 	free(d);
 }
 
@@ -298,65 +318,129 @@ static bool was_tried(const struct pdroute_request *r, const struct pdroute_work
 	return false;
 }
 
-static int decide(struct pdroute_pool *pool, const struct pdroute_request *r,
-		  struct pdroute_decision *d, const char *role)
+/* What the decision may know; `tried` has room for the pool's workers. */
+static struct route_request ask(const struct pdroute_pool *pool, const struct pdroute_request *r,
+				unsigned role, bool *tried)
 {
-	bool tried[PDROUTE_WORKERS_MAX];
-	struct rng rng;
-	struct route_input in = {.key = &r->key, .rng = &rng};
-	int err;
-
-	for (size_t i = 0; r->ntried > 0 && i < pool->n; i++)
+	for (size_t i = 0; tried && r->ntried > 0 && i < pool->n; i++)
 		tried[i] = was_tried(r, pool->worker[i]);
-	in.tried = r->ntried > 0 ? tried : NULL;
-	rng_seed(&rng, r->seed ^ r->number << 20 ^ r->attempt ^ (uint64_t)role[0] << 56);
-	err = route_decide(&pool->policy->policy, pool->pool, &in, &d->d);
-	if (err)
-		return err;
+	return (struct route_request){
+		.key = &r->key,
+		.block = r->block,
+		.nblocks = r->nblocks,
+		.tokens = r->tokens,
+		.model = {r->model, r->model_size},
+		.tried = r->ntried > 0 ? tried : NULL,
+		.now_ns = r->now_ns,
+		.draw = route_dice(r->seed, role, r->number, r->attempt),
+	};
+}
+
+static void held(struct pdroute_decision *d, struct pdroute_pool *pool,
+		 const struct route_decision *made)
+{
 	hold(&pool->holders);
 	d->pool = pool;
-	return PD_OK;
+	d->d = *made;
 }
 
 int pdroute_decide(struct pdroute_pool *pool, const struct pdroute_request *r,
 		   struct pdroute_decision *d)
 {
-	return pool && r && d && !d->pool ? decide(pool, r, d, "regular") : PD_EINVAL;
+	bool tried[PDROUTE_WORKERS_MAX];
+	struct route_decision made;
+	struct route_request rq;
+	int err;
+
+	if (!pool || !r || !d || d->pool)
+		return PD_EINVAL;
+	rq = ask(pool, r, 0, tried);
+	err = route_decide(pool->pool, &rq, &made);
+	if (!err)
+		held(d, pool, &made);
+	return err;
 }
 
 int pdroute_decide_pair(struct pdroute_pool *prefill, struct pdroute_pool *decode,
 			const struct pdroute_request *r, struct pdroute_decision *prefill_d,
 			struct pdroute_decision *decode_d, struct pdroute_pool **failed)
 {
+	bool tried[ROUTE_ENDS][PDROUTE_WORKERS_MAX];
+	struct pdroute_pool *pool[ROUTE_ENDS] = {
+		[ROUTE_PREFILL] = prefill, [ROUTE_DECODE] = decode};
+	struct route_pair pair = {.failed = ROUTE_DECODE};
 	int err;
 
 	if (!prefill || !decode || !r || !prefill_d || !decode_d || prefill_d == decode_d ||
 	    prefill_d->pool || decode_d->pool)
 		return PD_EINVAL;
-	err = decide(decode, r, decode_d, "decode");
+	for (unsigned i = 0; i < ROUTE_ENDS; i++) {
+		pair.pool[i] = pool[i]->pool;
+		pair.request[i] = ask(pool[i], r, 1 + i, tried[i]);
+	}
+	err = route_decide_pair(&pair);
 	if (err) {
 		if (failed)
-			*failed = decode;
+			*failed = pool[pair.failed];
 		return err;
 	}
-	err = decide(prefill, r, prefill_d, "prefill");
-	if (err) {
-		pdroute_release(decode_d);
-		if (failed)
-			*failed = prefill;
-	}
-	return err;
+	held(prefill_d, prefill, &pair.decision[ROUTE_PREFILL]);
+	held(decode_d, decode, &pair.decision[ROUTE_DECODE]);
+	return PD_OK;
 }
 
-void pdroute_release(struct pdroute_decision *d)
+void pdroute_release(struct pdroute_decision *d, const struct pdroute_request *r)
 {
 	struct pdroute_pool *pool = d ? d->pool : NULL;
+	struct route_request rq;
 
 	if (!pool)
 		return;
 	d->pool = NULL;
-	route_release(&pool->worker[d->d.worker]->slot);
+	if (r)
+		rq = ask(pool, r, 0, NULL);
+	route_end(pool->pool, d->d.worker, r ? &rq : NULL);
 	pdroute_pool_free(pool);
+}
+
+void pdroute_pool_announce(const struct pdroute_pool *before, const struct pdroute_pool *now,
+			   int64_t at_ns)
+{
+	if (now)
+		route_pool_announce(before ? before->pool : NULL, now->pool, at_ns);
+}
+
+int pdroute_tell(struct pdroute_pool *pool, enum pdroute_event what, const struct pdroute_worker *w,
+		 const struct pdroute_request *r, const uint64_t *block, size_t n, int64_t at_ns)
+{
+	static const enum route_event_kind kinds[] = {[PDROUTE_STORED] = ROUTE_STORED,
+						      [PDROUTE_EVICTED] = ROUTE_EVICTED,
+						      [PDROUTE_FINISHED] = ROUTE_FINISHED};
+	struct route_event e = {.at_ns = at_ns, .block = block, .nblocks = n};
+	struct route_request rq;
+	size_t i = 0;
+
+	if (!pool || (unsigned)what > PDROUTE_FINISHED || (what == PDROUTE_FINISHED ? !r : !w) ||
+	    (!block && n > 0))
+		return PD_EINVAL;
+	while (w && i < pool->n && pool->worker[i] != w)
+		i++;
+	if (w && i == pool->n)
+		return PD_ENOENT;
+	e.kind = kinds[what];
+	e.worker = w ? pool->pool->worker[i].id : 0;
+	if (r) {
+		rq = ask(pool, r, 0, NULL);
+		e.request = &rq;
+	}
+	route_tell(pool->policy->state, &e);
+	return PD_OK;
+}
+
+size_t pdroute_blocks(uint64_t parent, const void *p, size_t size, size_t block, uint64_t *out,
+		      size_t max)
+{
+	return p && out && block > 0 ? route_blocks(parent, p, size, block, out, max) : 0;
 }
 
 struct pdroute_worker *pdroute_decision_worker(const struct pdroute_decision *d)
@@ -412,11 +496,10 @@ struct pdroute_worker *pdroute_decision_candidate(const struct pdroute_decision 
 int pdroute_order(struct pdroute_pool *pool, const struct pdroute_request *r, size_t *order)
 {
 	uint32_t place[PDROUTE_WORKERS_MAX];
-	int err = pool && r && order
-			  ? route_order(&pool->policy->policy, pool->pool, &r->key, place)
-			  : PD_EINVAL;
+	int err = pool && r && order ? route_order(pool->pool, &r->key, place) : PD_EINVAL;
 
 	for (size_t i = 0; !err && i < pool->n; i++)
 		order[i] = place[i];
 	return err;
 }
+#endif

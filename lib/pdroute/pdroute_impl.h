@@ -11,6 +11,12 @@
 #include "lib/json/scan.h"
 #include "lib/pdroute/pdroute.h"
 #include "lib/route/decide.h"
+#if __has_include("lib/route/state.h") /* policies in a table */
+#define PDROUTE_TABLE 1
+#include "lib/route/key/key_extract.h"
+#else
+#include "lib/route/key.h"
+#endif
 
 struct pdroute_worker {
 	struct route_slot slot;
@@ -20,9 +26,13 @@ struct pdroute_worker {
 
 struct pdroute_policy {
 	_Atomic unsigned holders;
+#ifdef PDROUTE_TABLE
+	struct route_state *state;
+#else
 	struct route_policy policy;
 	enum route_hash hash;
 	unsigned vnodes;
+#endif
 };
 
 struct pdroute_pool {
@@ -44,7 +54,12 @@ struct pdroute_body {
 struct pdroute_request {
 	struct route_key key;
 	uint64_t seed, number;
-	uint32_t attempt;
+	uint32_t attempt, tokens;
+	int64_t now_ns;
+	char *model; /* owned */
+	size_t model_size;
+	uint64_t *block; /* owned */
+	size_t nblocks;
 	const struct pdroute_worker **tried; /* compared, never followed */
 	size_t ntried;
 };

@@ -126,13 +126,15 @@ void pdroute_request_free(struct pdroute_request *r)
 {
 	if (!r)
 		return;
-	free(r->tried);
+	pdroute_request_clear(r);
 	free(r);
 }
 
 void pdroute_request_clear(struct pdroute_request *r)
 {
 	free(r->tried);
+	free(r->model);
+	free(r->block);
 	*r = (struct pdroute_request){.ntried = 0};
 }
 
@@ -157,13 +159,17 @@ int pdroute_request_find_key(struct pdroute_request *r, const struct pdroute_key
 
 int pdroute_request_set_key(struct pdroute_request *r, const char *text, size_t size)
 {
+	if (!r || (!text && size > 0))
+		return PD_EINVAL;
+#ifdef PDROUTE_TABLE
+	route_key_of_text((struct span){text, size}, &r->key);
+#else
 	const struct field field = {.name = SPAN("x-session-id"), .value = {text, size}};
 	struct route_keyspec spec;
 
-	if (!r || (!text && size > 0))
-		return PD_EINVAL;
 	route_keyspec_default(&spec);
 	route_key_extract(&spec, &field, 1, NULL, &r->key);
+#endif
 	return PD_OK;
 }
 
@@ -198,6 +204,58 @@ void pdroute_request_set_dice(struct pdroute_request *r, uint64_t seed, uint64_t
 	r->seed = seed;
 	r->number = number;
 	r->attempt = attempt;
+}
+
+void pdroute_request_set_time(struct pdroute_request *r, int64_t now_ns)
+{
+	r->now_ns = now_ns;
+}
+
+void pdroute_request_set_tokens(struct pdroute_request *r, uint32_t prompt_tokens)
+{
+	r->tokens = prompt_tokens;
+}
+
+/* A copy of n items in place of *to; none of them: NULL. */
+static int replace(void **to, const void *from, size_t n, size_t item)
+{
+	void *copy = NULL;
+
+	if (!from && n > 0)
+		return PD_EINVAL;
+	if (n > 0) {
+		copy = calloc(n, item);
+		if (!copy)
+			return PD_ENOMEM;
+		memcpy(copy, from, n * item);
+	}
+	free(*to);
+	*to = copy;
+	return PD_OK;
+}
+
+int pdroute_request_set_model(struct pdroute_request *r, const char *model, size_t size)
+{
+	void *copy = r ? r->model : NULL;
+	int err = r ? replace(&copy, model, size, 1) : PD_EINVAL;
+
+	if (err)
+		return err;
+	r->model = copy;
+	r->model_size = size;
+	return PD_OK;
+}
+
+int pdroute_request_set_blocks(struct pdroute_request *r, const uint64_t *block, size_t n)
+{
+	void *copy = r ? r->block : NULL;
+	int err = r ? replace(&copy, block, n, sizeof(*block)) : PD_EINVAL;
+
+	if (err)
+		return err;
+	r->block = copy;
+	r->nblocks = n;
+	return PD_OK;
 }
 
 int pdroute_request_add_tried(struct pdroute_request *r, const struct pdroute_worker *w)

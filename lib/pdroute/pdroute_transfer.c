@@ -7,8 +7,9 @@
 #include "lib/json/edit.h"
 #include "lib/pd/usage.h"
 
-#define USAGE_ROOM 4096 /* more that a merged document may need than document and usage together   \
-			 */
+#define USAGE_ROOM                                                                                 \
+	4096 /* more that a merged document may need than document and usage together              \
+	      */
 
 struct pdroute_transfer {
 	const struct json_object *body;
@@ -17,11 +18,11 @@ struct pdroute_transfer {
 	struct buf answer;
 };
 
-static const char *const connector_names[] = {"nixl", NULL};
+static const char *const connector_names[] = {"nixl"};
 
-const char *const *pdroute_connector_names(void)
+const char *pdroute_connector_at(size_t i)
 {
-	return connector_names;
+	return i == 0 ? connector_names[0] : NULL;
 }
 
 int pdroute_transfer_new(struct pdroute_transfer **out, const char *connector, const char *path,

@@ -99,7 +99,7 @@ def test_example_prints_what_the_page_shows(compiler, standard, language, tmp_pa
     program, output = example()
     (tmp_path / "prog.c").write_text(program)
     extra = sanitizers() + (["-Wno-deprecated"] if compiler == "clang++" else [])
-    if extra[:1] and compiler.startswith("clang"):
+    if sanitizers() and compiler.startswith("clang"):
         pytest.skip("the library of this build was made with gcc's sanitizers")
     sh(compiler, standard, *STRICT, *extra, "-x", language, f"-I{HEADER.parent}", tmp_path / "prog.c", "-x", "none", BUILD / "libpdroute.a",
        "-lm", "-o", tmp_path / "prog")  # fmt: skip
@@ -209,8 +209,8 @@ int main(int argc, char **argv)
 		if (second ? pdroute_decide_pair(first, second, r, a, b, NULL) : pdroute_decide(first, r, a))
 			return 3;
 		printf("%s%s%s\n", pdroute_worker_name(pdroute_decision_worker(a)), second ? " " : "", second ? pdroute_worker_name(pdroute_decision_worker(b)) : "");
-		pdroute_release(a);
-		pdroute_release(b);
+		pdroute_release(a, r);
+		pdroute_release(b, r);
 	}
 	pdroute_request_free(r);
 	pdroute_decision_free(a);
@@ -298,28 +298,29 @@ int main(void)
 	struct pdroute_parameter x;
 	char text[200];
 	const char *list[2] = {text, text};
-	for (const char *const *name = pdroute_policy_names(); *name; name++) {
-		if (!pdroute_policy_help(*name) || pdroute_policy_new(&p, *name, NULL, 0, &why))
+	const char *name;
+	for (size_t k = 0; (name = pdroute_policy_at(k)) != NULL; k++) {
+		if (!pdroute_policy_help(name) || pdroute_policy_new(&p, name, NULL, 0, &why))
 			return 1;
 		printf("%s\n", pdroute_policy_name(p));
 		pdroute_policy_free(p);
-		for (size_t i = 0; pdroute_policy_parameter(*name, i, &x); i++) {
-			if (!x.range[0] || !x.help[0])
+		for (size_t i = 0; pdroute_policy_parameter(name, i, &x); i++) {
+			if (!x.range[0] || !x.help[0] || !x.initial[0])
 				return 2;
 			snprintf(text, sizeof(text), "%s=%s", x.name, x.initial);
-			if (pdroute_policy_new(&p, *name, list, 1, &why)) {
+			if (pdroute_policy_new(&p, name, list, 1, &why)) {
 				printf("%s\n", why.text);
 				return 3;
 			}
 			pdroute_policy_free(p);
-			if (pdroute_policy_new(&p, *name, list, 2, &why) != PDROUTE_EINVAL)
+			if (pdroute_policy_new(&p, name, list, 2, &why) != PDROUTE_EINVAL)
 				return 4;
 			snprintf(text, sizeof(text), "%s=never", x.name);
-			if (pdroute_policy_new(&p, *name, list, 1, &why) != PDROUTE_EINVAL)
+			if (pdroute_policy_new(&p, name, list, 1, &why) != PDROUTE_EINVAL)
 				return 5;
 		}
 		snprintf(text, sizeof(text), "what=1");
-		if (pdroute_policy_new(&p, *name, list, 1, &why) != PDROUTE_EINVAL)
+		if (pdroute_policy_new(&p, name, list, 1, &why) != PDROUTE_EINVAL)
 			return 6;
 	}
 	if (pdroute_policy_new(&p, "consistent_hsh", NULL, 0, &why) != PDROUTE_EINVAL)

@@ -5,6 +5,7 @@
  */
 #include "lib/router/way/leg.h"
 
+#include "lib/net/shelf.h"
 #include "lib/router/way/exchange.h"
 
 static int address_of(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why)
@@ -100,5 +101,12 @@ int leg_whole(struct leg *l, struct span *body)
 
 bool leg_end(struct leg *l)
 {
-	return http_call_end(&l->call);
+	bool left = http_call_end(&l->call);
+
+	/* A request that backs off or waits for a worker keeps no buffer. */
+	if (l->call.in) {
+		buf_clear(l->call.in);
+		shelf_give(l->call.in);
+	}
+	return left;
 }

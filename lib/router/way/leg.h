@@ -40,7 +40,7 @@ struct leg {
  */
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte);
-/* As http_call_end. */
+/* As http_call_end; the bytes of the answer and their memory are gone. */
 bool leg_end(struct leg *l);
 
 /* As http_call_piece, http_call_more, http_call_collect and http_call_whole. */
