@@ -178,6 +178,40 @@ static void holds_no_buffer(void)
 	atomic_store(&peer.go, true);
 }
 
+/* One answer at once, the next when the test says so. */
+static void second_after_a_pause(int fd, unsigned nth)
+{
+	(void)nth;
+	if (!hear(fd))
+		return;
+	tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab");
+	if (!hear(fd))
+		return;
+	await_go();
+	tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+	drain(fd);
+}
+
+/* The second call has the buffer of the first one, which the caller did not give back. */
+static void waits_for_the_next_head(void)
+{
+	struct http_call first = new_call();
+
+	answers(&first, 200, "ab");
+	assert_non_null(in.data);
+	waiting = new_call();
+	assert_int_equal(get(&waiting), HTTP_CALL_OK);
+	assert_true(atomic_load(&peer.go));
+	(void)http_call_end(&waiting);
+}
+
+static void next_head_has_no_buffer(void)
+{
+	while (waiting.sent_ns == 0)
+		(void)loop_wait(clock_now() + NS_PER_MS, true);
+	atomic_store(&peer.go, in.data == NULL);
+}
+
 static void is_canceled(void)
 {
 	waiting = new_call();
@@ -203,6 +237,8 @@ static void waits(void **state)
 	(void)state;
 	waiting = (struct http_call){.in = NULL};
 	on_fiber(waits_for_the_rest, holds_no_buffer, with_a_pause, 1);
+	waiting = (struct http_call){.in = NULL};
+	on_fiber(waits_for_the_next_head, next_head_has_no_buffer, second_after_a_pause, 1);
 	waiting = (struct http_call){.in = NULL};
 	on_fiber(is_canceled, cancels, silent, 2);
 }
