@@ -1,4 +1,4 @@
-/* libcurl's easy interface: an operator's command has one conversation and nothing else to do. */
+/* libcurl's easy interface: an operator's command makes one request at a time and may block. */
 #include "cmd/adminclient.h"
 
 #include <curl/curl.h>
@@ -148,7 +148,7 @@ int admin_client_ask(struct admin_client *c, const char *method, const char *pat
 	*r = (struct admin_reply){0};
 	buf_init(&url, 65536);
 	buf_init(&answer, ANSWER_MAX);
-	/* Not wanted: curl would wait a second for a server that ignores it. */
+	/* Off: curl would wait a second for a server that ignores it. */
 	more = fields ? curl_slist_append(fields, "Expect:") : NULL;
 	if (more && c->key)
 		more = curl_slist_append(fields, c->key->data);
@@ -156,7 +156,7 @@ int admin_client_ask(struct admin_client *c, const char *method, const char *pat
 	if (!err && set_options(c, method, url.data, body, fields, &answer))
 		code = curl_easy_perform(c->easy);
 	if (err)
-		(void)pd_fail(msg, err, "the request could not be built: %s", pd_err_text(err));
+		(void)pd_fail(msg, err, "cannot build the request: %s", pd_err_text(err));
 	else if (code != CURLE_OK)
 		err = no_answer(c, code, msg);
 	if (!err) {
@@ -187,7 +187,7 @@ void admin_reply_error(const struct admin_client *c, const struct admin_reply *r
 		(void)pd_fail(msg, PD_EINVAL, "%.480s", text);
 	else
 		(void)pd_fail(msg, PD_EINVAL,
-			      "%.200s answered %ld, and not as a pdctl router does; expected the "
-			      "address of its --admin-port in --router",
+			      "%.200s answered %ld: not a pdctl router? --router expects the "
+			      "address of its --admin-port",
 			      c->url, r->status);
 }

@@ -22,7 +22,7 @@
 
 #define DOCUMENT_MAX ((size_t)4 << 30)
 #define GRACE_NS     (2 * NS_PER_S)
-/* Later than this at the 99th percentile the schedule was not kept. */
+/* The schedule was not kept when the 99th percentile of the lag is above this. */
 #define LAG_LIMIT_MS 10.0
 /* More than this share of one processor: the client is the bottleneck. */
 #define CPU_LIMIT 0.95
@@ -41,7 +41,7 @@ struct bench_options {
 static struct bench_options o;
 
 static const struct opt opts[] = {
-	{.type = OPT_HEADING, .help = "where to"},
+	{.type = OPT_HEADING, .help = "target"},
 	{OPT_TEXT, "base-url", &o.base_url, "URL",
 	 "server or router, http[s]://HOST:PORT (default: http://127.0.0.1:30000)", NULL, 0, 0,
 	 NULL},
@@ -50,15 +50,14 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "model", &o.model, "NAME", "model id (default: the first of GET /v1/models)",
 	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "endpoint", &o.endpoint, "PATH",
-	 "what to post to (default: /v1/chat/completions)",
+	 "endpoint of the requests (default: /v1/chat/completions)",
 	 "/v1/chat/completions|/v1/completions|/v1/embeddings", 0, 0, NULL},
-	{OPT_TEXT, "api-key", &o.api_key, "KEY", "sent as a bearer token (default: none)", NULL, 0,
-	 0, NULL},
+	{OPT_TEXT, "api-key", &o.api_key, "KEY", "bearer token (default: none)", NULL, 0, 0, NULL},
 	{OPT_LIST, "header", &o.headers, "'NAME: VALUE'",
 	 "a header for every request; may be repeated", NULL, 1, 1, NULL},
 	{OPT_REAL, "timeout", &o.timeout_s, "S",
 	 "seconds one request may take in total (default: 21600)", NULL, 0.001, 1e6, NULL},
-	{.type = OPT_HEADING, .help = "what to send"},
+	{.type = OPT_HEADING, .help = "load"},
 	{OPT_TEXT, "dataset", &o.dataset, "FILE",
 	 "JSON Lines: vLLM custom, InfiniLM, Mooncake or pdctl gen, recognised by their fields; or "
 	 "a capture of pdctl serve (default: built-in prompts)",
@@ -83,28 +82,28 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "ignore-eos", &o.ignore_eos, NULL,
 	 "send ignore_eos: always max_tokens tokens (default: off)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "extra-body", &o.extra_body, "JSON",
-	 "an object whose members are added to each body and win over ours", NULL, 0, 0, NULL},
+	 "JSON object whose members are added to each body and override it", NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "sessions"},
 	{OPT_INT, "sessions", &o.sessions, "N",
-	 "built-in prompts: N sessions, each sends one request after the other", NULL, 1, 1e6,
+	 "built-in prompts: N sessions, each sends its requests one after another", NULL, 1, 1e6,
 	 NULL},
 	{OPT_INT, "requests-per-session", &o.turns, "N",
 	 "built-in prompts: requests of each session (default: 20)", NULL, 1, 1e6, NULL},
 	{OPT_INT, "concurrent-sessions", &o.concurrent_sessions, "N",
-	 "sessions begun and not yet ended at a time (default: no limit)", NULL, 1, 1e6, NULL},
+	 "sessions in progress at a time (default: no limit)", NULL, 1, 1e6, NULL},
 	{OPT_TEXT, "session-pattern", &o.session_pattern, "TEXT",
 	 "session key of request i, as in 'key_<i%4>' or 'bench_key_{request_id // 10}' (default: "
 	 "the record's)",
 	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "session-field", &o.session_field, "LIST",
-	 "where the key goes: header:NAME, session_params, user, prompt_cache_key, session_id, or "
+	 "fields that carry the key: header:NAME, session_params, user, prompt_cache_key, "
+	 "session_id, or "
 	 "none (default: "
 	 "header:X-Session-Id,session_params)",
 	 NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "when"},
 	{OPT_REAL, "request-rate", &o.request_rate, "REQ/S",
-	 "mean arrivals per second, or inf: as soon as possible (default: inf)", NULL, 1e-6,
-	 INFINITY, NULL},
+	 "mean arrivals per second; inf: send at once (default: inf)", NULL, 1e-6, INFINITY, NULL},
 	{OPT_REAL, "burstiness", &o.burstiness, "X",
 	 "shape of the gaps: 1 Poisson, below 1 burstier, inf constant (default: 1)", NULL, 1e-6,
 	 INFINITY, NULL},
@@ -115,43 +114,46 @@ static const struct opt opts[] = {
 	{OPT_INT, "max-concurrency", &o.max_concurrency, "N",
 	 "requests in flight at a time (default: no limit)", NULL, 1, LOAD_IN_FLIGHT_MAX, NULL},
 	{OPT_INT, "num-warmups", &o.warmups, "N",
-	 "requests sent before and not measured (default: 0)", NULL, 0, 1e6, NULL},
-	{OPT_INT, "seed", &o.seed, "N", "of arrivals and synthesised text (default: 0)", NULL, 0, 0,
-	 NULL},
+	 "warm-up requests, sent first and not measured (default: 0)", NULL, 0, 1e6, NULL},
+	{OPT_INT, "seed", &o.seed, "N", "random seed of arrivals and synthesised text (default: 0)",
+	 NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "results"},
 	{OPT_TEXT, "output", &o.output, "FILE",
-	 "write the result document of vllm bench's keys here", NULL, 0, 0, "save-result"},
+	 "write the result document (the keys of vllm bench) to this file", NULL, 0, 0,
+	 "save-result"},
 	{OPT_FLAG, "save-detailed", &o.detailed, NULL,
-	 "with per-request lists and generated texts (default: off)", NULL, 0, 0, NULL},
+	 "add per-request lists and generated texts to the document (default: off)", NULL, 0, 0,
+	 NULL},
 	{OPT_FLAG, "json", &o.json, NULL, "print the document instead of the tables (default: off)",
 	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "percentile-metrics", &o.metric_list, "LIST",
-	 "of ttft, tpot, itl, e2el, client_queue_time, e2el_including_client_queue (default: "
-	 "ttft,tpot,itl)",
+	 "metrics with percentiles: ttft, tpot, itl, e2el, client_queue_time, "
+	 "e2el_including_client_queue (default: ttft,tpot,itl)",
 	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "metric-percentiles", &o.percentile_list, "LIST",
 	 "percentiles of each metric (default: 99)", NULL, 0, 0, NULL},
 	{OPT_LIST, "goodput", &o.goodput, "METRIC:MS...",
-	 "goals such as ttft:200 tpot:50 e2el:2000", NULL, 1, RESULT_GOALS_MAX, NULL},
+	 "goodput goals in ms, such as ttft:200 tpot:50 e2el:2000", NULL, 1, RESULT_GOALS_MAX,
+	 NULL},
 	{OPT_TEXT, "label", &o.label, "TEXT", "label of the document", NULL, 0, 0, NULL},
 	{OPT_LIST, "metadata", &o.metadata, "KEY=VALUE...",
 	 "members added to the document, as strings", NULL, 1, 0, NULL},
 	{OPT_FLAG, "verify", &o.verify, NULL,
-	 "judge whether sessions stayed on their workers; exit 1 on FAIL (default: off)", NULL, 0,
-	 0, NULL},
+	 "check that sessions stayed on their workers; exit 1 on FAIL (default: off)", NULL, 0, 0,
+	 NULL},
 	{.type = OPT_END},
 };
 
 static const struct opt_command command = {
 	.name = "bench",
 	.usage = "pdctl bench --base-url URL [options]",
-	.summary = "send sessions and schedules to a server and measure what users get",
+	.summary = "load a server with sessions and schedules, and measure what its clients see",
 	.about = "Sends chat, completion or embedding requests on an absolute schedule and "
 		 "measures time to first\n"
 		 "token, time per output token, inter-token latency and total time, from the "
-		 "moment of sending. How\n"
-		 "late the client itself was is measured too; client_ok says whether the figures "
-		 "can be trusted.\n"
+		 "moment of sending. The\n"
+		 "lag of the client itself is measured too; client_ok tells whether the figures "
+		 "are valid.\n"
 		 "Turns of a session wait for each other. A stream that ends early is a failure.\n"
 		 "Exit codes: 0 done, 1 --verify failed or no request succeeded, 2 wrong input, 3 "
 		 "run-time failure,\n"
@@ -320,13 +322,13 @@ static int set_options(struct bench *b, int argc, char **argv, struct pd_msg *ms
 		err = set_result_options(b, msg);
 	if (!err && o.dataset && (o.sessions > 0 || opt_given(&command, argc, argv, "input-len")))
 		err = pd_fail(msg, PD_EINVAL,
-			      "--dataset: --sessions and --input-len are for built-in prompts");
+			      "--dataset cannot be combined with --sessions or --input-len, which "
+			      "are for built-in prompts");
 	if (!err && !o.dataset && o.sessions == 0 &&
 	    opt_given(&command, argc, argv, "requests-per-session"))
-		err = pd_fail(msg, PD_EINVAL,
-			      "--requests-per-session: has no meaning without --sessions");
+		err = pd_fail(msg, PD_EINVAL, "--requests-per-session requires --sessions");
 	if (!err && o.timestamps && !isinf(o.request_rate))
-		err = pd_fail(msg, PD_EINVAL, "--timestamps: has no meaning with --request-rate");
+		err = pd_fail(msg, PD_EINVAL, "--timestamps and --request-rate cannot be combined");
 	b->load.base_url = o.base_url;
 	b->load.ca_file = o.ca_file;
 	b->load.path = o.endpoint;
@@ -353,7 +355,7 @@ static int read_workload(struct bench *b, struct pd_msg *msg)
 	if (o.dataset)
 		return workload_read(&b->work, o.dataset, &w, msg);
 	if (o.capture_run > 0)
-		return pd_fail(msg, PD_EINVAL, "--capture-run: has no meaning without --dataset");
+		return pd_fail(msg, PD_EINVAL, "--capture-run requires --dataset");
 	buf_init(&text, WORKLOAD_FILE_MAX);
 	err = load_plan_builtin(&text, o.num_prompts > 0 ? o.num_prompts : 100, o.sessions, o.turns,
 				o.input_len, (uint64_t)o.seed);

@@ -36,8 +36,8 @@ static const struct opt table[] = {
 	 "settings that may differ, comma-separated, or all; otherwise exit 3", NULL, 0, 0, NULL},
 	{OPT_HEADING, NULL, NULL, NULL, "gates", NULL, 0, 0, NULL},
 	{OPT_LIST, "fail-on", &o.fail_on, "GATE",
-	 "METRIC:+N%, METRIC:-N% or METRIC:N% (worse by N %); exit 1 when broken; repeatable", NULL,
-	 1, 1, NULL},
+	 "METRIC:+N%, METRIC:-N% or METRIC:N% (worse by N %); exit 1 when exceeded; repeatable",
+	 NULL, 1, 1, NULL},
 	{OPT_LIST, "warn-on", &o.warn_on, "GATE", "the same, but only a warning; repeatable", NULL,
 	 1, 1, NULL},
 	{OPT_LIST, "require", &o.require, "GATE",
@@ -48,17 +48,16 @@ static const struct opt table[] = {
 	 "runs per side needed for a statistical verdict; default 4", NULL, 2, RESULT_DOCS_MAX,
 	 NULL},
 	{OPT_FLAG, "strict", &o.strict, NULL,
-	 "exit 4 instead of judging by too few runs or by an unproven change", NULL, 0, 0, NULL},
+	 "exit 4 instead of a verdict from too few runs or an unproven change", NULL, 0, 0, NULL},
 	{OPT_HEADING, NULL, NULL, NULL, "output", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "format", &o.format, "FORM",
 	 "text (default), md, json, junit, gha-bench (lower is better), gha-bench-bigger, "
 	 "gha-annotations",
 	 "text|md|json|junit|gha-bench|gha-bench-bigger|gha-annotations", 0, 0, NULL},
 	{OPT_TEXT, "output", &o.output, "FILE",
-	 "write the report there instead of to standard output", NULL, 0, 0, NULL},
+	 "write the report to this file instead of standard output", NULL, 0, 0, NULL},
 	{OPT_FLAG, "quiet", &o.quiet, NULL,
-	 "no report on standard output, only the exit code and broken gates on standard error",
-	 NULL, 0, 0, NULL},
+	 "no report on standard output; failed gates go to standard error", NULL, 0, 0, NULL},
 	{OPT_END, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
 };
 
@@ -67,7 +66,8 @@ static const struct opt_command command = {
 	.usage = "pdctl compare [options] BASE.json NEW.json\n"
 		 "       pdctl compare [options] BASE.json... --vs NEW.json...\n"
 		 "       pdctl compare [options] LABEL=FILE.json...",
-	.summary = "is the new result worse than the old one, beyond noise? A gate for CI",
+	.summary =
+		"tell whether a new result is worse than an old one, beyond noise: a gate for CI",
 	.about = "Reads results of pdctl bench, pdctl simulate and vllm bench serve (also files "
 		 "written with\n"
 		 "--append-result, and JSON lines: each object is one run).\n\n"

@@ -82,7 +82,7 @@ static const struct opt_command command = {
 		    "talk.jsonl\n"
 		    "      8 conversations of 8 turns, arriving at 2 requests per second\n"
 		    "  $ pdctl gen --from-capture today.db --output today.jsonl\n"
-		    "      what a router saw, as a trace that other tools read, too",
+		    "      the requests that a router served, as a trace that other tools read",
 	.opts = opts,
 };
 
@@ -121,7 +121,7 @@ static void apply_defaults(enum generate_kind kind)
 	take_default(&o.g.new_msg_len, d.new_msg_len);
 }
 
-/* An option of another kind would be ignored without a word: refuse it. */
+/* Refuses an option of another kind, which would be ignored silently. */
 static int check_kind(enum generate_kind kind, int argc, char **argv, struct pd_msg *msg)
 {
 	static const char *const talk[] = {"num-conversations", "messages-per-conv", "context-len",
@@ -132,14 +132,14 @@ static int check_kind(enum generate_kind kind, int argc, char **argv, struct pd_
 
 	for (; *foreign; foreign++)
 		if (opt_given(&command, argc, argv, *foreign))
-			return pd_fail(msg, PD_EINVAL, "--%s has no meaning for %s", *foreign,
+			return pd_fail(msg, PD_EINVAL, "--%s has no effect for %s", *foreign,
 				       kind == GENERATE_CONVERSATIONS
 					       ? "conversations"
 					       : "shared-prefix and multi-prefix");
 	if (kind == GENERATE_SHARED_PREFIX && opt_given(&command, argc, argv, "num-prefixes"))
 		return pd_fail(msg, PD_EINVAL,
-			       "--num-prefixes has no meaning for shared-prefix, which has one; "
-			       "use multi-prefix");
+			       "--num-prefixes has no effect for shared-prefix, which has one; use "
+			       "multi-prefix");
 	return PD_OK;
 }
 
@@ -175,7 +175,7 @@ static int run(enum generate_kind kind, int argc, char **argv)
 	return rc;
 }
 
-/* The options of generators say nothing about requests that were. */
+/* The options of the generators have no effect on captured requests. */
 static int check_capture(int argc, char **argv, const struct opt_list *rest, struct pd_msg *msg)
 {
 	static const char *const fits[] = {"from-capture", "capture-run", "output", NULL};
@@ -189,7 +189,7 @@ static int check_capture(int argc, char **argv, const struct opt_list *rest, str
 		for (size_t i = 0; fits[i] && !ok; i++)
 			ok = strcmp(fits[i], p->name) == 0;
 		if (!ok && opt_given(&command, argc, argv, p->name))
-			return pd_fail(msg, PD_EINVAL, "--%s has no meaning with --from-capture",
+			return pd_fail(msg, PD_EINVAL, "--%s has no effect with --from-capture",
 				       p->name);
 	}
 	return PD_OK;
@@ -204,8 +204,8 @@ static int from_capture(int argc, char **argv, const struct opt_list *rest)
 	buf_init(&out, GEN_FILE_MAX);
 	if (!err && !capture_file_is(o.capture))
 		err = pd_fail(&msg, PD_EINVAL,
-			      "--from-capture: '%.300s' is not there or no SQLite file, expected a "
-			      "capture of pdctl serve",
+			      "--from-capture: '%.300s' does not exist or is not an SQLite "
+			      "database, expected a capture of pdctl serve",
 			      o.capture);
 	err = err ? err : capture_to_records(o.capture, o.capture_run, &out, &msg);
 	if (err)
@@ -240,16 +240,14 @@ int cmd_gen(int argc, char **argv)
 		return rc;
 	}
 	if (rc < 0 && o.capture_run > 0) {
-		(void)pd_fail(&msg, PD_EINVAL,
-			      "--capture-run has no meaning without --from-capture");
+		(void)pd_fail(&msg, PD_EINVAL, "--capture-run requires --from-capture");
 		rc = cli_usage_error(&command, &msg);
 	}
 	if (rc < 0 && (rest.n != 1 || !kind_of(rest.items[0], &kind))) {
-		(void)pd_fail(
-			&msg, PD_EINVAL,
-			"found %s%s%s, expected one of shared-prefix, multi-prefix, conversations",
-			rest.n ? "'" : "no kind", rest.n ? rest.items[rest.n - 1] : "",
-			rest.n ? "'" : "");
+		(void)pd_fail(&msg, PD_EINVAL,
+			      "found %s%s%s, expected shared-prefix, multi-prefix or conversations",
+			      rest.n ? "'" : "no kind", rest.n ? rest.items[rest.n - 1] : "",
+			      rest.n ? "'" : "");
 		rc = cli_usage_error(&command, &msg);
 	}
 	if (rc < 0)

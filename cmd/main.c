@@ -17,11 +17,13 @@ struct command {
 
 static const struct command commands[] = {
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
-	{"workers", cmd_workers, "see, add, drain and remove the workers of a running router"},
+	{"workers", cmd_workers, "list, add, drain and remove the workers of a running router"},
 	{"simulate", cmd_simulate,
 	 "replay workloads on virtual workers, before deploying a policy"},
-	{"bench", cmd_bench, "send sessions and schedules to a server and measure what users get"},
-	{"compare", cmd_compare, "is the new result worse than the old one, beyond noise?"},
+	{"bench", cmd_bench,
+	 "load a server with sessions and schedules, and measure what its clients see"},
+	{"compare", cmd_compare,
+	 "tell whether a new result is worse than an old one, beyond noise"},
 	{"worker", cmd_worker,
 	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},

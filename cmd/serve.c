@@ -21,7 +21,7 @@
 #include "lib/router/watch/metricsdoc.h"
 
 #define LISTEN_FD   3		    /* first inherited descriptor of socket activation */
-#define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: cut streams end, memory is freed */
+#define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: closed streams end, memory is freed */
 
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
@@ -47,14 +47,14 @@ static const struct opt options[] = {
 	{OPT_INT, "port", &o.port, "N",
 	 "port to listen on; 0 takes a free one and prints it (30000)", NULL, 0, 65535, NULL},
 	{OPT_TEXT, "admin-host", &o.admin_host, "ADDR",
-	 "address of the admin and metrics port; who reaches it may change the fleet (127.0.0.1)",
+	 "address of the admin and metrics port; anyone who can connect may change the fleet "
+	 "(127.0.0.1)",
 	 NULL, 0, 0, "prometheus-host"},
 	{OPT_INT, "admin-port", &o.admin_port, "N",
 	 "admin and metrics port, also --prometheus-port; 0 takes a free one, -1 none (29000)",
 	 NULL, -1, 65535, "prometheus-port"},
 	{OPT_FLAG, "admin-on-data-port", &o.admin_on_data_port, NULL,
-	 "workers are added, removed and drained on --port too, by everybody who reaches it", NULL,
-	 0, 0, NULL},
+	 "allow changes of the fleet on --port too, by anyone who can connect", NULL, 0, 0, NULL},
 
 	{.type = OPT_HEADING,
 	 .help = "workers ([NAME=]http[s]://HOST:PORT[@RANK]; the name is the identity on the "
@@ -84,8 +84,8 @@ static const struct opt options[] = {
 	{OPT_TEXT, "decode-policy", &o.decode_policy, "NAME",
 	 "policy of the decode pool (as --policy)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "session-key", &o.session_key, "LIST",
-	 "where the key is: header:NAME|body:PATH,... (session ids, then user ids)", NULL, 0, 0,
-	 NULL},
+	 "fields that hold the key: header:NAME|body:PATH,... (session ids, then user ids)", NULL,
+	 0, 0, NULL},
 	{OPT_CHOICE, "key-compat", &o.key_compat, NULL,
 	 "key order and prefixes of another router (none)", "none|vllm-router", 0, 0, NULL},
 	{OPT_CHOICE, "keyless", &o.keyless, NULL,
@@ -95,8 +95,8 @@ static const struct opt options[] = {
 	 "xxh3, or fbi: places sessions as vllm-router does (xxh3)", "xxh3|fbi", 0, 0, NULL},
 	{OPT_INT, "virtual-nodes", &o.vnodes, "N", "points per worker on the ring (160)", NULL, 1,
 	 ROUTE_VNODES_MAX, NULL},
-	{OPT_INT, "seed", &o.seed, "N", "of random choices; 0 takes one from the system (0)", NULL,
-	 0, 9e15, NULL},
+	{OPT_INT, "seed", &o.seed, "N", "seed of random choices; 0 takes one from the system (0)",
+	 NULL, 0, 9e15, NULL},
 
 	{.type = OPT_HEADING, .help = "limits"},
 	{OPT_INT, "max-payload-size", &o.max_body, "BYTES",
@@ -107,11 +107,11 @@ static const struct opt options[] = {
 	 "connections of one client address (IPv6: of its /64); more get 503; 0: no limit (0)",
 	 NULL, 0, 1e6, NULL},
 	{OPT_INT, "max-concurrent-requests", &o.max_concurrent, "N",
-	 "requests in work until their last byte (32768)", NULL, 1, 1e6, NULL},
+	 "requests in flight, until their last byte (32768)", NULL, 1, 1e6, NULL},
 	{OPT_INT, "queue-size", &o.queue_size, "N",
-	 "requests that may wait for a place; more get 429 (100)", NULL, 0, 1e6, NULL},
+	 "requests in the admission queue; more get 429 (100)", NULL, 0, 1e6, NULL},
 	{OPT_REAL, "queue-timeout-secs", &o.queue_timeout, "S",
-	 "longest wait for a place; then 408 (60)", NULL, 0, SECONDS_MAX, NULL},
+	 "longest wait in the admission queue; then 408 (60)", NULL, 0, SECONDS_MAX, NULL},
 	{OPT_INT, "worker-max-in-flight", &o.worker_cap, "N",
 	 "requests in flight per worker; 0: no limit (0)", NULL, 0, 1e6, NULL},
 	{OPT_INT, "pool-size", &o.pool_size, "N", "idle connections kept per worker (500)", NULL, 0,
@@ -125,11 +125,11 @@ static const struct opt options[] = {
 	{OPT_REAL, "connect-timeout-secs", &o.connect_timeout, "S", "connection to a worker (10)",
 	 NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "first-byte-timeout-secs", &o.first_byte, "S",
-	 "prefill, or the first byte of a stream (600)", NULL, 0.001, SECONDS_MAX, NULL},
+	 "response of prefill, or first byte of a stream (600)", NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "inter-token-timeout-secs", &o.inter_token, "S", "silence inside a stream (120)",
 	 NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "write-stall-timeout-secs", &o.write_stall, "S",
-	 "a client or worker that takes nothing (30)", NULL, 0.001, SECONDS_MAX, NULL},
+	 "a client or worker that accepts no bytes (30)", NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "head-timeout-secs", &o.head_timeout, "S", "a client's request head (10)", NULL,
 	 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "client-idle-timeout-secs", &o.client_idle, "S",
@@ -142,17 +142,18 @@ static const struct opt options[] = {
 		 "byte)"},
 	{OPT_INT, "retry-max-retries", &o.retry_max, "N", "attempts in all (5)", NULL, 1, 100,
 	 NULL},
-	{OPT_REAL, "retry-initial-backoff-ms", &o.retry_initial_ms, "MS", "first pause (50)", NULL,
-	 0, 1e6, NULL},
-	{OPT_REAL, "retry-max-backoff-ms", &o.retry_max_ms, "MS", "longest pause (30000)", NULL, 0,
-	 1e7, NULL},
+	{OPT_REAL, "retry-initial-backoff-ms", &o.retry_initial_ms, "MS", "first backoff (50)",
+	 NULL, 0, 1e6, NULL},
+	{OPT_REAL, "retry-max-backoff-ms", &o.retry_max_ms, "MS", "longest backoff (30000)", NULL,
+	 0, 1e7, NULL},
 	{OPT_REAL, "retry-backoff-multiplier", &o.retry_multiplier, "X",
-	 "growth of the pause (1.5)", NULL, 1, 100, NULL},
-	{OPT_REAL, "retry-jitter-factor", &o.retry_jitter, "X", "random part of the pause (0.2)",
+	 "growth of the backoff (1.5)", NULL, 1, 100, NULL},
+	{OPT_REAL, "retry-jitter-factor", &o.retry_jitter, "X", "random part of the backoff (0.2)",
 	 NULL, 0, 1, NULL},
 	{OPT_REAL, "retry-budget", &o.retry_budget, "X",
-	 "retries per request in the long run, 100 saved at most (0.5)", NULL, 0, 100, NULL},
-	{OPT_FLAG, "disable-retries", &o.no_retries, NULL, "one attempt only", NULL, 0, 0, NULL},
+	 "retries per request on average, bursts of at most 100 (0.5)", NULL, 0, 100, NULL},
+	{OPT_FLAG, "disable-retries", &o.no_retries, NULL, "one attempt per request", NULL, 0, 0,
+	 NULL},
 
 	{.type = OPT_HEADING, .help = "circuit breaker and health"},
 	{OPT_INT, "cb-failure-threshold", &o.cb_failures, "N",
@@ -160,23 +161,22 @@ static const struct opt options[] = {
 	{OPT_INT, "cb-success-threshold", &o.cb_successes, "N",
 	 "successes, one at a time, that close it (3)", NULL, 1, 1e6, NULL},
 	{OPT_REAL, "cb-timeout-duration-secs", &o.cb_timeout, "S",
-	 "open before one request may try (60)", NULL, 0.001, SECONDS_MAX, NULL},
+	 "time open before one request probes the worker (60)", NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_FLAG, "disable-circuit-breaker", &o.no_breaker, NULL, "never open it", NULL, 0, 0,
 	 NULL},
 	{OPT_INT, "health-failure-threshold", &o.health_failures, "N",
-	 "failed checks that take a worker out (3)", NULL, 1, 1000, NULL},
+	 "consecutive failed checks that make a worker unhealthy (3)", NULL, 1, 1000, NULL},
 	{OPT_INT, "health-success-threshold", &o.health_successes, "N",
-	 "good checks that bring it back (2)", NULL, 1, 1000, NULL},
-	{OPT_REAL, "health-check-timeout-secs", &o.health_timeout, "S", "of one check (5)", NULL,
-	 0.001, SECONDS_MAX, NULL},
+	 "consecutive successful checks that make it healthy again (2)", NULL, 1, 1000, NULL},
+	{OPT_REAL, "health-check-timeout-secs", &o.health_timeout, "S",
+	 "time limit of one check (5)", NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_REAL, "health-check-interval-secs", &o.health_interval, "S",
-	 "between checks, with 10 % jitter (60)", NULL, 0.01, SECONDS_MAX, NULL},
-	{OPT_TEXT, "health-check-endpoint", &o.health_endpoint, "PATH", "what is asked (/health)",
-	 NULL, 0, 0, NULL},
+	 "interval between checks, with 10 % jitter (60)", NULL, 0.01, SECONDS_MAX, NULL},
+	{OPT_TEXT, "health-check-endpoint", &o.health_endpoint, "PATH",
+	 "path of the check (/health)", NULL, 0, 0, NULL},
 
 	{OPT_REAL, "worker-startup-timeout-secs", &o.startup, "S",
-	 "an added worker that is waited for becomes healthy within this time, or is taken back "
-	 "(600)",
+	 "a worker added with wait is removed again if it is not healthy within this time (600)",
 	 NULL, 0.001, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "prefill/decode"},
@@ -192,27 +192,27 @@ static const struct opt options[] = {
 
 	{.type = OPT_HEADING, .help = "running"},
 	{OPT_REAL, "drain-timeout-secs", &o.drain_timeout, "S",
-	 "SIGTERM: streams may go on this long (30)", NULL, 0, SECONDS_MAX, "drain-timeout"},
+	 "SIGTERM: time for streams in flight to end (30)", NULL, 0, SECONDS_MAX, "drain-timeout"},
 	{OPT_REAL, "drain-delay-secs", &o.drain_delay, "S",
 	 "SIGTERM: /readiness is 503 this long before the port closes (0)", NULL, 0, SECONDS_MAX,
 	 NULL},
-	{OPT_CHOICE, "log-level", &o.log_level, NULL, "least important lines to write (info)",
+	{OPT_CHOICE, "log-level", &o.log_level, NULL, "least severe lines to write (info)",
 	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
 	{OPT_CHOICE, "log-format", &o.log_format, NULL,
-	 "form of the lines on standard error (text)", "text|json", 0, 0, NULL},
+	 "format of the lines on standard error (text)", "text|json", 0, 0, NULL},
 	{OPT_CHOICE, "x-forwarded-for", &o.forwarded, NULL,
-	 "what workers see of it: as the client sent it, with the client's address appended, only "
-	 "that address, or nothing; the last two drop Forwarded and the like too (pass)",
+	 "the field that workers get: as the client sent it, with the client's address appended, "
+	 "only that address, or none; set and drop remove Forwarded and the like too (pass)",
 	 "pass|append|set|drop", 0, 0, NULL},
 	{OPT_LIST, "request-id-headers", &o.id_headers, "NAME...",
-	 "where a client's request id is looked for (x-request-id x-correlation-id x-trace-id "
+	 "fields that may hold the client's request id (x-request-id x-correlation-id x-trace-id "
 	 "request-id)",
 	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "access-log", &o.access_log, "FILE",
-	 "one line per request with the time of each stage; - is standard output; opened again on "
+	 "one line per request with the time of each stage; - is standard output; reopened on "
 	 "SIGUSR1 (none)",
 	 NULL, 0, 0, NULL},
-	{OPT_CHOICE, "access-log-format", &o.access_format, NULL, "form of its lines (text)",
+	{OPT_CHOICE, "access-log-format", &o.access_format, NULL, "format of its lines (text)",
 	 "text|json", 0, 0, NULL},
 	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
 	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
@@ -225,7 +225,7 @@ static const struct opt options[] = {
 	{OPT_FLAG, "batch-threads", &o.batch, NULL,
 	 "SCHED_BATCH for these threads; --no-batch-threads turns it off (on)", NULL, 0, 0, NULL},
 	{OPT_FLAG, "half-close", &o.half_close, NULL,
-	 "a client that closes its sending side is still there", NULL, 0, 0, NULL},
+	 "a client that shuts down its sending side is still connected", NULL, 0, 0, NULL},
 	{.type = OPT_END},
 };
 
@@ -238,11 +238,11 @@ static const struct opt_command command = {
 		 "/health /liveness /readiness /health_generate\n"
 		 "/metrics /v1/models /workers /list_workers /add_worker /remove_worker /get_loads "
 		 "/flush_cache /get_server_info /get_model_info /reload;\n"
-		 "everything else goes to a worker. What changes the fleet is for the admin port "
+		 "everything else goes to a worker. Changes of the fleet go to the admin port "
 		 "(`pdctl workers`).\n"
 		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
 		 "file and the client keys again,\n"
-		 "USR1 opens the access log again.\n"
+		 "USR1 reopens the access log.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
 		 "refuses no connection.",
 	.examples = "  two workers, sessions stay where they are:\n"
@@ -450,7 +450,7 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 	c->workers_file = o.workers_file;
 	if (c->pd && o.workers.n > 0)
 		return pd_fail(msg, PD_EINVAL,
-			       "--worker-urls and --prefill/--decode do not go together");
+			       "--worker-urls and --prefill/--decode cannot be combined");
 	if (o.workers_file && (o.workers.n > 0 || o.prefill.n > 0 || o.decode.n > 0))
 		return pd_fail(msg, PD_EINVAL,
 			       "--workers-file replaces --worker-urls, --prefill and --decode");
@@ -564,7 +564,7 @@ static void block_signals(sigset_t *set)
 	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
-/* On the thread that reloads: a name that takes long to look up must not keep TERM waiting. */
+/* On the reloading thread: a slow name look-up must not delay TERM. */
 static void reload_ended(void)
 {
 	notify("READY=1");
@@ -578,11 +578,13 @@ static bool minor_signal(struct router *rt, const struct router_config *c, int s
 	if (sig == SIGHUP && !draining) {
 		notify_reloading();
 		if (!router_reload_begin(rt, reload_ended)) {
-			log_line(c->log, LOG_ERROR, "too many reloads wait: this one is left out");
+			log_line(c->log, LOG_ERROR,
+				 "too many reloads pending: this one is ignored");
 			reload_ended();
 		}
 	} else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg)) {
-		log_line(c->log, LOG_ERROR, "access log: %s; it goes on in the old file", msg.text);
+		log_line(c->log, LOG_ERROR, "access log: %s; still writing to the old file",
+			 msg.text);
 	}
 	return sig == SIGHUP || sig == SIGUSR1;
 }
@@ -595,7 +597,7 @@ struct second_signal {
 	_Atomic unsigned cut;
 };
 
-/* During a drain: the next TERM or INT cuts what is left. */
+/* During a drain: the next TERM or INT closes what is left. */
 static void *await_second(void *arg)
 {
 	struct second_signal *s = arg;
@@ -616,7 +618,8 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	pthread_t thread;
 	unsigned cut;
 
-	log_line(c->log, LOG_INFO, "draining: no new connections, streams may go on for %.0f s",
+	log_line(c->log, LOG_INFO,
+		 "draining: no new connections, up to %.0f s for streams in flight",
 		 (double)c->drain_timeout / 1e9);
 	watching = pthread_create(&thread, NULL, await_second, &second) == 0;
 	router_drain(rt);
@@ -628,7 +631,8 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 		(void)pthread_join(thread, NULL);
 	}
 	cut += atomic_load(&second.cut);
-	log_line(c->log, cut ? LOG_WARN : LOG_INFO, "stopped: %u connections were cut", cut);
+	log_line(c->log, cut ? LOG_WARN : LOG_INFO,
+		 "stopped: %u connections closed by the drain timeout", cut);
 	return EXIT_OK;
 }
 
@@ -680,7 +684,7 @@ int cmd_serve(int argc, char **argv)
 		code = list_metrics();
 	} else if (code < 0) {
 		/* Before the first thread, the log's: one that did not block them would take a
-		 * signal that comes while nobody waits, and end the process. */
+		 * signal that arrives outside sigwait, and end the process. */
 		block_signals(&set);
 		code = read_config(&c, &msg) ||
 				       serve_capture_open(&capture, &command, argc, argv, &msg)

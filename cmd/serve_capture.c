@@ -43,14 +43,12 @@ int serve_capture_open(struct capture **out, const struct opt_command *command, 
 
 	for (size_t i = 0; !serve_capture.file && more[i]; i++)
 		if (opt_given(command, argc, argv, more[i]))
-			return pd_fail(msg, PD_EINVAL, "--%s has no meaning without --capture FILE",
-				       more[i]);
+			return pd_fail(msg, PD_EINVAL, "--%s requires --capture FILE", more[i]);
 	if (!serve_capture.file)
 		return PD_OK;
 	if (!serve_capture.prompts && opt_given(command, argc, argv, "capture-body-max"))
-		return pd_fail(msg, PD_EINVAL,
-			       "--capture-body-max has no meaning without --capture-prompts");
-	/* A limit of the file's size is an error of the write, not the end of the router. */
+		return pd_fail(msg, PD_EINVAL, "--capture-body-max requires --capture-prompts");
+	/* A file-size limit is an error of the write, not the end of the router. */
 	(void)signal(SIGXFSZ, SIG_IGN);
 	err = capture_new(out, &cc, &inner);
 	return err ? pd_fail(msg, err, "--capture: %.480s", inner.text) : PD_OK;

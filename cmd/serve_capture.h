@@ -24,19 +24,20 @@ extern struct serve_capture serve_capture;
 	 "session keys as they are, or hashed with a secret of this run (plain)", "plain|hash", 0, 0, \
 	 NULL}, \
 	{OPT_FLAG, "capture-prompts", &serve_capture.prompts, NULL, \
-	 "request bodies, too: prompt text is stored", NULL, 0, 0, NULL}, \
+	 "store request bodies too, with their prompt text", NULL, 0, 0, NULL}, \
 	{OPT_INT, "capture-body-max", &serve_capture.body_max, "BYTES", \
-	 "kept of a body with --capture-prompts (65536)", NULL, 1, 1 << 26, NULL}, \
+	 "bytes stored of a body with --capture-prompts (65536)", NULL, 1, 1 << 26, NULL}, \
 	{OPT_INT, "capture-block-tokens", &serve_capture.block_tokens, "N", \
 	 "tokens (of 4 bytes) per hashed block of the prompt; 0: no hashes (64)", NULL, 0, 1 << 16, \
 	 NULL}, \
 	{OPT_INT, "capture-queue", &serve_capture.queue, "N", \
-	 "records that may wait for the file; more are dropped and counted (65536)", NULL, 1, 1 << 24, \
+	 "records pending for the file; more are dropped and counted (65536)", NULL, 1, 1 << 24, \
 	 NULL}, \
 	{OPT_INT, "capture-queue-bytes", &serve_capture.queue_bytes, "BYTES", \
-	 "memory for them, rounded up to a power of two (33554432)", NULL, 65536, 1 << 30, NULL}, \
+	 "memory for pending records, rounded up to a power of two (33554432)", NULL, 65536, 1 << 30, \
+	 NULL}, \
 	{OPT_INT, "capture-max-bytes", &serve_capture.max_bytes, "BYTES", \
-	 "largest file; what comes after is dropped and counted; 0: no limit (10737418240)", NULL, 0, \
+	 "largest file; later records are dropped and counted; 0: no limit (10737418240)", NULL, 0, \
 	 9e15, NULL}
 /* clang-format on */
 

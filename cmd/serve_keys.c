@@ -31,7 +31,7 @@ static void wipe(char *s)
 		explicit_bzero(s, strlen(s));
 }
 
-/* The word lies in argv, which is ours to write to: afterwards ps shows stars. */
+/* The argument lies in argv, which is writable: afterwards ps shows stars. */
 static void hide(const char *word)
 {
 	char *p = (char *)(uintptr_t)word;
@@ -42,11 +42,10 @@ static void hide(const char *word)
 static int keep_key(struct span key, const char *flag, struct pd_msg *msg)
 {
 	if (!key_is_valid(key))
-		return pd_fail(
-			msg, PD_EINVAL,
-			"--%s: found no key, expected 1 to %d visible ASCII characters and no "
-			"blanks",
-			flag, KEY_MAX);
+		return pd_fail(msg, PD_EINVAL,
+			       "--%s: found no key, expected 1 to %d visible ASCII characters "
+			       "without spaces",
+			       flag, KEY_MAX);
 	worker_key = strndup(key.p, key.n);
 	return worker_key ? PD_OK : pd_fail(msg, PD_ENOMEM, "out of memory");
 }
@@ -105,7 +104,7 @@ int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 	int err = PD_OK;
 
 	if (serve_keys.api_key && serve_keys.api_key_file)
-		err = pd_fail(msg, PD_EINVAL, "--api-key and --api-key-file do not go together");
+		err = pd_fail(msg, PD_EINVAL, "--api-key and --api-key-file cannot be combined");
 	else if (serve_keys.api_key || serve_keys.api_key_file)
 		err = read_worker_key(msg);
 	if (err) {
@@ -115,7 +114,7 @@ int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 	}
 	if (worker_key && serve_keys.forward)
 		return pd_fail(msg, PD_EINVAL,
-			       "--forward-authorization and --api-key do not go together: a worker "
+			       "--forward-authorization and --api-key cannot be combined: a worker "
 			       "gets one of the two keys");
 	c->api_key = worker_key;
 	c->forward_credentials = serve_keys.forward;
@@ -126,15 +125,15 @@ int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 	c->key_invalid_ttl = ns(serve_keys.invalid_ttl);
 	err = read_urls(c, msg);
 	if (!err && serve_keys.client_keys) {
-		/* A wrong file is wrong use (exit 2) and not a failure of the start. */
+		/* An invalid file is wrong usage (exit 2) and not a run-time failure. */
 		err = key_table_read(&probe, serve_keys.client_keys, msg);
 		key_table_release(&probe);
 	}
 	if (!err && serve_keys.forward && !c->client_keys_file && c->key_urls_n == 0)
 		return pd_fail(
 			msg, PD_EINVAL,
-			"--forward-authorization needs --client-api-keys or "
-			"--api-key-validation-urls; without them the field is passed on anyway");
+			"--forward-authorization requires --client-api-keys or "
+			"--api-key-validation-urls; without them the field is forwarded anyway");
 	return err;
 }
 

@@ -36,9 +36,8 @@ extern struct serve_keys serve_keys;
 		 "api-key-validation-urls",                                                        \
 		 &serve_keys.urls,                                                                 \
 		 "URL...",                                                                         \
-		 "who is asked about other keys: GET with the key, 200 means valid; the first "    \
-		 "that "                                                                           \
-		 "says so decides",                                                                \
+		 "services that validate other keys: GET with the key, 200 means valid; the "      \
+		 "first 200 decides",                                                              \
 		 NULL,                                                                             \
 		 0,                                                                                \
 		 0,                                                                                \
@@ -47,7 +46,7 @@ extern struct serve_keys serve_keys;
 		 "api-key-validation-timeout-secs",                                                \
 		 &serve_keys.timeout,                                                              \
 		 "S",                                                                              \
-		 "longest wait for their answer; then 503 (5)",                                    \
+		 "time limit of a validation; then 503 (5)",                                       \
 		 NULL,                                                                             \
 		 0.001,                                                                            \
 		 600,                                                                              \
@@ -56,7 +55,7 @@ extern struct serve_keys serve_keys;
 		 "api-key-valid-ttl-secs",                                                         \
 		 &serve_keys.valid_ttl,                                                            \
 		 "S",                                                                              \
-		 "how long a good answer is believed (300)",                                       \
+		 "how long a valid key is cached (300)",                                           \
 		 NULL,                                                                             \
 		 0,                                                                                \
 		 1e6,                                                                              \
@@ -65,7 +64,7 @@ extern struct serve_keys serve_keys;
 		 "api-key-invalid-ttl-secs",                                                       \
 		 &serve_keys.invalid_ttl,                                                          \
 		 "S",                                                                              \
-		 "how long a bad answer is believed (60)",                                         \
+		 "how long an invalid key is cached (60)",                                         \
 		 NULL,                                                                             \
 		 0,                                                                                \
 		 1e6,                                                                              \
@@ -74,7 +73,7 @@ extern struct serve_keys serve_keys;
 		 "api-key-cache-size",                                                             \
 		 &serve_keys.cache,                                                                \
 		 "N",                                                                              \
-		 "good keys remembered, and as many bad ones (65536)",                             \
+		 "valid keys cached, and as many invalid ones (65536)",                            \
 		 NULL,                                                                             \
 		 1,                                                                                \
 		 1e7,                                                                              \
@@ -99,8 +98,8 @@ extern struct serve_keys serve_keys;
 		 NULL},                                                                            \
 	{                                                                                          \
 		OPT_FLAG, "forward-authorization", &serve_keys.forward, NULL,                      \
-			"workers see the key of a client that was let in; without it the key "     \
-			"ends here",                                                               \
+			"forward the key of an authorised client to the worker; without it the "   \
+			"key is removed",                                                          \
 			NULL, 0, 0, NULL                                                           \
 	}
 

@@ -39,18 +39,19 @@ static enum tls_verify verify_mode(void)
 					       : TLS_VERIFY_NONE;
 }
 
-/* What is asked of clients makes no sense without a certificate of our own. */
+/* Client options have no effect without a certificate of the router's own. */
 static int check_listener(struct pd_msg *msg)
 {
 	const struct serve_tls *o = &serve_tls;
 
 	if (o->cert.n == 0 && (o->key.n > 0 || o->client_ca || o->client_verify))
-		return pd_fail(msg, PD_EINVAL, "%s needs --tls-cert FILE",
+		return pd_fail(msg, PD_EINVAL, "%s requires --tls-cert FILE",
 			       o->key.n > 0   ? "--tls-key"
 			       : o->client_ca ? "--tls-client-ca"
 					      : "--tls-client-verify");
 	if (verify_mode() != TLS_VERIFY_NONE && !o->client_ca)
-		return pd_fail(msg, PD_EINVAL, "--tls-client-verify %s needs --tls-client-ca FILE",
+		return pd_fail(msg, PD_EINVAL,
+			       "--tls-client-verify %s requires --tls-client-ca FILE",
 			       o->client_verify);
 	return PD_OK;
 }
@@ -92,10 +93,10 @@ static int open_workers(struct router_config *c, struct pd_msg *msg)
 	struct pd_msg inner = {0};
 
 	if (o->worker_key && !o->worker_cert)
-		return pd_fail(msg, PD_EINVAL, "--worker-key needs --worker-cert FILE");
+		return pd_fail(msg, PD_EINVAL, "--worker-key requires --worker-cert FILE");
 	if (o->worker_insecure && o->worker_ca)
 		return pd_fail(msg, PD_EINVAL,
-			       "--worker-ca and --worker-tls-insecure do not go together");
+			       "--worker-ca and --worker-tls-insecure cannot be combined");
 	c->worker_tls_insecure = o->worker_insecure;
 	if (tls_context_new(&c->worker_tls, &t, &inner))
 		return pd_fail(msg, PD_EINVAL, "--worker-%s: %.480s",

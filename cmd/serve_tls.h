@@ -24,14 +24,15 @@ extern struct serve_tls serve_tls;
 	{OPT_TEXT, "tls-client-ca", &serve_tls.client_ca, "FILE",                                  \
 	 "CAs of client certificates", NULL, 0, 0, "ssl-ca-certs"},                                \
 	{OPT_CHOICE, "tls-client-verify", &serve_tls.client_verify, NULL,                          \
-	 "must clients have a certificate from them (required with --tls-client-ca, else none)",   \
+	 "whether clients must present a certificate of these CAs (required with --tls-client-ca, " \
+	 "else none)",                                                                             \
 	 "none|optional|required", 0, 0, NULL},                                                    \
 	{OPT_CHOICE, "tls-min-version", &serve_tls.min_version, NULL,                              \
-	 "oldest version of clients (1.2)", "1.2|1.3", 0, 0, NULL},                                \
+	 "oldest TLS version accepted from clients (1.2)", "1.2|1.3", 0, 0, NULL},                 \
 	{OPT_TEXT, "worker-ca", &serve_tls.worker_ca, "FILE",                                      \
 	 "CAs of https:// workers (the system's)", NULL, 0, 0, "ca-cert-path"},                    \
 	{OPT_TEXT, "worker-cert", &serve_tls.worker_cert, "FILE",                                  \
-	 "our certificate for workers that ask for one", NULL, 0, 0, "client-cert-path"},          \
+	 "client certificate for workers that ask for one", NULL, 0, 0, "client-cert-path"},       \
 	{OPT_TEXT, "worker-key", &serve_tls.worker_key, "FILE",                                    \
 	 "its private key (in the same file)", NULL, 0, 0, "client-key-path"},                     \
 	{OPT_FLAG, "worker-tls-insecure", &serve_tls.worker_insecure, NULL,                        \

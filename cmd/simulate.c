@@ -55,8 +55,8 @@ static const struct opt opts[] = {
 	 0, 0, NULL},
 	{OPT_INT, "vnodes", &o.vnodes, "N", "ring points per worker (default: 160)", NULL, 1,
 	 ROUTE_VNODES_MAX, NULL},
-	{OPT_INT, "num-requests", &o.limit, "N", "read no more than that many (default: all)", NULL,
-	 1, SIM_REQUESTS_MAX, NULL},
+	{OPT_INT, "num-requests", &o.limit, "N", "read at most N records (default: all)", NULL, 1,
+	 SIM_REQUESTS_MAX, NULL},
 	{OPT_REAL, "request-rate", &o.load.request_rate, "REQ/S",
 	 "Poisson arrivals for files without time stamps; inf: all at once (default: 4)", NULL,
 	 1e-9, INFINITY, NULL},
@@ -66,11 +66,12 @@ static const struct opt opts[] = {
 	 "spread requests with equal time stamps until the next one (for coarse clocks)", NULL, 0,
 	 0, NULL},
 	{OPT_INT, "output-tokens", &o.load.output_tokens, "N",
-	 "output length of records that do not say (default: 128)", NULL, 1, 1e8, NULL},
+	 "output length of records without one (default: 128)", NULL, 1, 1e8, NULL},
 	{OPT_INT, "max-concurrency", &o.concurrency, "N",
-	 "requests in the system; the others wait outside (default: no limit)", NULL, 1, 1e9, NULL},
+	 "requests in flight; the others are queued (default: no limit)", NULL, 1, 1e9, NULL},
 	{OPT_LIST, "expect", &o.expects, "TEXT",
-	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if missed",
+	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if it is not "
+	 "met",
 	 NULL, 1, OPT_LIST_MAX, NULL},
 	{.type = OPT_HEADING, .help = "simulated engine"},
 	{OPT_FLAG, "routing-only", &o.routing_only, NULL,
@@ -121,7 +122,7 @@ static const struct opt_command command = {
 		 "order, not their size).\n"
 		 "The number in brackets behind peak/mean is what a perfect hash would reach with "
 		 "these sessions; behind\n"
-		 "keys moved it is the ideal. Exit 1 when an expectation is missed, 2 for wrong "
+		 "keys moved it is the ideal. Exit 1 when an expectation is not met, 2 for wrong "
 		 "input.",
 	.examples = "  $ pdctl simulate scenarios/*.yaml\n"
 		    "      the scenarios that ship, one table, each with its expectations\n"
@@ -214,9 +215,8 @@ static void print_marked(const char *text, size_t n)
 
 static int print_table(const struct session *s, struct pd_msg *msg)
 {
-	static const char note[] =
-		"\n* ms, simulated; the engine's defaults are a data-sheet prior, calibrated "
-		"against nothing: trust the order, not the size\n";
+	static const char note[] = "\n* ms, simulated; the engine's defaults come from data sheets "
+				   "and are not calibrated: trust the order, not the size\n";
 	bool md = o.format && strcmp(o.format, "md") == 0;
 	struct buf out;
 	int err;
@@ -376,7 +376,7 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 			fits = strcmp(both[i], p->name) == 0;
 		if (!fits && opt_given(&command, argc, argv, p->name))
 			return pd_fail(msg, PD_EINVAL,
-				       "--%s goes with --workload; a scenario file says it itself",
+				       "--%s goes with --workload; a scenario file has its own",
 				       p->name);
 	}
 	return PD_OK;

@@ -28,10 +28,10 @@ static const struct opt opts[] = {
 	 "remote_host in kv_transfer_params, as decode workers reach us (default: --host)", NULL, 0,
 	 0, NULL},
 	{OPT_INT, "max-connections", &max_connections, "N",
-	 "client connections at once; 0: what the descriptor limit allows (default: 0)", NULL, 0,
-	 1e6, NULL},
+	 "simultaneous client connections; 0: what the descriptor limit allows (default: 0)", NULL,
+	 0, 1e6, NULL},
 	{OPT_TEXT, "api-key", &cfg.api_key, "KEY",
-	 "ask for this bearer token on /v1 (default: none)", NULL, 0, 0, NULL},
+	 "require this bearer token on /v1 (default: none)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "tls-cert", &tls_cert, "FILE",
 	 "serve HTTPS with this certificate chain, PEM (default: plain HTTP)", NULL, 0, 0,
 	 "ssl-certfile"},
@@ -46,10 +46,10 @@ static const struct opt opts[] = {
 	 NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "model and engine"},
 	{OPT_LIST, "model", &models, "NAME",
-	 "served model names, the first is the main one (default: pdctl-sim)", NULL, 0, 0,
+	 "served model names; responses carry the first (default: pdctl-sim)", NULL, 0, 0,
 	 "served-model-name"},
 	{OPT_CHOICE, "role", &role, "ROLE",
-	 "both, prefill or decode: what P/D requests it may get (default: both)",
+	 "both, prefill or decode: the P/D requests it accepts (default: both)",
 	 "both|prefill|decode", 0, 0, NULL},
 	{OPT_INT, "max-model-len", &max_model_len, "N",
 	 "tokens of prompt and answer (default: 131072)", NULL, 2, 1e8, NULL},
@@ -58,10 +58,11 @@ static const struct opt opts[] = {
 	{OPT_INT, "num-gpu-blocks", &num_blocks, "N", "KV blocks; 0: unlimited (default: 16384)",
 	 NULL, 0, 1e9, "num-gpu-blocks-override"},
 	{OPT_INT, "max-num-seqs", &max_num_seqs, "N",
-	 "sequences that run at once, the rest waits (default: 256)", NULL, 1, 1e6, NULL},
+	 "sequences in a batch; the others are queued (default: 256)", NULL, 1, 1e6, NULL},
 	{.type = OPT_HEADING, .help = "time"},
 	{OPT_REAL, "prefill-tokens-per-s", &cfg.engine.prefill_tokens_per_s, "R",
-	 "prompt tokens computed per second, one prompt at a time; 0: no time (default: 50000)",
+	 "prompt tokens computed per second, one prompt at a time; 0: prefill takes no time "
+	 "(default: 50000)",
 	 NULL, 0, 1e12, NULL},
 	{OPT_REAL, "decode-ms-per-token", &cfg.engine.decode_ms_per_token, "MS",
 	 "milliseconds between the tokens of an answer (default: 10)", NULL, 0, 1e7, NULL},
@@ -69,7 +70,7 @@ static const struct opt opts[] = {
 	 "divides prefill and decode times (default: 1)", NULL, 1e-6, 1e6, NULL},
 	{.type = OPT_HEADING, .help = "prefill/decode protocol"},
 	{OPT_FLAG, "strict", &cfg.strict, NULL,
-	 "answer protocol mistakes with 400 (default: count and go on)", NULL, 0, 0, NULL},
+	 "answer protocol mistakes with 400 (default: count them and continue)", NULL, 0, 0, NULL},
 	{OPT_REAL, "kv-lease-s", &cfg.kv_lease_s, "S",
 	 "how long prefilled blocks wait for the decode worker (default: 30)", NULL, 0.001, 86400,
 	 NULL},
@@ -83,20 +84,20 @@ static const struct opt opts[] = {
 	{OPT_REAL, "fail-retry-after", &cfg.faults.fail_retry_after_s, "S",
 	 "Retry-After of failures (default: none)", NULL, -1, 86400, NULL},
 	{OPT_INT, "crash-after", &cfg.faults.crash_after, "N",
-	 "the process dies when request N + 1 arrives (default: never)", NULL, -1, 1e15, NULL},
+	 "the process is killed when request N + 1 arrives (default: never)", NULL, -1, 1e15, NULL},
 	{OPT_INT, "stall-mid-stream", &cfg.faults.stall_after, "N",
 	 "send nothing after N tokens (default: never)", NULL, -1, 1e15, NULL},
 	{OPT_REAL, "stall-s", &cfg.faults.stall_s, "S",
 	 "how long a stall lasts; 0: until the client leaves (default: 0)", NULL, 0, 86400, NULL},
 	{OPT_INT, "close-mid-stream", &cfg.faults.close_after, "N",
-	 "cut the connection after N tokens (default: never)", NULL, -1, 1e15, NULL},
+	 "close the connection after N tokens (default: never)", NULL, -1, 1e15, NULL},
 	{OPT_REAL, "delay-s", &cfg.faults.delay_s, "S",
-	 "hold every request for S seconds first (default: 0)", NULL, 0, 86400, NULL},
-	{OPT_REAL, "slow-accept-ms", &slow_accept_ms, "MS", "wait before each accept (default: 0)",
+	 "delay every request by S seconds (default: 0)", NULL, 0, 86400, NULL},
+	{OPT_REAL, "slow-accept-ms", &slow_accept_ms, "MS", "delay before each accept (default: 0)",
 	 NULL, 0, 1e6, NULL},
 	{OPT_FLAG, "unhealthy", &cfg.faults.unhealthy, NULL, "/health answers 503", NULL, 0, 0,
 	 NULL},
-	{OPT_INT, "seed", &seed, "N", "of the random failures (default: 1)", NULL, 0, 0, NULL},
+	{OPT_INT, "seed", &seed, "N", "random seed of the failures (default: 1)", NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "process"},
 	{OPT_CHOICE, "log-level", &log_level, "LEVEL",
 	 "debug, info, warn, error or off (default: info)",
@@ -104,8 +105,7 @@ static const struct opt opts[] = {
 	{OPT_CHOICE, "log-format", &log_format, "FORM", "text or json (default: text)", "text|json",
 	 0, 0, NULL},
 	{OPT_REAL, "drain-timeout", &drain_timeout_s, "S",
-	 "after SIGTERM requests under way have so long to finish (default: 5)", NULL, 0, 86400,
-	 NULL},
+	 "time after SIGTERM for requests in flight to finish (default: 5)", NULL, 0, 86400, NULL},
 	{.type = OPT_END},
 };
 
@@ -185,7 +185,7 @@ static int open_tls(struct pd_msg *msg)
 	struct pd_msg inner = {0};
 
 	if (!tls_cert && (tls_key || tls_client_ca || kv_ca))
-		return pd_fail(msg, PD_EINVAL, "%s needs --tls-cert FILE",
+		return pd_fail(msg, PD_EINVAL, "%s requires --tls-cert FILE",
 			       tls_key	       ? "--tls-key"
 			       : tls_client_ca ? "--tls-client-ca"
 					       : "--kv-ca");
@@ -230,7 +230,7 @@ static int serve(const sigset_t *stop)
 	worker_drain(w);
 	cut = worker_stop(w, clock_now() + (int64_t)(drain_timeout_s * (double)NS_PER_S));
 	if (cut > 0)
-		log_line(cfg.log, LOG_WARN, "%u connections cut at the end of --drain-timeout",
+		log_line(cfg.log, LOG_WARN, "%u connections closed at the end of --drain-timeout",
 			 cut);
 	return EXIT_OK;
 }

@@ -1,4 +1,4 @@
-/* pdctl workers: see and change the fleet of a running router, through its admin port. */
+/* pdctl workers: list and change the fleet of a running router, through its admin port. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,12 +35,12 @@ static const struct opt options[] = {
 	{OPT_INT, "bootstrap-port", &o.bootstrap, "N",
 	 "add: of a prefill worker; NIXL has no use for it (none)", NULL, 0, 65535, NULL},
 	{OPT_FLAG, "wait", &o.wait, NULL,
-	 "add: until it is healthy; drain: until nothing needs it; remove: until it is gone", NULL,
-	 0, 0, NULL},
+	 "add: until it is healthy; drain: until it is idle; remove: until it is removed", NULL, 0,
+	 0, NULL},
 	{OPT_REAL, "timeout-secs", &o.timeout, "S",
 	 "--wait ends with exit code 1 after this time (600)", NULL, 0, 1e6, NULL},
 	{OPT_FLAG, "force", &o.force, NULL,
-	 "remove: off the list now; streams that run there still end by themselves", NULL, 0, 0,
+	 "remove: at once, without draining; streams in flight still end by themselves", NULL, 0, 0,
 	 NULL},
 	{OPT_FLAG, "json", &o.json, NULL, "print the router's answers, one per line", NULL, 0, 0,
 	 NULL},
@@ -52,23 +52,22 @@ static const struct opt_command command = {
 	.usage = "pdctl workers list | show ID... | add [NAME=]URL... | drain ID... | undrain "
 		 "ID... | "
 		 "remove ID... [options]",
-	.summary = "See and change the workers of a running router; no request notices.",
+	.summary = "List and change the workers of a running router without losing a request.",
 	.about = "ID is a worker's name or URL; without @RANK it means all ranks of a server. A "
 		 "worker "
 		 "that was added gets\n"
 		 "requests after its first good health check. One that is drained gets no new "
 		 "ones; one "
 		 "that is removed\n"
-		 "leaves the list when what runs there has ended. Exit codes: 0 done, 1 --wait was "
-		 "in "
-		 "vain, 2 wrong\n"
+		 "leaves the list when its requests in flight have ended. Exit codes: 0 done, 1 "
+		 "--wait timed out, 2 wrong\n"
 		 "request, 3 no answer or the router failed.",
 	.examples =
-		"  who is there, and how busy:\n"
+		"  list the workers and their load:\n"
 		"    pdctl workers list\n"
-		"  one more decode worker, and wait until it serves:\n"
+		"  add a decode worker and wait until it serves:\n"
 		"    pdctl workers add d3=http://10.0.0.7:8000 --role decode --wait\n"
-		"  take one away without losing a request (then its process can be stopped):\n"
+		"  remove one without losing a request (then its process can be stopped):\n"
 		"    pdctl workers drain d1 --wait && ssh 10.0.0.3 systemctl stop vllm && pdctl "
 		"workers remove d1\n"
 		"  a router on another host, for a script:\n"
@@ -244,7 +243,7 @@ static bool reached(enum goal goal, const struct admin_reply *r, char *why, size
 	size_t n;
 
 	if (goal == GOAL_GONE || r->status == 404) {
-		(void)snprintf(why, cap, "is still in the list");
+		(void)snprintf(why, cap, "is still listed");
 		return r->status == 404;
 	}
 	w = workers_in(r->json, &n);
@@ -262,7 +261,7 @@ static bool reached(enum goal goal, const struct admin_reply *r, char *why, size
 	return goal == GOAL_SERVES || needed == 0;
 }
 
-/* Looks until the goal is reached; what is idle must be so twice. EXIT_FINDING after
+/* Polls until the goal is reached; an idle worker must be idle twice. EXIT_FINDING after
  * --timeout-secs. */
 static int wait_for(struct admin_client *c, const char *id, enum goal goal)
 {
@@ -283,7 +282,8 @@ static int wait_for(struct admin_client *c, const char *id, enum goal goal)
 		}
 		if (goal == GOAL_SERVES && r.status == 404) {
 			admin_reply_release(&r);
-			(void)pd_fail(&msg, PD_ENOENT, "worker '%.200s' was removed meanwhile", id);
+			(void)pd_fail(&msg, PD_ENOENT,
+				      "worker '%.200s' has been removed in the meantime", id);
 			(void)cli_runtime_error(&command, &msg);
 			return EXIT_FINDING;
 		}
@@ -440,7 +440,7 @@ static int post(struct admin_client *c, const char *path, const char *id, const 
 			return verb_show(c, id);
 		cli_print("drained ", 8);
 		cli_print(id, strlen(id));
-		print_line(": nothing needs it any more, it can be stopped");
+		print_line(": the worker can be stopped");
 		return EXIT_OK;
 	}
 	if (o.json)
@@ -484,7 +484,8 @@ static int verb_remove(struct admin_client *c, const char *id)
 	} else {
 		cli_print(gone ? "removed " : "removing ", gone ? 8 : 9);
 		cli_print(id, strlen(id));
-		print_line(gone ? "" : ": no new requests, it goes when what runs there has ended");
+		print_line(gone ? ""
+				: ": draining, removed when its requests in flight have ended");
 	}
 	admin_reply_release(&r);
 	return EXIT_OK;
@@ -521,7 +522,7 @@ static const struct verb *find_verb(const char *word, struct pd_msg *msg)
 	return NULL;
 }
 
-/* Options that the action does not know would be ignored in silence. */
+/* Refuses an option of another action, which would be ignored silently. */
 static int check_options(const struct verb *v, int argc, char **argv, struct pd_msg *msg)
 {
 	static const struct {
@@ -536,7 +537,7 @@ static int check_options(const struct verb *v, int argc, char **argv, struct pd_
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (opt_given(&command, argc, argv, known[i].option) &&
 		    !strstr(known[i].verbs, v->name))
-			return pd_fail(msg, PD_EINVAL, "--%s has no meaning with %s, only with: %s",
+			return pd_fail(msg, PD_EINVAL, "--%s has no effect with %s, only with: %s",
 				       known[i].option, v->name, known[i].verbs);
 	return PD_OK;
 }
@@ -553,8 +554,8 @@ static const struct verb *read_words(const struct opt_list *words, int argc, cha
 	if (!v || check_options(v, argc, argv, msg))
 		return NULL;
 	if (!v->ids && words->n > 1)
-		(void)pd_fail(msg, PD_EINVAL, "%s: found '%.100s', expected no more words", v->name,
-			      words->items[1]);
+		(void)pd_fail(msg, PD_EINVAL, "%s: found '%.100s', expected no more arguments",
+			      v->name, words->items[1]);
 	else if (v->ids && words->n < 2)
 		(void)pd_fail(msg, PD_EINVAL, "%s: expected %s", v->name, v->wants);
 	else
@@ -603,7 +604,7 @@ static int run(const struct verb *v, const struct opt_list *words)
 		code = v->run(c, NULL);
 	for (size_t i = 1; i < words->n; i++) {
 		if (words->items[i][0] == '\0') {
-			(void)pd_fail(&msg, PD_EINVAL, "%s: found an empty word, expected %s",
+			(void)pd_fail(&msg, PD_EINVAL, "%s: found an empty argument, expected %s",
 				      v->name, v->wants);
 			one = cli_usage_error(&command, &msg);
 		} else {

@@ -26,11 +26,11 @@ enum pd_err {
 	PD_ECLOSED = -5,   /* the peer closed or reset the connection */
 	PD_ETOOBIG = -6,   /* a configured maximum would be crossed */
 	PD_EPROTO = -7,	   /* the peer broke the protocol */
-	PD_EIO = -8,	   /* the operating system failed us; errno is kept */
+	PD_EIO = -8,	   /* a system call failed; errno is kept */
 	PD_ENOENT = -9,	   /* not there */
 	PD_EEXIST = -10,   /* there already */
 	PD_EBUSY = -11,	   /* a limit on simultaneous use is reached */
-	PD_ECANCELED = -12 /* someone asked us to stop */
+	PD_ECANCELED = -12 /* the operation was cancelled */
 };
 
 struct pd_msg {

@@ -28,9 +28,9 @@
 
 struct log {
 	int fd;	     /* the writer thread's own */
-	char *path;  /* owned; NULL: the descriptor is somebody else's */
+	char *path;  /* owned; NULL: the caller owns the descriptor */
 	int next_fd; /* -1, or what the thread goes on with */
-	bool raw;    /* only finished lines: nothing of ours between them */
+	bool raw;    /* log_put only: no lines of the log's own */
 	enum log_level level;
 	bool json;
 	pthread_mutex_t lock;
@@ -130,7 +130,8 @@ static void *writer(void *arg)
 		l->active = l->writing;
 		l->writing = swap;
 		(void)pthread_mutex_unlock(&l->lock);
-		/* Nobody to tell when the log itself cannot be written: its lines are counted. */
+		/* There is no other place to report a log that cannot be written: its lines are
+		 * counted. */
 		if (file_write_fd(l->fd, l->writing.data, l->writing.len))
 			atomic_fetch_add_explicit(&l->dropped, count_lines(&l->writing),
 						  memory_order_relaxed);

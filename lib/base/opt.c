@@ -152,7 +152,8 @@ static int set_list(const struct opt *o, struct word w, int argc, char **argv, i
 	}
 	l->occurrences++;
 	if (err || l->n > OPT_LIST_MAX)
-		return pd_fail(msg, PD_EINVAL, "--%s: too many values", o->name);
+		return pd_fail(msg, PD_EINVAL, "--%s: too many values, expected at most %d",
+			       o->name, OPT_LIST_MAX);
 	if (taken < least)
 		return pd_fail(msg, PD_EINVAL, "--%s: expected %s", o->name,
 			       o->arg ? o->arg : "a value");
@@ -162,7 +163,8 @@ static int set_list(const struct opt *o, struct word w, int argc, char **argv, i
 static int set_flag(const struct opt *o, struct word w, bool on, struct pd_msg *msg)
 {
 	if (w.value)
-		return pd_fail(msg, PD_EINVAL, "--%s takes no value, found '%s'", o->name, w.value);
+		return pd_fail(msg, PD_EINVAL, "--%s: found '%s', expected no value", o->name,
+			       w.value);
 	*(bool *)o->value = on;
 	return PD_OK;
 }

@@ -1,8 +1,8 @@
 /*
  * SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, public domain): a keyed hash.
- * Whoever does not know the key can neither find two inputs with the same value nor learn an input
- * from how long a look-up takes, so a table of secrets can hold and compare values instead of the
- * secrets. Pure, thread-safe.
+ * Without the key nobody can find two inputs with the same value or learn an input from how long a
+ * look-up takes, so a table of secrets can hold and compare values instead of the secrets. Pure,
+ * thread-safe.
  */
 #ifndef PD_BASE_SIPHASH_H
 #define PD_BASE_SIPHASH_H

@@ -1,5 +1,5 @@
 /*
- * Borrowed text: a pointer and a length into somebody else's buffer. Spans are never freed and are
+ * Borrowed text: a pointer and a length into another owner's buffer. Spans are never freed and are
  * valid only as long as the buffer they point into; each function that returns one says which.
  */
 #ifndef PD_BASE_SPAN_H

@@ -27,7 +27,7 @@ static void catch_line(cyaml_log_t level, void *ctx, const char *fmt, va_list ar
 	(void)vsnprintf(line, sizeof(line), fmt, args);
 #pragma GCC diagnostic pop
 	if (buf_puts(ctx, line))
-		return; /* a log that is cut is better than none */
+		return; /* a shortened log is better than none */
 }
 
 static const cyaml_config_t *config(struct buf *log)
@@ -131,7 +131,7 @@ static void say_unknown(const cyaml_schema_value_t *schema, const struct trace *
 	used = (size_t)snprintf(out, cap, "unknown key '%.60s'", key);
 	if (near)
 		used += (size_t)snprintf(out + used, cap - used, ", did you mean '%s'?", near);
-	used += (size_t)snprintf(out + used, cap - used, "%s expected one of", near ? "" : ":");
+	used += (size_t)snprintf(out + used, cap - used, "%s expected one of", near ? "" : ",");
 	for (size_t i = 0; i < n && used + 40 < cap; i++)
 		used += (size_t)snprintf(out + used, cap - used, "%s %s", i ? "," : "", names[i]);
 }
@@ -162,20 +162,20 @@ static void say_value(const char *line, char *out, size_t cap)
 	size_t eol = strcspn(line, "\n");
 
 	if (strncmp(line, "Invalid ", 8) == 0 && value)
-		(void)snprintf(out, cap, "found %.*s: expected %s",
+		(void)snprintf(out, cap, "found %.*s, expected %s",
 			       (int)(eol - (size_t)(value - line) > 80
 					     ? 80
 					     : eol - (size_t)(value - line)),
 			       value, plain(line + 8));
 	else if (strncmp(line, "Expecting ", 10) == 0 && got)
-		(void)snprintf(out, cap, "found %s: expected %s", plain(got + 11),
+		(void)snprintf(out, cap, "found %s, expected %s", plain(got + 11),
 			       plain(line + 10));
 	else if (strncmp(line, "STRING length < ", 16) == 0)
-		(void)snprintf(out, cap, "found empty text: expected at least one character");
+		(void)snprintf(out, cap, "found an empty text, expected at least one character");
 	else if (strncmp(line, "Insufficient entries", 20) == 0)
-		(void)snprintf(out, cap, "found an empty list: expected at least one entry");
+		(void)snprintf(out, cap, "found an empty list, expected at least one entry");
 	else if (strncmp(line, "Excessive entries (", 19) == 0)
-		(void)snprintf(out, cap, "too many entries: expected at most %ld",
+		(void)snprintf(out, cap, "too many entries, expected at most %ld",
 			       strtol(line + 19, NULL, 10));
 	else
 		(void)snprintf(out, cap, "%.*s", (int)(eol > 200 ? 200 : eol), line);
@@ -285,7 +285,7 @@ static int check_scalars(const cyaml_schema_value_t *schema, const struct yamlpo
 
 		if (!v || !wanted(v->type) || is_of_type(v->type, e->scalar))
 			continue;
-		return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: '%s': found '%.60s': expected %s", name,
+		return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: '%s': found '%.60s', expected %s", name,
 			       e->value_line, e->value_column, e->path, e->scalar, wanted(v->type));
 	}
 	return PD_OK;

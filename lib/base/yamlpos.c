@@ -43,7 +43,7 @@ static int add_entry(struct scan *s, yaml_mark_t mark)
 	struct yamlpos_entry *e;
 
 	if (s->p->n >= YAMLPOS_ENTRIES_MAX)
-		return fail_at(s, mark, "too many entries: expected at most 4096");
+		return fail_at(s, mark, "too many entries, expected at most 4096");
 	if (s->p->n == s->p->cap) {
 		e = reallocarray(s->p->entry, cap, sizeof(*e));
 		if (!e)
@@ -82,10 +82,9 @@ static int on_key(struct scan *s, const yaml_event_t *ev)
 	cut_path(s, f->path_len);
 	err = buf_printf(&s->path, "%s%s", f->path_len ? "." : "", key);
 	if (err || strlen(key) != ev->data.scalar.length)
-		return fail_at(s, ev->start_mark, "this key is too long or has a NUL byte");
+		return fail_at(s, ev->start_mark, "key too long or with a NUL byte");
 	if (yamlpos_find(s->p, s->path.data)) {
-		(void)snprintf(what, sizeof(what), "double key '%.100s': expected each key once",
-			       key);
+		(void)snprintf(what, sizeof(what), "duplicate key '%.100s'", key);
 		return fail_at(s, ev->start_mark, what);
 	}
 	f->want_key = false;
@@ -122,7 +121,7 @@ static int begin_value(struct scan *s, const yaml_event_t *ev, bool quoted)
 	return e->scalar ? PD_OK : pd_fail(s->msg, PD_ENOMEM, "out of memory");
 }
 
-/* 077, -0123: YAML 1.1 says octal, people mean decimal. */
+/* 077, -0123: octal in YAML 1.1, decimal to whoever writes it. */
 static bool octal_looking(const yaml_event_t *ev)
 {
 	const char *v = (const char *)ev->data.scalar.value;
@@ -143,12 +142,13 @@ static int on_scalar(struct scan *s, const yaml_event_t *ev)
 		      ev->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 
 	if (ev->data.scalar.anchor)
-		return fail_at(s, ev->start_mark, "anchors are not allowed: expected plain values");
+		return fail_at(s, ev->start_mark, "found an anchor, expected a plain value");
 	if (top(s) && top(s)->mapping && top(s)->want_key)
 		return on_key(s, ev);
 	if (octal_looking(ev))
-		return fail_at(s, ev->start_mark,
-			       "a number with a leading zero: expected it without, or in quotes");
+		return fail_at(
+			s, ev->start_mark,
+			"found a number with a leading zero, expected none, or quotes around it");
 	return begin_value(s, ev, quoted);
 }
 
@@ -157,11 +157,12 @@ static int on_open(struct scan *s, const yaml_event_t *ev, bool mapping)
 	int err;
 
 	if (mapping ? ev->data.mapping_start.anchor : ev->data.sequence_start.anchor)
-		return fail_at(s, ev->start_mark, "anchors are not allowed: expected plain values");
+		return fail_at(s, ev->start_mark, "found an anchor, expected a plain value");
 	if (top(s) && top(s)->mapping && top(s)->want_key)
-		return fail_at(s, ev->start_mark, "a key is not plain text: expected a word");
+		return fail_at(s, ev->start_mark,
+			       "found a key that is not plain text, expected a word");
 	if (s->depth == YAMLPOS_DEPTH_MAX)
-		return fail_at(s, ev->start_mark, "nested too deep: expected at most 16 levels");
+		return fail_at(s, ev->start_mark, "nested too deep, expected at most 16 levels");
 	err = begin_value(s, ev, false);
 	if (err)
 		return err;
@@ -175,10 +176,10 @@ static int on_event(struct scan *s, const yaml_event_t *ev)
 	switch (ev->type) {
 	case YAML_DOCUMENT_START_EVENT:
 		if (s->documents++)
-			return fail_at(s, ev->start_mark, "a second document: expected one");
+			return fail_at(s, ev->start_mark, "found a second document, expected one");
 		return PD_OK;
 	case YAML_ALIAS_EVENT:
-		return fail_at(s, ev->start_mark, "aliases are not allowed: expected plain values");
+		return fail_at(s, ev->start_mark, "found an alias, expected a plain value");
 	case YAML_SCALAR_EVENT:
 		return on_scalar(s, ev);
 	case YAML_MAPPING_START_EVENT:
@@ -198,7 +199,7 @@ static int syntax_error(const struct scan *s, const yaml_parser_t *y)
 	yaml_mark_t at = y->problem_mark;
 	char what[300];
 
-	(void)snprintf(what, sizeof(what), "%s%s%s", y->problem ? y->problem : "not readable",
+	(void)snprintf(what, sizeof(what), "%s%s%s", y->problem ? y->problem : "not YAML",
 		       y->context ? " " : "", y->context ? y->context : "");
 	if (y->error == YAML_MEMORY_ERROR)
 		return pd_fail(s->msg, PD_ENOMEM, "out of memory");
@@ -229,8 +230,8 @@ int yamlpos_scan(struct yamlpos *p, const char *text, size_t n, const char *name
 		yaml_event_delete(&ev);
 	}
 	if (!err && !s.filled)
-		err = pd_fail(msg, PD_EINVAL, "%s:1:1: an empty file: expected keys and values",
-			      name);
+		err = pd_fail(msg, PD_EINVAL,
+			      "%s:1:1: found an empty file, expected keys and values", name);
 	buf_release(&s.path);
 	yaml_parser_delete(&y);
 	return err;

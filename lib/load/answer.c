@@ -45,7 +45,7 @@ void answer_release(struct answer *a)
 
 void answer_clear(struct answer *a)
 {
-	/* a stream that broke off leaves half an event behind */
+	/* a truncated stream may end with half an event */
 	if (sse_reader_pending(&a->sse) > 0 || a->failure) {
 		sse_reader_release(&a->sse);
 		sse_reader_init(&a->sse, ANSWER_EVENT_MAX);
@@ -224,7 +224,7 @@ static void read_event(struct answer *a, const struct sse_event *e, int64_t now_
 		return;
 	}
 	if (json_object_scan(&o, e->data.p, e->data.n, &msg) != PD_OK) {
-		fail(a, "bad_event", "event %lld is no JSON object: %s", (long long)a->pieces,
+		fail(a, "bad_event", "event %lld is not a JSON object: %s", (long long)a->pieces,
 		     msg.text);
 		json_object_release(&o);
 		return;
@@ -249,7 +249,7 @@ void answer_feed(struct answer *a, const char *p, size_t n, int64_t now_ns)
 {
 	struct sse_event e;
 
-	/* a long error page is not worth its memory; its beginning says enough */
+	/* of a long error page only the beginning is kept */
 	if (!a->streamed || a->status != 200) {
 		if (a->status != 200 && a->body.len + n > 65536)
 			return;
@@ -303,7 +303,7 @@ static void end_plain(struct answer *a, int64_t now_ns, bool embeddings)
 	if (usage && usage->type == JSON_OBJECT)
 		read_usage(a, usage->value);
 	if (!list || list->type != JSON_ARRAY || list->value.n <= 2)
-		fail(a, "bad_answer", "an answer without \"%s\"", embeddings ? "data" : "choices");
+		fail(a, "bad_answer", "answer without \"%s\"", embeddings ? "data" : "choices");
 	else if (!embeddings)
 		(void)read_choices(a, list->value);
 	a->last_token_ns = now_ns;
@@ -329,7 +329,7 @@ void answer_end(struct answer *a, int64_t now_ns, bool whole, bool embeddings)
 		return;
 	}
 	if (!whole)
-		fail(a, "truncated", "the connection broke after %lld pieces",
+		fail(a, "truncated", "the connection was lost after %lld pieces",
 		     (long long)a->pieces);
 	else if (a->streamed)
 		end_stream(a, now_ns);

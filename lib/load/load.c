@@ -301,7 +301,7 @@ static bool stopping(const struct load *l)
 	return l->o->stop && *l->o->stop;
 }
 
-/* At most so many in a row before sockets get their turn. */
+/* At most this many in a row before sockets are served again. */
 #define BURST 64
 
 static void start_due(struct load *l)
@@ -446,7 +446,7 @@ static int open_engine(struct load *l, struct pd_msg *msg)
 
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epfd < 0)
-		return pd_fail(msg, PD_EIO, "cannot make an epoll set: %s",
+		return pd_fail(msg, PD_EIO, "cannot create an epoll instance: %s",
 			       pd_errno_text(errno, text, sizeof(text)));
 	l->multi = curl_multi_init();
 	if (!l->multi)
@@ -496,8 +496,8 @@ int load_run(const struct load_options *o, const struct load_item *items, size_t
 	l.in_flight_max = in_flight_limit(o);
 	if (o->max_concurrency > 0 && (size_t)o->max_concurrency > l.in_flight_max)
 		return pd_fail(msg, PD_EINVAL,
-			       "--max-concurrency: found %lld, expected at most %zu with this "
-			       "limit of open files (ulimit -n)",
+			       "--max-concurrency: found %lld, expected at most %zu at this "
+			       "open-file limit (ulimit -n)",
 			       (long long)o->max_concurrency, l.in_flight_max);
 	err = open_engine(&l, msg);
 	l.origin = clock_now();

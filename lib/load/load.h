@@ -5,9 +5,9 @@
  * libcurl's socket interface over one epoll set: cost per event does not grow with the number of
  * streams. Each slot keeps its handle and buffers for the next request. A request is released at
  * its intended time, or when the turn before it in its session has ended and its think time is
- * over, whichever is later; it waits further only for --max-concurrency or for a place among the
- * concurrent sessions, and both waits are visible in the records. Nothing is sent twice by us,
- * nothing is retried.
+ * over, whichever is later; it waits further only for --max-concurrency or for a slot among the
+ * concurrent sessions, and both waits are visible in the records. The engine sends nothing twice
+ * and retries nothing.
  */
 #ifndef PD_LOAD_LOAD_H
 #define PD_LOAD_LOAD_H

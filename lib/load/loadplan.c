@@ -46,9 +46,9 @@ static int set_times(struct load_plan *p, const struct workload *w,
 	p->scheduled = o->timestamps || !isinf(o->request_rate);
 	if (o->timestamps) {
 		if (!w->has_arrivals)
-			return pd_fail(msg, PD_EINVAL,
-				       "--timestamps: not every record of the data set states a "
-				       "timestamp");
+			return pd_fail(
+				msg, PD_EINVAL,
+				"--timestamps: not every record of the data set has a timestamp");
 		for (size_t i = 0; i < p->n; i++)
 			p->item[i].at_ns = llround((double)w->req[i].arrival_ns / o->speedup);
 		return PD_OK;
@@ -61,7 +61,7 @@ static int set_times(struct load_plan *p, const struct workload *w,
 		p->item[i].at_ns = at[i];
 	free(at);
 	return err ? pd_fail(msg, PD_EINVAL,
-			     "--request-rate: no schedule of %zu requests at %g per second", p->n,
+			     "--request-rate: cannot schedule %zu requests at %g per second", p->n,
 			     o->request_rate)
 		   : PD_OK;
 }
@@ -184,8 +184,9 @@ int load_plan_make(struct load_plan *p, const struct workload *w, const struct l
 	*p = (struct load_plan){.n = o->requests > 0 ? o->requests : w->n};
 	if (!err && p->n > w->n)
 		err = pd_fail(msg, PD_EINVAL,
-			      "--num-prompts: asks for %zu requests, the data set has %zu", p->n,
-			      w->n);
+			      "--num-prompts: found %zu, expected at most %zu, the records of the "
+			      "data set",
+			      p->n, w->n);
 	if (!err)
 		err = allocate(p, w);
 	if (!err)

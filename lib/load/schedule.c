@@ -1,6 +1,6 @@
 /*
  * A heap of what may be sent by its intended time. A turn enters when the turn before it has
- * ended; a session that finds no place is parked with its intended time, so that waiting shows as
+ * ended; a session beyond the limit is parked with its intended time, so that waiting shows as
  * queue time and not as a late schedule.
  */
 #include "lib/load/schedule.h"

@@ -240,7 +240,8 @@ static int row_listed(struct compare *c, const char *name, struct pd_msg *msg)
 		return err || matched
 			       ? err
 			       : pd_fail(msg, PD_EINVAL,
-					 "--metrics: no metric that all runs have fits '%s'", name);
+					 "--metrics: no metric common to all runs matches '%s'",
+					 name);
 	}
 	if (!compare_known(c, name)) {
 		near = compare_nearest(c, name);

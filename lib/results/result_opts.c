@@ -54,8 +54,8 @@ int result_metrics_parse(struct result_run *run, const char *list, struct pd_msg
 				       (int)piece.n, piece.p);
 		for (size_t i = 0; i < run->nmetrics; i++)
 			if (run->metric[i] == m)
-				return pd_fail(msg, PD_EINVAL, "'%.*s' is there twice",
-					       (int)piece.n, piece.p);
+				return pd_fail(msg, PD_EINVAL, "duplicate '%.*s'", (int)piece.n,
+					       piece.p);
 		run->metric[run->nmetrics++] = m;
 	}
 	return PD_OK;
@@ -106,7 +106,7 @@ int result_goal_parse(struct result_run *run, const char *text, struct pd_msg *m
 			       text);
 	for (size_t i = 0; i < run->ngoals; i++)
 		if (run->goal[i].metric == m)
-			return pd_fail(msg, PD_EINVAL, "'%s' is there twice", names[m]);
+			return pd_fail(msg, PD_EINVAL, "duplicate '%s'", names[m]);
 	run->goal[run->ngoals++] = (struct result_goal){m, v};
 	return PD_OK;
 }

@@ -16,7 +16,7 @@ static int counts(const struct result_run *run, const struct result_totals *t, s
 	if (!err && !run->pooling)
 		err = buf_printf(out, ", %.1f output tokens/s", t->output_throughput);
 	if (!err)
-		err = buf_printf(out, ", %.1f tokens/s in total, at most %zu at once\n",
+		err = buf_printf(out, ", %.1f tokens/s in total, at most %zu in flight\n",
 				 t->total_token_throughput, t->max_concurrent);
 	if (!err)
 		err = buf_printf(out, "tokens: %lld in, %lld out\n", (long long)t->input_tokens,

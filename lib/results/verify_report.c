@@ -97,13 +97,14 @@ static int summary_text(const struct verify *v, struct buf *out)
 
 		if (!role->judged)
 			continue;
-		err = buf_printf(
-			out, "%s: %zu/%zu sessions consistent (%.1f%%), %zu worker%s used%s\n",
-			verify_role_name(r), role->consistent, v->nsessions,
-			percent(role->consistent, v->nsessions), role->nworkers,
-			role->nworkers == 1 ? "" : "s",
-			role->nworkers == 1 && v->nsessions > 1 ? " (only one: is there a second?)"
-								: "");
+		err = buf_printf(out,
+				 "%s: %zu/%zu sessions consistent (%.1f%%), %zu worker%s used%s\n",
+				 verify_role_name(r), role->consistent, v->nsessions,
+				 percent(role->consistent, v->nsessions), role->nworkers,
+				 role->nworkers == 1 ? "" : "s",
+				 role->nworkers == 1 && v->nsessions > 1
+					 ? " (one worker cannot show consistency)"
+					 : "");
 		if (!err && role->named < v->completed)
 			err = buf_printf(out, "%s: %zu answers named no worker\n",
 					 verify_role_name(r), v->completed - role->named);

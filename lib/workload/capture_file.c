@@ -100,8 +100,8 @@ static int open_capture(sqlite3 **lite, const char *path, struct pd_msg *msg)
 		return lite_error(*lite, path, msg);
 	if (app != CAPTURE_APPLICATION_ID)
 		return pd_fail(msg, PD_EINVAL,
-			       "'%.300s' is an SQLite file of something else, expected JSON Lines "
-			       "or a capture of pdctl serve",
+			       "'%.300s' is an SQLite database but not a capture, expected JSON "
+			       "Lines or a capture of pdctl serve",
 			       path);
 	if (version != CAPTURE_VERSION)
 		return pd_fail(msg, PD_EINVAL,
@@ -136,8 +136,8 @@ static int find_run(sqlite3 *lite, const char *path, int64_t *run, struct pd_msg
 		err = lite_error(lite, path, msg);
 	else if (!err)
 		err = pd_fail(msg, PD_EINVAL,
-			      "the capture '%.300s' has no run %" PRId64 ": expected one up to "
-			      "%" PRId64,
+			      "the capture '%.300s' has no run %" PRId64
+			      ", expected at most %" PRId64,
 			      path, asked, last);
 	(void)sqlite3_finalize(st);
 	return err;
@@ -174,7 +174,7 @@ static int read_fleet(sqlite3 *lite, const char *path, struct capture_info *i, i
 	int err = prepare(lite, path, fleet_sql, i->run, &st, msg);
 
 	if (!err && sqlite3_step(st) != SQLITE_ROW)
-		err = pd_fail(msg, PD_EINVAL, "the capture '%.300s' names no workers", path);
+		err = pd_fail(msg, PD_EINVAL, "the capture '%.300s' records no workers", path);
 	if (!err) {
 		i->pd = strcmp(text_at(st, 0), "regular") != 0;
 		i->fbi = strcmp(text_at(st, 1), "fbi") == 0;
@@ -460,7 +460,7 @@ static int write_lines(sqlite3 *lite, const char *path, sqlite3_stmt *st, struct
 		return lite_error(lite, path, msg);
 	err = err ? err : end_line(l, out);
 	if (err)
-		return pd_fail(msg, err, "cannot hold the capture '%.300s': %s", path,
+		return pd_fail(msg, err, "cannot load the capture '%.300s': %s", path,
 			       pd_err_text(err));
 	return l->id ? PD_OK
 		     : pd_fail(msg, PD_EINVAL,

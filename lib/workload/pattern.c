@@ -262,9 +262,9 @@ static int parse_pattern(struct parser *c)
 		if (ch == '\0')
 			break;
 		if (ch == '>' || ch == '}')
-			return fail_at(c, c->at,
-				       "closing bracket without an opening one (write it twice to "
-				       "mean itself)");
+			return fail_at(
+				c, c->at,
+				"unmatched closing bracket (write it twice for a literal one)");
 		err = parse_expression(c, ch == '<' ? '>' : '}');
 		if (err)
 			return err;

@@ -314,7 +314,7 @@ def test_rotation_loses_nothing(pdctl, tmp_path):
         os.rename(log, tmp_path / "kept")
         (tmp_path / "log").mkdir()
         router.signal(signal.SIGUSR1)
-        wait_for("the complaint", lambda: "it goes on in the old file" in router.log())
+        wait_for("the complaint", lambda: "still writing to the old file" in router.log())
         assert router.post(ROUTE, BODY, {"X-Request-Id": "after"})[0] == 200
         wait_for("its line", lambda: "request_id=after " in (tmp_path / "kept").read_text())
 
@@ -349,7 +349,7 @@ def test_a_drain_is_logged_to_its_end_and_not_disturbed(pdctl, tmp_path):
         assert router.wait() == 0
         (one,) = lines_of(tmp_path / "log", "text", 1)
         assert one["status"] == 200
-        assert "0 connections were cut" in router.log()
+        assert "0 connections closed by the drain timeout" in router.log()
 
 
 def test_a_reader_that_stalls_costs_lines_and_no_request(pdctl):

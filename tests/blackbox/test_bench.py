@@ -431,7 +431,7 @@ def test_verify_verdicts():
     done = verify(sticky(0), *args)
     assert done.returncode == 0 and "verdict: PASS" in done.stdout
     assert "prefill: 20/20 sessions consistent" in done.stdout and "2 workers used" in done.stdout
-    assert "only one: is there a second?" in done.stdout, "a pool of which one worker is used is pointed out"
+    assert "one worker cannot show consistency" in done.stdout, "a pool of which one worker is used is pointed out"
     assert "d0" in done.stdout and "50.0%" in done.stdout and "###" in done.stdout
     done = verify(sticky(2), *args)
     assert done.returncode == 0 and "verdict: PARTIAL PASS" in done.stdout and "decode: 18/20" in done.stdout

@@ -394,8 +394,8 @@ def test_wrong_files(tmp_path):
     assert "Is a directory" in serve_fails("--capture", tmp_path)
     assert "No such file" in serve_fails("--capture", tmp_path / "none" / "c.db")
     assert "found an empty name" in serve_fails("--capture", "")
-    assert "without --capture FILE" in serve_fails("--capture-keys", "hash")
-    assert "without --capture-prompts" in serve_fails("--capture", tmp_path / "c.db", "--capture-body-max", 10)
+    assert "requires --capture FILE" in serve_fails("--capture-keys", "hash")
+    assert "requires --capture-prompts" in serve_fails("--capture", tmp_path / "c.db", "--capture-body-max", 10)
     assert "at least 8 bodies" in serve_fails("--capture", tmp_path / "c.db", "--capture-prompts", "--capture-queue-bytes", 65536)
     assert not os.path.exists(tmp_path / "c.db")
 

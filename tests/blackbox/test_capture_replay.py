@@ -248,20 +248,20 @@ def test_wrong_input(tmp_path, pdctl, workers):
     pdctl("serve", "--worker-urls", *workers, "--capture", empty).stop()
     out = tmp_path / "out.jsonl"
     for args, want in (
-        (("simulate", "--workload", other), "is an SQLite file of something else"),
+        (("simulate", "--workload", other), "is an SQLite database but not a capture"),
         (("simulate", "--workload", future), "is a capture of version 99, expected version 1"),
         (("simulate", "--workload", empty), "has no routed request"),
-        (("simulate", "--workload", empty, "--capture-run", 3), "has no run 3: expected one up to 1"),
+        (("simulate", "--workload", empty, "--capture-run", 3), "has no run 3, expected at most 1"),
         (("simulate", "--workload", text, "--capture-run", 3), "--capture-run"),
-        (("bench", "--dataset", other, "--model", "m"), "is an SQLite file of something else"),
+        (("bench", "--dataset", other, "--model", "m"), "is an SQLite database but not a capture"),
         (("bench", "--dataset", text, "--model", "m", "--capture-run", 2), "expected a capture"),
-        (("bench", "--model", "m", "--capture-run", 2), "--capture-run: has no meaning without --dataset"),
+        (("bench", "--model", "m", "--capture-run", 2), "--capture-run requires --dataset"),
         (("gen", "--from-capture", text, "--output", out), "expected a capture of pdctl serve"),
-        (("gen", "--from-capture", tmp_path / "none", "--output", out), "is not there"),
+        (("gen", "--from-capture", tmp_path / "none", "--output", out), "does not exist"),
         (("gen", "--from-capture", empty, "--output", out), "has no routed request"),
-        (("gen", "--from-capture", empty, "--seed", 1), "--seed has no meaning with --from-capture"),
+        (("gen", "--from-capture", empty, "--seed", 1), "--seed has no effect with --from-capture"),
         (("gen", "conversations", "--from-capture", empty), "expected one of them"),
-        (("gen", "conversations", "--capture-run", 1), "without --from-capture"),
+        (("gen", "conversations", "--capture-run", 1), "requires --from-capture"),
     ):
         done = run(*args)
         assert done.returncode == 2 and want in done.stderr and not done.stdout, (args, done.stderr)

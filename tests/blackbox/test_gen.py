@@ -94,13 +94,13 @@ def test_output_file(tmp_path):
 @pytest.mark.parametrize(
     "words,says",
     [
-        ([], "expected one of shared-prefix"),
+        ([], "expected shared-prefix"),
         (["prefixes"], "'prefixes'"),
         (["shared-prefix", "more"], "'more'"),
         (["shared-prefix", "--num-prompts", "0"], "--num-prompts"),
-        (["shared-prefix", "--context-len", "5"], "--context-len has no meaning"),
-        (["conversations", "--num-prompts", "5"], "--num-prompts has no meaning"),
-        (["shared-prefix", "--num-prefixes", "5"], "--num-prefixes has no meaning"),
+        (["shared-prefix", "--context-len", "5"], "--context-len has no effect"),
+        (["conversations", "--num-prompts", "5"], "--num-prompts has no effect"),
+        (["shared-prefix", "--num-prefixes", "5"], "--num-prefixes has no effect"),
         (["conversations", "--arrival-rate", "0"], "--arrival-rate"),
         (["conversations", "--num-conversations", "1000000", "--messages-per-conv", "1000000"], "number of records"),
     ],

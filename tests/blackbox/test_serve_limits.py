@@ -316,7 +316,7 @@ def test_a_drain_has_an_end(pdctl, how):
         assert router.wait(15) == 0
         assert time.monotonic() - began < 10
         assert not read_end(s).endswith(b"0\r\n\r\n"), "the cut is visible"
-        assert router.log().count("1 connections were cut") == 1
+        assert router.log().count("1 connections closed by the drain timeout") == 1
         s.close()
         holder.release.set()
 

@@ -222,7 +222,7 @@ def test_wrong_scenario_leaves_no_output(tmp_path):
         (MINI.replace("count: 3", "count: three"), "3:18", "a whole number"),
         (MINI.replace("round_robin", "round_robbin"), "4:29", "round_robin"),
         (MINI + 'expect:\n  - "session_consistncy >= 1"\n', "6:6", "did you mean 'session_consistency'"),
-        (MINI + "name: again\n", "5:1", "double key"),
+        (MINI + "name: again\n", "5:1", "duplicate key"),
         (MINI + "events: [{action: fail, worker: 9, at_ms: 1}]\n", "5:9", "from 1 to 3"),
         ("", "1:1", "empty"),
         ("name: [\n", "2:1", ""),

@@ -703,13 +703,13 @@ def test_expired_certificate_of_our_own_is_named(pdctl, world):
     (["--tls-cert", "{a.cert}", "--tls-key", "{b.key}"], "does not belong to the certificate '{a.cert}'"),
     (["--tls-cert", "{a.key}", "--tls-key", "{a.key}"], "found only a private key, expected '-----BEGIN CERTIFICATE-----'"),
     (["--tls-cert", "{a.cert}", "--tls-cert", "{b.cert}", "--tls-key", "{a.key}"], "--tls-key: found 1, expected one for each of the 2 --tls-cert"),
-    (["--tls-key", "{a.key}"], "--tls-key needs --tls-cert FILE"),
-    (["--tls-client-ca", "{a.cert}"], "--tls-client-ca needs --tls-cert FILE"),
-    (["--tls-cert", "{a.cert}", "--tls-key", "{a.key}", "--tls-client-verify", "required"], "--tls-client-verify required needs --tls-client-ca FILE"),
+    (["--tls-key", "{a.key}"], "--tls-key requires --tls-cert FILE"),
+    (["--tls-client-ca", "{a.cert}"], "--tls-client-ca requires --tls-cert FILE"),
+    (["--tls-cert", "{a.cert}", "--tls-key", "{a.key}", "--tls-client-verify", "required"], "--tls-client-verify required requires --tls-client-ca FILE"),
     (["--worker-ca", "{a.key}"], "--worker-ca: CA file '{a.key}': found only a private key"),
     (["--worker-ca", "{missing}"], "--worker-ca: CA file: cannot open '{missing}': No such file"),
-    (["--worker-key", "{a.key}"], "--worker-key needs --worker-cert FILE"),
-    (["--worker-ca", "{a.cert}", "--worker-tls-insecure"], "--worker-ca and --worker-tls-insecure do not go together"),
+    (["--worker-key", "{a.key}"], "--worker-key requires --worker-cert FILE"),
+    (["--worker-ca", "{a.cert}", "--worker-tls-insecure"], "--worker-ca and --worker-tls-insecure cannot be combined"),
 ])
 def test_wrong_files_and_options(world, tmp_path, args, why):
     def fill(text):

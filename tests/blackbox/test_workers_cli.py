@@ -53,7 +53,7 @@ def test_add_drain_undrain_remove(pdctl):
         done = workers(router, "undrain", two.url)
         assert (done.returncode, done.stdout) == (0, f"undrained w1 (regular, {two.url}): available\n")
         done = workers(router, "drain", "w1", "--wait")
-        assert (done.returncode, done.stdout) == (0, "drained w1: nothing needs it any more, it can be stopped\n")
+        assert (done.returncode, done.stdout) == (0, "drained w1: the worker can be stopped\n")
         done = workers(router, "remove", "w1")
         assert (done.returncode, done.stdout) == (0, "removed w1\n")
         done = workers(router, "add", f"w1={two.url}", "--json", "--wait")
@@ -95,9 +95,9 @@ def test_waiting_in_vain_is_exit_code_1(pdctl):
         done = workers(router, "drain", "w0", "--wait", "--timeout-secs", 0.5)
         assert (done.returncode, done.stdout) == (1, "") and "worker 'w0' has 1 requests in flight after 0.5 s" in done.stderr
         done = workers(router, "remove", "w0", "--wait", "--timeout-secs", 0.5)
-        assert (done.returncode, done.stdout) == (1, "") and "worker 'w0' is still in the list after 0.5 s" in done.stderr
+        assert (done.returncode, done.stdout) == (1, "") and "worker 'w0' is still listed after 0.5 s" in done.stderr
         done = workers(router, "remove", "w0")
-        assert (done.returncode, done.stdout) == (0, "removing w0: no new requests, it goes when what runs there has ended\n")
+        assert (done.returncode, done.stdout) == (0, "removing w0: draining, removed when its requests in flight have ended\n")
         release.set()
         done = workers(router, "remove", "w0", "--wait")
         assert done.returncode in (0, 2), done.stderr  # it may be gone already
@@ -133,16 +133,16 @@ def test_wrong_requests_are_exit_code_2(pdctl):
     [
         ((), "found no action, expected list, show, add"),
         (("lst",), "unknown action 'lst', did you mean 'list'?"),
-        (("list", "x"), "found 'x', expected no more words"),
+        (("list", "x"), "found 'x', expected no more arguments"),
         (("add",), "add: expected [NAME=]http://HOST:PORT"),
         (("drain",), "drain: expected a worker's name or URL"),
-        (("list", "--wait"), "--wait has no meaning with list"),
-        (("drain", "x", "--force"), "--force has no meaning with drain"),
-        (("undrain", "x", "--wait"), "--wait has no meaning with undrain"),
+        (("list", "--wait"), "--wait has no effect with list"),
+        (("drain", "x", "--force"), "--force has no effect with drain"),
+        (("undrain", "x", "--wait"), "--wait has no effect with undrain"),
         (("list", "--role", "both"), "both"),
         (("list", "--router", "localhost:29000"), "expected http://HOST:PORT"),
         (("list", "--router", "http://"), "expected http://HOST:PORT"),
-        (("show", ""), "found an empty word"),
+        (("show", ""), "found an empty argument"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
 )
@@ -161,7 +161,7 @@ def test_no_router(pdctl):
     assert done.returncode == 3 and "cannot reach" in done.stderr
     with FakeEngine(lambda seen, wire: wire.reply(200, b"<html>", "text/html")) as other:
         done = run("workers", "list", "--router", other.url)
-        assert done.returncode == 3 and "not as a pdctl router does" in done.stderr
+        assert done.returncode == 3 and "not a pdctl router?" in done.stderr
 
 
 def test_a_router_behind_tls_and_keys(pdctl, tmp_path):

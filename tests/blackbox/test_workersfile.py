@@ -5,18 +5,18 @@ import pytest
 import harness
 
 BAD = [
-    ("", "1:1: an empty file"),
-    ("# nothing but a comment\n", "1:1: an empty file"),
+    ("", "1:1: found an empty file"),
+    ("# nothing but a comment\n", "1:1: found an empty file"),
     ("{}\n", "1:1: found no workers, expected the key 'workers'"),
     ("workers: []\n", "1:1: found no workers"),
     ("policy: random\n", "1:1: found no workers"),
     ("workers:\n  - http://127.0.0.1:1\npolcy: x\n", "3:1: unknown key 'polcy', did you mean 'policy'?"),
     ("workers: [http://127.0.0.1:1\n", "2:1: did not find expected ',' or ']'"),
     ("workers:\n  - ftp://127.0.0.1:1\n", "2:5: URL 'ftp://127.0.0.1:1': unknown scheme"),
-    ("workers:\n  - http://127.0.0.1:1\n  - {a: b}\n", "3:5: 'workers[1]': found a mapping: expected text"),
-    ("workers: 7\n", "1:10: 'workers': found a single value: expected a list"),
+    ("workers:\n  - http://127.0.0.1:1\n  - {a: b}\n", "3:5: 'workers[1]': found a mapping, expected text"),
+    ("workers: 7\n", "1:10: 'workers': found a single value, expected a list"),
     ("workers: [http://127.0.0.1:1]\npolicy: roundrobin\n", "2:9: unknown policy 'roundrobin'"),
-    ("policy: random\npolicy: random\nworkers: [http://127.0.0.1:1]\n", "2:1: double key 'policy'"),
+    ("policy: random\npolicy: random\nworkers: [http://127.0.0.1:1]\n", "2:1: duplicate key 'policy'"),
     ("prefill: [http://127.0.0.1:1]\n", "1:10: found workers of prefill/decode mode"),
 ]
 

@@ -185,7 +185,7 @@ static void wrong_options_say_why(void **state)
 		{"--choice", "tw", "expected one of one|two|three"},
 		{"--choice", "", "expected one of"},
 		{"--text", "--flag", "--text: expected TEXT"},
-		{"--flag=1", NULL, "takes no value"},
+		{"--flag=1", NULL, "expected no value"},
 		{"--no-text", NULL, "unknown option"},
 		{"-x", NULL, "unknown option '-x'"},
 		{"word", NULL, "unexpected argument 'word'"},

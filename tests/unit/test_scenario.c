@@ -68,7 +68,7 @@ static void test_keys_and_types(void **state)
 	refuse("name: a\nworkload: {generate: {sesions: 3}}\n" POOL "policies: [random]\n",
 	       "f.yaml:2:23: ", "did you mean 'sessions'");
 	refuse(MINI "zzzzzzzz: 3\n", "f.yaml:5:1: ", "expected one of name,");
-	refuse(MINI "name: b\n", "f.yaml:5:1: ", "double key 'name'");
+	refuse(MINI "name: b\n", "f.yaml:5:1: ", "duplicate key 'name'");
 	refuse(HEAD POOL, "f.yaml:1:1: ", "missing 'policies'");
 	refuse("name: a\n" POOL "policies: [random]\n", "f.yaml:1:1: ", "missing 'workload'");
 	refuse(MINI "seed: x\n", "f.yaml:5:7: ", "whole number");
@@ -102,11 +102,11 @@ static void test_yaml_that_is_refused(void **state)
 	refuse("# only a comment\n", "f.yaml:1:1: ", "empty");
 	refuse(MINI "\tseed: 1\n", "f.yaml:5:1: ", "cannot start any token");
 	refuse("name: [a\n", "f.yaml:2:1: ", "");
-	refuse("name: &x a\n", "f.yaml:1:7: ", "anchors");
-	refuse("name: *x\n", "f.yaml:1:7: ", "aliases");
+	refuse("name: &x a\n", "f.yaml:1:7: ", "found an anchor");
+	refuse("name: *x\n", "f.yaml:1:7: ", "found an alias");
 	refuse(MINI "---\nname: b\n", "f.yaml:5:1: ", "second document");
 	refuse(MINI "seed: 077\n", "f.yaml:5:7: ", "leading zero");
-	refuse("? [a]\n: b\n", "f.yaml:1:3: ", "key is not plain text");
+	refuse("? [a]\n: b\n", "f.yaml:1:3: ", "found a key that is not plain text");
 	for (int i = 0; i < 20; i++)
 		deep[3 + i] = '[';
 	refuse(deep, "f.yaml:1:", "too deep");
