@@ -1,5 +1,7 @@
 """The short form of scripts/chaos: workers are killed, stopped, restarted and spoilt under a router full of streams."""
 
+import importlib.machinery
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,6 +22,24 @@ def test_nothing_is_lost_when_workers_break():
     done = chaos("--seconds", "20", "--clients", "60", "--seed", os.environ.get("PDCTL_CHAOS_SEED", "1"))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert done.stdout.endswith("verdict: PASS\n") and not REPORTS.search(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, os.path.dirname(CHAOS))
+    loader = importlib.machinery.SourceFileLoader("chaos_script", CHAOS)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("chaos_script", loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_memory_is_judged_by_what_keeps_growing(script):
+    """What the busiest moment needed stays; what each third adds is a leak, and so is more than its requests can have held."""
+    assert script.judge_memory(10_800, [14_600, 14_600, 14_600], 200) == []
+    assert script.judge_memory(10_800, [11_000, 14_000, 14_900], 200) == []
+    assert "grows" in script.judge_memory(10_800, [11_000, 12_500, 14_300], 200)[0]
+    assert "at most" in script.judge_memory(10_800, [14_600, 14_600, 14_600], 60)[0]
+    assert len(script.judge_memory(10_800, [20_000, 25_000, 30_000], 200)) == 2
 
 
 @pytest.mark.parametrize("args", [("--seconds", "0"), ("--clients", "0"), ("--what",)])
