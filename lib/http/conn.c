@@ -120,17 +120,18 @@ static enum read_result read_first(struct http_conn *c)
 	return result;
 }
 
-/* Room for more; the capacity grows with what has arrived. When a head, or the beginning of one,
- * moves with the buffer its spans are found again at once: a refusal looks at them too. */
-static int make_room(struct http_conn *c)
+/* Room for more; the capacity grows with what has arrived, and to no more than `rest` needs when
+ * that is little. When a head, or the beginning of one, moves with the buffer its spans are found
+ * again at once: a refusal looks at them too. */
+static int make_room(struct http_conn *c, size_t rest)
 {
 	struct buf *in = &c->work->in;
-	size_t step = in->len > READ_STEP ? in->len : READ_STEP, left = in->max - in->len,
-	       scanned = 0;
+	size_t few = rest < READ_STEP ? rest : READ_STEP, left = in->max - in->len, scanned = 0,
+	       step = few < READ_STEP || in->len < READ_STEP ? few : in->len;
 	uintptr_t before = (uintptr_t)in->data;
 	int err;
 
-	if (in->cap - in->len >= READ_STEP)
+	if (in->cap - in->len > few)
 		return PD_OK;
 	if ((in->len < SHELF_BYTES / 2 || !shelf_grow(in, READ_STEP)) &&
 	    buf_reserve(in, step < left ? step : left))
@@ -141,10 +142,10 @@ static int make_room(struct http_conn *c)
 	return err == PD_EAGAIN ? PD_OK : err;
 }
 
-/* More bytes before the deadline. */
-static ssize_t read_more(struct http_conn *c, int64_t deadline)
+/* More bytes before the deadline; `rest` is how many are missing, SIZE_MAX: who knows. */
+static ssize_t read_more(struct http_conn *c, size_t rest, int64_t deadline)
 {
-	ssize_t n = make_room(c);
+	ssize_t n = make_room(c, rest);
 
 	if (n)
 		return n;
@@ -185,7 +186,7 @@ static enum read_result read_head(struct http_conn *c)
 	       PD_EAGAIN) {
 		if (deadline == 0)
 			deadline = r->accepted_ns + c->server->cfg.head_timeout_ns;
-		n = read_more(c, deadline);
+		n = read_more(c, SIZE_MAX, deadline);
 		if (n == PD_ETIMEOUT)
 			return refuse(c, 408, "the request head did not arrive in time");
 		if (n <= 0)
@@ -221,7 +222,8 @@ static enum read_result read_body_length(struct http_conn *c)
 	ssize_t n;
 
 	while (c->work->in.len - at < length) {
-		n = read_more(c, body_deadline(c, c->work->in.len - at));
+		n = read_more(c, length - (c->work->in.len - at),
+			      body_deadline(c, c->work->in.len - at));
 		if (n <= 0)
 			return body_failed(c, n);
 	}
@@ -242,7 +244,7 @@ static enum read_result read_body_chunked(struct http_conn *c)
 	while (!chunked.done) {
 		if (raw == c->work->in.len) {
 			c->work->in.len = raw = at + body;
-			n = read_more(c, body_deadline(c, body));
+			n = read_more(c, SIZE_MAX, body_deadline(c, body));
 			if (n <= 0)
 				return body_failed(c, n);
 		}

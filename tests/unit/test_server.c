@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/server.h"
+#include "lib/http/conn.h"
 #include "tests/unit/sock.h"
 
 struct app {
 	_Atomic int requests, abandoned, left, refused;
+	_Atomic size_t buffer; /* bytes of the request's */
 };
 
 static struct app app;
@@ -53,6 +54,7 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 	struct app *a = ctx;
 
 	a->requests++;
+	a->buffer = c->work->in.cap;
 	if (span_eq(r->head.path, SPAN("/echo")))
 		(void)http_reply(c, 200, "text/plain", NULL, r->body.p, r->body.n);
 	else if (span_eq(r->head.path, SPAN("/stream"))) {
@@ -147,6 +149,30 @@ static void requests_arrive_in_any_pieces(void **state)
 	assert_true(expect(fd, "9\r\ndata: a\n\n\r\n9\r\ndata: b\n\n\r\n0\r\n\r\n"));
 	(void)close(fd);
 	assert_int_equal(app.requests, 5);
+	http_server_free(s);
+}
+
+/* A client that sends head and body apart gets a buffer for what it sent, not for what it might
+ * have: the request holds it as long as it waits for its answer. */
+static void a_body_of_its_own_gets_a_fitting_buffer(void **state)
+{
+	struct http_server_config cfg;
+	struct http_server *s;
+	char body[1001];
+	int fd;
+
+	(void)state;
+	http_server_config_default(&cfg);
+	s = start(&cfg);
+	fd = dial(s);
+	memset(body, 'b', 1000);
+	body[1000] = '\0';
+	say(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+	clock_sleep_until(clock_now() + 50 * NS_PER_MS);
+	say(fd, body);
+	assert_true(expect(fd, "bbb"));
+	assert_in_range(app.buffer, 1000, 4096);
+	(void)close(fd);
 	http_server_free(s);
 }
 
@@ -323,6 +349,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_arrive_in_any_pieces),
+		cmocka_unit_test(a_body_of_its_own_gets_a_fitting_buffer),
 		cmocka_unit_test(big_bodies_and_limits),
 		cmocka_unit_test(slow_senders_meet_deadlines),
 		cmocka_unit_test(leaving_clients_are_noticed),
