@@ -25,8 +25,8 @@ static const struct opt opts[] = {
 	{OPT_INT, "port", &port, "N", "port; 0 takes a free one and prints it (default: 8000)",
 	 NULL, 0, 65535, NULL},
 	{OPT_TEXT, "kv-host", &cfg.kv_host, "ADDR",
-	 "remote_host in kv_transfer_params, as decode workers reach us (default: --host)", NULL, 0,
-	 0, NULL},
+	 "remote_host in kv_transfer_params: where decode workers connect to (default: --host)",
+	 NULL, 0, 0, NULL},
 	{OPT_INT, "max-connections", &max_connections, "N",
 	 "simultaneous client connections; 0: what the descriptor limit allows (default: 0)", NULL,
 	 0, 1e6, NULL},
@@ -35,14 +35,14 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "tls-cert", &tls_cert, "FILE",
 	 "serve HTTPS with this certificate chain, PEM (default: plain HTTP)", NULL, 0, 0,
 	 "ssl-certfile"},
-	{OPT_TEXT, "tls-key", &tls_key, "FILE", "its private key (default: in the same file)", NULL,
-	 0, 0, "ssl-keyfile"},
+	{OPT_TEXT, "tls-key", &tls_key, "FILE",
+	 "private key of --tls-cert (default: in the same file)", NULL, 0, 0, "ssl-keyfile"},
 	{OPT_TEXT, "tls-client-ca", &tls_client_ca, "FILE",
-	 "clients need a certificate from these CAs (default: none needed)", NULL, 0, 0,
+	 "require client certificates that these CAs signed (default: not required)", NULL, 0, 0,
 	 "ssl-ca-certs"},
 	{OPT_TEXT, "kv-ca", &kv_ca, "FILE",
-	 "with --tls-cert KV blocks are read over HTTPS from workers with certificates of these "
-	 "CAs (default: the system's)",
+	 "with --tls-cert KV blocks are read over HTTPS; CAs that verify the other workers "
+	 "(default: the system's)",
 	 NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "model and engine"},
 	{OPT_LIST, "model", &models, "NAME",
@@ -72,11 +72,11 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "strict", &cfg.strict, NULL,
 	 "answer protocol mistakes with 400 (default: count them and continue)", NULL, 0, 0, NULL},
 	{OPT_REAL, "kv-lease-s", &cfg.kv_lease_s, "S",
-	 "how long prefilled blocks wait for the decode worker (default: 30)", NULL, 0.001, 86400,
-	 NULL},
+	 "how long prefilled blocks are kept for the decode worker (default: 30)", NULL, 0.001,
+	 86400, NULL},
 	{.type = OPT_HEADING, .help = "faults (also at run time: POST /pdctl/faults)"},
 	{OPT_REAL, "fail-rate", &cfg.faults.fail_rate, "P",
-	 "this share of requests fails (default: 0)", NULL, 0, 1, NULL},
+	 "share of requests that fail, 0 to 1 (default: 0)", NULL, 0, 1, NULL},
 	{OPT_INT, "fail-first", &cfg.faults.fail_first, "N",
 	 "the first N requests fail (default: 0)", NULL, 0, 1e15, NULL},
 	{OPT_INT, "fail-status", &cfg.faults.fail_status, "CODE",
@@ -88,7 +88,7 @@ static const struct opt opts[] = {
 	{OPT_INT, "stall-mid-stream", &cfg.faults.stall_after, "N",
 	 "send nothing after N tokens (default: never)", NULL, -1, 1e15, NULL},
 	{OPT_REAL, "stall-s", &cfg.faults.stall_s, "S",
-	 "how long a stall lasts; 0: until the client leaves (default: 0)", NULL, 0, 86400, NULL},
+	 "duration of a stall; 0: until the client disconnects (default: 0)", NULL, 0, 86400, NULL},
 	{OPT_INT, "close-mid-stream", &cfg.faults.close_after, "N",
 	 "close the connection after N tokens (default: never)", NULL, -1, 1e15, NULL},
 	{OPT_REAL, "delay-s", &cfg.faults.delay_s, "S",
@@ -213,7 +213,7 @@ static void announce(struct worker *w)
 	(void)fflush(stdout);
 }
 
-/* Serves until SIGTERM or SIGINT; a second signal ends the process at once. */
+/* Serves until SIGTERM or SIGINT; a second signal ends the process immediately. */
 static int serve(const sigset_t *stop)
 {
 	struct pd_msg msg = {0};

@@ -62,87 +62,50 @@ static void dequeue(struct engine *e, struct engine_job *job)
 	e->waiting--;
 }
 
-static void enqueue(struct engine *e, struct engine_job *job)
-{
-	job->prev = e->tail;
-	job->next = NULL;
-	if (e->tail)
-		e->tail->next = job;
-	else
-		e->head = job;
-	e->tail = job;
-	e->waiting++;
-}
-
-/* Hits are limited so that at least one prompt token is computed, as in vLLM. */
-static size_t hit_limit(const struct engine *e, const struct engine_job *job)
-{
-	size_t limit = (job->prompt_tokens - 1) / e->cfg.block_size;
-
-	return limit < job->nhash ? limit : job->nhash;
-}
-
-static bool needs_prefill_unit(const struct engine *e, const struct engine_job *job)
-{
-	return prefill_ns(e, job, 0) > 0;
-}
-
-static void admit(struct engine *e, struct engine_job *job, int64_t now)
-{
-	int64_t start = now, cost;
-
-	job->cached_tokens = job->pin.hits * e->cfg.block_size;
-	cost = prefill_ns(e, job, job->cached_tokens);
-	/* Back to back: the unit was idle only for the time it took the owner of the last prompt to
-	 * tell us. */
-	if (job->blocked_on_prefill && e->prefill_free < now)
-		start = e->prefill_free > job->submitted ? e->prefill_free : job->submitted;
-	job->admitted = now;
-	job->prefill_end = start + cost;
-	job->state = ENGINE_RUNNING;
-	if (cost > 0)
-		e->prefilling = job;
-	e->running++;
-	e->seats += job->seats;
-	e->queried_tokens += job->prompt_tokens;
-	e->hit_tokens += job->cached_tokens;
-}
-
-/* Tries to admit the head: PD_OK when it left the queue (admitted or failed). */
-static int admit_head(struct engine *e, struct engine_job *job, int64_t now)
-{
-	int err;
-
-	if (e->seats + job->seats > e->cfg.max_num_seqs) {
-		job->blocked_on_prefill = false;
-		return PD_EBUSY;
-	}
-	if (e->prefilling && needs_prefill_unit(e, job)) {
-		job->blocked_on_prefill = true;
-		return PD_EBUSY;
-	}
-	err = kvcache_pin(e->cache, job->hash, hit_limit(e, job),
-			  engine_blocks(e, job->prompt_tokens, job->output_tokens, job->copies),
-			  &job->pin);
-	if (err == PD_EBUSY) {
-		job->blocked_on_prefill = false;
-		return err;
-	}
-	dequeue(e, job);
-	if (err)
-		job->state = ENGINE_FAILED;
-	else
-		admit(e, job, now);
-	return PD_OK;
-}
-
+/* Admits jobs from the head of the queue until one does not fit. */
 static void pump(struct engine *e, int64_t now)
 {
 	struct engine_job *job;
 
-	while ((job = e->head) && admit_head(e, job, now) == PD_OK)
+	while ((job = e->head)) {
+		bool seat = e->seats + job->seats <= e->cfg.max_num_seqs;
+		bool waited = job->blocked_on_prefill;
+		/* As in vLLM one prompt token is computed, whatever the cache holds. */
+		size_t hits = (job->prompt_tokens - 1) / e->cfg.block_size;
+		int64_t start = now, cost;
+		int err;
+
+		job->blocked_on_prefill = seat && e->prefilling && prefill_ns(e, job, 0) > 0;
+		if (!seat || job->blocked_on_prefill)
+			return;
+		err = kvcache_pin(
+			e->cache, job->hash, hits < job->nhash ? hits : job->nhash,
+			engine_blocks(e, job->prompt_tokens, job->output_tokens, job->copies),
+			&job->pin);
+		if (err == PD_EBUSY)
+			return;
+		dequeue(e, job);
+		job->state = err ? ENGINE_FAILED : ENGINE_RUNNING;
+		if (!err) {
+			job->cached_tokens = job->pin.hits * e->cfg.block_size;
+			cost = prefill_ns(e, job, job->cached_tokens);
+			/* Back to back: the unit was idle only until the thread of the prompt
+			 * before had run. */
+			if (waited && e->prefill_free < now)
+				start = e->prefill_free > job->submitted ? e->prefill_free
+									 : job->submitted;
+			job->admitted = now;
+			job->prefill_end = start + cost;
+			if (cost > 0)
+				e->prefilling = job;
+			e->running++;
+			e->seats += job->seats;
+			e->queried_tokens += job->prompt_tokens;
+			e->hit_tokens += job->cached_tokens;
+		}
 		if (job->wake)
 			job->wake(job);
+	}
 }
 
 int engine_submit(struct engine *e, struct engine_job *job, int64_t now)
@@ -158,7 +121,14 @@ int engine_submit(struct engine *e, struct engine_job *job, int64_t now)
 	job->blocked_on_prefill = job->prefilled = false;
 	job->pin = (struct kvcache_pin){0};
 	job->generated = 0;
-	enqueue(e, job);
+	job->prev = e->tail;
+	job->next = NULL;
+	if (e->tail)
+		e->tail->next = job;
+	else
+		e->head = job;
+	e->tail = job;
+	e->waiting++;
 	job->wake = NULL;
 	pump(e, now);
 	job->wake = wake;

@@ -1,6 +1,7 @@
 /*
- * The engine model of the simulated worker: who runs when, on which blocks. A state machine with
- * time as an argument, so the worker drives it with the real clock and tests with an invented one.
+ * The engine model of the simulated worker: which request runs when, on which blocks. A state
+ * machine with time as an argument, so the worker drives it with the real clock and tests with a
+ * virtual one.
  *
  * Rules. Requests are admitted in order of arrival (a request that does not fit keeps the ones
  * behind it waiting). To be admitted a request needs a seat (max_num_seqs), all the blocks of its
@@ -81,7 +82,7 @@ size_t engine_blocks(const struct engine *e, size_t prompt_tokens, size_t output
  * when it can never fit. */
 int engine_submit(struct engine *e, struct engine_job *job, int64_t now) PD_MUST;
 
-/* The KV of a remote job has arrived: its first token takes one decode step from now. Call
+/* The KV of a remote job has arrived: its first token exists one decode step from now. Call
  * engine_prefilled at job->prefill_end. */
 void engine_fetched(const struct engine *e, struct engine_job *job, int64_t now);
 
@@ -89,8 +90,9 @@ void engine_fetched(const struct engine *e, struct engine_job *job, int64_t now)
  * next prompt may start. */
 void engine_prefilled(struct engine *e, struct engine_job *job, int64_t now);
 
-/* Finished or given up, in any state. Blocks computed so far stay in the cache. keep: receives the
- * pinned blocks instead of freeing them (release with engine_unpin); may be NULL. Idempotent. */
+/* The job is finished or aborted, in any state. Blocks computed so far stay in the cache. keep:
+ * receives the pinned blocks instead of freeing them (release with engine_unpin); may be NULL.
+ * Idempotent. */
 void engine_finish(struct engine *e, struct engine_job *job, int64_t now, struct kvcache_pin *keep);
 
 /* Frees blocks that engine_finish handed out, which may let waiting jobs run. */

@@ -1,5 +1,5 @@
 /*
- * Blocks live in one array and are linked by number: two list links (the queue of free blocks) and
+ * Blocks live in one array and are linked by number: two list links (the free list) and
  * one chain link (the hash index). That keeps a block at 32 bytes, makes every move O(1), and the
  * order of everything depends on the calls alone, never on addresses.
  */
@@ -15,7 +15,7 @@
 struct block {
 	uint64_t hash;
 	uint32_t refs;
-	uint32_t prev, next; /* queue of free blocks; `next` also links the spare stack */
+	uint32_t prev, next; /* free list; `next` also links the spare stack */
 	uint32_t chain;	     /* next block of the same index slot */
 	bool hashed;
 };
@@ -23,7 +23,7 @@ struct block {
 struct kvcache {
 	struct block *block;
 	size_t made, room, capacity;
-	uint32_t head, tail; /* queue of free blocks: head is used next */
+	uint32_t head, tail; /* free list: head is used next */
 	uint32_t spare;	     /* unlimited only: free blocks without a hash */
 	uint32_t *slot;	     /* hash index: first block of each chain */
 	size_t nslots;	     /* power of two */
@@ -130,7 +130,7 @@ static int grow(struct kvcache *c, size_t n)
 	return index_resize(c, room);
 }
 
-static void queue_remove(struct kvcache *c, uint32_t b)
+static void free_list_remove(struct kvcache *c, uint32_t b)
 {
 	struct block *k = &c->block[b];
 
@@ -144,7 +144,7 @@ static void queue_remove(struct kvcache *c, uint32_t b)
 		c->tail = k->prev;
 }
 
-static void queue_append(struct kvcache *c, uint32_t b)
+static void free_list_append(struct kvcache *c, uint32_t b)
 {
 	struct block *k = &c->block[b];
 
@@ -157,7 +157,7 @@ static void queue_append(struct kvcache *c, uint32_t b)
 	c->tail = b;
 }
 
-/* Blocks that can still be made or taken without touching a pinned one. */
+/* Blocks that can be allocated without touching a pinned one. */
 static size_t available(const struct kvcache *c)
 {
 	return (c->capacity ? c->capacity : KVCACHE_BLOCKS_MAX) - c->pinned;
@@ -171,8 +171,8 @@ static size_t to_make(const struct kvcache *c, size_t n)
 	return n < left ? n : left;
 }
 
-/* A block without hash and outside the queue. The caller has checked available() and called grow();
- * NIL when all is pinned. */
+/* A block without hash and outside the free list. The caller has checked available() and called
+ * grow(); NIL when all is pinned. */
 static uint32_t take(struct kvcache *c)
 {
 	uint32_t b = c->spare;
@@ -189,7 +189,7 @@ static uint32_t take(struct kvcache *c)
 	b = c->head;
 	if (b == NIL)
 		return NIL;
-	queue_remove(c, b);
+	free_list_remove(c, b);
 	if (c->block[b].hashed) {
 		index_remove(c, b);
 		c->evictions++;
@@ -219,38 +219,39 @@ int kvcache_access(struct kvcache *c, const uint64_t *hash, size_t n, size_t *hi
 		if (b != NIL && c->block[b].refs > 0)
 			continue;
 		if (b != NIL)
-			queue_remove(c, b);
+			free_list_remove(c, b);
 		else if ((b = take(c)) == NIL)
 			continue;
 		else
 			index_add(c, b, hash[i]);
-		queue_append(c, b);
+		free_list_append(c, b);
 	}
 	return PD_OK;
 }
 
-static void hold(struct kvcache *c, uint32_t b, bool queued)
+static void hold(struct kvcache *c, uint32_t b, bool unpinned)
 {
 	if (c->block[b].refs++ == 0) {
 		c->pinned++;
-		if (queued)
-			queue_remove(c, b);
+		if (unpinned)
+			free_list_remove(c, b);
 	}
 }
 
-/* How many leading hits there are, and how many of them wait in the queue (so that holding them
+/* How many leading hits there are, and how many of them are in the free list (so that holding them
  * uses up a free block). */
-static size_t count_hits(const struct kvcache *c, const uint64_t *hash, size_t max, size_t *queued)
+static size_t count_hits(const struct kvcache *c, const uint64_t *hash, size_t max,
+			 size_t *unpinned)
 {
 	size_t hits;
 
-	*queued = 0;
+	*unpinned = 0;
 	for (hits = 0; hits < max; hits++) {
 		uint32_t b = find(c, hash[hits]);
 
 		if (b == NIL)
 			break;
-		*queued += c->block[b].refs == 0;
+		*unpinned += c->block[b].refs == 0;
 	}
 	return hits;
 }
@@ -258,13 +259,13 @@ static size_t count_hits(const struct kvcache *c, const uint64_t *hash, size_t m
 int kvcache_pin(struct kvcache *c, const uint64_t *hash, size_t max_hits, size_t nblocks,
 		struct kvcache_pin *pin)
 {
-	size_t queued, hits = count_hits(c, hash, max_hits, &queued), fresh = nblocks - hits;
+	size_t unpinned, hits = count_hits(c, hash, max_hits, &unpinned), fresh = nblocks - hits;
 	uint32_t *block;
 	int err;
 
 	if (nblocks > (c->capacity ? c->capacity : KVCACHE_BLOCKS_MAX))
 		return PD_ETOOBIG;
-	if (queued + fresh > available(c))
+	if (unpinned + fresh > available(c))
 		return PD_EBUSY;
 	err = grow(c, to_make(c, fresh));
 	if (err)
@@ -299,7 +300,7 @@ void kvcache_unpin(struct kvcache *c, struct kvcache_pin *pin)
 			continue;
 		c->pinned--;
 		if (c->capacity || k->hashed) {
-			queue_append(c, pin->block[i]);
+			free_list_append(c, pin->block[i]);
 		} else {
 			k->next = c->spare;
 			c->spare = pin->block[i];
@@ -317,7 +318,7 @@ void kvcache_clear(struct kvcache *c)
 			index_remove(c, b);
 		if (c->capacity)
 			continue;
-		queue_remove(c, b);
+		free_list_remove(c, b);
 		c->block[b].next = c->spare;
 		c->spare = b;
 	}

@@ -3,10 +3,10 @@
  * stands for the whole prefix up to and including the block. Used by the simulated worker (with
  * pins) and by the simulator (with or without).
  *
- * A block is pinned while at least one request holds it, else it waits in the queue of free blocks,
- * where it keeps its hash until somebody needs the room: the queue is the LRU list. Rules of vLLM
- * V1: a hit takes the block out of the queue; freed blocks are appended last block first, so the
- * tail of a prompt is evicted before its head; two blocks may carry the same hash (two requests
+ * A block is pinned while at least one request holds it. Otherwise it is in the free list, where it
+ * keeps its hash until it is evicted: the free list is the LRU list. Rules of vLLM
+ * V1: a hit takes the block out of the free list; freed blocks are appended last block first, so
+ * the tail of a prompt is evicted before its head; two blocks may carry the same hash (two requests
  * computed the same prefix at once), and evicting one leaves the other findable.
  *
  * Capacity 0 means unlimited: nothing is evicted. Every operation is O(1) per block. Pure data
@@ -36,7 +36,7 @@ struct kvcache_stats {
 	size_t capacity;    /* 0: unlimited */
 	size_t pinned;	    /* blocks held by requests */
 	size_t cached;	    /* blocks with a hash, pinned or not */
-	uint64_t evictions; /* blocks that lost their hash because room was needed */
+	uint64_t evictions; /* evictions: blocks that lost their hash to a new one */
 };
 
 /* capacity in blocks, at most KVCACHE_BLOCKS_MAX; memory grows with use, not with capacity. NULL
@@ -67,7 +67,7 @@ int kvcache_pin(struct kvcache *c, const uint64_t *hash, size_t max_hits, size_t
  * it has a hash already. */
 void kvcache_commit(struct kvcache *c, const struct kvcache_pin *pin, size_t at, uint64_t hash);
 
-/* Lets go of all blocks of the pin, last first, and empties it. Safe on an empty pin. */
+/* Frees all blocks of the pin, last first, and empties it. Safe on an empty pin. */
 void kvcache_unpin(struct kvcache *c, struct kvcache_pin *pin);
 
 /* Forgets the hashes of all blocks that are not pinned. */

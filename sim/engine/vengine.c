@@ -1,6 +1,6 @@
 /*
- * The jump: while the batch only decodes and nobody can join, step j takes first + j * growth, so
- * the end of k steps is one formula. An arrival that can join cuts the jump at the next step
+ * The jump: while the batch only decodes and no request can join, step j takes first + j * growth,
+ * so the end of k steps is one formula. An arrival that can join cuts the jump at the next step
  * boundary.
  */
 #include "sim/engine/vengine.h"
@@ -107,7 +107,7 @@ static int wait_push(struct vengine *e, const struct vengine_seq *s)
 	return err;
 }
 
-/* The last running request gives its room up and will be computed again. */
+/* Preempts the last running request: its room is free, and it will be computed again. */
 static int preempt_last(struct vengine *e)
 {
 	struct vengine_seq *s = &e->run[e->nrun - 1];
@@ -259,7 +259,7 @@ static int begin_step(struct vengine *e, int64_t now)
 	return PD_OK;
 }
 
-/* A newcomer may join: the jump ends at the first step boundary at or after now. */
+/* A request may join: the jump ends at the first step boundary at or after now. */
 static void cut_jump(struct vengine *e, int64_t now)
 {
 	uint32_t lo = 1, hi = e->steps;

@@ -48,7 +48,7 @@ struct vengine_params {
 
 enum vengine_mark { VENGINE_FIRST = 1, VENGINE_DONE = 2 };
 
-/* What a step brought about for one request. */
+/* What a step did for one request. */
 struct vengine_output {
 	uint32_t req;
 	unsigned marks; /* enum vengine_mark, or-ed */

@@ -1,6 +1,7 @@
 /*
  * The event queue of the simulator: a binary heap ordered by time, ties in the order of insertion,
- * so a run is the same on every machine. Bounded by the maximum given at birth. Not thread-safe.
+ * so a run is the same on every machine. Bounded by the maximum given to events_init. Not
+ * thread-safe.
  */
 #ifndef PD_SIM_REPLAY_EVENTS_H
 #define PD_SIM_REPLAY_EVENTS_H

@@ -1,4 +1,4 @@
-/* What a simulated worker is told at its start. Constant while it runs. */
+/* The configuration of a simulated worker; constant while it runs. */
 #ifndef PD_SIM_WORKER_CONFIG_H
 #define PD_SIM_WORKER_CONFIG_H
 

@@ -15,14 +15,14 @@ struct http_request;
 /* What goes wrong on purpose. Counts are of generation requests since the faults were set. */
 struct worker_faults {
 	double fail_rate;	   /* share of requests answered with fail_status, 0..1 */
-	int64_t fail_first;	   /* so many requests fail first */
+	int64_t fail_first;	   /* the first N requests fail */
 	int64_t fail_status;	   /* 400..599 */
 	double fail_retry_after_s; /* adds Retry-After to the failures; < 0: no header */
-	int64_t crash_after;	   /* the request after so many ends the process; < 0: off */
-	int64_t stall_after;	   /* after so many output tokens nothing more is sent; < 0: off */
-	double stall_s;		   /* how long; 0: until the client leaves */
-	int64_t close_after;	   /* after so many output tokens the connection is cut; < 0: off */
-	double delay_s;		   /* every generation request is held for so long first */
+	int64_t crash_after;	   /* request N + 1 ends the process; < 0: off */
+	int64_t stall_after;	   /* after N output tokens nothing more is sent; < 0: off */
+	double stall_s;		   /* duration of a stall; 0: until the client disconnects */
+	int64_t close_after;	   /* after N output tokens the connection is cut; < 0: off */
+	double delay_s;		   /* every generation request is held first */
 	bool unhealthy;		   /* /health answers 503 */
 };
 

@@ -284,7 +284,7 @@ static void finish(struct gen_flow *f, struct kvcache_pin *pin)
 	}
 }
 
-/* The request did not end well: error answer, cut, or nothing because the client has gone. */
+/* An error answer, a cut, or nothing because the client has disconnected. */
 static void give_up(struct gen_flow *f)
 {
 	struct worker_stats *stats = f->gen->stats;
@@ -305,7 +305,7 @@ static void give_up(struct gen_flow *f)
 	(void)atomic_fetch_add(&stats->finished[FINISH_ABORT], 1);
 	settle(f, "aborted", f->streaming ? 200 : 499);
 	log_line(f->gen->cfg->log, LOG_DEBUG,
-		 "request %s aborted: the client left after %zu tokens", f->g.id,
+		 "request %s aborted: client disconnected after %zu tokens", f->g.id,
 		 f->completion_tokens);
 	http_conn_abort(f->c, false);
 }

@@ -1,6 +1,6 @@
 /*
- * The last requests a worker saw: what tests and debugging people look at to check what really
- * arrived (headers, body bytes by hash). A ring of JOURNAL_MAX entries; long headers are cut, so
+ * The last requests of a worker as they arrived (headers, body bytes by hash), for tests and for
+ * debugging. A ring of JOURNAL_MAX entries; long headers are cut, so
  * the memory is bounded. Thread-safe.
  */
 #ifndef PD_SIM_WORKER_JOURNAL_H
@@ -35,7 +35,7 @@ struct journal {
 
 void journal_init(struct journal *j);
 void journal_release(struct journal *j);
-/* Describes the request into *e (a local of the caller); takes no place in the ring yet. */
+/* Describes the request into *e (a local of the caller); the ring is not changed yet. */
 void journal_describe(struct journal_entry *e, const struct http_head *head, struct span body);
 /* Adds session fields, once the body is known to be an object. */
 void journal_session(struct journal_entry *e, const struct json_object *body);

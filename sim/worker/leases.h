@@ -1,8 +1,8 @@
 /*
  * KV blocks that a prefill worker keeps for a decode worker, under a lease. An entry is live until
- * it is read or its lease is over; afterwards a tombstone stays for a while, so that a second read
- * and a late read can be told from an unknown id. Every lease lasts equally long, so the oldest
- * live one is the next to expire. Bounded by LEASES_MAX entries: the oldest tombstone goes first.
+ * it is read or its lease has ended; afterwards a tombstone stays, which tells a second read and a
+ * late read from an unknown id. All leases last equally long, so the oldest live one is the next to
+ * expire. Bounded by LEASES_MAX entries: the oldest tombstone goes first.
  * Not thread-safe: the caller locks.
  */
 #ifndef PD_SIM_WORKER_LEASES_H
@@ -45,7 +45,7 @@ void leases_release(struct lease_table *t);
 struct lease *leases_add(struct lease_table *t, struct span request_id, struct span xid,
 			 int64_t expires, struct kvcache_pin *pin);
 struct lease *leases_find(const struct lease_table *t, struct span request_id);
-/* The oldest live lease whose time is over at `now`, or NULL. */
+/* The oldest live lease that has ended at `now`, or NULL. */
 struct lease *leases_due(const struct lease_table *t, int64_t now);
 /* Ends a live lease and hands its blocks to the caller; the entry becomes a tombstone. */
 void leases_end(struct lease_table *t, struct lease *l, enum lease_state state,

@@ -30,7 +30,7 @@ struct nixl {
 int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *core,
 	       struct worker_stats *stats) PD_MUST;
 /* Ends the thread, returns all pins to the engine and closes the connections. No other call may be
- * under way. */
+ * running. */
 void nixl_stop(struct nixl *x);
 
 /* Counts a mistake and logs it. Under --strict the first mistake of a request is its error: *e is

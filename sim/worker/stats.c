@@ -140,24 +140,23 @@ static void own_page(struct worker_stats *s, const struct worker_gauges *g, stru
 	own(o, "pdctl_worker_running", "gauge", "Requests in the engine, waiting ones not counted.",
 	    g->running);
 	own(o, "pdctl_worker_aborted_requests_total", "counter",
-	    "Requests whose client left before the end.", atomic_load(&s->aborted));
+	    "Requests whose client disconnected before the end.", atomic_load(&s->aborted));
 	own(o, "pdctl_worker_rejected_requests_total", "counter", "Requests answered with 4xx.",
 	    atomic_load(&s->rejected));
-	own(o, "pdctl_worker_faults_total", "counter", "Requests that failed on purpose.",
+	own(o, "pdctl_worker_faults_total", "counter", "Requests that failed by an injected fault.",
 	    atomic_load(&s->faults));
 	own(o, "pdctl_worker_kv_leases", "gauge",
-	    "Prefilled requests whose blocks wait to be read.", g->leases);
-	own(o, "pdctl_worker_kv_reads_total", "counter", "KV fetched from a prefill worker.",
-	    atomic_load(&s->kv_reads_ok));
+	    "Prefilled requests whose blocks have not been read yet.", g->leases);
+	own(o, "pdctl_worker_kv_reads_total", "counter",
+	    "KV reads from a prefill worker that succeeded.", atomic_load(&s->kv_reads_ok));
 	own(o, "pdctl_worker_kv_read_failures_total", "counter",
-	    "Prefill workers that could not be asked for KV (connection, deadline).",
-	    atomic_load(&s->kv_read_failures));
-	own(o, "pdctl_worker_kv_blocks_read_total", "counter",
-	    "Blocks fetched from prefill workers.", atomic_load(&s->kv_blocks_read));
-	own(o, "pdctl_worker_kv_blocks_served_total", "counter", "Blocks handed to decode workers.",
-	    atomic_load(&s->kv_blocks_served));
-	own(o, "pdctl_worker_kv_evictions_total", "counter",
-	    "Cached blocks that made room for others.", g->evictions);
+	    "KV reads that failed (connection, deadline).", atomic_load(&s->kv_read_failures));
+	own(o, "pdctl_worker_kv_blocks_read_total", "counter", "Blocks read from prefill workers.",
+	    atomic_load(&s->kv_blocks_read));
+	own(o, "pdctl_worker_kv_blocks_served_total", "counter",
+	    "Blocks that decode workers have read.", atomic_load(&s->kv_blocks_served));
+	own(o, "pdctl_worker_kv_evictions_total", "counter", "Cached blocks that were evicted.",
+	    g->evictions);
 	own(o, "pdctl_worker_connections", "gauge", "Open client connections.", g->connections);
 }
 

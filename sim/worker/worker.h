@@ -19,9 +19,9 @@ struct worker;
 /* Binds and serves. The configuration's texts must outlive the worker. */
 int worker_start(struct worker **out, const struct worker_config *cfg, struct pd_msg *msg) PD_MUST;
 uint16_t worker_port(struct worker *w);
-/* Stops accepting; requests under way may finish. */
+/* Stops accepting; requests in flight may finish. */
 void worker_drain(struct worker *w);
-/* Waits until they have, cuts what is left at the deadline, frees everything. Returns how many were
+/* Waits for them, cuts those that are left at the deadline, frees everything. Returns how many were
  * cut. */
 unsigned worker_stop(struct worker *w, int64_t deadline);
 
