@@ -313,6 +313,19 @@ static void doze(struct capture_writer *w, int64_t until)
 		;
 }
 
+/* A transaction has failed and no other follows: what still waits is lost with it. */
+static void discard(struct capture *c)
+{
+	uint64_t count[CAPTURE_KINDS];
+
+	do {
+		memset(count, 0, sizeof(count));
+		(void)!put_records(c, capture_ring_mark(&c->ring), count, false, NULL);
+		for (int k = 0; k < CAPTURE_KINDS; k++)
+			atomic_fetch_add(&c->unwritten[k], count[k]);
+	} while (count[CAPTURE_REQUEST] + count[CAPTURE_DECISION] > 0);
+}
+
 static void last_words(struct capture *c)
 {
 	struct capture_losses l;
@@ -322,6 +335,7 @@ static void last_words(struct capture *c)
 
 	while (batch(c, true))
 		;
+	discard(c);
 	losses(c, &l);
 	err = capture_db_begin(c->writer->db, &msg);
 	err = err ? err : put_losses(c->writer, &l, &msg);
