@@ -19,6 +19,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/log.h"
 #include "lib/http/head.h"
+#include "lib/net/errand.h"
 #include "lib/net/net.h"
 #include "lib/net/stream.h"
 
@@ -145,5 +146,8 @@ bool http_conn_sleep(struct http_conn *c, int64_t deadline);
 /* Ends the handler's sleep, this one or the next. From any thread, while the connection is known to
  * be handling a request. */
 void http_conn_wake(struct http_conn *c);
+/* The two of them for an errand; an asker that gives up is a client that left. Valid as long as the
+ * request. */
+struct errand_sleeper http_conn_sleeper(struct http_conn *c);
 
 #endif

@@ -185,3 +185,18 @@ void http_conn_wake(struct http_conn *c)
 {
 	c->server->driver->wake(c);
 }
+
+static bool sleep_of(void *who, int64_t deadline)
+{
+	return http_conn_sleep(who, deadline);
+}
+
+static void wake_of(void *who)
+{
+	http_conn_wake(who);
+}
+
+struct errand_sleeper http_conn_sleeper(struct http_conn *c)
+{
+	return (struct errand_sleeper){sleep_of, wake_of, c};
+}

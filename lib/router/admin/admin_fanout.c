@@ -16,9 +16,10 @@ static bool ask(struct admin_call *a, struct ask *q)
 
 	if (err == PD_EBUSY)
 		admin_error(a, 503, "server_error",
-			    "%d questions to the workers are under way: try again", ASKS_QUEUE);
-	else if (err == PD_ENOMEM)
-		admin_error(a, 503, "server_error", "out of memory");
+			    "at capacity: %d questions to workers in flight, try again",
+			    ASKS_QUEUE);
+	else if (err && err != PD_ECANCELED)
+		admin_error(a, 503, "server_error", "cannot ask the workers: %s", pd_err_text(err));
 	return err == PD_OK;
 }
 

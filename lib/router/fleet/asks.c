@@ -1,6 +1,6 @@
 /*
- * A question has two owners, the handler that waits for it and the thread that asks. A handler
- * whose client left gives its half up, and the thread cuts the transfers short.
+ * A question is an errand (lib/net/errand.h): when the client of the handler that waits for it has
+ * left it is not wanted any more, and the thread cuts the transfers short.
  */
 #include "lib/router/fleet/asks.h"
 
@@ -13,6 +13,7 @@
 
 #define PARALLEL_MAX 64L /* connections at once; curl queues the rest */
 #define POLL_MS	     1000
+#define GRACE	     NS_PER_S /* the transfers have the deadline; this is for their thread */
 
 struct question;
 
@@ -25,56 +26,30 @@ struct transfer {
 };
 
 struct question {
-	struct ask ask; /* what the handler sees */
-	struct question *next;
+	struct errand errand; /* first member */
+	struct ask ask;	      /* what the handler sees */
 	struct fleet *fleet;
+	int64_t deadline;
+	/* The thread's own: */
+	struct question *next;
 	struct transfer *transfer; /* ask.n of them */
 	size_t running;
-	int64_t deadline;
-	struct http_conn *conn; /* NULL: given up; under the lock */
-	bool done;		/* under the lock */
-	_Atomic int owners;
 };
 
 struct asks {
 	const struct router_config *cfg;
-	pthread_t thread;
+	struct errands *errands;
 	CURLM *multi;
 	struct curl_slist *fields; /* for workers; NULL: none */
-	pthread_mutex_t lock;
-	struct question *fresh, *running; /* fresh: under the lock; running: the thread's own */
-	size_t n;
-	_Atomic bool stop;
+	struct question *running;  /* the thread's own */
 };
 
 /* -- the question -- */
 
-struct ask *ask_new(struct fleet *f, const char *method, const char *first, const char *second,
-		    const char *third)
+static void question_free(struct errand *e)
 {
-	struct question *q = calloc(1, sizeof(*q));
+	struct question *q = (struct question *)(void *)e;
 
-	if (!q)
-		return NULL;
-	q->ask.method = method;
-	q->ask.path[0] = first;
-	q->ask.path[1] = second;
-	q->ask.path[2] = third;
-	q->fleet = fleet_ref(f);
-	atomic_store(&q->owners, 1);
-	return &q->ask;
-}
-
-/* `ask` is the first member. */
-static struct question *question_of(struct ask *a)
-{
-	return (struct question *)(void *)a;
-}
-
-static void drop(struct question *q)
-{
-	if (atomic_fetch_sub(&q->owners, 1) != 1)
-		return;
 	for (size_t i = 0; i < q->ask.n; i++)
 		buf_release(&q->ask.one[i].body);
 	free(q->ask.one);
@@ -83,10 +58,31 @@ static void drop(struct question *q)
 	free(q);
 }
 
+struct ask *ask_new(struct fleet *f, const char *method, const char *first, const char *second,
+		    const char *third)
+{
+	struct question *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return NULL;
+	errand_init(&q->errand, question_free);
+	q->ask.method = method;
+	q->ask.path[0] = first;
+	q->ask.path[1] = second;
+	q->ask.path[2] = third;
+	q->fleet = fleet_ref(f);
+	return &q->ask;
+}
+
+static struct question *question_of(struct ask *a)
+{
+	return (struct question *)(void *)((char *)a - offsetof(struct question, ask));
+}
+
 void ask_free(struct ask *a)
 {
 	if (a)
-		drop(question_of(a));
+		errand_drop(&question_of(a)->errand);
 }
 
 int ask_worker(struct ask *a, struct worker *w)
@@ -202,43 +198,11 @@ static void judge(struct asks *s, CURL *easy, CURLcode result)
 	}
 }
 
-static bool is_over(struct asks *s, struct question *q)
-{
-	bool given_up;
-
-	(void)pthread_mutex_lock(&s->lock);
-	given_up = !q->conn;
-	(void)pthread_mutex_unlock(&s->lock);
-	return given_up || q->running == 0 || atomic_load(&s->stop);
-}
-
 static void end_question(struct asks *s, struct question *q)
 {
 	for (size_t i = 0; q->transfer && i < q->ask.n; i++)
 		end_transfer(s, &q->transfer[i]);
-	(void)pthread_mutex_lock(&s->lock);
-	q->done = true;
-	s->n--;
-	if (q->conn)
-		http_conn_wake(q->conn);
-	(void)pthread_mutex_unlock(&s->lock);
-	drop(q);
-}
-
-static void begin_fresh(struct asks *s)
-{
-	struct question *q;
-
-	for (;;) {
-		(void)pthread_mutex_lock(&s->lock);
-		q = s->fresh;
-		if (q)
-			s->fresh = q->next;
-		(void)pthread_mutex_unlock(&s->lock);
-		if (!q)
-			return;
-		begin_question(s, q);
-	}
+	errand_done(&q->errand);
 }
 
 static void end_finished(struct asks *s)
@@ -248,7 +212,7 @@ static void end_finished(struct asks *s)
 	while (*at) {
 		struct question *q = *at;
 
-		if (is_over(s, q)) {
+		if (q->running == 0 || !errand_wanted(&q->errand)) {
 			*at = q->next;
 			end_question(s, q);
 		} else {
@@ -257,45 +221,59 @@ static void end_finished(struct asks *s)
 	}
 }
 
-static void *run(void *arg)
+static void round_of_asks(struct errands *errands, void *ctx)
 {
-	struct asks *s = arg;
+	struct asks *s = ctx;
+	struct errand *e;
 	CURLMsg *m;
 	int n;
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-asks");
-	do {
-		begin_fresh(s);
-		(void)curl_multi_perform(s->multi, &n);
-		while ((m = curl_multi_info_read(s->multi, &n)))
-			if (m->msg == CURLMSG_DONE)
-				judge(s, m->easy_handle, m->data.result);
-		end_finished(s);
-		/* Without a question it sleeps until somebody wakes it. */
-		(void)curl_multi_poll(s->multi, NULL, 0, s->running ? POLL_MS : 60 * POLL_MS, NULL);
-	} while (!atomic_load(&s->stop));
-	begin_fresh(s);
+	while ((e = errand_take(errands)))
+		begin_question(s, (struct question *)(void *)e);
+	(void)curl_multi_perform(s->multi, &n);
+	while ((m = curl_multi_info_read(s->multi, &n)))
+		if (m->msg == CURLMSG_DONE)
+			judge(s, m->easy_handle, m->data.result);
 	end_finished(s);
-	return NULL;
+	/* Without a question it sleeps until one comes. */
+	(void)curl_multi_poll(s->multi, NULL, 0, s->running ? POLL_MS : 60 * POLL_MS, NULL);
+}
+
+static void wake_asks(void *ctx)
+{
+	struct asks *s = ctx;
+
+	(void)curl_multi_wakeup(s->multi);
+}
+
+/* -- start and stop -- */
+
+static void release(struct asks *s)
+{
+	errands_free(s->errands);
+	if (s->multi)
+		(void)curl_multi_cleanup(s->multi);
+	curl_slist_free_all(s->fields);
+	free(s);
 }
 
 int asks_start(struct asks **out, const struct router_config *c, struct pd_msg *msg)
 {
 	struct asks *s = calloc(1, sizeof(*s));
+	const struct errands_config ec = {.name = "pdctl-asks",
+					  .max = ASKS_QUEUE,
+					  .round = round_of_asks,
+					  .wake = wake_asks,
+					  .ctx = s};
 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = c;
 	s->multi = curl_multi_init();
-	(void)pthread_mutex_init(&s->lock, NULL);
 	if (!s->multi || workercurl_fields(&s->fields, c->api_key) ||
 	    curl_multi_setopt(s->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, PARALLEL_MAX) != CURLM_OK ||
-	    pthread_create(&s->thread, NULL, run, s) != 0) {
-		if (s->multi)
-			(void)curl_multi_cleanup(s->multi);
-		curl_slist_free_all(s->fields);
-		(void)pthread_mutex_destroy(&s->lock);
-		free(s);
+	    errands_start(&s->errands, &ec)) {
+		release(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that asks workers");
 	}
 	*out = s;
@@ -304,61 +282,25 @@ int asks_start(struct asks **out, const struct router_config *c, struct pd_msg *
 
 void asks_stop(struct asks *s)
 {
+	struct question *q;
+
 	if (!s)
 		return;
-	atomic_store(&s->stop, true);
-	(void)curl_multi_wakeup(s->multi);
-	(void)pthread_join(s->thread, NULL);
-	(void)curl_multi_cleanup(s->multi);
-	curl_slist_free_all(s->fields);
-	(void)pthread_mutex_destroy(&s->lock);
-	free(s);
+	(void)errands_stop(s->errands, CLOCK_NEVER); /* its rounds end by themselves */
+	while ((q = s->running)) {
+		s->running = q->next;
+		end_question(s, q);
+	}
+	release(s);
 }
 
 /* -- for handlers -- */
 
-static bool enqueue(struct asks *s, struct question *q)
-{
-	bool room;
-
-	(void)pthread_mutex_lock(&s->lock);
-	room = s->n < ASKS_QUEUE;
-	if (room) {
-		s->n++;
-		q->next = s->fresh;
-		s->fresh = q;
-	}
-	(void)pthread_mutex_unlock(&s->lock);
-	if (room)
-		(void)curl_multi_wakeup(s->multi);
-	return room;
-}
-
 int ask_run(struct asks *s, struct http_conn *c, struct ask *a)
 {
+	const struct errand_sleeper who = http_conn_sleeper(c);
 	struct question *q = question_of(a);
-	bool left = false, done;
 
 	q->deadline = clock_now() + ASK_TIMEOUT;
-	q->conn = c;
-	atomic_store(&q->owners, 2);
-	if (!enqueue(s, q)) {
-		atomic_store(&q->owners, 1);
-		return PD_EBUSY;
-	}
-	for (;;) {
-		(void)pthread_mutex_lock(&s->lock);
-		done = q->done;
-		if (done || left)
-			q->conn = NULL;
-		(void)pthread_mutex_unlock(&s->lock);
-		if (done)
-			return PD_OK;
-		if (left) {
-			(void)curl_multi_wakeup(s->multi);
-			return PD_ECANCELED;
-		}
-		/* The transfers have the deadline; this one is in case nobody wakes us. */
-		left = http_conn_sleep(c, clock_now() + ASK_TIMEOUT);
-	}
+	return errand_do(s->errands, &q->errand, &who, q->deadline + GRACE);
 }

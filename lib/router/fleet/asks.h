@@ -40,7 +40,8 @@ struct ask *ask_new(struct fleet *f, const char *method, const char *first, cons
 		    const char *third);
 /* Adds a worker; one server is asked once, whatever number of ranks it has. */
 int ask_worker(struct ask *a, struct worker *w) PD_MUST;
-/* Asks and sleeps meanwhile. PD_EBUSY: too many ask, PD_ECANCELED: the client left. */
+/* Asks and sleeps meanwhile; then a->one says what each worker answered. PD_EBUSY: too many ask,
+ * PD_ECANCELED: the client left, PD_ETIMEOUT. */
 int ask_run(struct asks *s, struct http_conn *c, struct ask *a) PD_MUST;
 void ask_free(struct ask *a);
 bool ask_good(const struct ask_one *one);

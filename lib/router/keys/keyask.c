@@ -1,5 +1,7 @@
 /*
- * One lock over memory and questions; it is held for look-ups and list work only. The answers are
+ * One lock over memory and the list of open questions; it is held for look-ups and list work only.
+ * A question is an errand (lib/net/errand.h) for which any number of requests may wait. It leaves
+ * the list before it is done, so whoever finds it there gets its verdict. The answers are
  * kept in two tables of small sets: a new one takes the place of the oldest in its set, so a table
  * never grows and needs no list.
  */
@@ -7,6 +9,7 @@
 
 #include <curl/curl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,20 +35,15 @@ struct memory {
 	size_t sets;
 };
 
-struct waiter {
-	struct waiter *next;
-	struct http_conn *conn;
-	enum key_verdict verdict;
-	bool done;
-};
-
 struct question {
-	struct question *next;
+	struct errand errand;  /* first member */
+	struct question *next; /* among the open ones; under the lock */
 	struct sip_tag tag;
-	char *header; /* owned: with the key, wiped when answered */
-	struct waiter *waiters;
+	char *header; /* owned: with the key, wiped when freed */
 	int64_t deadline;
+	enum key_verdict verdict; /* valid when it is done */
 	/* The thread's own: */
+	struct question *next_running;
 	CURL *easy;
 	struct curl_slist *headers;
 	size_t url; /* the one that is asked */
@@ -56,16 +54,18 @@ struct question {
 struct keyask {
 	struct keyask_config cfg;
 	struct sip_key secret;
-	pthread_t thread;
+	struct errands *errands;
 	CURLM *multi;
-	_Atomic bool stop;
-	int64_t last_warning; /* the thread's own */
+	/* The thread's own: */
+	struct question *running;
+	unsigned nrunning;
+	int64_t last_warning;
 
+	_Atomic uint64_t asked, hits, failed;
+	_Atomic unsigned waiting;
 	pthread_mutex_t lock;
 	struct memory valid, invalid;
-	struct question *queued, **last, *running;
-	unsigned nquestions, nrunning, nwaiting;
-	uint64_t asked, hits, failed;
+	struct question *open;
 };
 
 /* -- memory, with the lock held -- */
@@ -109,8 +109,10 @@ static void remember(struct memory *m, struct sip_tag tag, int64_t until)
 
 /* -- questions -- */
 
-static void question_free(struct question *q)
+static void question_free(struct errand *e)
 {
+	struct question *q = (struct question *)(void *)e;
+
 	if (q->easy)
 		curl_easy_cleanup(q->easy);
 	if (q->headers) {
@@ -131,6 +133,7 @@ static struct question *question_new(struct sip_tag tag, struct span key, int64_
 
 	if (!q)
 		return NULL;
+	errand_init(&q->errand, question_free);
 	q->tag = tag;
 	q->deadline = deadline;
 	q->header = malloc(prefix + key.n + 1);
@@ -144,122 +147,73 @@ static struct question *question_new(struct sip_tag tag, struct span key, int64_
 	return q;
 }
 
-static struct question *find(struct question *q, struct sip_tag tag)
-{
-	while (q && !sip_equal(q->tag, tag))
-		q = q->next;
-	return q;
-}
-
-/* The question about this key, a new one if need be; NULL when there are too many. With the lock
- * held. */
+/* The question about this key with a reference, a new one if need be; NULL when there are too many.
+ * With the lock held. */
 static struct question *question_about(struct keyask *a, struct sip_tag tag, struct span key,
 				       int64_t now)
 {
-	struct question *q = find(a->running, tag);
+	struct question *q = a->open;
 
-	q = q ? q : find(a->queued, tag);
-	if (q || a->nquestions >= KEYASK_QUESTIONS)
+	while (q && !sip_equal(q->tag, tag))
+		q = q->next;
+	if (q) {
+		(void)errand_ref(&q->errand);
 		return q;
+	}
 	q = question_new(tag, key, now + a->cfg.timeout);
 	if (!q)
 		return NULL;
-	*a->last = q;
-	a->last = &q->next;
-	a->nquestions++;
-	(void)curl_multi_wakeup(a->multi);
+	if (errand_post(a->errands, &q->errand)) {
+		errand_drop(&q->errand);
+		return NULL;
+	}
+	q->next = a->open;
+	a->open = q;
 	return q;
 }
 
-/* Everybody who waits gets the verdict. With the lock held; the question is not in a list. */
-static void answer(struct keyask *a, struct question *q, enum key_verdict v)
-{
-	int64_t now = clock_now();
-
-	if (v == KEY_VALID)
-		remember(&a->valid, q->tag, now + a->cfg.valid_ttl);
-	else if (v == KEY_INVALID)
-		remember(&a->invalid, q->tag, now + a->cfg.invalid_ttl);
-	else
-		a->failed++;
-	a->nquestions--;
-	for (struct waiter *w = q->waiters, *next; w; w = next) {
-		next = w->next; /* w is gone once it is done */
-		w->verdict = v;
-		w->done = true;
-		a->nwaiting--;
-		http_conn_wake(w->conn);
-	}
-	q->waiters = NULL;
-}
-
-static void give_up_waiting(struct keyask *a, struct sip_tag tag, struct waiter *w)
-{
-	struct question *q = find(a->running, tag);
-	struct waiter **at;
-
-	q = q ? q : find(a->queued, tag);
-	if (!q)
-		return;
-	for (at = &q->waiters; *at && *at != w; at = &(*at)->next)
-		;
-	if (*at) {
-		*at = w->next;
-		a->nwaiting--;
-	}
-}
-
-/* With the lock held, which is given up while the request sleeps. */
 static enum key_verdict wait_for(struct keyask *a, struct question *q, struct http_conn *c)
 {
-	struct waiter w = {.next = q->waiters, .conn = c};
-	int64_t deadline = clock_now() + a->cfg.timeout + GRACE;
-	struct sip_tag tag = q->tag;
-	bool left = false;
+	const struct errand_sleeper who = http_conn_sleeper(c);
+	enum key_verdict v = KEY_UNKNOWN;
+	int err = errand_wait(&q->errand, &who, clock_now() + a->cfg.timeout + GRACE);
 
-	/* cppcheck-suppress autoVariables ; it is taken out below, or was by the one who answered
-	 */
-	q->waiters = &w;
-	a->nwaiting++;
-	while (!w.done && !left && clock_now() < deadline) {
-		(void)pthread_mutex_unlock(&a->lock);
-		left = http_conn_sleep(c, deadline);
-		(void)pthread_mutex_lock(&a->lock);
-	}
-	if (w.done)
-		return w.verdict;
-	give_up_waiting(a, tag, &w);
-	return left ? KEY_CLIENT_LEFT : KEY_UNKNOWN;
+	atomic_fetch_sub(&a->waiting, 1);
+	if (err == PD_OK)
+		v = q->verdict;
+	else if (err == PD_ECANCELED)
+		v = KEY_CLIENT_LEFT;
+	errand_drop(&q->errand);
+	return v;
 }
 
 enum key_verdict keyask(struct keyask *a, struct http_conn *c, struct span key)
 {
 	struct sip_tag tag = sip_hash(&a->secret, key.p, key.n);
 	int64_t now = clock_now();
-	enum key_verdict v = KEY_BUSY;
-	struct question *q;
+	struct question *q = NULL;
+	bool valid, invalid;
 
 	(void)pthread_mutex_lock(&a->lock);
-	if (recall(&a->valid, tag, now)) {
-		a->hits++;
-		v = KEY_VALID;
-	} else if (recall(&a->invalid, tag, now)) {
-		a->hits++;
-		v = KEY_INVALID;
-	} else if (a->nwaiting < KEYASK_WAITERS_MAX) {
+	valid = recall(&a->valid, tag, now);
+	invalid = !valid && recall(&a->invalid, tag, now);
+	if (!valid && !invalid && atomic_load(&a->waiting) < KEYASK_WAITERS_MAX)
 		q = question_about(a, tag, key, now);
-		if (q)
-			v = wait_for(a, q, c);
-	}
+	if (q)
+		atomic_fetch_add(&a->waiting, 1);
 	(void)pthread_mutex_unlock(&a->lock);
-	return v;
+	if (q)
+		return wait_for(a, q, c);
+	if (!valid && !invalid)
+		return KEY_BUSY;
+	atomic_fetch_add_explicit(&a->hits, 1, memory_order_relaxed);
+	return valid ? KEY_VALID : KEY_INVALID;
 }
 
-void keyask_stats(struct keyask *a, struct keyask_stats *out)
+void keyask_stats(const struct keyask *a, struct keyask_stats *out)
 {
-	(void)pthread_mutex_lock(&a->lock);
-	*out = (struct keyask_stats){a->asked, a->hits, a->failed, a->nwaiting};
-	(void)pthread_mutex_unlock(&a->lock);
+	*out = (struct keyask_stats){atomic_load(&a->asked), atomic_load(&a->hits),
+				     atomic_load(&a->failed), atomic_load(&a->waiting)};
 }
 
 /* -- the thread -- */
@@ -308,23 +262,28 @@ static bool ask(struct keyask *a, struct question *q)
 	       curl_multi_add_handle(a->multi, q->easy) == CURLM_OK;
 }
 
-static void unlink_running(struct keyask *a, struct question *q)
-{
-	struct question **at = &a->running;
-
-	while (*at != q)
-		at = &(*at)->next;
-	*at = q->next;
-	a->nrunning--;
-}
-
 static void finish(struct keyask *a, struct question *q, enum key_verdict v)
 {
+	struct question **at;
+	int64_t now = clock_now();
+
+	for (at = &a->running; *at != q; at = &(*at)->next_running)
+		;
+	*at = q->next_running;
+	a->nrunning--;
+	q->verdict = v;
 	(void)pthread_mutex_lock(&a->lock);
-	unlink_running(a, q);
-	answer(a, q, v);
+	for (at = &a->open; *at != q; at = &(*at)->next)
+		;
+	*at = q->next;
+	if (v == KEY_VALID)
+		remember(&a->valid, q->tag, now + a->cfg.valid_ttl);
+	else if (v == KEY_INVALID)
+		remember(&a->invalid, q->tag, now + a->cfg.invalid_ttl);
 	(void)pthread_mutex_unlock(&a->lock);
-	question_free(q);
+	if (v == KEY_UNKNOWN)
+		atomic_fetch_add(&a->failed, 1);
+	errand_done(&q->errand);
 }
 
 /* The next URL, or the verdict when there is none. */
@@ -339,25 +298,17 @@ static void go_on(struct keyask *a, struct question *q)
 	finish(a, q, q->unsure ? KEY_UNKNOWN : KEY_INVALID);
 }
 
-static void start_queued(struct keyask *a)
+static void start_queued(struct keyask *a, struct errands *errands)
 {
-	struct question *q;
+	struct errand *e;
 
-	for (;;) {
-		(void)pthread_mutex_lock(&a->lock);
-		q = a->nrunning < KEYASK_TRANSFERS ? a->queued : NULL;
-		if (q) {
-			a->queued = q->next;
-			if (!a->queued)
-				a->last = &a->queued;
-			q->next = a->running;
-			a->running = q;
-			a->nrunning++;
-			a->asked++;
-		}
-		(void)pthread_mutex_unlock(&a->lock);
-		if (!q)
-			return;
+	while (a->nrunning < KEYASK_TRANSFERS && (e = errand_take(errands))) {
+		struct question *q = (struct question *)(void *)e;
+
+		q->next_running = a->running;
+		a->running = q;
+		a->nrunning++;
+		atomic_fetch_add(&a->asked, 1);
 		go_on(a, q);
 	}
 }
@@ -403,22 +354,26 @@ static void judge(struct keyask *a, CURL *easy, CURLcode result)
 	go_on(a, q);
 }
 
-static void *run(void *arg)
+static void round_of_keyask(struct errands *errands, void *ctx)
 {
-	struct keyask *a = arg;
+	struct keyask *a = ctx;
 	CURLMsg *m;
 	int n;
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-keys");
-	while (!atomic_load(&a->stop)) {
-		start_queued(a);
-		(void)curl_multi_perform(a->multi, &n);
-		while ((m = curl_multi_info_read(a->multi, &n)))
-			if (m->msg == CURLMSG_DONE)
-				judge(a, m->easy_handle, m->data.result);
-		(void)curl_multi_poll(a->multi, NULL, 0, POLL_MS, NULL);
-	}
-	return NULL;
+	start_queued(a, errands);
+	(void)curl_multi_perform(a->multi, &n);
+	while ((m = curl_multi_info_read(a->multi, &n)))
+		if (m->msg == CURLMSG_DONE)
+			judge(a, m->easy_handle, m->data.result);
+	start_queued(a, errands); /* in the places of those that have ended */
+	(void)curl_multi_poll(a->multi, NULL, 0, POLL_MS, NULL);
+}
+
+static void wake_keyask(void *ctx)
+{
+	struct keyask *a = ctx;
+
+	(void)curl_multi_wakeup(a->multi);
 }
 
 /* -- life -- */
@@ -439,6 +394,7 @@ int keyask_check_url(const char *url, struct pd_msg *msg)
 
 static void release(struct keyask *a)
 {
+	errands_free(a->errands);
 	if (a->multi)
 		(void)curl_multi_cleanup(a->multi);
 	free(a->valid.slot);
@@ -450,16 +406,20 @@ static void release(struct keyask *a)
 int keyask_start(struct keyask **out, const struct keyask_config *cfg, struct pd_msg *msg)
 {
 	struct keyask *a = calloc(1, sizeof(*a));
+	const struct errands_config ec = {.name = "pdctl-keys",
+					  .max = KEYASK_QUESTIONS,
+					  .round = round_of_keyask,
+					  .wake = wake_keyask,
+					  .ctx = a};
 
 	if (!a)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	a->cfg = *cfg;
-	a->last = &a->queued;
 	sip_key_new(&a->secret);
 	(void)pthread_mutex_init(&a->lock, NULL);
 	a->multi = curl_multi_init();
 	if (!a->multi || memory_init(&a->valid, cfg->cache) ||
-	    memory_init(&a->invalid, cfg->cache) || pthread_create(&a->thread, NULL, run, a) != 0) {
+	    memory_init(&a->invalid, cfg->cache) || errands_start(&a->errands, &ec)) {
 		release(a);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that validates keys");
 	}
@@ -469,22 +429,13 @@ int keyask_start(struct keyask **out, const struct keyask_config *cfg, struct pd
 
 void keyask_stop(struct keyask *a)
 {
-	struct question *q;
-
 	if (!a)
 		return;
-	atomic_store(&a->stop, true);
-	(void)curl_multi_wakeup(a->multi);
-	(void)pthread_join(a->thread, NULL);
-	while ((q = a->running)) {
-		a->running = q->next;
-		if (q->easy)
-			(void)curl_multi_remove_handle(a->multi, q->easy);
-		question_free(q);
-	}
-	while ((q = a->queued)) {
-		a->queued = q->next;
-		question_free(q);
+	(void)errands_stop(a->errands, CLOCK_NEVER); /* its rounds end by themselves */
+	while (a->running) {
+		if (a->running->easy)
+			(void)curl_multi_remove_handle(a->multi, a->running->easy);
+		finish(a, a->running, KEY_UNKNOWN);
 	}
 	release(a);
 }

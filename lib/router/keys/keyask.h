@@ -47,7 +47,7 @@ int keyask_check_url(const char *url, struct pd_msg *msg) PD_MUST;
 int keyask_start(struct keyask **out, const struct keyask_config *cfg, struct pd_msg *msg) PD_MUST;
 /* From the connection's own thread: answers from memory, or sleeps until the answer is there. */
 enum key_verdict keyask(struct keyask *a, struct http_conn *c, struct span key);
-void keyask_stats(struct keyask *a, struct keyask_stats *out);
+void keyask_stats(const struct keyask *a, struct keyask_stats *out);
 /* After the last request. Accepts NULL. */
 void keyask_stop(struct keyask *a);
 
