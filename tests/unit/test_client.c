@@ -5,14 +5,16 @@
 
 #include "tests/unit/client_kit.h"
 
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+#define INFO	"HTTP/1.1 102 Processing\r\n\r\n"
+
 /* -- answers that come in single bytes -- */
 
 static void byte_by_byte(int fd, unsigned nth)
 {
 	static const char *const texts[] = {
-		"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-		"3\r\nabc\r\n04;ext=1\r\nd\r\ne\r\n0\r\nTrailer: x\r\n\r\n",
+		(INFO "HTTP/1.1 100 Continue\r\n\r\n" CHUNKED
+		      "3\r\nabc\r\n04;ext=1\r\nd\r\ne\r\n0\r\nTrailer: x\r\n\r\n"),
 		"HTTP/1.1 404 No\r\nContent-Length: 4\r\n\r\ngone",
 		"HTTP/1.1 204 Nothing\r\n\r\n",
 		"HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n",
@@ -198,9 +200,6 @@ static void dead_connections(void **state)
 }
 
 /* -- answers that are wrong or cut -- */
-
-#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-#define INFO	"HTTP/1.1 102 Processing\r\n\r\n"
 
 static const struct bad {
 	const char *text;

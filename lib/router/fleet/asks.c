@@ -90,8 +90,7 @@ int ask_worker(struct ask *a, struct worker *w)
 	struct ask_one *one;
 
 	for (size_t i = 0; i < a->n; i++)
-		if (strcmp(a->one[i].worker->at.authority, w->at.authority) == 0 &&
-		    strcmp(a->one[i].worker->at.base, w->at.base) == 0)
+		if (worker_same_server(a->one[i].worker, w))
 			return PD_OK;
 	if (a->n == a->cap) {
 		size_t cap = a->cap ? 2 * a->cap : 16;

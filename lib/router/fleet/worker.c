@@ -301,6 +301,12 @@ void worker_address(struct worker *w, struct net_addr *out)
 	(void)pthread_mutex_unlock(&w->lock);
 }
 
+bool worker_same_server(const struct worker *a, const struct worker *b)
+{
+	return a->at.tls == b->at.tls && strcmp(a->at.authority, b->at.authority) == 0 &&
+	       strcmp(a->at.base, b->at.base) == 0;
+}
+
 void worker_resolve(struct worker *w)
 {
 	struct net_addr fresh;

@@ -99,6 +99,8 @@ void worker_tick(struct worker *w, const struct router_config *c, int64_t now);
 enum worker_state worker_state(struct worker *w);
 const char *worker_state_name(enum worker_state s);
 void worker_address(struct worker *w, struct net_addr *out);
+/* Ranks or roles of one server: the same URL but for "@rank". */
+bool worker_same_server(const struct worker *a, const struct worker *b);
 /* Looks the name up again; a new address drops the idle connections. Blocks. */
 void worker_resolve(struct worker *w);
 

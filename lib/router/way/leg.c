@@ -16,6 +16,28 @@ static int address_of(void *ctx, int64_t deadline, struct net_addr *out, struct 
 	return PD_OK;
 }
 
+struct http_target leg_target(const struct router_config *cfg, struct worker *w)
+{
+	return (struct http_target){.pool = &w->pool,
+				    .tls = w->peer ? cfg->worker_tls : NULL,
+				    .name = w->peer,
+				    .address = address_of,
+				    .ctx = w};
+}
+
+void leg_count(struct exchange *x, struct worker *w, const struct http_call *c,
+	       enum http_call_result r, const struct pd_msg *why)
+{
+	if (c->open_ns > 0)
+		metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_CONNECT, w->role,
+				   c->open_ns);
+	if (c->stale)
+		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STALE, x->route, 1);
+	/* What is wrong with its certificate is worth a line and goes to the client. */
+	if (why->text[0] && r != HTTP_CALL_CANCELED && r != HTTP_CALL_LOCAL)
+		failure_tls(x, w, why->text);
+}
+
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte)
 {
@@ -26,11 +48,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 
 	l->x = x;
 	l->worker = w;
-	c->to = (struct http_target){.pool = &w->pool,
-				     .tls = w->peer ? cfg->worker_tls : NULL,
-				     .name = w->peer,
-				     .address = address_of,
-				     .ctx = w};
+	c->to = leg_target(cfg, w);
 	c->in = in;
 	c->of = x->detached ? NULL : x->conn;
 	c->limit = (struct http_limits){.connect = cfg->connect_timeout,
@@ -42,14 +60,7 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 	c->repeat = x->repeatable && !l->once;
 	c->probe = !x->repeatable;
 	r = http_call_begin(c, iov, n, &why);
-	if (c->open_ns > 0)
-		metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_CONNECT, w->role,
-				   c->open_ns);
-	if (c->stale)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STALE, x->route, 1);
-	/* What is wrong with its certificate is worth a line and goes to the client. */
-	if (why.text[0] && r != HTTP_CALL_CANCELED && r != HTTP_CALL_LOCAL)
-		failure_tls(x, w, why.text);
+	leg_count(x, w, c, r, &why);
 	return (enum leg_error)r;
 }
 

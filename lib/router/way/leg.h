@@ -40,6 +40,11 @@ struct leg {
  */
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte);
+/* The parts of leg_exchange, for calls beside each other (models.c): how to reach the worker, and
+ * what a call came to in the metrics and the log. */
+struct http_target leg_target(const struct router_config *cfg, struct worker *w);
+void leg_count(struct exchange *x, struct worker *w, const struct http_call *c,
+	       enum http_call_result r, const struct pd_msg *why);
 /* As http_call_end; the bytes of the answer and their memory are gone. */
 bool leg_end(struct leg *l);
 

@@ -1,17 +1,161 @@
 /*
- * GET /v1/models: the union of what the available workers serve, by id. The workers are asked one
- * after the other on pooled connections with a short limit; one that does not answer is left out.
+ * GET /v1/models: the union of what the available workers serve, by id. Each server is asked once,
+ * whatever ranks and roles it has, and all at the same time on pooled connections with one
+ * deadline: a fiber each on a loop, elsewhere a thread each. Those that do not answer are left out.
  * Each model object passes byte for byte.
  */
 #include "lib/router/way/models.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+
 #include "lib/base/clock.h"
+#include "lib/net/shelf.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 
 #define MODELS_TIMEOUT (5 * NS_PER_S)
-#define MODELS_MAX     (4u << 20)
+#define MODELS_MAX     (4u << 20) /* of one answer */
 #define MODELS_SEEN    512
+#define MODELS_AT_ONCE 64	    /* further servers are asked when one of these has answered */
+#define MODELS_STACK   (256u << 10) /* of a thread */
+
+/* One server, and what it answered. */
+struct question {
+	struct worker *worker;
+	struct buf head, body;
+	struct http_call call;
+	struct pd_msg why;
+	enum http_call_result result;
+	bool good; /* the body is its list */
+};
+
+/* Shared with the fibers or threads that ask; the handler waits for all of them. */
+struct asking {
+	struct exchange *x;
+	struct question *q; /* n of them, owned */
+	size_t n;
+	int64_t deadline;
+	_Atomic size_t next;
+	_Atomic unsigned running;
+	_Atomic bool client_left;
+};
+
+/* -- asking -- */
+
+static void ask(struct asking *a, struct question *q)
+{
+	const struct router_config *cfg = &a->x->rt->cfg;
+	struct iovec iov = {.iov_base = q->head.data, .iov_len = q->head.len};
+	struct buf in;
+
+	buf_init(&in, MODELS_MAX);
+	q->call = (struct http_call){
+		.to = leg_target(cfg, q->worker),
+		.in = &in,
+		.limit = {.connect = cfg->connect_timeout,
+			  .send = MODELS_TIMEOUT,
+			  .first_byte = MODELS_TIMEOUT,
+			  .between = MODELS_TIMEOUT},
+		.deadline = a->deadline,
+		.repeat = true,
+	};
+	q->result = http_call_begin(&q->call, &iov, 1, &q->why);
+	q->good = q->result == HTTP_CALL_OK && q->call.head.status == 200 &&
+		  http_call_collect(&q->call, &q->body) == PD_OK;
+	(void)http_call_end(&q->call);
+	buf_clear(&in);
+	shelf_give(&in);
+	buf_release(&in);
+}
+
+static void ask_some(void *arg)
+{
+	struct asking *a = arg;
+	struct http_conn *conn = a->x->conn;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&a->next, 1)) < a->n && !atomic_load(&a->client_left))
+		ask(a, &a->q[i]);
+	if (atomic_fetch_sub(&a->running, 1) == 1)
+		http_conn_wake(conn);
+}
+
+static void *ask_thread(void *arg)
+{
+	ask_some(arg);
+	shelf_clear();
+	return NULL;
+}
+
+/* Asks all and waits for them. When the client leaves, a call on its loop ends at once; one on a
+ * thread has until the deadline. */
+static void ask_all(struct asking *a)
+{
+	pthread_t thread[MODELS_AT_ONCE];
+	struct loop *l = loop_self();
+	pthread_attr_t attr;
+	unsigned want = a->n < MODELS_AT_ONCE ? (unsigned)a->n : MODELS_AT_ONCE, n = 0;
+
+	(void)pthread_attr_init(&attr);
+	(void)pthread_attr_setstacksize(&attr, MODELS_STACK);
+	a->deadline = clock_now() + MODELS_TIMEOUT;
+	/* This function counts as one of them until all are started. */
+	atomic_store(&a->running, want + 1);
+	while (n < want && (l ? loop_spawn(l, ask_some, a)
+			      : pthread_create(&thread[n], &attr, ask_thread, a)) == 0)
+		n++;
+	(void)pthread_attr_destroy(&attr);
+	atomic_fetch_sub(&a->running, want - n + 1);
+	if (n == 0) {
+		atomic_store(&a->running, 1);
+		ask_some(a);
+	}
+	while (atomic_load(&a->running) > 0 && !http_conn_sleep(a->x->conn, CLOCK_NEVER))
+		continue;
+	atomic_store(&a->client_left, true);
+	for (size_t i = 0; l && i < a->n; i++)
+		http_call_cancel(&a->q[i].call);
+	while (l && atomic_load(&a->running) > 0)
+		(void)loop_wait(clock_now() + NS_PER_MS, true);
+	for (unsigned i = 0; !l && i < n; i++)
+		(void)pthread_join(thread[i], NULL);
+}
+
+/* One question for each server of the fleet that may be picked. PD_ENOMEM, PD_ETOOBIG. */
+static int collect_questions(struct asking *a)
+{
+	struct exchange *x = a->x;
+	size_t max = 0;
+
+	for (int r = 0; r < ROLES; r++)
+		max += x->fleet->pool[r].n;
+	a->q = calloc(max + 1, sizeof(*a->q));
+	if (!a->q)
+		return PD_ENOMEM;
+	for (int r = 0; r < ROLES; r++)
+		for (size_t i = 0; i < x->fleet->pool[r].n; i++) {
+			struct worker *w = x->fleet->pool[r].worker[i];
+			struct question *q = &a->q[a->n];
+			size_t k = 0;
+			int err;
+
+			while (k < a->n && !worker_same_server(a->q[k].worker, w))
+				k++;
+			if (k < a->n || !atomic_load(&w->slot.available))
+				continue;
+			q->worker = w;
+			buf_init(&q->head, x->lane->head.max);
+			buf_init(&q->body, MODELS_MAX);
+			a->n++;
+			err = head_for_worker(&q->head, x, w, SIZE_MAX, true, x->id);
+			if (err)
+				return err;
+		}
+	return PD_OK;
+}
+
+/* -- the union -- */
 
 struct models {
 	struct buf out;
@@ -69,39 +213,31 @@ static void add_answer(struct models *m, const struct buf *body)
 	json_object_release(&o);
 }
 
-static void ask(struct exchange *x, struct worker *w, struct models *m)
-{
-	struct leg l = {.worker = NULL};
-	struct buf body;
-	struct iovec iov;
-
-	if (head_for_worker(&x->lane->head, x, w, SIZE_MAX, true, x->id))
-		return;
-	x->deadline = clock_now() + MODELS_TIMEOUT;
-	iov = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
-	buf_init(&body, MODELS_MAX);
-	if (leg_exchange(&l, x, w, &x->lane->up, &iov, 1, MODELS_TIMEOUT) == LEG_OK &&
-	    l.call.head.status == 200 && http_call_collect(&l.call, &body) == PD_OK)
-		add_answer(m, &body);
-	(void)http_call_end(&l.call);
-	buf_release(&body);
-}
-
 void models_ask_all(struct exchange *x)
 {
 	struct span method = x->req->head.method;
+	struct asking a = {.x = x};
 	struct models m = {.n = 0};
 	int err;
 
 	buf_init(&m.out, 16u << 20);
 	buf_init(&m.ids, 1u << 20);
-	err = buf_puts(&m.out, "{\"object\":\"list\",\"data\":[");
 	x->req->head.method = SPAN("GET"); /* also for HEAD: the union must be known */
-	for (int r = 0; !err && r < ROLES; r++)
-		for (size_t i = 0; i < x->fleet->pool[r].n; i++)
-			if (atomic_load(&x->fleet->pool[r].worker[i]->slot.available))
-				ask(x, x->fleet->pool[r].worker[i], &m);
+	err = collect_questions(&a);
 	x->req->head.method = method;
+	if (!err && a.n > 0)
+		ask_all(&a);
+	err = err ? err : buf_puts(&m.out, "{\"object\":\"list\",\"data\":[");
+	for (size_t i = 0; i < a.n; i++) {
+		struct question *q = &a.q[i];
+
+		leg_count(x, q->worker, &q->call, q->result, &q->why);
+		if (q->good)
+			add_answer(&m, &q->body);
+		buf_release(&q->head);
+		buf_release(&q->body);
+	}
+	free(a.q);
 	err = err ? err : buf_puts(&m.out, "]}");
 	if (err)
 		(void)http_reply_error(x->conn, 500, "server_error", NULL, "%s", pd_err_text(err));
