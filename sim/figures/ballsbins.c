@@ -10,35 +10,10 @@
 #define TRIALS_MIN 20u
 #define TRIALS_MAX 2000u
 
-static uint32_t trials_for(size_t n)
-{
-	size_t t = THROWS / n;
-
-	return t < TRIALS_MIN ? TRIALS_MIN : t > TRIALS_MAX ? TRIALS_MAX : (uint32_t)t;
-}
-
-static void one_trial(size_t n, const uint32_t *weight, size_t workers, struct rng *rng,
-		      uint64_t *load, struct ballsbins *sum)
-{
-	uint64_t peak = 0, total = 0;
-	size_t idle = 0;
-
-	memset(load, 0, workers * sizeof(*load));
-	for (size_t i = 0; i < n; i++)
-		load[rng_below(rng, workers)] += weight ? weight[i] : 1;
-	for (size_t w = 0; w < workers; w++) {
-		peak = load[w] > peak ? load[w] : peak;
-		idle += load[w] == 0;
-		total += load[w];
-	}
-	sum->idle += (double)idle;
-	if (total > 0)
-		sum->peak_to_mean += (double)peak * (double)workers / (double)total;
-}
-
 int ballsbins_floor(size_t n, const uint32_t *weight, size_t workers, uint64_t seed,
 		    struct ballsbins *out)
 {
+	size_t trials = n > 0 ? THROWS / n : 0;
 	struct rng rng;
 	uint64_t *load;
 
@@ -49,9 +24,25 @@ int ballsbins_floor(size_t n, const uint32_t *weight, size_t workers, uint64_t s
 	if (!load)
 		return PD_ENOMEM;
 	rng_seed(&rng, seed);
-	out->trials = trials_for(n);
-	for (uint32_t t = 0; t < out->trials; t++)
-		one_trial(n, weight, workers, &rng, load, out);
+	out->trials = trials < TRIALS_MIN   ? TRIALS_MIN
+		      : trials > TRIALS_MAX ? TRIALS_MAX
+					    : (uint32_t)trials;
+	for (uint32_t t = 0; t < out->trials; t++) {
+		uint64_t peak = 0, total = 0;
+		size_t idle = 0;
+
+		memset(load, 0, workers * sizeof(*load));
+		for (size_t i = 0; i < n; i++)
+			load[rng_below(&rng, workers)] += weight ? weight[i] : 1;
+		for (size_t w = 0; w < workers; w++) {
+			peak = load[w] > peak ? load[w] : peak;
+			idle += load[w] == 0;
+			total += load[w];
+		}
+		out->idle += (double)idle;
+		if (total > 0)
+			out->peak_to_mean += (double)peak * (double)workers / (double)total;
+	}
 	out->peak_to_mean /= out->trials;
 	out->idle /= out->trials;
 	free(load);

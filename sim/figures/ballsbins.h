@@ -1,7 +1,7 @@
 /*
- * What no hash can fix: throw `n` sessions at `workers` workers with a perfect hash and look at the
- * fullest worker. A seeded Monte Carlo; with few sessions the mean of max/mean is far above 1
- * whatever the ring is made of.
+ * The bound for every hash (balls in bins): the load of the fullest worker when `n` sessions are
+ * spread over `workers` workers by a perfect hash. A seeded Monte Carlo. With few sessions the mean
+ * of max/mean is far above 1, whatever the ring is.
  */
 #ifndef PD_SIM_FIGURES_BALLSBINS_H
 #define PD_SIM_FIGURES_BALLSBINS_H

@@ -20,31 +20,20 @@ static bool before(const struct event *a, const struct event *b)
 	return a->at < b->at || (a->at == b->at && a->seq < b->seq);
 }
 
-static int grow(struct events *q)
+int events_push(struct events *q, const struct event *e)
 {
-	size_t cap = q->cap ? q->cap * 2 : 64;
-	struct event *heap;
+	size_t at, cap = q->cap ? q->cap * 2 : 64;
+	struct event add = *e, *heap;
 
 	if (q->n >= q->max)
 		return PD_ETOOBIG;
-	if (q->n < q->cap)
-		return PD_OK;
-	heap = reallocarray(q->heap, cap, sizeof(*heap));
-	if (!heap)
-		return PD_ENOMEM;
-	q->heap = heap;
-	q->cap = cap;
-	return PD_OK;
-}
-
-int events_push(struct events *q, const struct event *e)
-{
-	struct event add = *e;
-	size_t at;
-	int err = grow(q);
-
-	if (err)
-		return err;
+	if (q->n == q->cap) {
+		heap = reallocarray(q->heap, cap, sizeof(*heap));
+		if (!heap)
+			return PD_ENOMEM;
+		q->heap = heap;
+		q->cap = cap;
+	}
 	add.seq = q->seq++;
 	for (at = q->n++; at > 0 && before(&add, &q->heap[(at - 1) / 2]); at = (at - 1) / 2)
 		q->heap[at] = q->heap[(at - 1) / 2];

@@ -61,46 +61,35 @@ const char *shape_key_name(const struct shape *s)
 	return names[s->key];
 }
 
-/* Cumulative popularity of the groups, ending at 1. */
-static double *popularity(const struct shape *s)
+static int assign_groups(const struct shape *s, struct rng *rng, uint32_t *group)
 {
 	double *sum = reallocarray(NULL, s->groups + 1, sizeof(*sum)), total = 0;
 
-	for (uint64_t g = 0; sum && g < s->groups; g++)
-		sum[g] = total += 1.0 / pow((double)(g + 1), s->zipf);
-	for (uint64_t g = 0; sum && g < s->groups; g++)
-		sum[g] /= total;
-	return sum;
-}
-
-static uint32_t draw_group(const struct shape *s, const double *sum, struct rng *rng)
-{
-	double u = rng_unit(rng);
-	uint64_t low = 0, high = s->groups - 1;
-
-	while (low < high) {
-		uint64_t mid = low + (high - low) / 2;
-
-		if (sum[mid] > u)
-			high = mid;
-		else
-			low = mid + 1;
-	}
-	return (uint32_t)low;
-}
-
-static int assign_groups(const struct shape *s, struct rng *rng, uint32_t *group)
-{
-	double *sum;
-
-	if (s->groups == 0)
-		return PD_OK;
-	sum = popularity(s);
 	if (!sum)
 		return PD_ENOMEM;
-	for (uint64_t i = 0; i < s->sessions; i++)
-		group[i] =
-			s->round_robin_groups ? (uint32_t)(i % s->groups) : draw_group(s, sum, rng);
+	/* Cumulative popularity, ending at 1. */
+	for (uint64_t g = 0; g < s->groups; g++)
+		sum[g] = total += 1.0 / pow((double)(g + 1), s->zipf);
+	for (uint64_t g = 0; g < s->groups; g++)
+		sum[g] /= total;
+	for (uint64_t i = 0; s->groups > 0 && i < s->sessions; i++) {
+		uint64_t low = 0, high = s->groups - 1;
+		double u;
+
+		if (s->round_robin_groups) {
+			group[i] = (uint32_t)(i % s->groups);
+			continue;
+		}
+		for (u = rng_unit(rng); low < high;) {
+			uint64_t mid = low + (high - low) / 2;
+
+			if (sum[mid] > u)
+				high = mid;
+			else
+				low = mid + 1;
+		}
+		group[i] = (uint32_t)low;
+	}
 	free(sum);
 	return PD_OK;
 }
@@ -164,41 +153,24 @@ static int add(struct maker *m, struct simtrace *t, uint64_t k)
 			    (int64_t)s->output_tokens, m->block, n);
 }
 
-static int maker_init(struct maker *m, const struct shape *s)
+int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
 {
 	uint64_t n = s->sessions * s->turns;
 	uint64_t tokens = s->prefix_tokens + s->turns * (s->turn_tokens + s->output_tokens);
-
-	*m = (struct maker){.s = s};
-	m->group = calloc(s->sessions, sizeof(*m->group));
-	m->turn = calloc(s->sessions, sizeof(*m->turn));
-	m->session = reallocarray(NULL, n, sizeof(*m->session));
-	m->at = reallocarray(NULL, n, sizeof(*m->at));
-	m->block = reallocarray(NULL, tokens / s->block_tokens + 1, sizeof(*m->block));
-	return m->group && m->turn && m->session && m->at && m->block ? PD_OK : PD_ENOMEM;
-}
-
-static void maker_release(struct maker *m)
-{
-	free(m->group);
-	free(m->turn);
-	free(m->session);
-	free(m->at);
-	free(m->block);
-}
-
-int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
-{
-	struct maker m;
+	struct maker m = {.s = s};
 	struct rng rng;
-	uint64_t n = s->sessions * s->turns;
 	int err = shape_check(s, msg);
 
 	if (err)
 		return err;
 	rng_seed(&rng, seed);
 	t->block_tokens = (uint32_t)s->block_tokens;
-	err = maker_init(&m, s);
+	m.group = calloc(s->sessions, sizeof(*m.group));
+	m.turn = calloc(s->sessions, sizeof(*m.turn));
+	m.session = reallocarray(NULL, n, sizeof(*m.session));
+	m.at = reallocarray(NULL, n, sizeof(*m.at));
+	m.block = reallocarray(NULL, tokens / s->block_tokens + 1, sizeof(*m.block));
+	err = m.group && m.turn && m.session && m.at && m.block ? PD_OK : PD_ENOMEM;
 	if (!err)
 		err = assign_groups(s, &rng, m.group);
 	if (!err)
@@ -209,6 +181,10 @@ int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct 
 		err = add(&m, t, k);
 	if (!err)
 		err = simtrace_finish(t);
-	maker_release(&m);
+	free(m.group);
+	free(m.turn);
+	free(m.session);
+	free(m.at);
+	free(m.block);
 	return err ? pd_fail(msg, err, "cannot make the workload: %s", pd_err_text(err)) : PD_OK;
 }

@@ -33,64 +33,38 @@ void simtrace_release(struct simtrace *t)
 	simtrace_init(t, t->block_tokens);
 }
 
-static int reserve_requests(struct simtrace *t)
-{
-	size_t cap = t->cap ? t->cap * 2 : 256;
-	struct sim_request *req;
-	struct sim_key *key;
-
-	if (t->n < t->cap)
-		return PD_OK;
-	if (t->n >= SIM_REQUESTS_MAX)
-		return PD_ETOOBIG;
-	req = reallocarray(t->req, cap, sizeof(*req));
-	if (!req)
-		return PD_ENOMEM;
-	t->req = req;
-	key = reallocarray(t->key, cap, sizeof(*key));
-	if (!key)
-		return PD_ENOMEM;
-	t->key = key;
-	t->cap = cap;
-	return PD_OK;
-}
-
-static int reserve_blocks(struct simtrace *t, size_t n)
-{
-	size_t cap = t->block_cap ? t->block_cap : 1024;
-	uint64_t *block;
-
-	if (n > BLOCKS_MAX - t->nblocks)
-		return PD_ETOOBIG;
-	if (t->nblocks + n <= t->block_cap)
-		return PD_OK;
-	while (cap < t->nblocks + n)
-		cap *= 2;
-	block = reallocarray(t->block, cap, sizeof(*block));
-	if (!block)
-		return PD_ENOMEM;
-	t->block = block;
-	t->block_cap = cap;
-	return PD_OK;
-}
-
-static bool tokens_ok(int64_t n)
-{
-	return n >= 1 && n <= SIM_TOKENS_MAX;
-}
-
 int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_t input_tokens,
 		 int64_t output_tokens, const uint64_t *block, size_t nblocks)
 {
+	size_t cap = t->cap ? t->cap * 2 : 256, block_cap = t->block_cap ? t->block_cap : 1024;
+	void *grown;
 	int err;
 
-	if (!tokens_ok(input_tokens) || !tokens_ok(output_tokens) || nblocks > UINT32_MAX)
+	if (input_tokens < 1 || input_tokens > SIM_TOKENS_MAX || output_tokens < 1 ||
+	    output_tokens > SIM_TOKENS_MAX || nblocks > UINT32_MAX)
 		return PD_EINVAL;
-	err = reserve_requests(t);
-	if (!err)
-		err = reserve_blocks(t, nblocks);
-	if (err)
-		return err;
+	if (t->n >= SIM_REQUESTS_MAX || nblocks > BLOCKS_MAX - t->nblocks)
+		return PD_ETOOBIG;
+	if (t->n == t->cap) {
+		grown = reallocarray(t->req, cap, sizeof(*t->req));
+		if (!grown)
+			return PD_ENOMEM;
+		t->req = grown;
+		grown = reallocarray(t->key, cap, sizeof(*t->key));
+		if (!grown)
+			return PD_ENOMEM;
+		t->key = grown;
+		t->cap = cap;
+	}
+	if (t->nblocks + nblocks > t->block_cap) {
+		while (block_cap < t->nblocks + nblocks)
+			block_cap *= 2;
+		grown = reallocarray(t->block, block_cap, sizeof(*t->block));
+		if (!grown)
+			return PD_ENOMEM;
+		t->block = grown;
+		t->block_cap = block_cap;
+	}
 	t->key[t->n] = (struct sim_key){.off = t->text.len, .len = key.n};
 	err = buf_append(&t->text, key.p, key.n);
 	if (err)
@@ -102,8 +76,9 @@ int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_
 					      .input_tokens = (uint32_t)input_tokens,
 					      .output_tokens = (uint32_t)output_tokens,
 					      .pick = SIM_NO_PICK};
-	for (size_t i = 0; i < nblocks; i++)
-		t->block[t->nblocks++] = block[i];
+	if (nblocks > 0)
+		memcpy(t->block + t->nblocks, block, nblocks * sizeof(*block));
+	t->nblocks += nblocks;
 	return PD_OK;
 }
 
@@ -147,32 +122,6 @@ int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out)
 	return PD_OK;
 }
 
-/* After this key[] holds one entry per distinct key; an entry is never written before it was read.
- */
-static int number_keys(struct simtrace *t)
-{
-	struct names names;
-	uint32_t no;
-	int err = PD_OK;
-
-	names_init(&names);
-	for (size_t i = 0; !err && i < t->n; i++) {
-		struct sim_key k = t->key[i];
-
-		if (k.len == 0)
-			continue;
-		err = names_number(&names, (struct span){t->text.data + k.off, k.len}, &no);
-		if (err)
-			break;
-		if (no == t->nkeys)
-			t->key[t->nkeys++] = k;
-		t->key[no].requests++;
-		t->req[i].key = no;
-	}
-	names_release(&names);
-	return err;
-}
-
 /* qsort is not stable: the place in the file breaks ties. */
 struct arrival {
 	int64_t at;
@@ -188,15 +137,40 @@ static int by_arrival(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static int sort_requests(struct simtrace *t)
+int simtrace_finish(struct simtrace *t)
 {
-	struct arrival *order = reallocarray(NULL, t->n, sizeof(*order));
-	struct sim_request *req = reallocarray(NULL, t->n, sizeof(*req));
-	int err = order && req ? PD_OK : PD_ENOMEM;
+	struct arrival *order;
+	struct sim_request *req;
+	struct names names;
+	bool sorted = true;
+	uint32_t no;
+	int err = PD_OK;
 
-	if (!err) {
-		for (size_t i = 0; i < t->n; i++)
-			order[i] = (struct arrival){t->req[i].arrival_ns, i};
+	/* After this key[] holds one entry per distinct key; an entry is read before it is written.
+	 */
+	names_init(&names);
+	for (size_t i = 0; !err && i < t->n; i++) {
+		struct sim_key k = t->key[i];
+
+		sorted &= i == 0 || t->req[i].arrival_ns >= t->req[i - 1].arrival_ns;
+		if (k.len == 0)
+			continue;
+		err = names_number(&names, (struct span){t->text.data + k.off, k.len}, &no);
+		if (err)
+			break;
+		if (no == t->nkeys)
+			t->key[t->nkeys++] = k;
+		t->key[no].requests++;
+		t->req[i].key = no;
+	}
+	names_release(&names);
+	if (err || sorted)
+		return err;
+	order = reallocarray(NULL, t->n, sizeof(*order));
+	req = reallocarray(NULL, t->n, sizeof(*req));
+	for (size_t i = 0; order && req && i < t->n; i++)
+		order[i] = (struct arrival){t->req[i].arrival_ns, i};
+	if (order && req) {
 		qsort(order, t->n, sizeof(*order), by_arrival);
 		for (size_t i = 0; i < t->n; i++)
 			req[i] = t->req[order[i].index];
@@ -204,19 +178,11 @@ static int sort_requests(struct simtrace *t)
 		t->req = req;
 		t->cap = t->n;
 		req = NULL;
+	} else {
+		err = PD_ENOMEM;
 	}
 	free(order);
 	free(req);
-	return err;
-}
-
-int simtrace_finish(struct simtrace *t)
-{
-	int err = number_keys(t);
-
-	for (size_t i = 1; !err && i < t->n; i++)
-		if (t->req[i].arrival_ns < t->req[i - 1].arrival_ns)
-			return sort_requests(t);
 	return err;
 }
 
