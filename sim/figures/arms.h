@@ -9,7 +9,7 @@
 
 #define ARM_LABEL_MAX 128
 
-/* One arm: everything that one replay needs, and what came of it. */
+/* One arm: the input of one replay, and its results. */
 struct arm {
 	char policy[ARM_LABEL_MAX]; /* as the user wrote it */
 	uint32_t workers;	    /* of the plain pool; P/D: prefill + decode */

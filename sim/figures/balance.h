@@ -9,13 +9,13 @@
 
 #include "lib/base/err.h"
 
-/* How evenly a load lies on the workers. All zero when n is 0 or nothing was loaded. */
+/* How evenly a load is spread over the workers. All zero when n is 0 or the load is 0. */
 struct balance {
 	double mean, max, min;
 	double peak_to_mean; /* max / mean; 1 is perfect */
 	double cv;	     /* population standard deviation / mean */
-	double jain;   /* (sum x)^2 / (n * sum x^2); 1 is perfect, 1/n is one worker for all */
-	uint32_t idle; /* workers with nothing */
+	double jain;   /* (sum x)^2 / (n * sum x^2); 1 is perfect, 1/n: one worker has everything */
+	uint32_t idle; /* workers with no load */
 };
 
 void balance_of(const uint64_t *load, size_t n, struct balance *out);

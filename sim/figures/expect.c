@@ -1,4 +1,4 @@
-/* A hand-written reader: the language is one line and its errors must point at a column. */
+/* A hand-written parser: the language is one line, and its errors name a column. */
 #include "sim/figures/expect.h"
 
 #include <ctype.h>
@@ -10,7 +10,7 @@
 
 struct reader {
 	const char *start, *p;
-	const char *fail; /* where the failure is */
+	const char *fail; /* place of the error */
 	struct pd_msg *msg;
 };
 

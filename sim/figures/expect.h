@@ -7,8 +7,8 @@
  *   right        number | [number '*'] [pool '.'] metric ['of' selector]
  *
  * In P/D a metric of the pools without a pool in front is checked in both. On the right side, what
- * the selector leaves out (policy, workers, cache) is the arm of the left side. A value that is not
- * defined for an arm misses the expectation.
+ * the selector leaves out (policy, workers, cache) is that of the left side. An expectation is not
+ * met when a value is not defined for the arm.
  */
 #ifndef PD_SIM_FIGURES_EXPECT_H
 #define PD_SIM_FIGURES_EXPECT_H

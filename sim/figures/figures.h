@@ -1,7 +1,6 @@
 /*
  * What follows from the counts and latencies of a replay: ratios, balance over the workers,
- * percentiles, and the bounds that no policy can beat (which depend on the trace and the pool
- * alone).
+ * percentiles, and the bounds for every policy (which depend on the trace and the pool alone).
  */
 #ifndef PD_SIM_FIGURES_FIGURES_H
 #define PD_SIM_FIGURES_FIGURES_H

@@ -1,5 +1,5 @@
-/* What a simulation says, as a JSON document for programs and as lines for people; the table is in
- * table.h. Text only; cmd/ prints. */
+/* The results of a simulation as a JSON document and as lines of text; the table is in table.h.
+ * Text only; cmd/ prints. */
 #ifndef PD_SIM_REPORT_REPORT_H
 #define PD_SIM_REPORT_REPORT_H
 
@@ -28,7 +28,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm);
 /* Appends one line per arm and pool about the agreement with a capture; nothing without one. */
 int simreport_agreement(const struct simreport *r, struct buf *out) PD_MUST;
 
-/* Appends one line per missed expectation. */
+/* Appends one line per expectation that was not met. */
 int simreport_missed(const struct simreport *r, struct buf *out) PD_MUST;
 
 #endif

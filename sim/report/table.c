@@ -1,7 +1,7 @@
 /*
  * P/D values are written as "prefill / decode". The best value of a column within
  * one scenario may carry a mark; then the others carry a space in its place, so columns stay
- * aligned whatever cmd/ makes of the mark.
+ * aligned.
  */
 #include "sim/report/table.h"
 

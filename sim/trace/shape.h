@@ -3,8 +3,8 @@
  * a seed. For studies of routing only these matter; `pdctl gen` writes files with text for bench.
  *
  * Every session belongs to one of `groups` prefix groups; its prompt is the group's prefix, then
- * what was said so far, then the new turn. Blocks are named so that equal prefixes have equal names
- * and nothing else has.
+ * the history of the session, then the new turn. Blocks are named so that equal prefixes, and
+ * nothing else, have equal names.
  */
 #ifndef PD_SIM_TRACE_SHAPE_H
 #define PD_SIM_TRACE_SHAPE_H

@@ -58,7 +58,7 @@ struct simtrace {
 	struct buf text;
 	struct sim_pick *pick; /* owned; of a capture */
 	size_t npicks, pick_cap;
-	char **worker; /* owned; names of workers that were chosen */
+	char **worker; /* owned; names of the workers in pick */
 	size_t nworkers;
 	uint32_t block_tokens; /* tokens per block; the last one of a request may be partial */
 };
