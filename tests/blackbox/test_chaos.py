@@ -35,10 +35,10 @@ def script():
 
 def test_memory_is_judged_by_what_keeps_growing(script):
     """What the busiest moment needed stays; what each third adds is a leak, and so is more than its requests can have held."""
-    assert script.judge_memory(10_800, [14_600, 14_600, 14_600], 200) == []
-    assert script.judge_memory(10_800, [11_000, 14_000, 14_900], 200) == []
-    assert "grows" in script.judge_memory(10_800, [11_000, 12_500, 14_300], 200)[0]
-    assert "at most" in script.judge_memory(10_800, [14_600, 14_600, 14_600], 60)[0]
+    assert script.judge_memory(9_400, [12_900, 12_900, 12_900], 200) == []
+    assert script.judge_memory(9_400, [10_300, 10_900, 11_400], 200) == []
+    assert "grows" in script.judge_memory(9_400, [9_800, 11_300, 13_000], 200)[0]
+    assert "at most" in script.judge_memory(10_300, [15_000, 15_000, 15_000], 200)[0]
     assert len(script.judge_memory(10_800, [20_000, 25_000, 30_000], 200)) == 2
 
 
