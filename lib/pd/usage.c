@@ -5,6 +5,9 @@
  */
 #include "lib/pd/usage.h"
 
+#define USAGE_MAX 2048	/* bytes of a usage object */
+#define LOOK_BACK 65536 /* bytes at the end of a piece that are searched */
+
 #define INSERTED_MAX 256 /* bytes of inserted members besides prefill's details */
 
 /* The two dialects: chat and completions, and the responses API. */
@@ -269,4 +272,76 @@ bool pd_usage_maybe(const char *p, size_t n)
 			return true;
 	}
 	return false;
+}
+
+/* -- tokens -- */
+
+/* From { to its }, or nothing. */
+static struct span braces_at(const char *p, const char *end)
+{
+	const char *at = p;
+	int depth = 0;
+	bool text = false;
+
+	end = end - p > USAGE_MAX ? p + USAGE_MAX : end;
+	for (; at < end; at++) {
+		if (text) {
+			if (*at == '\\')
+				at++;
+			else if (*at == '"')
+				text = false;
+		} else if (*at == '"') {
+			text = true;
+		} else if (*at == '{') {
+			depth++;
+		} else if (*at == '}' && --depth == 0) {
+			return (struct span){p, (size_t)(at + 1 - p)};
+		}
+	}
+	return (struct span){p, 0};
+}
+
+static void read_count(const struct json_object *o, const char *path, int64_t *out)
+{
+	enum json_type type;
+	struct span value;
+	int64_t n;
+
+	if (json_object_path(o, path, &type, &value) && type == JSON_NUMBER &&
+	    json_int(value, &n) == PD_OK && n >= 0)
+		*out = n;
+}
+
+static void read_usage(struct pd_tokens *u, struct span text)
+{
+	struct json_object o;
+
+	if (json_object_scan(&o, text.p, text.n, NULL))
+		return;
+	read_count(&o, "prompt_tokens", &u->prompt);
+	read_count(&o, "input_tokens", &u->prompt);
+	read_count(&o, "completion_tokens", &u->completion);
+	read_count(&o, "output_tokens", &u->completion);
+	read_count(&o, "prompt_tokens_details.cached_tokens", &u->cached);
+	read_count(&o, "input_tokens_details.cached_tokens", &u->cached);
+	json_object_release(&o);
+}
+
+void pd_usage_tokens(struct pd_tokens *u, const char *p, size_t n)
+{
+	static const char name[] = "\"usage\"";
+	const char *end = p + n, *at;
+
+	/* usage comes last */
+	p = n > LOOK_BACK ? end - LOOK_BACK : p;
+	if (!pd_usage_maybe(p, (size_t)(end - p)))
+		return;
+
+	while (p < end && (p = memmem(p, (size_t)(end - p), name, sizeof(name) - 1)) != NULL) {
+		p += sizeof(name) - 1;
+		for (at = p; at < end && memchr(" \t\r\n:", *at, 5); at++)
+			;
+		if (at < end && *at == '{')
+			read_usage(u, braces_at(at, end));
+	}
 }

@@ -22,4 +22,14 @@ int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *pr
 /* Quick test without scanning: may this text contain a usage object ("usage":null is none)? */
 bool pd_usage_maybe(const char *p, size_t n);
 
+/* What an answer says of its tokens; -1: nothing. */
+struct pd_tokens {
+	int64_t prompt, completion, cached;
+};
+#define PD_TOKENS_UNKNOWN ((struct pd_tokens){-1, -1, -1})
+
+/* Looks for them in a piece of an answer's body: the last usage object counts, a stream may report
+ * its tokens with every event. What is not found there stays as it is. */
+void pd_usage_tokens(struct pd_tokens *t, const char *p, size_t n);
+
 #endif

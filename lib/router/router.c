@@ -11,6 +11,7 @@
 #include "lib/base/clock.h"
 #include "lib/router/config/workersfile.h"
 #include "lib/router/watch/prom.h"
+#include "lib/router/way/proxy.h"
 
 #define ADMIN_CONNECTIONS 64
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
@@ -27,18 +28,18 @@ static int metrics_page(void *ctx, struct buf *out)
 		.fleet = &rt->fleet,
 		.server = atomic_load(&rt->server),
 		.started_wall = rt->started_wall,
-		.number = {[SINGLE_LOOPS] = atomic_load(&rt->loops),
+		.number = {[SINGLE_LOOPS] = atomic_load(&rt->way.loops),
 			   [SINGLE_RELOADS] = atomic_load(&rt->reloads),
 			   [SINGLE_RELOAD_FAILURES] = atomic_load(&rt->reload_failures),
 			   [SINGLE_ADMIN_REFUSED] = atomic_load(&rt->admin.refused),
-			   [SINGLE_IN_WORK] = atomic_load(&rt->gate.in_work),
-			   [SINGLE_WAITING] = atomic_load(&rt->gate.waiting),
-			   [SINGLE_QUEUED] = atomic_load(&rt->gate.queued),
-			   [SINGLE_QUEUE_FULL] = atomic_load(&rt->gate.full),
-			   [SINGLE_QUEUE_TIMEOUTS] = atomic_load(&rt->gate.timed_out),
-			   [SINGLE_QUEUE_LEFT] = atomic_load(&rt->gate.left),
-			   [SINGLE_EMBEDDINGS_QUEUE] = atomic_load(&rt->embeddings_waiting),
-			   [SINGLE_BUDGET] = (uint64_t)atomic_load(&rt->budget.milli) / 1000,
+			   [SINGLE_IN_WORK] = atomic_load(&rt->way.gate.in_work),
+			   [SINGLE_WAITING] = atomic_load(&rt->way.gate.waiting),
+			   [SINGLE_QUEUED] = atomic_load(&rt->way.gate.queued),
+			   [SINGLE_QUEUE_FULL] = atomic_load(&rt->way.gate.full),
+			   [SINGLE_QUEUE_TIMEOUTS] = atomic_load(&rt->way.gate.timed_out),
+			   [SINGLE_QUEUE_LEFT] = atomic_load(&rt->way.gate.left),
+			   [SINGLE_EMBEDDINGS_QUEUE] = atomic_load(&rt->way.embeddings_waiting),
+			   [SINGLE_BUDGET] = (uint64_t)atomic_load(&rt->way.budget.milli) / 1000,
 			   [SINGLE_UNAUTHORIZED] = atomic_load(&rt->auth.refused),
 			   [SINGLE_DRAINING] = atomic_load(&rt->admin.draining)},
 	};
@@ -52,6 +53,70 @@ static int metrics_page(void *ctx, struct buf *out)
 	p.number[SINGLE_KEY_WAITING] = k.waiting;
 	capture_stats(rt->capture, &p);
 	return prom_text(&p, out);
+}
+
+/* -- a request on the data port: our own routes here, everything else on its way -- */
+
+static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+	struct auth_refusal no;
+
+	if (auth_admit(&rt->auth, c, r, &no))
+		return admin_route(r) ? 0 : proxy_admit(&rt->way, c, r);
+	if (no.status == 0)
+		return -1;
+	proxy_refused(&rt->way, c, r, no.status,
+		      no.status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
+	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
+		 r->head.method.p, (int)r->head.path.n, r->head.path.p, no.status, no.text);
+	(void)http_reply_error(c, no.status, no.type, no.extra, "%s", no.text);
+	return -1;
+}
+
+static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	if (admin_answer(&rt->admin, c, r, false))
+		return;
+	if (admin_generates(r))
+		proxy_generate(&rt->way, c, r);
+	else
+		proxy_serve(&rt->way, c, r);
+	proxy_leave(&rt->way);
+}
+
+static void on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	proxy_abandon(&rt->way, c, r);
+	if (!admin_route(r))
+		proxy_leave(&rt->way);
+}
+
+static void on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status)
+{
+	struct router *rt = ctx;
+
+	proxy_bad_request(&rt->way, c, r, status);
+}
+
+/* -- the admin port -- */
+
+static void generate(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	proxy_generate(&rt->way, c, r);
+}
+
+static void models(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	proxy_models(&rt->way, c, r);
 }
 
 static void admin_request(void *ctx, struct http_conn *c, struct http_request *r)
@@ -72,8 +137,8 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 				   .changes = rt->changes,
 				   .asks = rt->asks,
 				   .keyed = rt->auth.on,
-				   .models = models_answer,
-				   .generate = proxy_generate,
+				   .models = models,
+				   .generate = generate,
 				   .metrics = metrics_page,
 				   .ctx = rt};
 	if (rt->cfg.metrics_port < 0)
@@ -118,34 +183,16 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.tls = c->tls;
 	sc.log = c->log;
 	sc.ctx = rt;
-	sc.on_head = proxy_on_head;
-	sc.on_request = proxy_on_request;
-	sc.on_abandon = proxy_on_abandon;
-	sc.on_refuse = proxy_on_refuse;
+	sc.on_head = on_head;
+	sc.on_request = on_request;
+	sc.on_abandon = on_abandon;
+	sc.on_refuse = on_refuse;
 	err = http_server_start(&server, &sc, msg);
 	if (err)
 		return err;
 	atomic_store(&rt->server, server);
 	atomic_store(&rt->admin.listening, true);
 	return PD_OK;
-}
-
-/* The name in Via is new for each process: a request that comes back to it goes in circles. */
-static int write_own_lines(struct router *rt)
-{
-	unsigned char id[4];
-	int err;
-
-	rng_system_bytes(id, sizeof(id));
-	buf_init(&rt->own, KEY_MAX + 256);
-	err = buf_printf(&rt->own, "Via: 1.1 pdctl-%02x%02x%02x%02x\r\n", id[0], id[1], id[2],
-			 id[3]);
-	if (!err && rt->cfg.api_key)
-		err = buf_printf(&rt->own, "Authorization: Bearer %s\r\n", rt->cfg.api_key);
-	rt->drop_credentials = rt->cfg.api_key || (rt->auth.on && !rt->cfg.forward_credentials);
-	rt->via = (struct span){rt->own.data ? rt->own.data + 9 : NULL, 14};
-	rt->own_lines = buf_span(&rt->own);
-	return err;
 }
 
 static void captured_fleet(void *ctx, struct fleet *f)
@@ -155,16 +202,10 @@ static void captured_fleet(void *ctx, struct fleet *f)
 
 static int init_parts(struct router *rt, struct pd_msg *msg)
 {
-	if (fleet_holder_init(&rt->fleet) ||
-	    gate_init(&rt->gate, rt->cfg.max_concurrent, rt->cfg.queue_size) ||
-	    pthread_mutex_init(&rt->reloading, NULL) != 0)
+	if (fleet_holder_init(&rt->fleet) || pthread_mutex_init(&rt->reloading, NULL) != 0)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	rt->fleet.on_change = captured_fleet;
 	rt->fleet.ctx = rt->capture;
-	retry_budget_init(&rt->budget, rt->cfg.retry_budget);
-	rt->seed = rt->cfg.seed;
-	if (rt->seed == 0)
-		rng_system_bytes((unsigned char *)&rt->seed, sizeof(rt->seed));
 	return PD_OK;
 }
 
@@ -234,7 +275,11 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	err = err ? err : start_changes(rt, msg);
 	err = err ? err : asks_start(&rt->asks, &rt->cfg, msg);
 	err = err ? err : start_auth(rt, msg);
-	if (!err && write_own_lines(rt))
+	rt->way.cfg = &rt->cfg;
+	rt->way.fleet = &rt->fleet;
+	rt->way.health = rt->health;
+	rt->way.watch = (struct watch){&rt->cfg, &rt->metrics, rt->capture};
+	if (!err && way_init(&rt->way, rt->auth.on))
 		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = err ? err : start_admin(rt, msg);
 	err = err ? err : start_server(rt, msg);
@@ -392,11 +437,8 @@ void router_free(struct router *rt)
 	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */
 	(void)http_server_free(rt->admin_server);
 	(void)http_server_free(rt->server);
-	gate_release(&rt->gate);
+	way_release(&rt->way);
 	auth_release(&rt->auth);
-	if (rt->own.data)
-		explicit_bzero(rt->own.data, rt->own.len);
-	buf_release(&rt->own);
 	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();
 	free(rt);

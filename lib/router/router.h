@@ -11,17 +11,15 @@
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/keys/auth.h"
-#include "lib/router/way/gate.h"
 #include "lib/router/watch/metrics.h"
-#include "lib/router/way/retry.h"
+#include "lib/router/way/way.h"
 
 struct router {
 	struct router_config cfg;
 	struct fleet_holder fleet;
-	struct gate gate;
-	struct retry_budget budget;
 	struct auth auth;
 	struct metrics metrics;
+	struct way way;
 	struct capture *capture;	    /* owned; NULL: none */
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
 	struct http_server *admin_server;
@@ -31,16 +29,8 @@ struct router {
 	struct asks *asks;
 	_Atomic bool hurry;
 	pthread_mutex_t reloading; /* one reload at a time */
-	_Atomic unsigned lanes;
 	_Atomic uint64_t reloads, reload_failures;
-	_Atomic unsigned embeddings_waiting; /* in the queue */
 	int64_t started_wall;
-	uint64_t seed;
-	struct buf own;		/* memory of own_lines */
-	struct span own_lines;	/* what we add to every request for a worker: Via, Authorization */
-	struct span via;	/* our name in Via; lies in own_lines */
-	bool drop_credentials;	/* the client's Authorization and X-Api-Key end here */
-	_Atomic uint64_t loops; /* requests that had passed this router before */
 };
 
 /* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay
@@ -64,22 +54,5 @@ unsigned router_hurry(struct router *rt);
 /* Waits for streams to end, at most until the deadline; returns how many were cut. */
 unsigned router_wait(struct router *rt, int64_t deadline);
 void router_free(struct router *rt);
-
-/* -- between the files of the room -- */
-
-/* proxy.c: callbacks of the data server. */
-int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r);
-void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r);
-void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r);
-void proxy_on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status);
-/* A request was answered before it came to a worker: metrics and access log. */
-void proxy_refused(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
-		   enum metrics_error error);
-/* The route of a path, for metrics. */
-enum metrics_route proxy_route(struct span path);
-/* proxy.c: GET /health_generate, one real generation on the way that requests take, and GET
- * /v1/models, the union over the workers. `ctx` is the router. */
-void proxy_generate(void *ctx, struct http_conn *c, struct http_request *r);
-void models_answer(void *ctx, struct http_conn *c, struct http_request *r);
 
 #endif

@@ -44,9 +44,7 @@ def tree(tmp_path):
     for top in ("lib", "sim", "cmd"):
         shutil.copytree(ROOT / top, tmp_path / top, copy_function=link)
     (tmp_path / "scripts").mkdir()
-    for name in ("rooms", "rooms.owed"):
-        if (ROOT / "scripts" / name).exists():
-            shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    shutil.copy(ROOT / "scripts/rooms", tmp_path / "scripts")
     return tmp_path
 
 
@@ -79,7 +77,6 @@ def test_a_copy_of_this_tree_has_no_finding(tree):
 
 def test_each_pair_of_rooms_without_a_door_is_a_finding(tree):
     """A header in each room that includes from all rooms: the lines without a door are found, the others are not."""
-    (tree / "scripts/rooms.owed").unlink(missing_ok=True)
     every = list(ROOMS)
     crossed = set()
     for room in every:

@@ -39,15 +39,8 @@ struct capture_config {
 	int64_t max_bytes; /* of the file; 0: no limit */
 };
 
-/* What is known about an answer's tokens; -1: nothing. */
-struct capture_usage {
-	int64_t prompt, completion, cached;
-};
-
 struct capture;
-struct exchange;
 struct fleet;
-struct http_request;
 
 void capture_config_default(struct capture_config *c);
 /*
@@ -69,15 +62,6 @@ void capture_free(struct capture *c);
 void capture_fleet(struct capture *c, struct fleet *f);
 /* The number of a request in this run, from 1; 0 without capture. */
 uint64_t capture_begin(struct capture *c);
-/* x->decision[role] was made. Only with x->capture_id. */
-void capture_decided(struct exchange *x, enum worker_role role);
-/* Looks for the tokens in a piece of the answer's body. */
-void capture_answer(struct exchange *x, const struct iovec *iov, size_t n);
-/* The request has ended; `left`: its client left before. */
-void capture_ended(const struct exchange *x, bool left);
-/* The request was turned away with its head. */
-void capture_refused(struct capture *c, const struct http_request *r, enum metrics_route route,
-		     int status);
 /* For the metrics page: records by what became of them, the family numbers. Zeros without capture.
  */
 void capture_stats(const struct capture *c, struct prom_page *out);

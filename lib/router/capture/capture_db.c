@@ -591,7 +591,7 @@ static void put_times(struct row *r, const struct capture_request *q)
 		put_us(r, q, at[i]);
 }
 
-static void put_usage(struct row *r, const struct capture_usage *u)
+static void put_usage(struct row *r, const struct pd_tokens *u)
 {
 	put_known(r, u->prompt >= 0, u->prompt);
 	put_known(r, u->completion >= 0, u->completion);

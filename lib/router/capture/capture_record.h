@@ -7,6 +7,7 @@
 
 #include "lib/base/log.h"
 #include "lib/base/rng.h"
+#include "lib/pd/usage.h"
 #include "lib/router/capture/capture.h"
 #include "lib/router/capture/capture_ring.h"
 #include "lib/workload/capture_schema.h"
@@ -52,7 +53,7 @@ struct capture_request {
 	int64_t max_tokens;   /* -1: not stated */
 	int64_t prompt_bytes; /* -1: no prompt found */
 	uint64_t body_bytes, events, bytes;
-	struct capture_usage usage;
+	struct pd_tokens usage;
 	int32_t status;
 	uint32_t attempts, decisions, level;
 	bool streaming;

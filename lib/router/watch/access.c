@@ -6,10 +6,11 @@
  * first pick to the last one; what follows is the last attempt. Nothing a client sent can break a
  * line: paths lose their query (keys stand there), other texts are quoted.
  */
+#include "lib/router/watch/access.h"
+
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/router/way/exchange.h"
 
 #define LINE_USUAL	2048
 #define PATH_SHOWN	1024
@@ -126,39 +127,37 @@ static void put_ms(struct line *l, const char *key, int64_t ns)
 /* -- parts of a line -- */
 
 /* Date and time are formatted once per millisecond at most. */
-static void put_time(struct line *l, struct lane *lane)
+static void put_time(struct line *l, struct record_scratch *scratch)
 {
 	int64_t now = clock_wall() / NS_PER_MS;
 
-	if (now != lane->stamp_ms) {
-		clock_rfc3339(now * NS_PER_MS, lane->stamp, sizeof(lane->stamp));
-		lane->stamp_ms = now;
+	if (now != scratch->stamp_ms) {
+		clock_rfc3339(now * NS_PER_MS, scratch->stamp, sizeof(scratch->stamp));
+		scratch->stamp_ms = now;
 	}
-	put(l, lane->stamp, strlen(lane->stamp));
+	put(l, scratch->stamp, strlen(scratch->stamp));
 }
 
 /* When, who, what, with which result: four bare words in text, so that awk finds them. */
-static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
-		     const struct http_head *h, int status)
+static void put_head(struct line *l, const struct record *x)
 {
-	char address[NET_ADDR_TEXT];
+	const struct http_head *h = x->head;
 	struct span path = h && h->path.n > 0 ? h->path : SPAN("-"),
-		    method = h ? h->method : SPAN("-"), client;
+		    method = h ? h->method : SPAN("-"),
+		    client = x->peer.n > 0 ? x->peer : SPAN("-"); /* a UNIX socket */
 
-	http_conn_peer(c, address);
-	client = address[0] ? span_of(address) : SPAN("-"); /* a UNIX socket */
 	path.n = path.n < PATH_SHOWN ? path.n : PATH_SHOWN;
 	if (l->json) {
 		put(l, "{\"ts\":\"", 7);
-		put_time(l, lane);
+		put_time(l, x->scratch);
 		put(l, "\"", 1);
 		put_text(l, "client", client);
 		put_text(l, "method", method);
 		put_text(l, "path", path);
-		put_number(l, "status", (uint64_t)status);
+		put_number(l, "status", (uint64_t)x->status);
 		return;
 	}
-	put_time(l, lane);
+	put_time(l, x->scratch);
 	put(l, " ", 1);
 	put(l, client.p, client.n);
 	put(l, " ", 1);
@@ -166,7 +165,7 @@ static void put_head(struct line *l, struct lane *lane, struct http_conn *c,
 	put(l, " ", 1);
 	put_value(l, path);
 	put(l, " ", 1);
-	put_digits(l, (uint64_t)status, 1);
+	put_digits(l, (uint64_t)x->status, 1);
 }
 
 /* Who a proxy before us says the client is: a claim, so it does not stand where the peer stands. */
@@ -180,7 +179,7 @@ static void put_forwarded(struct line *l, const struct http_head *h)
 										: FORWARDED_SHOWN});
 }
 
-static void put_workers(struct line *l, const struct exchange *x)
+static void put_workers(struct line *l, const struct record *x)
 {
 	static const char *const names[ROLES][2] = {
 		{"worker", "reason"}, {"prefill", "prefill_reason"}, {"decode", "decode_reason"}};
@@ -189,31 +188,31 @@ static void put_workers(struct line *l, const struct exchange *x)
 		if (!x->pick[r].worker)
 			continue;
 		put_text(l, names[r][0], span_of(x->pick[r].worker->url));
-		put_text(l, names[r][1], span_of(route_reason_name(x->pick[r].decision.reason)));
+		put_text(l, names[r][1], span_of(route_reason_name(x->pick[r].decision->reason)));
 	}
-	if (x->key.level != ROUTE_KEY_NONE)
-		put_text(l, "key", span_of(x->key.source));
+	if (x->key->level != ROUTE_KEY_NONE)
+		put_text(l, "key", span_of(x->key->source));
 }
 
 /* Each stage from the end of the one before; those without an end did not happen. */
-static void put_stages(struct line *l, const struct exchange *x, int64_t now)
+static void put_stages(struct line *l, const struct record *x)
 {
-	const struct exchange_times *t = &x->times;
-	int64_t at = x->req->accepted_ns, queued = at + x->queued_ns;
+	const struct record_times *t = &x->time;
+	int64_t at = t->accepted, queued = at + t->queued;
 	const struct {
 		const char *name;
 		int64_t end;
 	} stages[] = {
 		{"queue_ms", queued > at ? queued : 0},
-		{"head_ms", x->req->head_ns},
-		{"body_ms", x->req->body_ns},
-		{"decide_ms", t->first_pick},
-		{"retry_ms", t->pick > t->first_pick ? t->pick : 0},
+		{"head_ms", t->head},
+		{"body_ms", t->body},
+		{"decide_ms", t->decided},
+		{"retry_ms", t->picked > t->decided ? t->picked : 0},
 		{"connect_ms", t->sent},
-		{"prefill_ms", t->prefill_end},
+		{"prefill_ms", t->prefilled},
 		{"handover_ms", t->decode_sent},
-		{"first_byte_ms", x->head_ns},
-		{x->head_ns ? "stream_ms" : "failed_ms", now},
+		{"first_byte_ms", t->answered},
+		{t->answered ? "stream_ms" : "failed_ms", t->ended},
 	};
 
 	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
@@ -222,69 +221,59 @@ static void put_stages(struct line *l, const struct exchange *x, int64_t now)
 		put_ms(l, stages[i].name, stages[i].end - at);
 		at = stages[i].end;
 	}
-	if (x->first_ns)
-		put_ms(l, "ttft_ms", x->first_ns - x->req->accepted_ns);
-	put_ms(l, "total_ms", now - x->req->accepted_ns);
+	if (t->first)
+		put_ms(l, "ttft_ms", t->first - t->accepted);
+	put_ms(l, "total_ms", t->ended - t->accepted);
 }
 
-static void begin_line(struct line *l)
+/* The rest of the line of a request that came to the workers. */
+static void put_served(struct line *l, const struct record *x)
 {
-	buf_clear(l->b);
-	l->err = buf_reserve(l->b, LINE_USUAL);
+	put_number(l, "bytes_in", x->body.n);
+	put_number(l, "bytes_out", x->bytes);
+	if (x->events > 0)
+		put_number(l, "events", x->events);
+	put_forwarded(l, x->head);
+	put_workers(l, x);
+	put_number(l, "attempts", x->attempt + 1);
+	put_text(l, "request_id", x->id);
+	put_text(l, "trace_id", x->trace->id);
+	put_stages(l, x);
+	put_text(l, "why", span_of(x->why));
 }
 
-static void finish_line(struct line *l, struct log *log)
+static const char *outcome_of(const struct record *x)
 {
-	put(l, "}", l->json ? 1 : 0);
-	put(l, "\n", 1);
+	if (x->stage == RECORD_BAD)
+		return "bad_request";
+	if (x->client_left || (x->stage != RECORD_SERVED && x->error == ERROR_NONE))
+		return "client_left";
+	return metrics_error_name(x->error);
+}
+
+void access_ended(const struct record *x)
+{
+	const struct router_config *c = x->to->cfg;
+	struct line l = {.json = c->access_json};
+
+	if (!c->access_log || !x->scratch)
+		return;
+	l.b = x->scratch->text;
+	buf_clear(l.b);
+	l.err = buf_reserve(l.b, LINE_USUAL);
+	put_head(&l, x);
+	put_text(&l, "outcome", span_of(outcome_of(x)));
+	if (x->stage == RECORD_SERVED) {
+		put_served(&l, x);
+	} else {
+		put_number(&l, "attempts", 0);
+		if (x->head)
+			put_ms(&l, "total_ms", x->time.ended - x->time.accepted);
+	}
+	put(&l, "}", l.json ? 1 : 0);
+	put(&l, "\n", 1);
 	/* A line that does not fit cannot happen with the limits of its parts; half a line must
 	 * not. */
-	if (!l->err)
-		log_put(log, l->b->data, l->b->len);
-}
-
-/* -- the two kinds of lines -- */
-
-void access_end(const struct exchange *x, enum metrics_error error)
-{
-	const struct router_config *c = &x->rt->cfg;
-	struct line l = {.b = &x->lane->side, .json = c->access_json};
-	int64_t now;
-
-	if (!c->access_log)
-		return;
-	now = clock_now();
-	begin_line(&l);
-	put_head(&l, x->lane, x->conn, &x->req->head, x->status);
-	put_text(&l, "outcome",
-		 span_of(x->client_left ? "client_left" : metrics_error_name(error)));
-	put_number(&l, "bytes_in", x->req->body.n);
-	put_number(&l, "bytes_out", x->bytes);
-	if (x->events > 0)
-		put_number(&l, "events", x->events);
-	put_forwarded(&l, &x->req->head);
-	put_workers(&l, x);
-	put_number(&l, "attempts", x->attempt + 1);
-	put_text(&l, "request_id", x->id);
-	put_text(&l, "trace_id", x->trace.id);
-	put_stages(&l, x, now);
-	put_text(&l, "why", span_of(x->failure.why));
-	finish_line(&l, c->access_log);
-}
-
-void access_refused(struct router *rt, struct lane *lane, struct http_conn *c,
-		    const struct http_request *r, int status, const char *outcome)
-{
-	const struct router_config *cfg = &rt->cfg;
-	struct line l = {.b = &lane->side, .json = cfg->access_json};
-
-	if (!cfg->access_log)
-		return;
-	begin_line(&l);
-	put_head(&l, lane, c, r ? &r->head : NULL, status);
-	put_text(&l, "outcome", span_of(outcome));
-	put_number(&l, "attempts", 0);
-	if (r)
-		put_ms(&l, "total_ms", clock_now() - r->accepted_ns);
-	finish_line(&l, cfg->access_log);
+	if (!l.err)
+		log_put(c->access_log, l.b->data, l.b->len);
 }

@@ -2,27 +2,28 @@
  * Why a request went where it went: the line that people grep for, and one JSON line with the whole
  * decision. The key itself is never logged at info, only its hash and where it was found.
  */
+#include "lib/router/watch/explain.h"
+
 #include <stdio.h>
 
 #include "lib/base/clock.h"
 #include "lib/route/hash.h"
-#include "lib/router/way/exchange.h"
 
-static const char *policy_of(const struct exchange *x, enum worker_role r)
+static const char *policy_of(const struct record *x, enum worker_role r)
 {
 	return route_policy_name(x->fleet->pool[r].policy.kind);
 }
 
-static const char *url_of(const struct exchange *x, enum worker_role r)
+static const char *url_of(const struct record *x, enum worker_role r)
 {
 	return x->pick[r].worker ? x->pick[r].worker->url : "none";
 }
 
-static void grep_line(const struct exchange *x)
+static void grep_line(const struct record *x)
 {
-	struct log *log = x->rt->cfg.log;
+	struct log *log = x->to->cfg->log;
 
-	if (x->attempt > 0 && x->rt->cfg.pd)
+	if (x->attempt > 0 && x->to->cfg->pd)
 		log_line(log, LOG_WARN, "PD retry attempt %u using prefill=%s decode=%s",
 			 x->attempt, url_of(x, ROLE_PREFILL), url_of(x, ROLE_DECODE));
 	else if (x->attempt > 0)
@@ -39,9 +40,9 @@ static void grep_line(const struct exchange *x)
 			 policy_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL));
 }
 
-static int put_scores(const struct exchange *x, enum worker_role r, struct buf *b)
+static int put_scores(const struct record *x, enum worker_role r, struct buf *b)
 {
-	const struct route_decision *d = &x->pick[r].decision;
+	const struct route_decision *d = x->pick[r].decision;
 	int err = buf_puts(b, "\"scores\":{");
 
 	for (uint32_t i = 0; !err && i < d->ncandidates; i++) {
@@ -54,9 +55,9 @@ static int put_scores(const struct exchange *x, enum worker_role r, struct buf *
 	return err ? err : buf_putc(b, '}');
 }
 
-static int put_decision(const struct exchange *x, enum worker_role r, struct buf *b)
+static int put_decision(const struct record *x, enum worker_role r, struct buf *b)
 {
-	const struct route_decision *d = &x->pick[r].decision;
+	const struct route_decision *d = x->pick[r].decision;
 	const struct worker *w = x->pick[r].worker, *home = x->fleet->pool[r].worker[d->home];
 	int err = buf_printf(b, "\"stage\":\"%s\",\"policy\":\"%s\",\"selected\":[",
 			     worker_role_name(r), policy_of(x, r));
@@ -71,7 +72,7 @@ static int put_decision(const struct exchange *x, enum worker_role r, struct buf
 				d->margin, d->ties, route_reason_name(d->reason), x->attempt);
 }
 
-static void json_line(const struct exchange *x, enum worker_role r)
+static void json_line(const struct record *x, enum worker_role r)
 {
 	struct buf b;
 	int err;
@@ -81,24 +82,24 @@ static void json_line(const struct exchange *x, enum worker_role r)
 	err = err ? err : json_quote(&b, x->id.p, x->id.n);
 	err = err ? err : buf_putc(&b, ',');
 	err = err ? err : put_decision(x, r, &b);
-	if (!err && x->trace.id.n > 0)
-		err = buf_printf(&b, ",\"trace_id\":\"%.*s\"", (int)x->trace.id.n, x->trace.id.p);
-	if (!err && x->key.level != ROUTE_KEY_NONE)
+	if (!err && x->trace->id.n > 0)
+		err = buf_printf(&b, ",\"trace_id\":\"%.*s\"", (int)x->trace->id.n, x->trace->id.p);
+	if (!err && x->key->level != ROUTE_KEY_NONE)
 		err = buf_printf(
-			&b, ",\"key_source\":\"%s\",\"key_hash\":\"%016llx\"", x->key.source,
-			(unsigned long long)route_hash(ROUTE_HASH_XXH3, x->key.text, x->key.len));
+			&b, ",\"key_source\":\"%s\",\"key_hash\":\"%016llx\"", x->key->source,
+			(unsigned long long)route_hash(ROUTE_HASH_XXH3, x->key->text, x->key->len));
 	if (!err)
-		log_json(x->rt->cfg.log, LOG_INFO, "Scoring decision", b.data);
+		log_json(x->to->cfg->log, LOG_INFO, "Scoring decision", b.data);
 	buf_release(&b);
 }
 
-void explain_decision(const struct exchange *x)
+void explain_decided(const struct record *x)
 {
-	if (!log_wants(x->rt->cfg.log, LOG_WARN) ||
-	    (x->attempt == 0 && !log_wants(x->rt->cfg.log, LOG_INFO)))
+	if (!log_wants(x->to->cfg->log, LOG_WARN) ||
+	    (x->attempt == 0 && !log_wants(x->to->cfg->log, LOG_INFO)))
 		return;
 	grep_line(x);
-	if (!log_wants(x->rt->cfg.log, LOG_INFO))
+	if (!log_wants(x->to->cfg->log, LOG_INFO))
 		return;
 	for (int r = 0; r < ROLES; r++)
 		if (x->pick[r].worker)
@@ -110,26 +111,21 @@ static double ms(int64_t from, int64_t to)
 	return to > from && from > 0 ? (double)(to - from) / 1e6 : 0.0;
 }
 
-void explain_end(const struct exchange *x)
+void explain_ended(const struct record *x)
 {
-	const struct http_head *h = &x->req->head;
+	const struct record_times *t = &x->time;
+	const struct http_head *h = x->head;
 	bool bad = x->status >= 500 || x->status == 0;
-	int64_t now;
 
-	metrics_observe(&x->rt->metrics, x->lane->stripe, HIST_OVERHEAD,
-			x->dispatched_ns > x->req->body_ns ? x->dispatched_ns - x->req->body_ns
-							   : 0);
-	if (!log_wants(x->rt->cfg.log, bad ? LOG_WARN : LOG_INFO))
+	if (x->stage != RECORD_SERVED || !log_wants(x->to->cfg->log, bad ? LOG_WARN : LOG_INFO))
 		return;
-	now = clock_now();
-	log_line(x->rt->cfg.log, bad && !x->client_left ? LOG_WARN : LOG_INFO,
+	log_line(x->to->cfg->log, bad && !x->client_left ? LOG_WARN : LOG_INFO,
 		 "request %.*s %.*s %.*s: %d attempts=%u first_ms=%.1f total_ms=%.1f events=%llu "
 		 "bytes=%llu%s%.*s%s%s%s",
 		 (int)x->id.n, x->id.p, (int)h->method.n, h->method.p, (int)h->path.n, h->path.p,
-		 x->status, x->attempt + 1, ms(x->req->accepted_ns, x->first_ns),
-		 ms(x->req->accepted_ns, now), (unsigned long long)x->events,
-		 (unsigned long long)x->bytes, x->trace.id.n > 0 ? " trace_id=" : "",
-		 (int)x->trace.id.n, x->trace.id.n > 0 ? x->trace.id.p : "",
-		 x->client_left ? " client left" : "", x->failure.why[0] ? " last failure: " : "",
-		 x->failure.why);
+		 x->status, x->attempt + 1, ms(t->accepted, t->first), ms(t->accepted, t->ended),
+		 (unsigned long long)x->events, (unsigned long long)x->bytes,
+		 x->trace->id.n > 0 ? " trace_id=" : "", (int)x->trace->id.n,
+		 x->trace->id.n > 0 ? x->trace->id.p : "", x->client_left ? " client left" : "",
+		 x->why[0] ? " last failure: " : "", x->why);
 }

@@ -8,15 +8,16 @@
 #include "lib/base/clock.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
+#include "lib/router/way/observers.h"
 #include "lib/router/way/relay.h"
 #include "lib/router/way/retry.h"
 
 static void count_retry(struct exchange *x, int64_t wait)
 {
-	struct metrics *m = &x->rt->metrics;
-	unsigned stripe = x->lane->stripe, nth = x->attempt - 1;
+	struct metrics *m = x->way->watch.metrics;
+	unsigned stripe = x->rec.stripe, nth = x->rec.attempt - 1;
 
-	metrics_count(m, stripe, METRIC_RETRIES, x->route, 1);
+	metrics_count(m, stripe, METRIC_RETRIES, x->rec.route, 1);
 	if (x->failure.cause != CAUSE_NONE)
 		metrics_add(m, stripe, METRIC_RETRY_CAUSES, (unsigned)x->failure.cause - 1, 0, 1);
 	metrics_observe_at(m, stripe, HIST_BACKOFF, nth < LABELS_ATTEMPT ? nth : LABELS_ATTEMPT - 1,
@@ -26,47 +27,48 @@ static void count_retry(struct exchange *x, int64_t wait)
 /* Counts another attempt, spends the budget and waits. False: there is none. */
 static bool try_again(struct exchange *x, bool free_of_charge)
 {
-	const struct router_config *c = &x->rt->cfg;
+	const struct router_config *c = x->way->cfg;
 	int64_t now = clock_now(), wait;
 	bool other = pick_has_untried(x, x->failure.role);
 
-	if (x->client_left || x->started || c->retries_off || x->attempt + 1 >= c->retry_max ||
-	    !(x->repeatable || free_of_charge))
+	if (x->rec.client_left || x->started || c->retries_off ||
+	    x->rec.attempt + 1 >= c->retry_max || !(x->repeatable || free_of_charge))
 		return false;
-	wait = retry_backoff(c, x->attempt, &x->lane->rng);
+	wait = retry_backoff(c, x->rec.attempt, &x->lane->rng);
 	/* Another worker need not wait for what this one asked for; the same one does. */
 	if (!other && x->failure.wait > wait)
 		wait = x->failure.wait;
 	if (wait > c->retry_cap || now + wait >= x->deadline)
 		return false;
 	/* Spent last: an attempt that is not made costs nothing. */
-	if (!free_of_charge && !retry_budget_spend(&x->rt->budget)) {
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_BUDGET_EMPTY, x->route, 1);
+	if (!free_of_charge && !retry_budget_spend(&x->way->budget)) {
+		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_BUDGET_EMPTY,
+			      x->rec.route, 1);
 		return false;
 	}
 	if (other && free_of_charge)
 		wait = 0;
-	x->attempt++;
+	x->rec.attempt++;
 	x->failure.wait = 0;
 	count_retry(x, wait);
 	/* A wake-up that was meant for a queue may still be there: the pause is kept all the same.
 	 */
-	while (wait > 0 && !x->client_left && clock_now() < now + wait)
-		x->client_left = http_conn_sleep(x->conn, now + wait);
-	return !x->client_left;
+	while (wait > 0 && !x->rec.client_left && clock_now() < now + wait)
+		x->rec.client_left = http_conn_sleep(x->conn, now + wait);
+	return !x->rec.client_left;
 }
 
 static void give_up(struct exchange *x)
 {
 	struct failure *f = &x->failure;
 
-	if (x->client_left || x->started)
+	if (x->rec.client_left || x->started)
 		return;
 	if (f->status == 503 && f->wait == 0)
 		f->wait = NS_PER_S;
-	x->head_ns = 0;
-	x->fault = f->cause == CAUSE_NO_WORKER || f->cause == CAUSE_BUSY ? ERROR_NO_WORKERS
-									 : ERROR_BACKEND;
+	x->rec.time.answered = 0;
+	x->rec.error = f->cause == CAUSE_NO_WORKER || f->cause == CAUSE_BUSY ? ERROR_NO_WORKERS
+									     : ERROR_BACKEND;
 	answer_error(x, f->status ? f->status : 502, "upstream_error",
 		     f->why[0] ? f->why : "no worker could answer");
 }
@@ -74,7 +76,6 @@ static void give_up(struct exchange *x)
 /* The refusal becomes the answer. */
 static void pass_refusal(struct exchange *x)
 {
-	x->head_ns = x->leg.call.head_ns;
 	if (relay_answer(x, &x->leg, NULL) == RELAY_RETRY)
 		give_up(x);
 	(void)leg_end(&x->leg);
@@ -112,14 +113,15 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 
 void attempt_picked(struct exchange *x)
 {
-	x->head_ns = 0;
-	if (x->rt->cfg.access_log) {
-		x->times = (struct exchange_times){.first_pick = x->times.first_pick,
-						   .pick = clock_now()};
-		if (x->times.first_pick == 0)
-			x->times.first_pick = x->times.pick;
+	struct record_times *t = &x->rec.time;
+
+	t->sent = t->prefilled = t->decode_sent = t->answered = 0;
+	if (x->way->cfg->access_log || x->rec.number) {
+		t->picked = clock_now();
+		t->decided = t->decided ? t->decided : t->picked;
 	}
-	explain_decision(x);
+	pick_describe(x);
+	record_decided(&x->rec);
 }
 
 enum outcome attempt_failed(struct exchange *x, enum worker_role role, enum leg_error e)
@@ -136,9 +138,11 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 	struct leg *l = &x->leg;
 	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
 
+	x->rec.time.answered = l->call.head_ns;
+	pick_describe(x);
+	record_answered(&x->rec);
 	if (failure_refused(x, l, role))
 		return ATTEMPT_REFUSED;
-	x->head_ns = l->call.head_ns;
 	switch (relay_answer(x, l, merge)) {
 	case RELAY_DONE:
 		break;
@@ -147,7 +151,7 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 		return attempt_failed(x, role, x->failure.status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 	case RELAY_CUT:
 		v = VERDICT_FAILURE;
-		x->fault = ERROR_STREAM_CUT;
+		x->rec.error = ERROR_STREAM_CUT;
 		break;
 	case RELAY_CLIENT_LEFT:
 		v = VERDICT_NONE;

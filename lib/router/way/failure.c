@@ -23,7 +23,7 @@ void failure_note(struct exchange *x, enum worker_role role, enum metrics_cause 
 
 	x->failure.role = role;
 	x->failure.cause = cause;
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_LEG_FAILURES, role,
+	metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_LEG_FAILURES, role,
 		    (unsigned)cause - 1, 1);
 	if (role != ROLE_REGULAR && w)
 		atomic_fetch_add_explicit(&w->pd_errors, 1, memory_order_relaxed);
@@ -36,7 +36,7 @@ void failure_tls(struct exchange *x, struct worker *w, const char *why)
 	(void)snprintf(x->failure.tls, sizeof(x->failure.tls), "%s", why);
 	(void)snprintf(note, sizeof(note), "TLS: %s", why);
 	if (worker_note(w, note))
-		log_line(x->rt->cfg.log, LOG_WARN, "worker %s: %s", w->url, note);
+		log_line(x->way->cfg->log, LOG_WARN, "worker %s: %s", w->url, note);
 }
 
 void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
@@ -57,12 +57,12 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 	f->tls[0] = '\0';
 	f->status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
 	if (e == LEG_CONNECT) {
-		worker_eject(w, &x->rt->cfg, clock_now());
-		health_nudge(x->rt->health);
+		worker_eject(w, x->way->cfg, clock_now());
+		health_nudge(x->way->health);
 	}
 	pick_tried(x, role);
 	if (e == LEG_CLIENT_LEFT)
-		x->client_left = true;
+		x->rec.client_left = true;
 	else
 		failure_note(x, role, causes[e]);
 	pick_end(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
@@ -95,7 +95,7 @@ void failure_no_worker(struct exchange *x, enum worker_role role, int err)
 	if (err == PD_EBUSY)
 		(void)snprintf(f->why, sizeof(f->why),
 			       "all %s workers are at their limit of %u requests",
-			       worker_role_name(role), x->rt->cfg.worker_cap);
+			       worker_role_name(role), x->way->cfg->worker_cap);
 	else
 		(void)snprintf(f->why, sizeof(f->why),
 			       "no available %s worker: %zu configured, %zu available",

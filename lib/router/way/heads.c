@@ -28,11 +28,11 @@ static bool drop_from_request(const struct exchange *x, const struct field *f, b
 		return pd;
 	case HTTP_AUTHORIZATION:
 	case HTTP_X_API_KEY:
-		return x->rt->drop_credentials;
+		return x->way->drop_credentials;
 	case HTTP_X_FORWARDED_FOR:
-		return x->rt->cfg.forwarded != FORWARDED_PASS;
+		return x->way->cfg->forwarded != FORWARDED_PASS;
 	case HTTP_FORWARDED:
-		return x->rt->cfg.forwarded >= FORWARDED_SET;
+		return x->way->cfg->forwarded >= FORWARDED_SET;
 	default:
 		return http_hop_by_hop(f);
 	}
@@ -113,7 +113,7 @@ static int put_request_line(struct buf *b, const struct exchange *x, const struc
 static int put_forwarded_for(struct buf *b, const struct exchange *x)
 {
 	const struct http_head *h = &x->req->head;
-	bool append = x->rt->cfg.forwarded == FORWARDED_APPEND;
+	bool append = x->way->cfg->forwarded == FORWARDED_APPEND;
 	char peer[NET_ADDR_TEXT];
 	int err;
 
@@ -144,9 +144,9 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 		if (!drop_from_request(x, &h->field[i], pd))
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
-	err = err ? err : put_span(b, x->rt->own_lines);
+	err = err ? err : put_span(b, x->way->own_lines);
 	if (!err &&
-	    (x->rt->cfg.forwarded == FORWARDED_APPEND || x->rt->cfg.forwarded == FORWARDED_SET))
+	    (x->way->cfg->forwarded == FORWARDED_APPEND || x->way->cfg->forwarded == FORWARDED_SET))
 		err = put_forwarded_for(b, x);
 	if (!err && x->trace.text[0])
 		err = put_line(b, SPAN("traceparent"),
@@ -164,7 +164,7 @@ int head_names(struct buf *b, const struct exchange *x)
 {
 	static const struct span names[ROLES] = {
 		{"X-Worker", 8}, {"X-Prefill-Worker", 16}, {"X-Decode-Worker", 15}};
-	int err = put_line(b, SPAN("X-Request-Id"), x->id);
+	int err = put_line(b, SPAN("X-Request-Id"), x->rec.id);
 
 	for (int r = 0; !err && r < ROLES; r++)
 		if (x->pick[r].worker)
@@ -233,12 +233,12 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 	struct buf extra;
 
 	buf_init(&extra, 16384);
-	x->status = status;
+	x->rec.status = status;
 	x->started = true;
-	if (x->fault == ERROR_NONE)
-		x->fault = status == 405  ? ERROR_METHOD
-			   : status < 500 ? ERROR_INVALID
-					  : ERROR_BACKEND;
+	if (x->rec.error == ERROR_NONE)
+		x->rec.error = status == 405  ? ERROR_METHOD
+			       : status < 500 ? ERROR_INVALID
+					      : ERROR_BACKEND;
 	if (x->failure.wait > 0 &&
 	    buf_printf(&extra, "Retry-After: %lld\r\n",
 		       (long long)((x->failure.wait + 999999999) / 1000000000)))

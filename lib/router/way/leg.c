@@ -29,10 +29,10 @@ void leg_count(struct exchange *x, struct worker *w, const struct http_call *c,
 	       enum http_call_result r, const struct pd_msg *why)
 {
 	if (c->open_ns > 0)
-		metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_CONNECT, w->role,
+		metrics_observe_at(x->way->watch.metrics, x->rec.stripe, HIST_CONNECT, w->role,
 				   c->open_ns);
 	if (c->stale)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STALE, x->route, 1);
+		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_STALE, x->rec.route, 1);
 	/* What is wrong with its certificate is worth a line and goes to the client. */
 	if (why->text[0] && r != HTTP_CALL_CANCELED && r != HTTP_CALL_LOCAL)
 		failure_tls(x, w, why->text);
@@ -41,7 +41,7 @@ void leg_count(struct exchange *x, struct worker *w, const struct http_call *c,
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte)
 {
-	const struct router_config *cfg = &x->rt->cfg;
+	const struct router_config *cfg = x->way->cfg;
 	struct http_call *c = &l->call;
 	enum http_call_result r;
 	struct pd_msg why;
@@ -61,6 +61,9 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 	c->probe = !x->repeatable;
 	r = http_call_begin(c, iov, n, &why);
 	leg_count(x, w, c, r, &why);
+	if (r == HTTP_CALL_OK)
+		metrics_observe_at(x->way->watch.metrics, x->rec.stripe, HIST_LEG, w->role,
+				   c->head_ns - c->sent_ns);
 	return (enum leg_error)r;
 }
 
@@ -71,7 +74,7 @@ static void heard(struct leg *l)
 		l->first(l->x);
 	l->first = NULL;
 	if (l->call.ended && l->pick)
-		pick_release(l->pick);
+		pick_release(l->x, l->pick);
 }
 
 bool leg_piece(struct leg *l, struct span *piece, int *err)

@@ -45,7 +45,7 @@ struct asking {
 
 static void ask(struct asking *a, struct question *q)
 {
-	const struct router_config *cfg = &a->x->rt->cfg;
+	const struct router_config *cfg = a->x->way->cfg;
 	struct iovec iov = {.iov_base = q->head.data, .iov_len = q->head.len};
 	struct buf in;
 
@@ -148,7 +148,7 @@ static int collect_questions(struct asking *a)
 			buf_init(&q->head, x->lane->head.max);
 			buf_init(&q->body, MODELS_MAX);
 			a->n++;
-			err = head_for_worker(&q->head, x, w, SIZE_MAX, true, x->id);
+			err = head_for_worker(&q->head, x, w, SIZE_MAX, true, x->rec.id);
 			if (err)
 				return err;
 		}

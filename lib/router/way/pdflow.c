@@ -27,17 +27,17 @@ struct pd_state {
 
 static void count(struct exchange *x, enum metrics_counter c)
 {
-	metrics_count(&x->rt->metrics, x->lane->stripe, c, x->route, 1);
+	metrics_count(x->way->watch.metrics, x->rec.stripe, c, x->rec.route, 1);
 }
 
 static void observe(struct exchange *x, enum metrics_hist h, int64_t ns)
 {
-	metrics_observe(&x->rt->metrics, x->lane->stripe, h, ns);
+	metrics_observe(x->way->watch.metrics, x->rec.stripe, h, ns);
 }
 
 static void count_failure(struct exchange *x, enum metrics_pd_error e)
 {
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_PD_ERRORS, e, 0, 1);
+	metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_ERRORS, e, 0, 1);
 }
 
 static void bump(_Atomic uint64_t *n)
@@ -52,10 +52,11 @@ static void attempt_id(struct pd_state *s)
 	const struct exchange *x = s->x;
 	int n;
 
-	s->id = x->id;
-	if (x->attempt == 0)
+	s->id = x->rec.id;
+	if (x->rec.attempt == 0)
 		return;
-	n = snprintf(s->id_text, sizeof(s->id_text), "%.*s-r%u", (int)x->id.n, x->id.p, x->attempt);
+	n = snprintf(s->id_text, sizeof(s->id_text), "%.*s-r%u", (int)x->rec.id.n, x->rec.id.p,
+		     x->rec.attempt);
 	s->id = (struct span){s->id_text, (size_t)n};
 }
 
@@ -104,11 +105,11 @@ static enum outcome read_prefill(struct pd_state *s)
 	struct exchange *x = s->x;
 	const struct buf *b = &x->lane->prefill;
 
-	x->times.prefill_end = s->prefill_ns = x->prefilled_ns = clock_now();
+	x->rec.time.prefilled = s->prefill_ns = clock_now();
 	observe(x, HIST_PREFILL, s->prefill_ns - x->leg.call.sent_ns);
 	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL))
 		return attempt_failed(x, ROLE_PREFILL, LEG_BROKEN);
-	if (s->prefill.params.n == 0 && x->rt->cfg.pd_fallback == PD_FALLBACK_FAIL) {
+	if (s->prefill.params.n == 0 && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
 		(void)snprintf(x->failure.why, sizeof(x->failure.why),
 			       "prefill worker %.150s returned no kv_transfer_params",
 			       x->pick[ROLE_PREFILL].worker->url);
@@ -148,17 +149,15 @@ static enum outcome prefill_leg(struct pd_state *s)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return ATTEMPT_DONE;
 	}
-	e = dispatch(s, ROLE_PREFILL, &edit, x->rt->cfg.first_byte_timeout);
+	e = dispatch(s, ROLE_PREFILL, &edit, x->way->cfg->first_byte_timeout);
 	json_edit_release(&edit);
-	x->times.sent = c->sent_ns;
-	if (x->dispatched_ns == 0)
-		x->dispatched_ns = c->sent_ns;
+	x->rec.time.sent = c->sent_ns;
+	if (x->rec.time.dispatched == 0)
+		x->rec.time.dispatched = c->sent_ns;
 	if (e != LEG_OK) {
 		(void)leg_end(&x->leg);
 		return attempt_failed(x, ROLE_PREFILL, e);
 	}
-	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_PREFILL,
-			   c->head_ns - c->sent_ns);
 	if (c->head.status >= 300) {
 		pick_drop(x, ROLE_DECODE);
 		if (!retry_status(c->head.status))
@@ -167,12 +166,12 @@ static enum outcome prefill_leg(struct pd_state *s)
 	}
 	buf_clear(&x->lane->prefill);
 	err = leg_collect(&x->leg, &x->lane->prefill);
-	x->client_left |= leg_end(&x->leg);
+	x->rec.client_left |= leg_end(&x->leg);
 	if (err == PD_ETOOBIG)
-		metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_PD_BODY_OVER, 0, 0, 1);
+		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_BODY_OVER, 0, 0, 1);
 	if (err)
 		return attempt_failed(x, ROLE_PREFILL,
-				      x->client_left	   ? LEG_CLIENT_LEFT
+				      x->rec.client_left   ? LEG_CLIENT_LEFT
 				      : err == PD_ETIMEOUT ? LEG_TIMEOUT
 							   : LEG_BROKEN);
 	return read_prefill(s);
@@ -202,7 +201,7 @@ static enum outcome release_blocks(struct pd_state *s)
 	(void)leg_end(&x->leg);
 	json_edit_release(&edit);
 	pick_end(x, ROLE_DECODE, VERDICT_NONE);
-	x->client_left = true;
+	x->rec.client_left = true;
 	return ATTEMPT_DONE;
 }
 
@@ -214,17 +213,13 @@ static enum outcome decode_answered(struct pd_state *s)
 	struct worker *w = x->pick[ROLE_DECODE].worker;
 	enum outcome o;
 
-	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, ROLE_DECODE,
-			   c->head_ns - c->sent_ns);
 	bump(&w->pd_requests);
-	if (s->have_prefill) {
+	if (s->have_prefill)
 		bump(&x->pick[ROLE_PREFILL].worker->pd_requests);
-		observe(x, HIST_HANDOVER_FIRST, c->head_ns - s->prefill_ns);
-	}
 	if (c->head.status >= 400 && !retry_status(c->head.status))
 		bump(&w->pd_errors);
 	o = attempt_answer(x, ROLE_DECODE, s->have_prefill ? &s->prefill : NULL);
-	if (o == ATTEMPT_DONE && x->fault == ERROR_STREAM_CUT) {
+	if (o == ATTEMPT_DONE && x->rec.error == ERROR_STREAM_CUT) {
 		bump(&w->pd_errors);
 		bump(&w->pd_cut);
 	}
@@ -260,7 +255,7 @@ static enum outcome decode_leg(struct pd_state *s)
 	struct json_edit edit;
 	enum leg_error e = LEG_LOCAL;
 
-	if (s->have_prefill && clock_now() - s->prefill_ns > x->rt->cfg.pd_lease)
+	if (s->have_prefill && clock_now() - s->prefill_ns > x->way->cfg->pd_lease)
 		return lease_passed(x);
 	/* From here on the decode worker does not wait for prefill any more. */
 	p->decoding = true;
@@ -269,12 +264,12 @@ static enum outcome decode_leg(struct pd_state *s)
 	x->leg = (struct leg){.pick = p, .once = blocks, .first = handed_over};
 	if (json_edit_init(&edit, &x->body) == PD_OK && edit_decode(s, &edit) == PD_OK)
 		e = dispatch(s, ROLE_DECODE, &edit,
-			     x->streaming ? x->rt->cfg.first_byte_timeout
-					  : x->rt->cfg.request_timeout);
+			     x->rec.streaming ? x->way->cfg->first_byte_timeout
+					      : x->way->cfg->request_timeout);
 	json_edit_release(&edit);
-	*(s->have_prefill ? &x->times.decode_sent : &x->times.sent) = c->sent_ns;
-	if (x->dispatched_ns == 0)
-		x->dispatched_ns = c->sent_ns;
+	*(s->have_prefill ? &x->rec.time.decode_sent : &x->rec.time.sent) = c->sent_ns;
+	if (x->rec.time.dispatched == 0)
+		x->rec.time.dispatched = c->sent_ns;
 	if (c->sent_ns)
 		observe(x, HIST_PD_PENDING, c->sent_ns - s->picked_ns);
 	if (s->have_prefill && c->sent_ns)
@@ -303,7 +298,7 @@ static int pick_both(struct exchange *x, enum worker_role *failed)
 		return err;
 	*failed = ROLE_PREFILL;
 	err = pick_choose(x, ROLE_PREFILL);
-	if (err == PD_ENOENT && x->rt->cfg.pd_fallback == PD_FALLBACK_DECODE_ONLY) {
+	if (err == PD_ENOENT && x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY) {
 		count(x, METRIC_PD_FALLBACK);
 		return PD_OK;
 	}
@@ -326,7 +321,7 @@ static bool acceptable(struct exchange *x)
 			"/v1/completions, /v1/responses, /v1/embeddings");
 		return false;
 	}
-	if (!x->is_json) {
+	if (!x->rec.json) {
 		struct json_object again;
 		struct pd_msg msg = {0};
 
@@ -354,7 +349,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 	enum outcome o;
 	int err;
 
-	if (x->attempt == 0) {
+	if (x->rec.attempt == 0) {
 		count(x, METRIC_PD_REQUESTS);
 		if (!acceptable(x))
 			return ATTEMPT_DONE;
@@ -364,7 +359,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 	x->prefilled = false;
 	err = pick_both(x, &failed);
 	if (err == PD_ECANCELED) {
-		x->client_left = true;
+		x->rec.client_left = true;
 		return ATTEMPT_DONE;
 	}
 	if (err) {
@@ -382,7 +377,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 			return o;
 		}
 	}
-	if (x->client_left && s.prefill.params.n > 0)
+	if (x->rec.client_left && s.prefill.params.n > 0)
 		o = release_blocks(&s);
 	else
 		o = decode_leg(&s);

@@ -38,8 +38,8 @@ static int decide(struct exchange *x, enum worker_role role)
 	struct route_input in = {&x->key, p->tried, &x->lane->rng};
 	int err;
 
-	if (x->capture_id)
-		x->lane->drawn = x->lane->rng;
+	if (x->way->watch.capture)
+		p->drawn = x->lane->rng;
 	err = route_decide(&pool->policy, pool->ring, &in, &p->decision);
 
 	/* All that are left were tried: a second round, from the key's home again. */
@@ -58,7 +58,7 @@ int pick_choose(struct exchange *x, enum worker_role role)
 
 	while ((err = decide(x, role)) == PD_EBUSY) {
 		now = clock_now();
-		deadline = deadline ? deadline : now + x->rt->cfg.queue_timeout;
+		deadline = deadline ? deadline : now + x->way->cfg->queue_timeout;
 		if (now >= deadline)
 			return PD_EBUSY;
 		if (http_conn_sleep(x->conn, now + step < deadline ? now + step : deadline))
@@ -66,23 +66,20 @@ int pick_choose(struct exchange *x, enum worker_role role)
 		step = step < 50 * NS_PER_MS ? step * 2 : step;
 	}
 	if (err) {
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_NO_WORKER, x->route, 1);
+		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_WORKER, x->rec.route,
+			      1);
 		return err;
 	}
 	p->worker = x->fleet->pool[role].worker[p->decision.worker];
 	p->counted = true;
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_DECISIONS, role, p->decision.reason,
-		    1);
 	atomic_fetch_add_explicit(&p->worker->requests, 1, memory_order_relaxed);
-	if (x->capture_id)
-		capture_decided(x, role);
-	if (p->decision.reason == ROUTE_REASON_FAILOVER)
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_FAILOVERS, x->route, 1);
+	x->rec.decisions++;
 	return PD_OK;
 }
 
-void pick_release(struct pick *p)
+void pick_release(struct exchange *x, struct pick *p)
 {
+	(void)x;
 	if (!p->counted)
 		return;
 	if (p->decoding)
@@ -95,8 +92,8 @@ void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 {
 	struct pick *p = &x->pick[role];
 
-	pick_release(p);
-	worker_report(p->worker, &x->rt->cfg, v, p->decision.trial, clock_now());
+	pick_release(x, p);
+	worker_report(p->worker, x->way->cfg, v, p->decision.trial, clock_now());
 }
 
 void pick_drop(struct exchange *x, enum worker_role role)
@@ -104,4 +101,11 @@ void pick_drop(struct exchange *x, enum worker_role role)
 	if (x->pick[role].worker)
 		pick_end(x, role, VERDICT_NONE);
 	x->pick[role].worker = NULL;
+}
+
+void pick_describe(struct exchange *x)
+{
+	for (int r = 0; r < ROLES; r++)
+		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision,
+						      &x->pick[r].drawn};
 }

@@ -13,9 +13,10 @@ struct exchange;
 struct pick {
 	struct worker *worker; /* headers and logs name it, also after the end; NULL: none */
 	struct route_decision decision;
-	bool counted;  /* in flight */
-	bool decoding; /* among the worker's running decode legs */
-	bool *tried;   /* owned, lazily made: not again as long as others are left */
+	bool counted;	  /* in flight */
+	bool decoding;	  /* among the worker's running decode legs */
+	bool *tried;	  /* owned, lazily made: not again as long as others are left */
+	struct rng drawn; /* the generator before the decision; only while there is a capture */
 };
 
 /*
@@ -25,13 +26,15 @@ struct pick {
 int pick_choose(struct exchange *x, enum worker_role role) PD_MUST;
 /* The worker has done its part, although the last bytes may still be on their way to the client.
  * Again: nothing. */
-void pick_release(struct pick *p);
+void pick_release(struct exchange *x, struct pick *p);
 /* Ends the pick: releases it, and the breaker hears the verdict. */
 void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v);
 /* The worker that was picked will not be called: ends the pick, and no answer names the worker. */
 void pick_drop(struct exchange *x, enum worker_role role);
 /* Do not pick it again in this request as long as others are left. */
 void pick_tried(struct exchange *x, enum worker_role role);
+/* The picks in x->rec, for the observers. */
+void pick_describe(struct exchange *x);
 /* Is there an available worker of the role that was not tried yet? */
 bool pick_has_untried(const struct exchange *x, enum worker_role role);
 

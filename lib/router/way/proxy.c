@@ -1,15 +1,17 @@
 /*
- * The way of a request: admission with the head, then everything else with the body. From here the
- * reader goes on to regular.c or pdflow.c.
+ * The way of a request: admission with the head, then everything else with the body.
  */
-#include <stdio.h>
+#include "lib/router/way/proxy.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
+#include "lib/router/capture/capture.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/models.h"
+#include "lib/router/way/observers.h"
 #include "lib/router/way/pdflow.h"
 #include "lib/router/way/regular.h"
 
@@ -31,7 +33,7 @@ static void lane_free(void *arg)
 	free(lane);
 }
 
-static struct lane *lane_of(struct router *rt, struct http_conn *c)
+static struct lane *lane_of(struct way *w, struct http_conn *c)
 {
 	struct lane *lane = http_conn_data(c);
 
@@ -43,12 +45,13 @@ static struct lane *lane_of(struct router *rt, struct http_conn *c)
 	/* A fiber stays with its loop, so a stripe has one writer as long as there are enough. */
 	lane->stripe = http_conn_lane(c);
 	rng_seed(&lane->rng,
-		 rt->seed + atomic_fetch_add_explicit(&rt->lanes, 1, memory_order_relaxed));
+		 w->seed + atomic_fetch_add_explicit(&w->lanes, 1, memory_order_relaxed));
 	buf_init(&lane->up, LANE_UP_MAX);
 	buf_init(&lane->head, LANE_HEAD_MAX);
 	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
 	buf_init(&lane->prefill, PREFILL_MAX);
 	buf_init(&lane->held, MERGE_EVENT_MAX + HTTP_CALL_BUFFER_MAX);
+	lane->scratch.text = &lane->side;
 	http_conn_set_data(c, lane, lane_free);
 	return lane;
 }
@@ -70,11 +73,6 @@ static enum metrics_route route_of(struct span path)
 	if (span_eq(path, SPAN("/v1/embeddings")))
 		return ROUTE_EMBEDDINGS;
 	return span_starts(path, SPAN("/v1/responses")) ? ROUTE_RESPONSES : ROUTE_OTHER;
-}
-
-enum metrics_route proxy_route(struct span path)
-{
-	return route_of(path);
 }
 
 static const struct field *named(const struct http_head *h, const char *name)
@@ -104,14 +102,14 @@ static bool may_be_id(struct span s)
 static void find_id(struct exchange *x)
 {
 	static const char hex[] = "0123456789abcdef";
-	const struct router_config *c = &x->rt->cfg;
+	const struct router_config *c = x->way->cfg;
 	uint64_t bits = 0;
 
 	for (size_t i = 0; i < c->request_id_headers_n; i++) {
 		const struct field *f = named(&x->req->head, c->request_id_headers[i]);
 
 		if (f && may_be_id(f->value)) {
-			x->id = f->value;
+			x->rec.id = f->value;
 			return;
 		}
 	}
@@ -120,7 +118,7 @@ static void find_id(struct exchange *x)
 		bits = i % 16 == 0 ? rng_u64(&x->lane->rng) : bits >> 4;
 		x->id_text[4 + i] = hex[bits & 15];
 	}
-	x->id = (struct span){x->id_text, 36};
+	x->rec.id = (struct span){x->id_text, 36};
 }
 
 /* The client's trace context, or one of ours. */
@@ -132,12 +130,12 @@ static void find_trace(struct exchange *x)
 		what = TRACE_PASSED;
 	else if (x->trace.refused)
 		what = TRACE_INVALID;
-	else if (x->rt->cfg.generate_traceparent)
+	else if (x->way->cfg->generate_traceparent)
 		what = TRACE_GENERATED;
 	else
 		return;
-	metrics_add(&x->rt->metrics, x->lane->stripe, METRIC_TRACES, what, 0, 1);
-	if (what != TRACE_PASSED && x->rt->cfg.generate_traceparent)
+	metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_TRACES, what, 0, 1);
+	if (what != TRACE_PASSED && x->way->cfg->generate_traceparent)
 		trace_make(&x->trace, &x->lane->rng);
 }
 
@@ -154,19 +152,19 @@ static void read_body(struct exchange *x)
 	 * can carry a key. */
 	if (i == body.n || body.p[i] != '{' || json_object_scan(&x->body, body.p, body.n, NULL))
 		return;
-	x->is_json = true;
+	x->rec.json = &x->body;
 	stream = json_object_get(&x->body, "stream");
-	x->streaming = stream && stream->type == JSON_TRUE;
+	x->rec.streaming = stream && stream->type == JSON_TRUE;
 }
 
 static void find_key(struct exchange *x)
 {
-	route_key_extract(&x->rt->cfg.keys, x->req->head.field, x->req->head.nfields,
-			  x->is_json ? &x->body : NULL, &x->key);
+	route_key_extract(&x->way->cfg->keys, x->req->head.field, x->req->head.nfields, x->rec.json,
+			  &x->key);
 	if (x->key.level != ROUTE_KEY_NONE)
 		return;
-	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_NO_KEY, x->route, 1);
-	if (x->rt->cfg.keyless == KEYLESS_PREFIX && x->is_json)
+	metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_KEY, x->rec.route, 1);
+	if (x->way->cfg->keyless == KEYLESS_PREFIX && x->rec.json)
 		route_key_prefix(&x->body, &x->key);
 }
 
@@ -174,57 +172,66 @@ static void find_key(struct exchange *x)
 
 /* A worker that is this router, directly or through others, would send the request round until
  * everything is full. */
-static bool has_come_round(const struct router *rt, const struct http_head *h)
+static bool has_come_round(const struct way *w, const struct http_head *h)
 {
 	for (size_t i = 0; i < h->nfields; i++)
 		if (h->field[i].tag == HTTP_VIA &&
-		    memmem(h->field[i].value.p, h->field[i].value.n, rt->via.p, rt->via.n))
+		    memmem(h->field[i].value.p, h->field[i].value.n, w->via.p, w->via.n))
 			return true;
 	return false;
 }
 
-void proxy_refused(struct router *rt, struct http_conn *c, const struct http_request *r, int status,
-		   enum metrics_error error)
+/* A request that comes no further than the gate, for the observers. */
+static void tell_refused(struct way *w, struct http_conn *c, const struct http_request *r,
+			 enum record_stage stage, int status, enum metrics_error error,
+			 uint64_t number)
 {
-	enum metrics_route route = route_of(r->head.path);
-	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : NULL;
+	struct lane *lane = w->cfg->access_log ? lane_of(w, c) : NULL;
+	char peer[NET_ADDR_TEXT] = "";
+	struct record rec = {
+		.to = &w->watch,
+		.stage = stage,
+		.status = status,
+		.error = error,
+		.number = number,
+		.tokens = PD_TOKENS_UNKNOWN,
+		.why = "",
+	};
 
-	metrics_code(&rt->metrics, 0, route, status);
-	metrics_error(&rt->metrics, 0, route, error);
-	if (lane)
-		access_refused(rt, lane, c, r, status,
-			       error == ERROR_NONE ? "client_left" : metrics_error_name(error));
+	if (r) {
+		rec.head = &r->head;
+		rec.route = route_of(r->head.path);
+		rec.time.accepted = r->accepted_ns;
+	}
+	if (lane) {
+		http_conn_peer(c, peer);
+		rec.peer = span_of(peer);
+		rec.scratch = &lane->scratch;
+	}
+	rec.time.ended = clock_now();
+	record_ended(&rec);
 }
 
-/* The server's own refusals: it counts them itself (pdctl_bad_requests_total). */
-void proxy_on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status)
+void proxy_refused(struct way *w, struct http_conn *c, const struct http_request *r, int status,
+		   enum metrics_error error)
 {
-	struct router *rt = ctx;
-	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : NULL;
+	tell_refused(w, c, r, RECORD_REFUSED, status, error, 0);
+}
+
+void proxy_bad_request(struct way *w, struct http_conn *c, const struct http_request *r, int status)
+{
+	struct lane *lane = w->cfg->access_log ? lane_of(w, c) : NULL;
 
 	if (!lane)
 		return;
-	lane->refused = true;
-	access_refused(rt, lane, c, r, status, "bad_request");
+	lane->refused = r ? r->accepted_ns : 0;
+	tell_refused(w, c, r, RECORD_BAD, status, ERROR_INVALID, 0);
 }
 
-/* A request that goes no further than the gate. */
-static void count_refusal(struct router *rt, struct http_conn *c, const struct http_request *r,
-			  int status, enum metrics_error error)
+static int refuse_loop(struct way *w, struct http_conn *c, const struct http_request *r)
 {
-	enum metrics_route route = route_of(r->head.path);
-
-	proxy_refused(rt, c, r, status, error);
-	if (route == ROUTE_EMBEDDINGS)
-		metrics_embeddings(&rt->metrics, 0, status);
-	if (rt->capture)
-		capture_refused(rt->capture, r, route, status);
-}
-
-static int refuse_loop(struct router *rt, struct http_conn *c, const struct http_request *r)
-{
-	atomic_fetch_add(&rt->loops, 1);
-	count_refusal(rt, c, r, 508, ERROR_LOOP);
+	atomic_fetch_add(&w->loops, 1);
+	tell_refused(w, c, r, RECORD_REFUSED, 508, ERROR_LOOP, capture_begin(w->watch.capture));
 	(void)http_reply_error(
 		c, 508, "server_error", NULL,
 		"this request has passed this router before: one of its workers leads "
@@ -232,150 +239,142 @@ static int refuse_loop(struct router *rt, struct http_conn *c, const struct http
 	return -1;
 }
 
-static int refuse_place(struct router *rt, struct http_conn *c, const struct http_request *r,
-			int err)
+static int refuse_place(struct way *w, struct http_conn *c, const struct http_request *r, int err)
 {
+	uint64_t number = capture_begin(w->watch.capture);
+
 	if (err == PD_EBUSY) {
-		count_refusal(rt, c, r, 429, ERROR_QUEUE_FULL);
+		tell_refused(w, c, r, RECORD_REFUSED, 429, ERROR_QUEUE_FULL, number);
 		(void)http_reply_error(c, 429, "overloaded_error", "Retry-After: 1\r\n",
-				       "%u requests are in work and %u wait: the router is full",
-				       rt->cfg.max_concurrent, rt->cfg.queue_size);
+				       "at capacity: %u requests in flight, %u queued",
+				       w->cfg->max_concurrent, w->cfg->queue_size);
 	} else if (err == PD_ETIMEOUT) {
-		count_refusal(rt, c, r, 408, ERROR_QUEUE_TIMEOUT);
+		tell_refused(w, c, r, RECORD_REFUSED, 408, ERROR_QUEUE_TIMEOUT, number);
 		(void)http_reply_error(c, 408, "timeout_error", "Retry-After: 1\r\n",
-				       "waited %.1f s in the queue for a place",
-				       (double)rt->cfg.queue_timeout / (double)NS_PER_S);
+				       "timed out after %.1f s in the admission queue",
+				       (double)w->cfg->queue_timeout / (double)NS_PER_S);
 	} else {
-		count_refusal(rt, c, r, 0, ERROR_NONE);
+		tell_refused(w, c, r, RECORD_REFUSED, 0, ERROR_NONE, number);
 	}
 	return -1;
 }
 
-static int refuse_key(struct router *rt, struct http_conn *c, const struct http_request *r,
-		      const struct auth_refusal *no)
-{
-	if (no->status == 0)
-		return -1;
-	proxy_refused(rt, c, r, no->status,
-		      no->status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
-	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
-		 r->head.method.p, (int)r->head.path.n, r->head.path.p, no->status, no->text);
-	(void)http_reply_error(c, no->status, no->type, no->extra, "%s", no->text);
-	return -1;
-}
-
-static int wait_for_place(struct router *rt, struct http_conn *c, const struct http_request *r)
+static int wait_for_place(struct way *w, struct http_conn *c, const struct http_request *r)
 {
 	enum metrics_route route = route_of(r->head.path);
-	struct lane *lane = lane_of(rt, c);
+	struct lane *lane = lane_of(w, c);
 	int64_t began = clock_now();
 	int err;
 
 	if (route == ROUTE_EMBEDDINGS)
-		atomic_fetch_add_explicit(&rt->embeddings_waiting, 1, memory_order_relaxed);
-	err = gate_enter(&rt->gate, c, r->accepted_ns + rt->cfg.queue_timeout);
+		atomic_fetch_add_explicit(&w->embeddings_waiting, 1, memory_order_relaxed);
+	err = gate_enter(&w->gate, c, r->accepted_ns + w->cfg->queue_timeout);
 	if (route == ROUTE_EMBEDDINGS)
-		atomic_fetch_sub_explicit(&rt->embeddings_waiting, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&w->embeddings_waiting, 1, memory_order_relaxed);
 	if (err)
-		return refuse_place(rt, c, r, err);
+		return refuse_place(w, c, r, err);
 	if (lane)
 		lane->queued_ns = clock_now() - began;
 	return 0;
 }
 
-int proxy_on_head(void *ctx, struct http_conn *c, struct http_request *r)
+int proxy_admit(struct way *w, struct http_conn *c, struct http_request *r)
 {
-	struct router *rt = ctx;
-	struct lane *lane = rt->cfg.access_log ? http_conn_data(c) : NULL;
-	struct auth_refusal no;
-
-	if (lane)
-		lane->refused = false;
-	if (!auth_admit(&rt->auth, c, r, &no))
-		return refuse_key(rt, c, r, &no);
-	if (admin_route(r))
-		return 0;
-	if (has_come_round(rt, &r->head))
-		return refuse_loop(rt, c, r);
-	return gate_try(&rt->gate) ? 0 : wait_for_place(rt, c, r);
+	if (has_come_round(w, &r->head))
+		return refuse_loop(w, c, r);
+	return gate_try(&w->gate) ? 0 : wait_for_place(w, c, r);
 }
 
-void proxy_on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
+void proxy_leave(struct way *w)
 {
-	struct router *rt = ctx;
-	struct lane *lane = rt->cfg.access_log ? lane_of(rt, c) : http_conn_data(c);
+	gate_leave(&w->gate);
+}
 
-	if (lane && rt->cfg.access_log && !lane->refused)
-		access_refused(rt, lane, c, r, 0, "client_left");
+void proxy_abandon(struct way *w, struct http_conn *c, const struct http_request *r)
+{
+	struct lane *lane = w->cfg->access_log ? lane_of(w, c) : http_conn_data(c);
+
+	if (lane && lane->refused != r->accepted_ns)
+		tell_refused(w, c, r, RECORD_ABANDONED, 0, ERROR_NONE, 0);
 	if (lane)
 		lane->queued_ns = 0;
-	if (!admin_route(r))
-		gate_leave(&rt->gate);
 }
 
 /* The error that the client saw, if any. */
-static enum metrics_error error_of(const struct exchange *x)
+static enum metrics_error error_of(const struct record *r)
 {
-	if (x->client_left || x->fault != ERROR_NONE)
-		return x->client_left ? ERROR_NONE : x->fault;
-	if (x->status > 0 && x->status < 400)
+	if (r->client_left || r->error != ERROR_NONE)
+		return r->client_left ? ERROR_NONE : r->error;
+	if (r->status > 0 && r->status < 400)
 		return ERROR_NONE;
-	return x->status == 0 || x->status >= 500 || retry_status(x->status) ? ERROR_BACKEND
+	return r->status == 0 || r->status >= 500 || retry_status(r->status) ? ERROR_BACKEND
 									     : ERROR_NOT_RETRYABLE;
 }
 
-static void count_end(struct exchange *x, enum metrics_error error)
-{
-	struct metrics *m = &x->rt->metrics;
-	unsigned stripe = x->lane->stripe;
-	int64_t since = x->req->accepted_ns, now = clock_now();
-	bool good = x->status >= 200 && x->status < 300;
+/* -- one request -- */
 
-	if (good)
-		metrics_count(m, stripe, METRIC_REQUESTS, x->route, 1);
-	metrics_code(m, stripe, x->route, x->status);
-	metrics_error(m, stripe, x->route, error);
-	if (x->attempt > 0 && (error == ERROR_BACKEND || error == ERROR_NO_WORKERS))
-		metrics_count(m, stripe, METRIC_RETRIES_EXHAUSTED, x->route, 1);
-	if (x->events > 0)
-		metrics_count(m, stripe, METRIC_EVENTS, x->route, x->events);
-	if (x->bytes > 0)
-		metrics_count(m, stripe, METRIC_BYTES, x->route, x->bytes);
-	metrics_observe_at(m, stripe, HIST_DURATION, x->route, now - since);
-	if (good && !x->rt->cfg.pd)
-		metrics_observe(m, stripe, HIST_GENERATE,
-				(x->streaming && x->head_ns ? x->head_ns : now) - since);
-	if (x->route == ROUTE_EMBEDDINGS) {
-		metrics_embeddings(m, stripe, x->status);
-		metrics_observe(m, stripe, HIST_EMBEDDINGS, now - since);
-	} else if (x->rt->cfg.pd) {
-		metrics_observe_at(m, stripe, HIST_PD_DURATION, x->route,
-				   (x->head_ns ? x->head_ns : now) - since);
+/* False: answered already, there is no memory. */
+static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct http_request *r)
+{
+	/* Not the big arrays: a scan and a leg fill what they use. */
+	memset(x, 0, offsetof(struct exchange, body));
+	memset(&x->key, 0, sizeof(*x) - offsetof(struct exchange, key));
+	x->way = w;
+	x->conn = c;
+	x->req = r;
+	x->lane = lane_of(w, c);
+	if (!x->lane) {
+		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
+				       "out of memory");
+		return false;
 	}
+	x->fleet = fleet_get(w->fleet);
+	x->deadline = r->accepted_ns + w->cfg->request_timeout;
+	x->rec = (struct record){
+		.to = &w->watch,
+		.stripe = x->lane->stripe,
+		.route = route_of(r->head.path),
+		.head = &r->head,
+		.body = r->body,
+		.key = &x->key,
+		.trace = &x->trace,
+		.fleet = x->fleet,
+		.time = {.accepted = r->accepted_ns,
+			 .queued = x->lane->queued_ns,
+			 .head = r->head_ns,
+			 .body = r->body_ns},
+		.tokens = PD_TOKENS_UNKNOWN,
+		.why = x->failure.why,
+		.scratch = &x->lane->scratch,
+	};
+	x->lane->queued_ns = 0;
+	x->repeatable = x->rec.route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
+			span_eq(r->head.method, SPAN("HEAD"));
+	find_id(x);
+	find_trace(x);
+	return true;
 }
 
 static void finish(struct exchange *x)
 {
-	struct metrics *m = &x->rt->metrics;
-	unsigned stripe = x->lane->stripe;
-	bool left = x->client_left || (!x->started && http_conn_client_left(x->conn));
-	enum metrics_error error;
+	struct record *rec = &x->rec;
+	char peer[NET_ADDR_TEXT];
 
-	x->client_left = left; /* also when nobody noticed before: it is no error of ours */
-	if (left) {
-		metrics_count(m, stripe, METRIC_CLIENT_LEFT, x->route, 1);
-		if (!x->started)
-			http_conn_abort(x->conn, false);
+	/* Also when nobody noticed before: it is no error of ours. */
+	rec->client_left |= !x->started && http_conn_client_left(x->conn);
+	if (rec->client_left && !x->started)
+		http_conn_abort(x->conn, false);
+	rec->error = error_of(rec);
+	if (x->way->cfg->access_log) {
+		http_conn_peer(x->conn, peer);
+		rec->peer = span_of(peer);
 	}
-	error = error_of(x);
-	count_end(x, error);
-	explain_end(x);
-	if (x->capture_id)
-		capture_ended(x, left);
-	access_end(x, error);
+	rec->time.ended = clock_now();
+	pick_describe(x);
+	record_ended(rec);
 	for (int r = 0; r < ROLES; r++)
 		free(x->pick[r].tried);
-	if (x->is_json)
+	if (rec->json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
 	buf_clear(&x->lane->up);
@@ -386,59 +385,36 @@ static void finish(struct exchange *x)
 	shrink(&x->lane->prefill);
 }
 
-/* False: answered already, there is no memory. */
-static bool begin(struct exchange *x, struct router *rt, struct http_conn *c,
-		  struct http_request *r)
+static void run(struct way *w, struct http_conn *c, struct http_request *r, bool probe)
 {
-	/* Not the big arrays: a scan fills what it uses. */
-	memset(x, 0, offsetof(struct exchange, body));
-	memset(&x->is_json, 0, sizeof(*x) - offsetof(struct exchange, is_json));
-	x->rt = rt;
-	x->conn = c;
-	x->req = r;
-	x->lane = lane_of(rt, c);
-	if (!x->lane) {
-		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
-				       "out of memory");
-		return false;
-	}
-	x->queued_ns = x->lane->queued_ns;
-	x->lane->queued_ns = 0;
-	x->route = route_of(r->head.path);
-	x->fleet = fleet_get(&rt->fleet);
-	x->deadline = r->accepted_ns + rt->cfg.request_timeout;
-	x->repeatable = x->route != ROUTE_OTHER || span_eq(r->head.method, SPAN("GET")) ||
-			span_eq(r->head.method, SPAN("HEAD"));
-	find_id(x);
-	find_trace(x);
-	return true;
-}
-
-static void run(struct router *rt, struct http_conn *c, struct http_request *r, bool probe)
-{
+	struct metrics *m = w->watch.metrics;
 	struct exchange x;
 
-	if (!begin(&x, rt, c, r))
+	if (!begin(&x, w, c, r))
 		return;
 	if (probe)
-		x.route = ROUTE_OTHER; /* no client asked for tokens */
-	metrics_count(&rt->metrics, x.lane->stripe, METRIC_RECEIVED, x.route, 1);
-	metrics_observe(&rt->metrics, x.lane->stripe, HIST_QUEUE, x.queued_ns);
+		x.rec.route = ROUTE_OTHER; /* no client asked for tokens */
+	metrics_count(m, x.rec.stripe, METRIC_RECEIVED, x.rec.route, 1);
+	metrics_observe(m, x.rec.stripe, HIST_QUEUE, x.rec.time.queued);
 	if (r->body.n > 0)
-		metrics_count(&rt->metrics, x.lane->stripe, METRIC_BYTES_IN, x.route, r->body.n);
-	retry_budget_earn(&rt->budget);
-	x.capture_id = capture_begin(rt->capture);
-	x.usage = (struct capture_usage){-1, -1, -1};
+		metrics_count(m, x.rec.stripe, METRIC_BYTES_IN, x.rec.route, r->body.n);
+	retry_budget_earn(&w->budget);
+	x.rec.number = capture_begin(w->watch.capture);
 	read_body(&x);
 	find_key(&x);
-	if (!rt->cfg.pd || x.route == ROUTE_EMBEDDINGS) {
-		x.role = rt->cfg.pd ? ROLE_PREFILL : ROLE_REGULAR;
+	if (!w->cfg->pd || x.rec.route == ROUTE_EMBEDDINGS) {
+		x.role = w->cfg->pd ? ROLE_PREFILL : ROLE_REGULAR;
 		attempt_run(&x, regular_attempt);
 	} else {
 		x.repeatable = true;
 		attempt_run(&x, pdflow_attempt);
 	}
 	finish(&x);
+}
+
+void proxy_serve(struct way *w, struct http_conn *c, struct http_request *r)
+{
+	run(w, c, r, false);
 }
 
 /* -- /health_generate -- */
@@ -483,9 +459,8 @@ static void describe_json(struct http_head *h)
 	}
 }
 
-void proxy_generate(void *ctx, struct http_conn *c, struct http_request *r)
+void proxy_generate(struct way *w, struct http_conn *c, struct http_request *r)
 {
-	struct router *rt = ctx;
 	static const char body[] = "{\"prompt\":\"ping\",\"max_tokens\":1,\"temperature\":0}";
 	struct original o = {SPAN("POST"), SPAN("/v1/completions"), SPAN("/v1/completions"),
 			     SPAN(body),   HTTP_BODY_LENGTH,	    sizeof(body) - 1};
@@ -497,30 +472,16 @@ void proxy_generate(void *ctx, struct http_conn *c, struct http_request *r)
 	}
 	describe_json(&r->head);
 	swap_request(r, &o);
-	run(rt, c, r, true);
+	run(w, c, r, true);
 	swap_request(r, &o);
 }
 
-void models_answer(void *ctx, struct http_conn *c, struct http_request *r)
+void proxy_models(struct way *w, struct http_conn *c, struct http_request *r)
 {
-	struct router *rt = ctx;
 	struct exchange x;
 
-	if (!begin(&x, rt, c, r))
+	if (!begin(&x, w, c, r))
 		return;
 	models_ask_all(&x);
 	fleet_put(x.fleet);
-}
-
-void proxy_on_request(void *ctx, struct http_conn *c, struct http_request *r)
-{
-	struct router *rt = ctx;
-
-	if (admin_answer(&rt->admin, c, r, false))
-		return;
-	if (admin_generates(r))
-		proxy_generate(rt, c, r);
-	else
-		run(rt, c, r, false);
-	gate_leave(&rt->gate);
 }

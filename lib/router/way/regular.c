@@ -14,13 +14,14 @@ static enum leg_error dispatch(struct exchange *x, enum worker_role role)
 
 	x->leg = (struct leg){.pick = &x->pick[role]};
 	if (head_for_worker(&x->lane->head, x, w,
-			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false, x->id))
+			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false,
+			    x->rec.id))
 		return LEG_LOCAL;
 	iov[0] = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)r->body.p, .iov_len = r->body.n};
 	return leg_exchange(&x->leg, x, w, &x->lane->up, iov, r->body.n > 0 ? 2 : 1,
-			    x->streaming ? x->rt->cfg.first_byte_timeout
-					 : x->rt->cfg.request_timeout);
+			    x->rec.streaming ? x->way->cfg->first_byte_timeout
+					     : x->way->cfg->request_timeout);
 }
 
 enum outcome regular_attempt(struct exchange *x)
@@ -30,7 +31,7 @@ enum outcome regular_attempt(struct exchange *x)
 	int err = pick_choose(x, role);
 
 	if (err == PD_ECANCELED) {
-		x->client_left = true;
+		x->rec.client_left = true;
 		return ATTEMPT_DONE;
 	}
 	if (err) {
@@ -39,14 +40,12 @@ enum outcome regular_attempt(struct exchange *x)
 	}
 	attempt_picked(x);
 	e = dispatch(x, role);
-	x->times.sent = x->leg.call.sent_ns;
-	if (x->dispatched_ns == 0)
-		x->dispatched_ns = x->leg.call.sent_ns;
+	x->rec.time.sent = x->leg.call.sent_ns;
+	if (x->rec.time.dispatched == 0)
+		x->rec.time.dispatched = x->leg.call.sent_ns;
 	if (e != LEG_OK) {
 		(void)leg_end(&x->leg);
 		return attempt_failed(x, role, e);
 	}
-	metrics_observe_at(&x->rt->metrics, x->lane->stripe, HIST_LEG, role,
-			   x->leg.call.head_ns - x->leg.call.sent_ns);
 	return attempt_answer(x, role, NULL);
 }

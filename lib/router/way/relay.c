@@ -46,17 +46,18 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 		iov[0] = (struct iovec){.iov_base = x->lane->head.data,
 					.iov_len = x->lane->head.len};
 	x->started = true;
-	x->status = r->leg->call.head.status;
+	x->rec.status = r->leg->call.head.status;
 	err = stream_send_iov(http_conn_stream(x->conn), first ? iov : iov + 1, first ? n : n - 1,
-			      x->rt->cfg.write_stall_timeout, NULL);
+			      x->way->cfg->write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
-		metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_WRITE_STALLS, x->route, 1);
+		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_WRITE_STALLS,
+			      x->rec.route, 1);
 		(void)snprintf(x->failure.why, sizeof(x->failure.why),
 			       "the client read nothing for %.1f s",
-			       (double)x->rt->cfg.write_stall_timeout / (double)NS_PER_S);
+			       (double)x->way->cfg->write_stall_timeout / (double)NS_PER_S);
 	}
-	if (x->capture_id)
-		capture_answer(x, iov + 1, n - 1);
+	for (size_t i = 1; x->rec.number && i < n; i++)
+		pd_usage_tokens(&x->rec.tokens, iov[i].iov_base, iov[i].iov_len);
 	r->client_gone = err != PD_OK;
 	return !r->client_gone;
 }
@@ -113,15 +114,16 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		http_call_heard(&r->leg->call, now);
 	if (bytes == 0)
 		return;
-	if (x->first_ns == 0)
-		x->first_ns = now;
+	if (x->rec.time.first == 0)
+		x->rec.time.first = now;
 	if (r->sse && events > 0)
-		metrics_observe_at(&x->rt->metrics, x->lane->stripe,
-				   x->events == 0 ? HIST_TTFT : HIST_ITL, r->leg->worker->role,
-				   now - (x->events == 0 ? x->req->accepted_ns : x->last_ns));
-	x->last_ns = now;
-	x->events += events;
-	x->bytes += bytes;
+		metrics_observe_at(
+			x->way->watch.metrics, x->rec.stripe,
+			x->rec.events == 0 ? HIST_TTFT : HIST_ITL, r->leg->worker->role,
+			now - (x->rec.events == 0 ? x->req->accepted_ns : x->rec.time.last));
+	x->rec.time.last = now;
+	x->rec.events += events;
+	x->rec.bytes += bytes;
 }
 
 /* -- merged usage -- */
@@ -319,7 +321,7 @@ static int pump_bytes(struct relay *r)
 
 static enum relay_end client_left(struct relay *r)
 {
-	r->x->client_left = true;
+	r->x->rec.client_left = true;
 	http_conn_wrote(r->x->conn, false);
 	return RELAY_CLIENT_LEFT;
 }
@@ -342,10 +344,11 @@ static enum relay_end worker_failed(struct relay *r, int err)
 	x->failure.status = err == PD_ETIMEOUT ? 504 : 502;
 	if (!x->started)
 		return RELAY_RETRY;
-	metrics_count(&x->rt->metrics, x->lane->stripe, METRIC_STREAM_ERRORS, x->route, 1);
-	log_line(x->rt->cfg.log, LOG_WARN,
-		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->id.n, x->id.p,
-		 x->failure.why, (unsigned long long)x->events, (unsigned long long)x->bytes);
+	metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_STREAM_ERRORS, x->rec.route, 1);
+	log_line(x->way->cfg->log, LOG_WARN,
+		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->rec.id.n,
+		 x->rec.id.p, x->failure.why, (unsigned long long)x->rec.events,
+		 (unsigned long long)x->rec.bytes);
 	if (!r->sse || r->mid_event || r->leg->call.head.body == HTTP_BODY_LENGTH) {
 		http_conn_abort(x->conn, true);
 		return RELAY_CUT;
@@ -372,7 +375,7 @@ static int more(struct relay *r)
 {
 	ssize_t n;
 
-	if (!r->settled && r->x->events >= SETTLE_EVENTS)
+	if (!r->settled && r->x->rec.events >= SETTLE_EVENTS)
 		settle(r);
 	if (r->now > r->x->deadline)
 		return PD_ETIMEOUT;

@@ -1,0 +1,11 @@
+/* The capture's records, as an observer: decisions when they are made, requests when they have
+ * ended. Only of requests with a number (capture_begin). */
+#ifndef PD_ROUTER_CAPTURE_NOTE_H
+#define PD_ROUTER_CAPTURE_NOTE_H
+
+#include "lib/router/watch/request_record.h"
+
+void capture_decided(const struct record *r);
+void capture_ended(const struct record *r);
+
+#endif

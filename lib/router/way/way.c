@@ -1,0 +1,38 @@
+/* The name in Via is new for each process: a request that comes back to it goes in circles. */
+#include "lib/router/way/way.h"
+
+#include <string.h>
+
+#include "lib/router/keys/keys.h"
+
+int way_init(struct way *w, bool keyed)
+{
+	const struct router_config *c = w->cfg;
+	unsigned char id[4];
+	int err;
+
+	buf_init(&w->own, KEY_MAX + 256);
+	err = gate_init(&w->gate, c->max_concurrent, c->queue_size);
+	retry_budget_init(&w->budget, c->retry_budget);
+	w->seed = c->seed;
+	if (w->seed == 0)
+		rng_system_bytes((unsigned char *)&w->seed, sizeof(w->seed));
+	rng_system_bytes(id, sizeof(id));
+	if (!err)
+		err = buf_printf(&w->own, "Via: 1.1 pdctl-%02x%02x%02x%02x\r\n", id[0], id[1],
+				 id[2], id[3]);
+	if (!err && c->api_key)
+		err = buf_printf(&w->own, "Authorization: Bearer %s\r\n", c->api_key);
+	w->drop_credentials = c->api_key || (keyed && !c->forward_credentials);
+	w->via = (struct span){w->own.data ? w->own.data + 9 : NULL, 14};
+	w->own_lines = buf_span(&w->own);
+	return err;
+}
+
+void way_release(struct way *w)
+{
+	gate_release(&w->gate);
+	if (w->own.data)
+		explicit_bzero(w->own.data, w->own.len);
+	buf_release(&w->own);
+}

@@ -1,0 +1,39 @@
+/*
+ * What the requests of a router share below its entry: whom they may ask, what limits them, who
+ * watches. Borrowed parts outlive the servers; the rest is thread-safe.
+ */
+#ifndef PD_ROUTER_WAY_H
+#define PD_ROUTER_WAY_H
+
+#include "lib/router/fleet/fleet.h"
+#include "lib/router/fleet/health.h"
+#include "lib/router/watch/request_record.h"
+#include "lib/router/way/gate.h"
+#include "lib/router/way/retry.h"
+
+struct way {
+	/* borrowed */
+	const struct router_config *cfg;
+	struct fleet_holder *fleet;
+	struct health *health;
+	struct watch watch;
+	/* its own */
+	struct gate gate;
+	struct retry_budget budget;
+	uint64_t seed;
+	_Atomic unsigned lanes;
+	_Atomic unsigned embeddings_waiting; /* in the gate's queue */
+	_Atomic uint64_t loops;		     /* requests that had passed this router before */
+	struct buf own;			     /* memory of own_lines */
+	struct span own_lines; /* what we add to every request for a worker: Via, Authorization */
+	struct span via;       /* our name in Via; lies in own_lines */
+	bool drop_credentials; /* the client's Authorization and X-Api-Key end here */
+};
+
+/* `keyed`: clients bring keys of ours, which workers need not see. The borrowed parts are set by
+ * the caller. PD_ENOMEM. */
+int way_init(struct way *w, bool keyed) PD_MUST;
+/* After way_init, also when that failed. */
+void way_release(struct way *w);
+
+#endif
