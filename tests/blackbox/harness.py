@@ -32,8 +32,8 @@ class ProcessFailed(AssertionError):
     """A process did not start, died, or left a sanitizer report."""
 
 
-def wait_for(what, condition, timeout=10.0, step=0.01):
-    """Polls until condition() is true and returns its value; the deadline is generous because machines are noisy."""
+def wait_for(what, condition, timeout=60.0, step=0.01):
+    """Polls until condition() is true and returns its value; the deadline is generous, because other work may fill the cores."""
     end = time.monotonic() + timeout
     while True:
         value = condition()
@@ -196,6 +196,17 @@ class Pdctl:
 
     def signal(self, number):
         self.proc.send_signal(number)
+
+    def freeze(self):
+        """SIGSTOP, and waits until every thread stands still: on a busy machine the signal takes its time. SIGCONT goes on."""
+
+        def states():
+            for task in os.listdir(f"/proc/{self.proc.pid}/task"):
+                with open(f"/proc/{self.proc.pid}/task/{task}/stat", encoding="ascii", errors="replace") as f:
+                    yield f.read().rpartition(")")[2].split()[0]
+
+        self.signal(signal.SIGSTOP)
+        wait_for("the process to stand still", lambda: set(states()) == {"T"})
 
     def wait(self, timeout=STOP_S):
         return self.proc.wait(timeout)

@@ -49,14 +49,14 @@ def lines_of(path, form, n):
             text = f.read()
         return text if text.count("\n") >= n else None
 
-    text = wait_for(f"{n} lines", there, 5)
+    text = wait_for(f"{n} lines", there)
     assert text.count("\n") == n and text.endswith("\n"), text
     return [parse(line, form) for line in text.splitlines()]
 
 
 def until(path, n):
     """A line is written after its answer: the next request, perhaps on another thread, must not overtake it."""
-    wait_for(f"line {n}", lambda: path.exists() and path.read_text().count("\n") >= n, 5)
+    wait_for(f"line {n}", lambda: path.exists() and path.read_text().count("\n") >= n)
 
 
 def adds_up(entry):
@@ -108,7 +108,7 @@ def test_an_ipv4_client_of_an_ipv6_listener_has_one_address(pdctl, tmp_path, for
 @FORMATS
 def test_stages_are_where_the_time_went(pdctl, tmp_path, form):
     def prefill(seen, wire):
-        time.sleep(0.2)
+        time.sleep(0.5)
         reply_prefill(seen, wire)
 
     def decode(seen, wire):
@@ -125,8 +125,8 @@ def test_stages_are_where_the_time_went(pdctl, tmp_path, form):
         (one,) = lines_of(tmp_path / "log", form, 1)
         adds_up(one)
         assert (one["prefill"], one["decode"], one["events"]) == (p.url, d.url, 2) and "worker" not in one
-        assert one["prefill_ms"] > 190 and one["first_byte_ms"] > 290 and one["stream_ms"] > 140
-        assert one["total_ms"] > 630 and one["ttft_ms"] > 480 and one["handover_ms"] < one["prefill_ms"]
+        assert one["prefill_ms"] > 490 and one["first_byte_ms"] > 290 and one["stream_ms"] > 140
+        assert one["total_ms"] > 930 and one["ttft_ms"] > 780 and one["handover_ms"] < one["prefill_ms"]
         assert "retry_ms" not in one and "queue_ms" not in one
 
 
@@ -181,7 +181,7 @@ def test_the_queue_and_clients_that_leave(pdctl, tmp_path, form):
     with FakeEngine(slow) as engine:
         log = tmp_path / "log"
         router = pdctl(
-            "serve", "--worker-urls", engine.url, "--max-concurrent-requests", 1, "--queue-size", 1, "--queue-timeout-secs", 1,
+            "serve", "--worker-urls", engine.url, "--max-concurrent-requests", 1, "--queue-size", 1, "--queue-timeout-secs", 3,
             "--access-log", log, "--access-log-format", form,
         )
         first = threading.Thread(target=lambda: router.post(ROUTE, BODY))
@@ -203,9 +203,9 @@ def test_the_queue_and_clients_that_leave(pdctl, tmp_path, form):
         full, left, late, one, two = lines_of(log, form, 5)
         assert [(x["status"], x["outcome"], x["attempts"]) for x in (full, left, late)] == [
             (429, "queue_full", 0), (0, "client_left", 0), (408, "queue_timeout", 0)]
-        assert late["total_ms"] > 990
+        assert late["total_ms"] > 2990
         assert "queue_ms" not in one and adds_up(two)["queue_ms"] > 190 and two["head_ms"] < two["queue_ms"]
-        assert 0.19 < router.metrics()["pdctl_queue_wait_seconds_sum"] < 5
+        assert 0.19 < router.metrics()["pdctl_queue_wait_seconds_sum"] < 60
     watcher = Watcher("stream")
     with FakeEngine(watcher) as engine:
         log = tmp_path / "log2"
@@ -225,7 +225,7 @@ def test_requests_that_never_came(pdctl, tmp_path, form):
     keys = tmp_path / "keys"
     with FakeEngine(ok) as engine:
         router = pdctl(
-            "serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form, "--max-payload-size", 100, "--head-timeout-secs", 0.3
+            "serve", "--worker-urls", engine.url, "--access-log", log, "--access-log-format", form, "--max-payload-size", 100, "--head-timeout-secs", 2
         )
         head = b"POST /v1/completions?q=secret HTTP/1.1\r\nHost: x\r\n"
         for n, (raw, status) in enumerate((

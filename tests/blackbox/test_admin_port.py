@@ -202,9 +202,9 @@ def test_hung_workers_are_asked_at_once_and_hold_nobody_up(pdctl):
         for e in hung:
             assert router.admin("POST", f"/remove_worker?url={e.url}")[0] == 200
         assert add(router, f"http://127.0.0.1:{free_port()}", wait=False)
-        assert time.monotonic() - began < 8
+        assert not results, "the others still wait for their deadline of 10 s"
         t.join()
-        assert 9 < time.monotonic() - began < 25
+        assert 9 < time.monotonic() - began < 60, "one after the other it would be 80 s"
         assert results[0][0] == 500 and results[0][2].count(b"timed out") == 8 and b"flushed" in results[0][2]
     for e in hung:
         e.close()

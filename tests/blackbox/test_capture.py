@@ -183,7 +183,7 @@ def test_outcomes(pdctl, tmp_path):
                        "--queue-size", 0)
         for what in ("cut", "bad"):
             router.post("/v1/completions", {"prompt": what, "stream": what == "cut"})
-        wait_for("the place to be free", lambda: router.metric("pdctl_requests_in_work") == 0)
+            wait_for("the place to be free", lambda: router.metric("pdctl_requests_in_work") == 0)
         body = b'{"prompt":"wait"}'
         with router.connect() as s:
             s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))

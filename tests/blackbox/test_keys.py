@@ -278,7 +278,7 @@ def asking(pdctl, engine, *authorities, flags=()):
 def test_keys_are_asked_about_once(pdctl):
     """Fifty requests with one new key make one question; good and bad answers are remembered, for their time."""
     with FakeEngine(ok) as engine, Authority(["good"]) as who:
-        router = asking(pdctl, engine, who, flags=("--api-key-valid-ttl-secs", 1.5, "--api-key-invalid-ttl-secs", 0.5))
+        router = asking(pdctl, engine, who, flags=("--api-key-validation-timeout-secs", 60))
         who.hold = threading.Event()
         done = []
         waiting = threading.Thread(target=lambda: done.extend(threads(50, lambda i: router.post(PATH, BODY, bearer("good"))[0])))
@@ -289,13 +289,22 @@ def test_keys_are_asked_about_once(pdctl):
         assert done == [200] * 50 and who.asked == ["good"]
         assert router.post(PATH, BODY, bearer("good"))[0] == 200 and who.asked == ["good"]
         assert [router.post(PATH, BODY, bearer("bad"))[0] for _ in range(5)] == [401] * 5 and who.asked == ["good", "bad"]
-        time.sleep(0.6)
-        assert router.post(PATH, BODY, bearer("bad"))[0] == 401 and who.asked == ["good", "bad", "bad"]
-        time.sleep(1)
         who.good.clear()
-        assert router.post(PATH, BODY, bearer("good"))[0] == 401, "a key that was withdrawn"
+        assert router.post(PATH, BODY, bearer("good"))[0] == 200 and who.asked == ["good", "bad"], "withdrawn, but still cached"
         assert all(s.header("authorization") is None for s in engine.seen)
         assert router.post(PATH, BODY)[0] == 401 and "" not in who.asked, "nothing is asked about no key"
+        who.check()
+
+
+def test_answers_about_keys_expire(pdctl):
+    """A valid key that is withdrawn is refused after its time, an invalid one that becomes valid is let in after its own."""
+    with FakeEngine(ok) as engine, Authority(["good"]) as who:
+        router = asking(pdctl, engine, who, flags=("--api-key-valid-ttl-secs", 0.5, "--api-key-invalid-ttl-secs", 0.5))
+        assert [router.post(PATH, BODY, bearer(key))[0] for key in ("good", "late")] == [200, 401]
+        who.good.clear()
+        who.good.add("late")
+        wait_for("the withdrawn key to be refused", lambda: router.post(PATH, BODY, bearer("good"))[0] == 401)
+        wait_for("the new key to be let in", lambda: router.post(PATH, BODY, bearer("late"))[0] == 200)
         who.check()
 
 
@@ -337,7 +346,7 @@ def test_file_and_urls_together(pdctl, tmp_path):
 def test_slow_authority(pdctl):
     """It costs those who wait for it their time limit and nobody else anything; a client that leaves is not waited for."""
     with FakeEngine(ok) as engine, Authority(["good", "slow"]) as who:
-        router = asking(pdctl, engine, who, flags=("--api-key-validation-timeout-secs", 1))
+        router = asking(pdctl, engine, who, flags=("--api-key-validation-timeout-secs", 5))
         assert router.post(PATH, BODY, bearer("good"))[0] == 200
         who.hold = threading.Event()
         leaver = router.connect()
@@ -349,10 +358,11 @@ def test_slow_authority(pdctl):
         slow = []
         t = threading.Thread(target=lambda: slow.append(router.post(PATH, BODY, bearer("slow"))[0]))
         t.start()
-        assert [router.post(PATH, BODY, bearer("good"))[0] for _ in range(20)] == [200] * 20 and time.monotonic() - began < 1
-        t.join(30)
-        took = time.monotonic() - began
-        assert slow == [503] and 0.9 < took < 10
+        wait_for("it to wait", lambda: metric(router, "pdctl_key_checks_waiting") == 1)
+        assert [router.post(PATH, BODY, bearer("good"))[0] for _ in range(20)] == [200] * 20
+        assert not slow, "twenty others were served while one waited"
+        t.join(60)
+        assert slow == [503] and time.monotonic() - began > 4.9
         who.hold.set()
         wait_for("it to answer again", lambda: router.post(PATH, BODY, bearer("slow"))[0] == 200)
 

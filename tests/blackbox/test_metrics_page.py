@@ -82,7 +82,7 @@ class Change:
             return got[0] == wanted
 
         try:
-            wait_for(f"{family}{labels} to move by {by}", there, 5)
+            wait_for(f"{family}{labels} to move by {by}", there)
         except AssertionError:
             raise AssertionError(f"{family}{labels} is {got[0]:g}, expected {wanted:g}") from None
 
@@ -315,7 +315,7 @@ def test_plain_traffic(pdctl):
         )
         now = Page(router)
         whole = now.seconds("vllm_router_request_duration_seconds", route="/v1/chat/completions")
-        assert 0.09 <= whole < 20 and 0.04 <= now.seconds("pdctl_inter_event_seconds") <= whole
+        assert 0.09 <= whole < 60 and 0.04 <= now.seconds("pdctl_inter_event_seconds") <= whole
         assert now.seconds("vllm_router_generate_duration_seconds") < now.seconds("vllm_router_request_duration_seconds") - 0.05, "a stream counts to its head"
         change, mode["now"] = Change(router), 404
         assert router.post("/files", BODY)[0] == 404
@@ -583,7 +583,7 @@ def test_connections_are_all_accounted_for(pdctl):
     """Whatever happens to them: made is closed plus kept, once nothing runs."""
     mode = {"now": "ok"}
     with engine_saying(mode) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--pool-idle-timeout-secs", 0.3, "--disable-circuit-breaker")
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--pool-idle-timeout-secs", 2, "--disable-circuit-breaker")
         w = label(engine.url)
 
         def open_now():
@@ -621,7 +621,7 @@ def test_clients_that_misbehave(pdctl):
 
     with FakeEngine(flood) as engine:
         router = pdctl(
-            "serve", "--worker-urls", engine.url, *QUICK, "--write-stall-timeout-secs", 0.5, "--head-timeout-secs", 0.3, "--max-payload-size", 1000,
+            "serve", "--worker-urls", engine.url, *QUICK, "--write-stall-timeout-secs", 0.5, "--head-timeout-secs", 2, "--max-payload-size", 1000,
             "--max-connections", 12,
         )
         change = Change(router)
@@ -690,7 +690,7 @@ def test_the_queue(pdctl):
         first.join()
         second.join()
         change.expect(("pdctl_queue_wait_seconds", 2), ("pdctl_requests_queued_total", 3), ("pdctl_requests_in_work", 0))
-        assert 0.15 < Page(router).seconds("pdctl_queue_wait_seconds") - before < 10
+        assert 0.15 < Page(router).seconds("pdctl_queue_wait_seconds") - before < 60
 
 
 @moves("pdctl_traceparent_total")
@@ -739,7 +739,7 @@ def test_pd_traffic(pdctl):
             ("vllm_router_pd_prefill_occupancy", 1, {**worker["prefill"], "rank": "aggregate"}),
             ("vllm_router_pd_pending_decode_requests", 1, worker["decode"]), ("vllm_router_pd_active_decode_requests", 0, worker["decode"]),
         )
-        time.sleep(0.1)
+        time.sleep(0.5)
         prefilling.set()
         wait_for("decode", lambda: d.seen)
         change.expect(
@@ -747,7 +747,7 @@ def test_pd_traffic(pdctl):
             ("pdctl_prefill_seconds", 1), ("pdctl_handover_seconds", 0), ("vllm_router_pd_decode_pending_seconds", 0),
             ("pdctl_handover_first_byte_seconds", 0), ("vllm_router_pd_prefill_requests_total", 0, worker["prefill"]),
         )
-        time.sleep(0.1)
+        time.sleep(0.5)
         decoding.set()
         thread.join()
         change.expect(
@@ -759,9 +759,9 @@ def test_pd_traffic(pdctl):
             ("vllm_router_processed_requests_total", 1, worker["decode"]),
         )
         now = Page(router)
-        assert 0.09 < now.seconds("pdctl_prefill_seconds") < 10 and now.seconds("pdctl_handover_seconds") < 0.09
+        assert 0.49 < now.seconds("pdctl_prefill_seconds") < 60 and now.seconds("pdctl_handover_seconds") < 0.49
         assert now.seconds("vllm_router_pd_decode_pending_seconds") >= now.seconds("pdctl_prefill_seconds")
-        assert 0.09 < now.seconds("pdctl_handover_first_byte_seconds") < 10
+        assert 0.49 < now.seconds("pdctl_handover_first_byte_seconds") < 60
 
 
 @moves(

@@ -775,8 +775,8 @@ def test_hostile_answers_do_not_disturb_others_at_the_same_time(window):
     assert not wrong, wrong[:3]
 
 
-LIMITS = ("--disable-circuit-breaker", "--disable-retries", "--first-byte-timeout-secs", 0.4, "--inter-token-timeout-secs", 0.4,
-          "--request-timeout-secs", 0.8, "--log-level", "warn")
+LIMITS = ("--disable-circuit-breaker", "--disable-retries", "--first-byte-timeout-secs", 1, "--inter-token-timeout-secs", 1,
+          "--request-timeout-secs", 2, "--log-level", "warn")
 PREFILLED = b'{"mark":"MMMMMMMM","kv_transfer_params":{"remote_block_ids":[1]},"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'
 
 

@@ -121,7 +121,7 @@ def test_breaker_opens_lets_one_try_and_closes(pdctl):
         ok(seen, wire)
 
     with FakeEngine(engine_says) as engine:
-        flags = ("--cb-failure-threshold", 2, "--cb-success-threshold", 2, "--cb-timeout-duration-secs", 0.3)
+        flags = ("--cb-failure-threshold", 2, "--cb-success-threshold", 2, "--cb-timeout-duration-secs", 2)
         router = pdctl("serve", "--worker-urls", "w0=" + engine.url, "--disable-retries", *flags)
         for _ in range(2):
             assert router.post("/v1/completions", BODY)[0] == 500
@@ -248,15 +248,15 @@ def test_failed_probes_take_a_worker_out_and_good_ones_bring_it_back(pdctl):
 
 
 def test_hanging_workers_are_probed_in_parallel(pdctl):
-    """Eight workers that accept and say nothing: all are out after one probe's time, not after eight."""
-    silent = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(8)]
+    """Workers that accept and say nothing: all are out after one probe's time, not after that of forty."""
+    silent = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(40)]
     try:
         urls = [f"http://127.0.0.1:{s.getsockname()[1]}" for s in silent]
         flags = ("--health-check-timeout-secs", 1, "--health-failure-threshold", 1, "--health-check-interval-secs", 0.1)
         router = pdctl("serve", "--worker-urls", *urls, *flags)
         began = time.monotonic()
-        wait_for("all to be unhealthy", lambda: router.get_json("/workers") and not any(w["is_healthy"] for w in router.get_json("/workers")["workers"]), 30)
-        assert time.monotonic() - began < 6
+        wait_for("all to be unhealthy", lambda: router.get_json("/workers") and not any(w["is_healthy"] for w in router.get_json("/workers")["workers"]))
+        assert time.monotonic() - began < 25
     finally:
         for s in silent:
             s.close()
@@ -380,15 +380,16 @@ def test_a_cut_body_that_is_no_event_stream_is_visibly_cut(pdctl, framing):
 
 def test_time_limits_are_separate(pdctl):
     """First byte, silence inside a stream, and the whole request: each ends a request on its own."""
+    over = threading.Event()
 
     def slow(seen, wire):
         kind = json.loads(seen.body)["prompt"]
         if kind == "silent":
-            time.sleep(3)
+            over.wait(15)
         wire.begin_stream()
-        for i in range(30):
+        for i in range(60):
             wire.event({"choices": [{"text": str(i)}]})
-            time.sleep(3 if kind == "pause" else 0.1)
+            over.wait(15 if kind == "pause" else 0.1)
         wire.end_stream()
 
     def post(router, prompt):
@@ -397,18 +398,19 @@ def test_time_limits_are_separate(pdctl):
         return status, raw, time.monotonic() - began
 
     with FakeEngine(slow) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, "--disable-retries", "--first-byte-timeout-secs", 0.5, "--inter-token-timeout-secs", 0.8, "--request-timeout-secs", 2)
+        router = pdctl("serve", "--worker-urls", engine.url, "--disable-retries", "--first-byte-timeout-secs", 1, "--inter-token-timeout-secs", 2, "--request-timeout-secs", 4)
         status, raw, took = post(router, "silent")
-        assert status == 504 and took < 2.5, (status, raw, took)
+        assert status == 504 and took < 14, (status, raw, took)
         status, raw, took = post(router, "pause")
-        assert status == 200 and json.loads(sse_events(raw)[-1])["error"]["code"] == 504 and took < 2.5
+        assert status == 200 and json.loads(sse_events(raw)[-1])["error"]["code"] == 504 and took < 14
         status, raw, took = post(router, "steady")
         events = sse_events(raw)
-        assert status == 200 and "time limit" in json.loads(events[-1])["error"]["message"] and 12 <= len(events) <= 24
+        assert status == 200 and "time limit" in json.loads(events[-1])["error"]["message"] and 2 < len(events) < 60
     with FakeEngine(slow) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, "--disable-retries", "--request-timeout-secs", 1)
         status, raw, took = post(router, "pause")
-        assert "error" in sse_events(raw)[-1] and took < 2.8, "the whole request's limit holds in a pause too"
+        assert "error" in sse_events(raw)[-1] and took < 14, "the whole request's limit holds in a pause too"
+        over.set()
 
 
 def test_proxy_environment_is_ignored(pdctl):

@@ -94,7 +94,7 @@ def test_wait_in_the_queue_ends_with_408(pdctl):
         began = time.monotonic()
         status, headers, _ = router.post("/v1/completions", STREAM)
         took = time.monotonic() - began
-        assert (status, headers["Retry-After"]) == (408, "1") and 1.95 < took < 8
+        assert (status, headers["Retry-After"]) == (408, "1") and 1.95 < took < 40
         # One that leaves while it waits gives its place in the queue back.
         s = router.connect()
         s.sendall(message())
@@ -304,7 +304,7 @@ def connects(port):
 def test_a_drain_has_an_end(pdctl, how):
     holder = Holder()
     with FakeEngine(holder) as engine:
-        flags = {"timeout": ("--drain-timeout", 0.5), "second signal": (), "second signal in the delay": ("--drain-delay-secs", 60)}[how]
+        flags = {"timeout": ("--drain-timeout", 3), "second signal": (), "second signal in the delay": ("--drain-delay-secs", 60)}[how]
         router = pdctl("serve", "--worker-urls", engine.url, *flags)
         s, _ = stream(router)
         began = time.monotonic()
@@ -313,8 +313,8 @@ def test_a_drain_has_an_end(pdctl, how):
         assert router.alive()
         if how != "timeout":
             router.signal(signal.SIGTERM)
-        assert router.wait(15) == 0
-        assert time.monotonic() - began < 10
+        assert router.wait(25) == 0
+        assert time.monotonic() - began < 25, "by default it is 30 s"
         assert not read_end(s).endswith(b"0\r\n\r\n"), "the cut is visible"
         assert router.log().count("1 connections closed by the drain timeout") == 1
         s.close()

@@ -210,7 +210,7 @@ def test_rubbish_and_slow_handshakes(pdctl, world):
         for s in slow:
             assert s.recv(100) == b""
             s.close()
-        assert 0.8 < time.monotonic() - began < 15
+        assert 0.8 < time.monotonic() - began < 60
         in_log(router, "the handshake took too long")
         wait_for("no connection to be left", lambda: router.metrics()["pdctl_connections"] <= 1)
 
@@ -422,7 +422,7 @@ def test_too_many_connections(pdctl, world):
 
 def test_an_idle_connection_ends_with_a_word(pdctl, world):
     with FakeEngine(ok) as engine:
-        router = start(pdctl, world, "--worker-urls", engine.url, "--client-idle-timeout-secs", 0.3)
+        router = start(pdctl, world, "--worker-urls", engine.url, "--client-idle-timeout-secs", 2)
         with connect(router, router.context, suppress_ragged_eofs=False) as conn:
             ask(conn)
             assert conn.recv(1) == b""
@@ -518,7 +518,7 @@ def test_a_client_that_leaves_is_noticed_at_once(pdctl, world, begin, how):
 
 def test_workers_over_https(pdctl, world):
     with FakeEngine(ok, tls=world.a.server()) as engine:
-        router = pdctl("serve", "--worker-urls", f"w={engine.url}/base", "--worker-ca", world.ca.cert, "--pool-idle-timeout-secs", 0.3,
+        router = pdctl("serve", "--worker-urls", f"w={engine.url}/base", "--worker-ca", world.ca.cert, "--pool-idle-timeout-secs", 2,
                        "--threads", 1)
         for _ in range(20):
             assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
@@ -526,7 +526,7 @@ def test_workers_over_https(pdctl, world):
         assert posts[0].target == "/base/v1/completions" and posts[0].header("host") == f"127.0.0.1:{engine.port}"
         before = len(engine.handshakes)
         assert router.metric("pdctl_upstream_connects_total") == 1 and router.metric("pdctl_upstream_reused_total") == 19
-        time.sleep(0.7)
+        wait_for("the connection to be too old", lambda: router.metric("pdctl_upstream_idle") == 0)
         router.post_json("/v1/completions", BODY)
         assert router.metric("pdctl_upstream_connects_total") == 2
         assert [h[0] for h in engine.handshakes[before:]] == [True], "the second connection resumes the session"
@@ -621,17 +621,18 @@ def test_a_worker_that_never_ends_its_handshake(pdctl, world):
     url = f"https://127.0.0.1:{mute.getsockname()[1]}"
     with FakeEngine(ok, tls=world.a.server()) as engine:
         router = pdctl("serve", "--worker-urls", url, engine.url, "--worker-ca", world.ca.cert, "--policy", "round_robin",
-                       "--connect-timeout-secs", 0.5)
+                       "--connect-timeout-secs", 2)
         for _ in range(4):
             assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
         in_log(router, f"worker {url}: TLS: the handshake took too long")
-    patient = pdctl("serve", "--worker-urls", url, "--worker-ca", world.ca.cert, "--health-check-interval-secs", 300)
+    patient = pdctl("serve", "--worker-urls", url, "--worker-ca", world.ca.cert, "--health-check-interval-secs", 300,
+                    "--connect-timeout-secs", 300)
     s = patient.connect()
     body = json.dumps(BODY)
     s.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
     wait_for("the request to be in work", lambda: patient.metrics()["pdctl_requests_in_work"] == 1)
     s.close()
-    wait_for("it to be over", lambda: patient.metrics()["pdctl_requests_in_work"] == 0, timeout=5)
+    wait_for("it to be over", lambda: patient.metrics()["pdctl_requests_in_work"] == 0)
     assert patient.metric("pdctl_client_left_total") == 1
     mute.close()
 

@@ -100,7 +100,7 @@ def test_queue_for_a_seat_or_for_blocks(pdctl, limits):
 
 
 def test_queue_is_first_come_first_served(pdctl):
-    w = pdctl("worker", "--max-num-seqs", 1, "--decode-ms-per-token", 20)
+    w = pdctl("worker", "--max-num-seqs", 1, "--decode-ms-per-token", 60)
     order, threads = [], []
     for i in range(5):
         body = {"prompt": f"number {i}", "max_tokens": 10}
@@ -127,7 +127,7 @@ def test_client_that_leaves_is_aborted(pdctl, when):
     else:
         wait_for("it to run", lambda: w.metric("pdctl_worker_running") == 1)
     conn.close()
-    wait_for("the abort", lambda: w.metric("pdctl_worker_aborted_requests_total") == 1, timeout=5)
+    wait_for("the abort", lambda: w.metric("pdctl_worker_aborted_requests_total") == 1)
     wait_for("its seat", lambda: w.metric("pdctl_worker_running") == (1 if keep else 0))
     assert w.metric("vllm:num_requests_waiting") == 0
     if keep:
@@ -150,11 +150,11 @@ def test_time_model(pdctl):
     """Lower bounds only: sleeping longer than asked is the machine's right."""
     w = pdctl("worker", "--prefill-tokens-per-s", 1000, "--decode-ms-per-token", 20, "--speedup", 2)
     start = time.monotonic()
-    w.post_json(TEXT, {"prompt": words(200), "max_tokens": 11})
+    w.post_json(TEXT, {"prompt": words(2000), "max_tokens": 11})
     took = time.monotonic() - start
-    assert took >= 0.2, "200 tokens at 2000/s and 10 gaps of 10 ms"
+    assert took >= 1.1, "2000 tokens at 2000/s and 10 gaps of 10 ms"
     start = time.monotonic()
-    w.post_json(TEXT, {"prompt": words(200), "max_tokens": 1})
+    w.post_json(TEXT, {"prompt": words(2000), "max_tokens": 1})
     assert time.monotonic() - start < took, "cached tokens cost nothing"
 
 
@@ -258,7 +258,7 @@ def test_client_that_leaves_while_held_back(pdctl):
     conn = open_stream(w, {"prompt": "x", "max_tokens": 5})
     wait_for("it to arrive", lambda: w.get_json("/pdctl/requests")["total"] == 1)
     conn.close()
-    wait_for("the abort", lambda: w.metric("pdctl_worker_aborted_requests_total") == 1, timeout=5)
+    wait_for("the abort", lambda: w.metric("pdctl_worker_aborted_requests_total") == 1)
 
 
 def test_journal_shows_what_arrived(pdctl):
