@@ -26,7 +26,7 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
-		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format;
+		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io;
 	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_per_ip,
 		max_concurrent, queue_size, worker_cap, pool_size, retry_max, cb_failures,
 		cb_successes, health_failures, health_successes, threads;
@@ -219,9 +219,14 @@ static const struct opt options[] = {
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
 	 NULL},
+	{OPT_CHOICE, "io", &o.io, NULL,
+	 "events: a fiber per request in flight, on event loops; threads: a kernel thread per "
+	 "request in flight, to debug and trace (events)",
+	 "events|threads", 0, 0, NULL},
 	{OPT_INT, "threads", &o.threads, "N",
-	 "threads that serve connections; 0: one for each processor (0)", NULL, 0, HTTP_LOOPS_MAX,
-	 NULL},
+	 "event loops, at most 32, 0: one for each processor; with --io threads the most threads, "
+	 "0: 4096 (0)",
+	 NULL, 0, HTTP_THREADS_MAX, NULL},
 	{OPT_FLAG, "batch-threads", &o.batch, NULL,
 	 "SCHED_BATCH for these threads; --no-batch-threads turns it off (on)", NULL, 0, 0, NULL},
 	{OPT_FLAG, "half-close", &o.half_close, NULL,
@@ -285,6 +290,7 @@ static void defaults(const struct router_config *c)
 	o.access_format = "text";
 	o.fallback = "decode-only";
 	o.forwarded = "pass";
+	o.io = "events";
 	o.health_endpoint = c->health_endpoint;
 	o.dp = c->dp_size;
 	o.vnodes = c->vnodes;
@@ -351,6 +357,7 @@ static void read_limits(struct router_config *c)
 	c->health_failures = (unsigned)o.health_failures;
 	c->health_successes = (unsigned)o.health_successes;
 	c->health_endpoint = o.health_endpoint;
+	c->io_threads = strcmp(o.io, "threads") == 0;
 	c->threads = (unsigned)o.threads;
 	c->batch_threads = o.batch;
 	c->half_close_ok = o.half_close;
@@ -519,6 +526,11 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 			"--health-check-endpoint: found '%.100s', expected a path that begins "
 			"with / (at most 300 characters)",
 			o.health_endpoint);
+	if (!c->io_threads && c->threads > HTTP_LOOPS_MAX)
+		return pd_fail(msg, PD_EINVAL,
+			       "--threads: found %u, expected 0 to %d event loops (more: --io "
+			       "threads)",
+			       c->threads, HTTP_LOOPS_MAX);
 	err = serve_keys_read(c, msg);
 	err = err ? err : read_policy(c, msg);
 	err = err ? err : read_workers(c, msg);

@@ -14,7 +14,7 @@
 static struct worker_config cfg;
 static struct opt_list models;
 static int64_t port, block_size, num_blocks, max_num_seqs, max_model_len, seed, max_connections;
-static const char *role, *log_level, *log_format;
+static const char *role, *log_level, *log_format, *io;
 static double drain_timeout_s, slow_accept_ms;
 static const char *tls_cert, *tls_key, *tls_client_ca, *kv_ca;
 
@@ -30,6 +30,10 @@ static const struct opt opts[] = {
 	{OPT_INT, "max-connections", &max_connections, "N",
 	 "simultaneous client connections; 0: what the descriptor limit allows (default: 0)", NULL,
 	 0, 1e6, NULL},
+	{OPT_CHOICE, "io", &io, NULL,
+	 "events: a fiber per request in flight, on event loops; threads: a kernel thread per "
+	 "request in flight (default: events)",
+	 "events|threads", 0, 0, NULL},
 	{OPT_TEXT, "api-key", &cfg.api_key, "KEY",
 	 "require this bearer token on /v1 (default: none)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "tls-cert", &tls_cert, "FILE",
@@ -153,6 +157,7 @@ static void set_defaults(void)
 	drain_timeout_s = 5;
 	slow_accept_ms = 0;
 	role = "both";
+	io = "events";
 	log_level = "info";
 	log_format = "text";
 }
@@ -171,6 +176,7 @@ static void apply(void)
 	cfg.engine.num_blocks = (size_t)num_blocks;
 	cfg.engine.max_num_seqs = (size_t)max_num_seqs;
 	cfg.max_model_len = (size_t)max_model_len;
+	cfg.io_threads = strcmp(io, "threads") == 0;
 	cfg.max_connections = (unsigned)max_connections;
 	cfg.seed = (uint64_t)seed;
 	cfg.slow_accept_ns = llround(slow_accept_ms * (double)NS_PER_MS);

@@ -65,6 +65,11 @@ struct http_conn {
 	struct loop_task wake;		/* from other threads */
 	_Atomic bool wake_posted;
 	bool closed; /* the slot waits for a posted wake-up */
+
+	/* --io threads */
+	pthread_mutex_t lock;	    /* woken, asleep, and io.fd against being closed */
+	struct http_thread *thread; /* while busy */
+	bool asleep;		    /* in http_conn_sleep */
 };
 
 /*
@@ -124,6 +129,9 @@ struct http_server {
 bool conn_serve(struct http_conn *c, struct http_work *w) PD_MUST;
 void work_init(struct http_work *w, struct http_server *s, unsigned lane);
 void work_release(struct http_work *w);
+
+/* server.c: says 503 to a connection that is about to be closed (with TLS: an alert). */
+void server_overloaded(const struct http_server *s, int fd);
 
 /* slots.c. A slot for an accepted descriptor, or NULL. Thread-safe. */
 struct http_conn *slot_take(struct http_server *s, int fd, uint64_t peer);

@@ -45,15 +45,20 @@ void http_server_config_default(struct http_server_config *cfg)
 /* -- accepting -- */
 
 /* A client that is about to speak TLS would not understand the text: it gets an alert. */
-static void turn_away(const struct http_server *s, int fd, _Atomic uint64_t *why)
+void server_overloaded(const struct http_server *s, int fd)
 {
 	static const char alert[] = {0x15, 3, 1, 0, 2, 2, 80}; /* fatal, internal_error */
 
 	(void)send(fd, s->cfg.tls ? alert : overloaded,
 		   s->cfg.tls ? sizeof(alert) : sizeof(overloaded) - 1,
 		   MSG_DONTWAIT | MSG_NOSIGNAL);
-	(void)close(fd);
+}
+
+static void turn_away(const struct http_server *s, int fd, _Atomic uint64_t *why)
+{
 	atomic_fetch_add_explicit(why, 1, memory_order_relaxed);
+	server_overloaded(s, fd);
+	(void)close(fd);
 }
 
 /* Why a connection may not come in, as the counter of it; NULL: it may, and is counted. */
@@ -239,7 +244,7 @@ int http_server_start(struct http_server **out, const struct http_server_config 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = *cfg;
-	s->driver = &http_events;
+	s->driver = cfg->io == HTTP_IO_THREADS ? &http_threads : &http_events;
 	s->listen_fd = s->wake_fd = s->reserve_fd = -1;
 	err = init_parts(s, msg);
 	if (!err)

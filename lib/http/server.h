@@ -1,13 +1,14 @@
 /*
- * The HTTP/1.1 server: acceptor, an event loop per processor, a fiber per request in work,
- * keep-alive, admission before memory is spent, clients that leave are noticed. Used by the router,
- * its metrics port and the simulated worker.
+ * The HTTP/1.1 server: acceptor, keep-alive, admission before memory is spent, clients that leave
+ * are noticed. Used by the router, its admin port and the simulated worker. Two forms with the same
+ * handlers: an event loop per processor with a fiber per request in work, or a kernel thread per
+ * request in work.
  *
- * The handler runs on a fiber (loop.h): it is written as if it blocked, but waits only through
- * streams and http_conn_sleep, and holds no lock while it waits. It answers with exactly one of
- * http_reply(), http_stream_begin/_write/_end, or by writing the whole response to the client's
- * stream itself (the router's relay, which then calls http_conn_wrote). One request is handled at a
- * time per connection.
+ * The handler is written as if it blocked, but waits only through streams and http_conn_sleep: on a
+ * fiber (loop.h) any other wait would stop all of its loop. It holds no lock while it waits. It
+ * answers with exactly one of http_reply(), http_stream_begin/_write/_end, or by writing the whole
+ * response to the client's stream itself (the router's relay, which then calls http_conn_wrote).
+ * One request is handled at a time per connection.
  */
 #ifndef PD_HTTP_SERVER_H
 #define PD_HTTP_SERVER_H
@@ -23,7 +24,12 @@
 #include "lib/net/net.h"
 #include "lib/net/stream.h"
 
-#define HTTP_LOOPS_MAX 32
+#define HTTP_LOOPS_MAX	     32
+#define HTTP_THREADS_MAX     32768
+#define HTTP_THREADS_DEFAULT 4096
+
+/* What handlers run on: fibers on event loops, or kernel threads that block. */
+enum http_io { HTTP_IO_EVENTS, HTTP_IO_THREADS };
 
 struct http_server;
 struct http_conn;
@@ -50,11 +56,13 @@ struct http_server_config {
 	int64_t write_stall_ns;	  /* a client that takes nothing for so long is dropped */
 	int64_t accept_delay_ns;  /* fault injection of the simulated worker: sleep before each
 				     accept */
-	unsigned threads;	  /* event loops; 0: one for each processor */
-	size_t stack_bytes;	  /* of a request's fiber; touched pages only cost memory */
-	bool batch_threads;	  /* SCHED_BATCH for the event loops */
-	bool half_close_ok;	  /* do not treat end of input during a response as "client left" */
-	struct tls_context *tls;  /* borrowed; NULL: plain HTTP */
+	enum http_io io;
+	unsigned threads;   /* event loops, 0: one for each processor; HTTP_IO_THREADS: most
+			       threads that serve connections, 0: HTTP_THREADS_DEFAULT */
+	size_t stack_bytes; /* of a request's fiber or thread; touched pages only cost memory */
+	bool batch_threads; /* SCHED_BATCH for these threads */
+	bool half_close_ok; /* do not treat end of input during a response as "client left" */
+	struct tls_context *tls; /* borrowed; NULL: plain HTTP */
 	struct log *log;
 	void *ctx;
 	/* Called with the head before the body is read. Return 0 to go on, or answer with
@@ -89,6 +97,7 @@ bool http_server_stop(struct http_server *s);
 /* Stops it when that was not done; false as above, and nothing was freed. */
 bool http_server_free(struct http_server *s);
 
+/* threads: event loops. fibers: with HTTP_IO_THREADS kernel threads; their failures are 503. */
 struct http_server_stats {
 	unsigned connections, peak_connections, threads, fibers, idle_fibers;
 	uint64_t accepted, refused, refused_address, accept_errors, fiber_failures, bad_requests,
@@ -96,7 +105,7 @@ struct http_server_stats {
 };
 void http_server_stats(const struct http_server *s, struct http_server_stats *out);
 
-/* -- for handlers, on the connection's fiber -- */
+/* -- for handlers, on the fiber or thread of the connection -- */
 
 /* A whole response. ctype may be NULL when body is empty. `extra` holds complete header lines
  * ("X-A: b\r\n") or is NULL. */
@@ -123,8 +132,8 @@ bool http_conn_closing(const struct http_conn *c);
 /* Cuts the connection without a word (fault injection): RST when hard. */
 void http_conn_abort(struct http_conn *c, bool hard);
 int64_t http_conn_write_stall(const struct http_conn *c);
-/* A pointer of the handler's own, kept by the fiber that serves the connection for its life (the
- * next request of this connection may be served by another one); freed by `release`. */
+/* A pointer of the handler's own, kept by the fiber or thread that serves the connection for its
+ * life (the next request of this connection may be served by another one); freed by `release`. */
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *));
 void *http_conn_data(const struct http_conn *c);
 /* A small number that differs between the threads that run handlers as far as possible: for

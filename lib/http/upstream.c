@@ -12,7 +12,7 @@
 
 /* A connection that was in use a moment ago is not asked again whether it lives: that is a system
  * call per request. Not so when the loop has heard of bytes on it: nobody asked for them, so they
- * would be taken for the answer to the next request. */
+ * would be taken for the answer to the next request. And not without a loop, which would hear. */
 #define TRUST_NS (20 * NS_PER_MS)
 
 struct http_shelf {
@@ -29,11 +29,12 @@ int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
 	return PD_OK;
 }
 
-/* The calling loop's own; the first place serves everybody without a loop too. */
+/* The calling loop's own; threads without a loop share the last one, so that whoever serves the
+ * next request finds the connection. */
 static struct http_shelf *shelf_of(struct http_pool *p, bool make)
 {
 	struct loop *l = loop_self();
-	struct http_shelf *_Atomic *at = &p->shelf[l ? loop_index(l) : 0];
+	struct http_shelf *_Atomic *at = &p->shelf[l ? loop_index(l) : LOOPS_MAX];
 	struct http_shelf *s = atomic_load_explicit(at, memory_order_acquire), *other = NULL;
 
 	if (s || !make)
@@ -64,7 +65,7 @@ static void drop_oldest(struct http_pool *p, struct http_shelf *s, size_t k)
 /* Those of all shelves that have been idle since `before` or longer. */
 static void drop_before(struct http_pool *p, int64_t before)
 {
-	for (size_t i = 0; i < LOOPS_MAX; i++) {
+	for (size_t i = 0; i <= LOOPS_MAX; i++) {
 		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
 		size_t k = 0;
 
@@ -97,7 +98,7 @@ void http_pool_close(struct http_pool *p)
 void http_pool_release(struct http_pool *p)
 {
 	http_pool_close(p);
-	for (size_t i = 0; i < LOOPS_MAX; i++) {
+	for (size_t i = 0; i <= LOOPS_MAX; i++) {
 		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
 
 		if (!s)
@@ -138,7 +139,7 @@ struct stream *http_pool_get(struct http_pool *p, int64_t now)
 	while (shelf && (s = pop(p, shelf, &since))) {
 		int64_t age = now - since;
 
-		if (!s->ended && ((age < TRUST_NS && !s->readable) ||
+		if (!s->ended && ((age < TRUST_NS && s->loop && !s->readable) ||
 				  (age < p->max_idle_ns && stream_idle_ok(s))))
 			return s;
 		http_pool_end(p, s);

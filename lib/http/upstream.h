@@ -24,8 +24,8 @@ struct http_idle {
 struct http_shelf;
 
 struct http_pool {
-	struct http_shelf *_Atomic shelf[LOOPS_MAX]; /* owned; made when first needed */
-	size_t max;				     /* in all */
+	struct http_shelf *_Atomic shelf[LOOPS_MAX + 1]; /* owned; made when first needed */
+	size_t max;					 /* in all */
 	int64_t max_idle_ns;
 	_Atomic size_t n;
 	_Atomic bool closed; /* put closes at once: the server was removed */

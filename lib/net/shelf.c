@@ -1,13 +1,15 @@
 /* A stack, so that the buffer given last, which the cache still holds, is the next to be taken. */
 #include "lib/net/shelf.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define KEEP	    8
 #define KEEP_LARGE  4
 #define LARGE_MIN   (1u << 20)
-#define LARGE_TOTAL (48u << 20) /* bytes of large buffers that a thread keeps */
+#define LARGE_TOTAL (48u << 20)		/* bytes of large buffers that a thread keeps */
+#define LARGE_ALL   ((size_t)256 << 20) /* and all threads together */
 
 struct large {
 	char *data;
@@ -21,6 +23,14 @@ static _Thread_local struct {
 	unsigned nlarge;
 	size_t total; /* of the large ones */
 } kept;
+
+static _Atomic size_t large_all; /* bytes of large buffers that threads keep */
+
+static void count_large(size_t plus, size_t minus)
+{
+	kept.total += plus - minus;
+	atomic_fetch_add_explicit(&large_all, plus - minus, memory_order_relaxed);
+}
 
 int shelf_take(struct buf *b)
 {
@@ -53,7 +63,7 @@ bool shelf_grow(struct buf *b, size_t more)
 	free(b->data);
 	b->data = best->data;
 	b->cap = best->cap;
-	kept.total -= best->cap;
+	count_large(0, best->cap);
 	*best = kept.large[--kept.nlarge];
 	return true;
 }
@@ -67,15 +77,16 @@ static void give_large(struct buf *b)
 			least = &kept.large[i];
 	if (kept.nlarge == KEEP_LARGE && least->cap < b->cap) {
 		free(least->data);
-		kept.total -= least->cap;
+		count_large(0, least->cap);
 		*least = kept.large[--kept.nlarge];
 	}
-	if (kept.nlarge == KEEP_LARGE || kept.total + b->cap > LARGE_TOTAL) {
+	if (kept.nlarge == KEEP_LARGE || kept.total + b->cap > LARGE_TOTAL ||
+	    atomic_load_explicit(&large_all, memory_order_relaxed) + b->cap > LARGE_ALL) {
 		buf_release(b);
 		return;
 	}
 	kept.large[kept.nlarge++] = (struct large){b->data, b->cap};
-	kept.total += b->cap;
+	count_large(b->cap, 0);
 	b->data = NULL;
 	b->cap = 0;
 }
@@ -101,5 +112,5 @@ void shelf_clear(void)
 		free(kept.data[--kept.n]);
 	while (kept.nlarge > 0)
 		free(kept.large[--kept.nlarge].data);
-	kept.total = 0;
+	count_large(0, kept.total);
 }

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 
 #define STALL_STEP 65536
@@ -46,16 +47,62 @@ int stream_open(struct stream *s, int fd, struct loop *l)
 	return l ? loop_watch(l, fd, &s->watch) : PD_OK;
 }
 
-/* Blocks the thread. */
-static int wait_thread(const struct stream *s, uint32_t events, int64_t deadline)
+/* poll and epoll have the same events; what is asked for besides errors. */
+_Static_assert(POLLIN == EPOLLIN && POLLOUT == EPOLLOUT && POLLERR == EPOLLERR &&
+		       POLLHUP == EPOLLHUP && POLLRDHUP == EPOLLRDHUP,
+	       "events of poll are passed on as those of epoll");
+
+static struct pollfd asked(const struct stream *s, uint32_t events)
 {
-	struct pollfd p = {.fd = s->fd, .events = events & EPOLLIN ? POLLIN : POLLOUT};
+	uint32_t all = events & (POLLIN | POLLOUT);
+
+	/* The end is told once: poll would say it again and again. */
+	if (!s->ended)
+		all |= POLLRDHUP;
+	return (struct pollfd){.fd = s->fd, .events = (short)all};
+}
+
+static void told(struct stream *s, const struct pollfd *p)
+{
+	if (p->revents)
+		notify(&s->watch, (uint32_t)p->revents);
+}
+
+/* Blocks the thread. Both streams are told what poll saw, as a loop would tell them. */
+static int wait_thread(struct stream *s, uint32_t events, int64_t deadline)
+{
+	struct stream *g = s->guard;
+	struct pollfd p[2] = {asked(s, events)};
 	int rc;
 
+	PD_CHECK(!loop_self());
+	if (g)
+		p[1] = asked(g, 0);
+	s->waits_for = events;
 	do
-		rc = poll(&p, 1, clock_poll_ms(deadline));
+		rc = poll(p, g ? 2 : 1, clock_poll_ms(deadline));
 	while (rc < 0 && errno == EINTR);
+	if (rc > 0) {
+		told(s, &p[0]);
+		if (g)
+			told(g, &p[1]);
+	}
+	s->waits_for = 0;
+	if (s->interrupted)
+		return PD_ECLOSED;
 	return rc > 0 ? PD_OK : rc == 0 ? PD_ETIMEOUT : PD_EIO;
+}
+
+void stream_rest(struct stream *s, int wake_fd, int64_t deadline)
+{
+	struct pollfd p[2] = {asked(s, 0), {.fd = wake_fd, .events = POLLIN}};
+	int64_t ns = deadline > 0 ? deadline - clock_now() : 0;
+	struct timespec ts = {0};
+
+	if (ns > 0)
+		ts = (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
+	if (ppoll(p, 2, deadline >= CLOCK_NEVER ? NULL : &ts, NULL) > 0)
+		told(s, &p[0]);
 }
 
 /* Until one of the events may have come. */

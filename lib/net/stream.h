@@ -82,6 +82,10 @@ int stream_send_iov(struct stream *s, struct iovec *iov, size_t n, int64_t stall
 		    size_t *sent) PD_MUST;
 int stream_send(struct stream *s, const void *p, size_t n, int64_t stall_ns) PD_MUST;
 
+/* Without a loop: waits until wake_fd (-1: none) is readable, on_event told of the peer's leaving,
+ * or the deadline, exact to a fraction of a millisecond. A deadline of 0: a look. */
+void stream_rest(struct stream *s, int wake_fd, int64_t deadline);
+
 /* Ends the wait of its user, now and from now on: what has arrived can be received, then
  * PD_ECLOSED; so does sending. On the loop's thread. */
 void stream_interrupt(struct stream *s);

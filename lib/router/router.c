@@ -148,7 +148,8 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 	sc.port = (uint16_t)rt->cfg.metrics_port;
 	sc.max_connections = ADMIN_CONNECTIONS;
 	sc.max_body = ADMIN_BODY_MAX;
-	sc.threads = 1;
+	sc.io = rt->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
+	sc.threads = rt->cfg.io_threads ? ADMIN_CONNECTIONS : 1;
 	sc.batch_threads = false;
 	sc.log = rt->cfg.log;
 	sc.ctx = rt;
@@ -177,6 +178,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.head_timeout_ns = c->head_timeout;
 	sc.idle_timeout_ns = c->client_idle_timeout;
 	sc.write_stall_ns = c->write_stall_timeout;
+	sc.io = c->io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
 	sc.threads = c->threads;
 	sc.batch_threads = c->batch_threads;
 	sc.half_close_ok = c->half_close_ok;

@@ -26,6 +26,7 @@ struct worker_config {
 	const char *api_key; /* NULL: none is asked for */
 	uint64_t seed;	     /* of the random faults */
 	int64_t slow_accept_ns;
+	bool io_threads;	    /* a kernel thread per request instead of event loops */
 	unsigned max_connections;   /* 0: what the descriptor limit allows */
 	struct tls_context *tls;    /* of the listener; borrowed; NULL: plain HTTP */
 	struct tls_context *kv_tls; /* to other workers, when the listener speaks TLS; borrowed */

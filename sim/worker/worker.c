@@ -227,6 +227,7 @@ int worker_start(struct worker **out, const struct worker_config *cfg, struct pd
 	s.port = w->cfg.port;
 	s.max_connections = w->cfg.max_connections;
 	s.max_body = BODY_MAX;
+	s.io = w->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
 	s.stack_bytes = STACK_SIZE;
 	s.accept_delay_ns = w->cfg.slow_accept_ns;
 	s.tls = w->cfg.tls;

@@ -19,6 +19,8 @@ import time
 import urllib.parse
 
 PDCTL = os.environ.get("PDCTL", os.path.join(os.path.dirname(__file__), "../../build/pdctl"))
+IO_DEFAULT = os.environ.get("PDCTL_IO")  # --io of routers and workers in all suites; None: the program's default
+IO = IO_DEFAULT  # conftest.py sets it for each test of a suite that runs in both forms
 START_S = 30.0
 STOP_S = 20.0
 REPORTS = re.compile(
@@ -110,6 +112,8 @@ class Pdctl:
         self.args = [PDCTL, command, *map(str, args), "--port", str(port)]
         if command == "serve" and not {"--prometheus-port", "--admin-port"} & set(self.args):
             self.args += ["--admin-port", "0"]
+        if IO and command in ("serve", "worker") and "--io" not in self.args:
+            self.args += ["--io", IO]
         self.env = {**CLEAN_ENV, **(env or {})}
         self.ready = re.compile(ready or rf"pdctl {command} listening on (https?://\S+)")
         self.dir = tempfile.TemporaryDirectory(prefix=f"pdctl-{command}-")

@@ -13,6 +13,8 @@ from fake_engine import FakeEngine
 from harness import free_port, sse_events, wait_for
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 
+pytestmark = pytest.mark.both_forms
+
 FAST = ("--retry-initial-backoff-ms", 1, "--health-check-interval-secs", 0.2, "--health-failure-threshold", 1)
 BODY = {"model": "m", "prompt": "some words that make a prompt of more than one block " * 4, "max_tokens": 4}
 WORKER = ("--strict", "--speedup", 100)

@@ -17,6 +17,8 @@ import pytest
 from fake_engine import FakeEngine
 from harness import Fleet, wait_for
 
+pytestmark = pytest.mark.both_forms
+
 MARK = b"MMMMMMMM"  # in a probe: replaced by a text of the same length that is new each time
 BODY = b'{"mark":"MMMMMMMM","prompt":"p"}'
 N = len(BODY)
@@ -387,7 +389,7 @@ class Recorder(FakeEngine):
 
 
 @pytest.fixture(scope="module")
-def door():
+def door(io_form):
     fleet = Fleet()
     with Recorder() as engine:
         router = fleet("serve", "--worker-urls", engine.url, "--disable-circuit-breaker", "--log-level", "warn")
@@ -652,7 +654,7 @@ class Hostile(FakeEngine):
 
 
 @pytest.fixture(scope="module")
-def window():
+def window(io_form):
     fleet = Fleet()
     with Hostile() as engine:
         router = fleet("serve", "--worker-urls", engine.url, *LIMITS)
@@ -781,7 +783,7 @@ PREFILLED = b'{"mark":"MMMMMMMM","kv_transfer_params":{"remote_block_ids":[1]},"
 
 
 @pytest.fixture(scope="module")
-def windows():
+def windows(io_form):
     fleet = Fleet()
     with Hostile("prefill", reply(b"Content-Length: %d\r\n" % len(PREFILLED), body=PREFILLED)) as prefill, Hostile("decode") as decode:
         router = fleet("serve", "--prefill", prefill.url, "--decode", decode.url, *LIMITS)

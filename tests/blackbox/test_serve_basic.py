@@ -13,6 +13,8 @@ from fake_engine import FakeEngine
 from harness import free_port, parse_metrics, request, sse_events, wait_for
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 
+pytestmark = pytest.mark.both_forms
+
 MODEL = "demo"
 SESSIONS = [f"session_{name}" for name in "alpha_001 beta_002 gamma_003 delta_004 epsilon_005 zeta_006".split()]
 

@@ -9,6 +9,8 @@ import pytest
 from fake_engine import FakeEngine
 from harness import request
 
+pytestmark = pytest.mark.both_forms
+
 COMPLETION = {"id": "x", "object": "text_completion", "choices": [{"index": 0, "text": "ok", "finish_reason": "length"}]}
 PARAMS = '{ "do_remote_prefill":true,"do_remote_decode" : false, "remote_block_ids": [[1,2, 3]], "remote_engine_id":"e\\u0000\\/x", ' \
     '"remote_request_id": "r", "remote_host":"127.0.0.1","remote_port":5600, "big": 123456789012345678901234567890, "f": 1.50e+3 }'

@@ -13,6 +13,8 @@ import pytest
 from fake_engine import FakeEngine
 from harness import wait_for
 
+pytestmark = pytest.mark.both_forms
+
 BODY = {"model": "m", "prompt": "p", "max_tokens": 4}
 LONG = os.environ.get("PDCTL_LONG") == "1"
 ABORTS = int(os.environ.get("PDCTL_ABORTS", 10000 if LONG else 2000))

@@ -10,6 +10,8 @@ import pytest
 from fake_engine import FakeEngine
 from harness import free_port, request, sse_events, wait_for
 
+pytestmark = pytest.mark.both_forms
+
 BODY = {"model": "m", "prompt": "p", "max_tokens": 4}
 STREAM = {**BODY, "stream": True}
 SESSIONS = [f"session-{i}" for i in range(24)]

@@ -3,7 +3,11 @@
 import json
 import time
 
+import pytest
+
 from fake_engine import FakeEngine
+
+pytestmark = pytest.mark.both_forms
 
 EVENTS = [b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": f"w{i} "}}]}).encode() + b"\n\n" for i in range(4)] + [b"data: [DONE]\n\n"]
 STREAM = b"".join(b"%x\r\n%s\r\n" % (len(e), e) for e in EVENTS) + b"0\r\n\r\n"

@@ -15,6 +15,8 @@ from fake_engine import FakeEngine
 from harness import CLEAN_ENV, PDCTL, REPORTS, free_port, request, wait_for
 from test_serve_clients import BODY, idle, message, ok, read_answer, read_end
 
+pytestmark = pytest.mark.both_forms
+
 STREAM = {**BODY, "stream": True}
 
 

@@ -7,8 +7,12 @@ import socket
 import threading
 import time
 
+import pytest
+
 from fake_engine import FakeEngine
 from harness import free_port, run, wait_for
+
+pytestmark = pytest.mark.both_forms
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -59,7 +63,7 @@ def test_body_that_turns_bad_after_megabytes(pdctl):
                 assert read_all(sock).startswith(b"HTTP/1.1 400 ")
         assert router.alive()
         assert router.post("/v1/chat/completions", CHAT)[0] == 200
-        assert router.metric("pdctl_requests_in_work") == 0
+        wait_for("no request in work", lambda: router.metric("pdctl_requests_in_work") == 0)
 
 
 def test_prefill_that_stops_in_its_answer_is_repeated_elsewhere(pdctl):

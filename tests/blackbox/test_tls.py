@@ -18,6 +18,8 @@ from certs import Authority
 from fake_engine import FakeEngine
 from harness import wait_for
 
+pytestmark = pytest.mark.both_forms
+
 BODY = {"model": "m", "prompt": "p", "max_tokens": 4}
 LOCAL = "DNS:localhost,IP:127.0.0.1"
 

@@ -98,8 +98,8 @@ static void one_each(int fd, unsigned nth)
 		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
 }
 
-/* A kept connection that is dead, and not asked whether it lives: it was used a moment ago, and its
- * loop has not heard of the end. */
+/* A kept connection that is dead. On a loop, which has not heard of the end, it is not asked whether
+ * it lives, as it was used a moment ago; without a loop it always is. */
 static void spoil(void)
 {
 	struct stream *s = calloc(1, sizeof(*s));
@@ -119,9 +119,10 @@ static void replaced_once(void)
 
 	spoil();
 	answers(&c, 200, "ok");
-	assert_true(c.stale && !c.reused);
-	assert_int_equal(pool.stale, 1);
-	assert_int_equal(pool.reused, 1);
+	assert_false(c.reused);
+	assert_int_equal(c.stale, loop_self() != NULL);
+	assert_int_equal(pool.stale, loop_self() != NULL);
+	assert_int_equal(pool.reused, loop_self() != NULL);
 	assert_int_equal(pool.connects, 1);
 	assert_int_equal(peer.requests, 1);
 }
@@ -132,6 +133,10 @@ static void never_sent_twice(void)
 
 	c.repeat = false;
 	spoil();
+	if (!loop_self()) {
+		answers(&c, 200, "ok");
+		return;
+	}
 	assert_int_equal(get(&c), HTTP_CALL_CLOSED);
 	assert_true(c.reused && !c.stale);
 	(void)http_call_end(&c);

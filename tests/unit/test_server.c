@@ -12,6 +12,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
+#include "tests/unit/forms.h"
 #include "tests/unit/sock.h"
 
 struct app {
@@ -49,6 +50,18 @@ static void wait_until_client_leaves(struct app *a, struct http_conn *c)
 	(void)close(pair[1]);
 }
 
+/* Until the client is gone or cut; it takes nothing. */
+static void flood(struct app *a, struct http_conn *c)
+{
+	static const char bytes[65536];
+
+	if (http_stream_begin(c, 200, NULL, NULL) != PD_OK)
+		return;
+	while (http_stream_write(c, bytes, sizeof(bytes)) == PD_OK)
+		continue;
+	a->left++;
+}
+
 static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct app *a = ctx;
@@ -66,6 +79,8 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 		wait_until_client_leaves(a, c);
 	else if (span_eq(r->head.path, SPAN("/sleep")))
 		a->left += http_conn_sleep(c, clock_now() + 20 * NS_PER_S);
+	else if (span_eq(r->head.path, SPAN("/flood")))
+		flood(a, c);
 }
 
 static void on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
@@ -82,6 +97,7 @@ static struct http_server *start(struct http_server_config *cfg)
 
 	app = (struct app){0};
 	cfg->ctx = &app;
+	cfg->io = io_form;
 	cfg->on_head = on_head;
 	cfg->on_request = on_request;
 	cfg->on_abandon = on_abandon;
@@ -305,6 +321,61 @@ static void drain_lets_requests_finish(void **state)
 	http_server_free(s);
 }
 
+/* Wherever a handler waits: for a worker, for a time, for a client that takes nothing. */
+static void a_cut_ends_every_wait(void **state)
+{
+	static const char *const path[] = {"/wait", "/sleep", "/flood"};
+	struct http_server_config cfg;
+	struct http_server *s;
+	char text[64];
+	int fd[3], half;
+
+	(void)state;
+	http_server_config_default(&cfg);
+	s = start(&cfg);
+	for (int i = 0; i < 3; i++) {
+		fd[i] = dial(s);
+		(void)snprintf(text, sizeof(text), "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path[i]);
+		say(fd[i], text);
+	}
+	half = dial(s); /* and for the rest of a body */
+	say(half, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n12");
+	while (app.requests < 3)
+		(void)usleep(1000);
+	(void)usleep(50000);
+	http_server_drain(s);
+	assert_int_equal(http_server_wait(s, clock_now() + 20 * NS_PER_MS), 4);
+	assert_true(http_server_stop(s));
+	assert_int_equal(app.left, 3);
+	assert_int_equal(app.abandoned, 1);
+	for (int i = 0; i < 3; i++)
+		(void)close(fd[i]);
+	(void)close(half);
+	assert_true(http_server_free(s));
+}
+
+/* A stalled client that then leaves, and one that leaves while nobody reads it. */
+static void leaving_ends_a_stalled_send(void **state)
+{
+	struct http_server_config cfg;
+	struct http_server *s;
+	int fd;
+
+	(void)state;
+	http_server_config_default(&cfg);
+	s = start(&cfg);
+	fd = dial(s);
+	say(fd, "GET /flood HTTP/1.1\r\nHost: x\r\n\r\n");
+	while (app.requests < 1)
+		(void)usleep(1000);
+	(void)usleep(50000);
+	(void)shutdown(fd, SHUT_WR);
+	while (app.left < 1)
+		(void)usleep(1000);
+	(void)close(fd);
+	assert_true(http_server_free(s));
+}
+
 #define CLIENTS 8
 #define ROUNDS	200
 
@@ -348,13 +419,15 @@ static void clients_that_come_and_go(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(requests_arrive_in_any_pieces),
-		cmocka_unit_test(a_body_of_its_own_gets_a_fitting_buffer),
-		cmocka_unit_test(big_bodies_and_limits),
-		cmocka_unit_test(slow_senders_meet_deadlines),
-		cmocka_unit_test(leaving_clients_are_noticed),
-		cmocka_unit_test(drain_lets_requests_finish),
-		cmocka_unit_test(clients_that_come_and_go),
+		IN_BOTH_FORMS(requests_arrive_in_any_pieces),
+		IN_BOTH_FORMS(a_body_of_its_own_gets_a_fitting_buffer),
+		IN_BOTH_FORMS(big_bodies_and_limits),
+		IN_BOTH_FORMS(slow_senders_meet_deadlines),
+		IN_BOTH_FORMS(leaving_clients_are_noticed),
+		IN_BOTH_FORMS(drain_lets_requests_finish),
+		IN_BOTH_FORMS(a_cut_ends_every_wait),
+		IN_BOTH_FORMS(leaving_ends_a_stalled_send),
+		IN_BOTH_FORMS(clients_that_come_and_go),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/server.h"
+#include "tests/unit/forms.h"
 #include "tests/unit/sock.h"
 
 #define CLOSE "Host: x\r\nConnection: close\r\n\r\n"
@@ -62,14 +63,15 @@ static void steps(void *ctx, struct http_conn *c, struct http_request *r)
 }
 
 static struct http_server *start(void (*handler)(void *, struct http_conn *, struct http_request *),
-				 unsigned loops)
+				 unsigned threads)
 {
 	struct http_server_config cfg;
 	struct http_server *s;
 	struct pd_msg msg;
 
 	http_server_config_default(&cfg);
-	cfg.threads = loops;
+	cfg.io = io_form;
+	cfg.threads = threads;
 	cfg.on_request = handler;
 	assert_int_equal(http_server_start(&s, &cfg, &msg), PD_OK);
 	return s;
@@ -251,8 +253,8 @@ static void no_wake_up_is_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_late_wake_up_does_not_reach_the_next_connection),
-		cmocka_unit_test(no_wake_up_is_lost),
+		ON_EVENTS(a_late_wake_up_does_not_reach_the_next_connection),
+		IN_BOTH_FORMS(no_wake_up_is_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

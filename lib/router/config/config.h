@@ -116,7 +116,8 @@ struct router_config {
 	enum pd_fallback pd_fallback;
 	int64_t pd_lease;
 	int64_t drain_delay, drain_timeout;
-	unsigned threads; /* event loops; 0: one for each processor */
+	bool io_threads;  /* a kernel thread per request in work instead of event loops */
+	unsigned threads; /* event loops, 0: one for each processor; or most threads */
 	bool batch_threads;
 	bool half_close_ok;
 	bool generate_traceparent; /* for requests that bring none */

@@ -248,24 +248,25 @@
 	  "a client connects or leaves")                                                           \
 	X(PEAK, GAUGE, "", "pdctl_connections_peak", "Most client connections at once",            \
 	  "more clients than ever are connected")                                                  \
-	X(THREADS, GAUGE, "", "pdctl_event_loops", "Threads that serve connections", "never")      \
+	X(THREADS, GAUGE, "", "pdctl_event_loops", "Event loops; 0 with --io threads", "never")    \
 	X(FIBERS, GAUGE, "", "pdctl_fibers",                                                       \
-	  "Stacks of requests, those kept for the next included",                                  \
-	  "more requests than ever are in work")                                                   \
-	X(FIBERS_IDLE, GAUGE, "", "pdctl_fibers_idle", "Stacks kept for the next request",         \
-	  "requests begin and end")                                                                \
+	  "Fibers, or threads with --io threads, those that wait for a request included",          \
+	  "more requests than ever are in flight")                                                 \
+	X(FIBERS_IDLE, GAUGE, "", "pdctl_fibers_idle",                                             \
+	  "Fibers or threads that wait for a request", "requests begin and end")                   \
 	X(ACCEPTED, COUNTER, "", "pdctl_connections_accepted_total", "Connections accepted",       \
 	  "a client connects")                                                                     \
 	X(REFUSED, COUNTER, "", "pdctl_connections_refused_total",                                 \
-	  "Connections refused at the limit", "--max-connections clients are connected")           \
+	  "Connections refused at the limit",                                                      \
+	  "--max-connections clients are connected, or --io threads has no thread")                \
 	X(REFUSED_ADDRESS, COUNTER, "", "pdctl_connections_refused_per_ip_total",                  \
 	  "Connections refused because their address has its share",                               \
 	  "--max-connections-per-ip connections of one address are open")                          \
 	X(ACCEPT_ERRORS, COUNTER, "", "pdctl_accept_errors_total",                                 \
 	  "Times accept ran out of descriptors or memory", "the limit of open files is reached")   \
 	X(FIBER_FAILURES, COUNTER, "", "pdctl_fiber_failures_total",                               \
-	  "Times a request had to wait because no stack could be made",                            \
-	  "the system is out of memory")                                                           \
+	  "Fibers (the request waited) or threads (503) that could not be created",                \
+	  "the system is out of memory or threads")                                                \
 	X(BAD_REQUESTS, COUNTER, "", "pdctl_bad_requests_total",                                   \
 	  "Requests refused by the parser or a limit",                                             \
 	  "a head is malformed or too slow, or a body is over --max-payload-size")                 \
