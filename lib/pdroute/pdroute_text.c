@@ -267,7 +267,7 @@ int pdroute_request_add_tried(struct pdroute_request *r, const struct pdroute_wo
 	for (size_t i = 0; i < r->ntried; i++)
 		if (r->tried[i] == w)
 			return PD_OK;
-	more = realloc(r->tried, (r->ntried + 1) * sizeof(*more));
+	more = realloc(r->tried, (r->ntried + 1) * sizeof(struct pdroute_worker *));
 	if (!more)
 		return PD_ENOMEM;
 	r->tried = more;
