@@ -149,7 +149,7 @@ TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
 tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
 PERF_TOOLS := $(addprefix $(O)/scripts/perf/,cheap_engine relay sse_sink)
 perf-tools: $(PERF_TOOLS) ## programs that load and measure a router
-blackbox: $(O)/pdctl $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
+blackbox: all $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox
 fuzz: ## every fuzz target for FUZZ_SECONDS (default 10) or FUZZ_RUNS executions, with clang
 	$(Q)$(MAKE) --no-print-directory CC=clang FUZZ=1 fuzz-run

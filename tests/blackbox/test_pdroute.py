@@ -39,6 +39,8 @@ def sanitizers():
     wanted = sh("nm", "-u", BUILD / "libpdroute.a").stdout
     if "__tsan_" in wanted:
         return ["-fsanitize=thread"]
+    if "__gcov" in wanted:
+        return ["--coverage"]
     return ["-fsanitize=address,undefined"] if "__asan_" in wanted else []
 
 
