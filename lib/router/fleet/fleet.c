@@ -1,16 +1,42 @@
 /*
- * Requests hold a snapshot of the fleet while they run, and a change swaps the pointer: the lock is
- * held for a pointer and a count only, and nobody sees half a change. A worker that stays (same
- * name and address) is carried over with its counters, breaker and connections. Every change, of
- * the file or by hand, edits the list of wanted workers and builds the next snapshot from all of
- * it.
+ * DESIGN: the life of a snapshot
+ *
+ *	workers file, POST /workers, a worker that left
+ *	      |  (one change at a time: `loading`; names are resolved with nothing else held)
+ *	      v
+ *	wanted list --> pool_build: workers that stay are the same objects, one more reference each
+ *	      |
+ *	      v
+ *	on_change (the capture) --> published --> fleet_get: a request, a probe, a page
+ *	                               |             |  one reference each, until fleet_put
+ *	                    the next one is published |
+ *	                               v             v
+ *	                            fleet_put ... last reference: the snapshot goes, and with it the
+ *	                                          workers that no other snapshot has
+ *
+ * Guaranteed:
+ * - A fleet never changes: whoever holds one sees one set of workers with one version, from its
+ *   decision to its last byte. What changes is inside the workers (worker.h), by atomics or under
+ *   the worker's lock.
+ * - fleet_get takes no lock and waits for nobody (lib/base/swap.h); a change waits for those that
+ *   are within fleet_get, a few instructions.
+ * - A worker that stays (same role, name and URL) keeps its counters, breaker and connections. One
+ *   that goes lives until the last stream on it has ended; its idle connections are closed at once
+ *   and it pools no others.
+ * - A change that fails (a name that cannot be resolved, no memory) leaves the fleet as it was.
+ * - The capture knows a fleet before the first decision from it.
+ *
+ * Not guaranteed: that a request sees the newest fleet. It keeps the one that it began with.
+ *
+ * Every change, of the file or by hand, edits the list of wanted workers and builds the next
+ * snapshot from all of it.
  */
 #include "lib/router/fleet/fleet.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/base/clock.h"
+#include "lib/base/check.h"
 
 /* -- pools -- */
 
@@ -92,33 +118,34 @@ static void fleet_free(struct fleet *f)
 
 struct fleet *fleet_get(struct fleet_holder *h)
 {
-	struct fleet *f;
+	struct swap_look look = swap_enter(&h->swap);
+	struct fleet *f = fleet_ref(h->published[look.place]);
 
-	(void)pthread_mutex_lock(&h->lock);
-	f = h->now;
-	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
-	(void)pthread_mutex_unlock(&h->lock);
+	swap_leave(look);
 	return f;
 }
 
 struct fleet *fleet_ref(struct fleet *f)
 {
-	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	unsigned before = atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+
+	PD_CHECK(before > 0);
 	return f;
 }
 
 void fleet_put(struct fleet *f)
 {
-	if (f && atomic_fetch_sub(&f->refs, 1) == 1)
+	unsigned before = f ? atomic_fetch_sub(&f->refs, 1) : 2;
+
+	PD_CHECK(before > 0);
+	if (before == 1)
 		fleet_free(f);
 }
 
 int fleet_holder_init(struct fleet_holder *h)
 {
 	*h = (struct fleet_holder){0};
-	return pthread_mutex_init(&h->lock, NULL) == 0 && pthread_mutex_init(&h->loading, NULL) == 0
-		       ? PD_OK
-		       : PD_ENOMEM;
+	return pthread_mutex_init(&h->loading, NULL) == 0 ? PD_OK : PD_ENOMEM;
 }
 
 void fleet_holder_release(struct fleet_holder *h)
@@ -127,7 +154,6 @@ void fleet_holder_release(struct fleet_holder *h)
 	fleet_put(h->now);
 	h->now = NULL;
 	(void)pthread_mutex_destroy(&h->loading);
-	(void)pthread_mutex_destroy(&h->lock);
 }
 
 static bool has_worker(const struct fleet_pool *p, const struct worker *w)
@@ -186,13 +212,13 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 		fleet_free(f);
 		return err;
 	}
-	(void)pthread_mutex_lock(&h->lock);
-	old = h->now;
 	f->version = ++h->version;
 	if (h->on_change)
 		h->on_change(h->ctx, f);
+	old = h->now;
 	h->now = f;
-	(void)pthread_mutex_unlock(&h->lock);
+	h->published[swap_spare(&h->swap)] = f;
+	h->published[swap_publish(&h->swap)] = NULL;
 	if (old)
 		replace(h, old, f);
 	fleet_put(old);

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "lib/base/swap.h"
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/worker.h"
 
@@ -27,10 +28,11 @@ struct fleet {
 struct fleet_holder {
 	pthread_mutex_t loading;    /* one change at a time; holds while names are resolved */
 	struct fleet_config wanted; /* what `now` was built from; owned, under `loading` */
-	pthread_mutex_t lock;
-	struct fleet *now;
+	struct fleet *now;	    /* for changes, under `loading`; one reference */
 	uint64_t version;
-	/* Told of each new fleet before a request can see it, under `lock`; NULL: nobody. Set
+	struct swap swap; /* for everybody else: published[] at its current place is `now` */
+	struct fleet *published[2];
+	/* Told of each new fleet before a request can see it, under `loading`; NULL: nobody. Set
 	 * before the first load. */
 	void (*on_change)(void *ctx, struct fleet *f);
 	void *ctx;
@@ -40,7 +42,7 @@ struct fleet_holder {
 
 int fleet_holder_init(struct fleet_holder *h) PD_MUST;
 void fleet_holder_release(struct fleet_holder *h);
-/* The current fleet with a reference; fleet_put gives it back. */
+/* The current fleet with a reference; fleet_put gives it back. No lock, thread-safe. */
 struct fleet *fleet_get(struct fleet_holder *h);
 /* One more reference to a fleet that the caller holds. */
 struct fleet *fleet_ref(struct fleet *f);

@@ -1,7 +1,6 @@
 /*
- * A reader counts itself in at the table that is current and looks again whether it still is; only
- * then it is safe from the writer, who fills the other table when nobody reads it. No lock, and
- * nothing that a reader holds can be freed.
+ * Open addressing over keyed hashes; the table that is looked at is swapped as a whole
+ * (lib/base/swap.h), so a look-up takes no lock and nothing that it holds can be freed.
  */
 #include "lib/router/keys/keys.h"
 
@@ -9,7 +8,6 @@
 #include <string.h>
 
 #include "lib/base/buf.h"
-#include "lib/base/clock.h"
 #include "lib/base/file.h"
 
 bool key_is_valid(struct span key)
@@ -154,32 +152,18 @@ void key_table_release(struct key_table *t)
 
 void keys_swap(struct keys *k, struct key_table *take)
 {
-	unsigned next = 1 - atomic_load(&k->current);
-
-	while (atomic_load(&k->readers[next]) > 0)
-		clock_sleep_until(clock_now() + NS_PER_MS);
-	key_table_release(&k->table[next]);
-	k->table[next] = *take;
+	k->table[swap_spare(&k->swap)] = *take;
 	*take = (struct key_table){0};
-	atomic_store(&k->current, next);
+	key_table_release(&k->table[swap_publish(&k->swap)]);
 }
 
 bool keys_has(struct keys *k, struct span key)
 {
-	const struct key_table *t;
-	unsigned i;
-	bool found;
+	struct swap_look look = swap_enter(&k->swap);
+	const struct key_table *t = &k->table[look.place];
+	bool found = t->tag && !is_empty(t->tag[place_of(t, sip_hash(&t->secret, key.p, key.n))]);
 
-	for (;;) {
-		i = atomic_load(&k->current);
-		atomic_fetch_add(&k->readers[i], 1);
-		if (atomic_load(&k->current) == i)
-			break;
-		atomic_fetch_sub(&k->readers[i], 1);
-	}
-	t = &k->table[i];
-	found = t->tag && !is_empty(t->tag[place_of(t, sip_hash(&t->secret, key.p, key.n))]);
-	atomic_fetch_sub(&k->readers[i], 1);
+	swap_leave(look);
 	return found;
 }
 

@@ -6,11 +6,10 @@
 #ifndef PD_ROUTER_KEYS_H
 #define PD_ROUTER_KEYS_H
 
-#include <stdatomic.h>
-
 #include "lib/base/err.h"
 #include "lib/base/siphash.h"
 #include "lib/base/span.h"
+#include "lib/base/swap.h"
 
 #define KEYS_MAX      100000 /* in a file */
 #define KEY_MAX	      8192   /* bytes of a key; tokens of identity providers are long */
@@ -23,11 +22,10 @@ struct key_table {
 	size_t mask, n;
 };
 
-/* Two tables: one is looked at, the other one is for the next load. */
+/* The table that is looked at, and a place for the next one. */
 struct keys {
+	struct swap swap;
 	struct key_table table[2];
-	_Atomic unsigned current;
-	_Atomic unsigned readers[2];
 };
 
 /*
@@ -37,8 +35,7 @@ struct keys {
 int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg) PD_MUST;
 void key_table_release(struct key_table *t);
 
-/* Puts a table (taken over) in place of the present one; waits until nobody looks at the one before
- * that. */
+/* Puts a table (taken over) in place of the present one, which is released. */
 void keys_swap(struct keys *k, struct key_table *take);
 bool keys_has(struct keys *k, struct span key);
 void keys_release(struct keys *k);
