@@ -16,8 +16,10 @@
 #include "lib/base/file.h"
 #include "lib/load/load.h"
 #include "lib/load/loadplan.h"
-#include "lib/results/result.h"
-#include "lib/results/verify.h"
+#include "lib/results/result_calc.h"
+#include "lib/results/result_opts.h"
+#include "lib/results/result_table.h"
+#include "lib/results/verify_report.h"
 #include "lib/stats/summary.h"
 
 #define DOCUMENT_MAX ((size_t)4 << 30)

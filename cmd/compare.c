@@ -10,7 +10,8 @@
 #include "lib/base/file.h"
 #include "lib/results/compare_change.h"
 #include "lib/results/compare_config.h"
-#include "lib/results/compare_report.h"
+#include "lib/results/compare_export.h"
+#include "lib/results/compare_text.h"
 
 #define REPORT_MAX ((size_t)64 << 20)
 

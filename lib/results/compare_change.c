@@ -144,3 +144,19 @@ int compare_why_unusable(const struct compare *c, const char *what, const char *
 		       "pdctl, so the two cannot be compared",
 		       what, name);
 }
+
+enum compare_mark compare_mark(const struct compare_row *row, size_t side)
+{
+	const struct compare_change *ch = &row->change[side];
+	bool higher = ch->change > 0;
+
+	if (isnan(ch->change))
+		return MARK_NONE;
+	if ((ch->basis == COMPARE_RUNS && !ch->significant) || !(fabs(ch->change) > 0))
+		return MARK_SAME;
+	if (ch->basis == COMPARE_SINGLE && ch->lo <= 0 && ch->hi >= 0)
+		return MARK_SAME;
+	if (row->direction == METRIC_NEUTRAL)
+		return MARK_DIFFERS;
+	return higher == (row->direction == METRIC_HIGHER) ? MARK_BETTER : MARK_WORSE;
+}

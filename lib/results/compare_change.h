@@ -16,4 +16,10 @@ bool compare_enough(const struct compare *c, size_t na, size_t nb);
 int compare_why_unusable(const struct compare *c, const char *what, const char *name,
 			 struct pd_msg *msg);
 
+enum compare_mark { MARK_NONE, MARK_SAME, MARK_BETTER, MARK_WORSE, MARK_DIFFERS };
+
+/* What a change means in the metric's direction. MARK_SAME: not significant, or no change at all.
+ */
+enum compare_mark compare_mark(const struct compare_row *row, size_t side);
+
 #endif

@@ -1,11 +1,13 @@
 /* The forms for machines: JSON, JUnit XML, github-action-benchmark, workflow commands. */
+#include "lib/results/compare_export.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/json/scan.h"
-#include "lib/results/compare_report.h"
+#include "lib/results/compare_change.h"
 
 static int put_number(struct buf *out, double v)
 {

@@ -3,33 +3,18 @@
  * and more get one column pair each, so that the table fits a job log. Colour is laid over finished
  * lines, so columns stay aligned.
  */
+#include "lib/results/compare_text.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/base/table.h"
 #include "lib/results/compare_change.h"
-#include "lib/results/compare_report.h"
 
 #define GREEN "\033[32m"
 #define RED   "\033[31m"
 #define RESET "\033[0m"
-
-enum compare_mark compare_mark(const struct compare_row *row, size_t side)
-{
-	const struct compare_change *ch = &row->change[side];
-	bool higher = ch->change > 0;
-
-	if (isnan(ch->change))
-		return MARK_NONE;
-	if ((ch->basis == COMPARE_RUNS && !ch->significant) || !(fabs(ch->change) > 0))
-		return MARK_SAME;
-	if (ch->basis == COMPARE_SINGLE && ch->lo <= 0 && ch->hi >= 0)
-		return MARK_SAME;
-	if (row->direction == METRIC_NEUTRAL)
-		return MARK_DIFFERS;
-	return higher == (row->direction == METRIC_HIGHER) ? MARK_BETTER : MARK_WORSE;
-}
 
 /* "worse", "(worse)" when only indicative, "~" when not significant. */
 static const char *mark_text(const struct compare_row *row, size_t side)

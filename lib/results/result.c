@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "lib/json/scan.h"
+#include "lib/results/result_calc.h"
+#include "lib/results/result_opts.h"
 #include "lib/stats/summary.h"
 
 #define RESULT_VERSION 1

@@ -104,47 +104,9 @@ struct result_run {
 				NULL */
 };
 
-/* What the document computes, for callers that print. In the document's units (s, tokens/s, ms). */
-struct result_totals {
-	double duration;
-	size_t completed, failed;
-	int64_t input_tokens, output_tokens;
-	double request_throughput, output_throughput, total_token_throughput;
-	double goodput; /* NAN without goals */
-	double max_output_tokens_per_s;
-	size_t max_concurrent;
-};
-
-/* "ttft", "tpot", ... ; NULL when out of range. */
-const char *result_metric_name(enum result_metric m);
-/* A comma-separated list of metric names. PD_EINVAL names the wrong one. */
-int result_metrics_parse(struct result_run *run, const char *list, struct pd_msg *msg) PD_MUST;
-/* A comma-separated list of numbers from 0 to 100. */
-int result_percentiles_parse(struct result_run *run, const char *list, struct pd_msg *msg) PD_MUST;
-/* One goal "ttft:200" in ms. */
-int result_goal_parse(struct result_run *run, const char *text, struct pd_msg *msg) PD_MUST;
-
-int result_totals(const struct result_run *run, struct result_totals *out) PD_MUST;
-/* All samples of one metric over the successful requests, ascending, in ms; *out is owned by the
- * caller. */
-int result_samples(const struct result_run *run, enum result_metric m, double **out,
-		   size_t *n) PD_MUST;
-/* The same for chunk gaps (not tokens) and for the schedule lag (sent - eligible) of all requests
- * that were sent. */
-int result_chunk_gaps(const struct result_run *run, double **out, size_t *n) PD_MUST;
-int result_lags(const struct result_run *run, double **out, size_t *n) PD_MUST;
-
 /* Appends the document: one JSON object and a line feed. */
 int result_write(const struct result_run *run, struct buf *out) PD_MUST;
-
-/* Appends the figures as text for people. Metrics and percentiles must be chosen (result_defaults).
- */
-int result_table(const struct result_run *run, struct buf *out) PD_MUST;
 /* Chooses ttft, tpot, itl and p99 where nothing was chosen; e2el only for pooling. */
 void result_defaults(struct result_run *run);
-
-/* Appends a number as Python writes a float: the shortest form that reads back equal, "12.0" for
- * whole ones; null when not finite. */
-int result_put_number(struct buf *out, double v) PD_MUST;
 
 #endif

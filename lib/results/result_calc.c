@@ -2,11 +2,12 @@
  * The figures of the document. Samples are collected into one array, sorted once and read from
  * there; each collector counts first, so memory is exact and nothing grows.
  */
+#include "lib/results/result_calc.h"
+
 #include <math.h>
 #include <stdlib.h>
 
 #include "lib/base/clock.h"
-#include "lib/results/result.h"
 #include "lib/stats/summary.h"
 
 /* A run longer than this has no per-second buckets (and no one who waits for it). */

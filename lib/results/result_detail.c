@@ -4,11 +4,11 @@
  * the gaps. Failed requests keep a slot in the arrays (an error text, or a TTFT of 0) and are left
  * out, as in the summary figures.
  */
+#include "lib/results/result_detail.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "lib/results/result_scan.h"
 
 enum detail result_detail_of(const char *key)
 {

@@ -1,11 +1,12 @@
 /* The option texts that choose what a result document contains, and how its numbers are spelt. */
+#include "lib/results/result_opts.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/span.h"
-#include "lib/results/result.h"
 
 static const char *const names[RESULT_METRICS] = {
 	"ttft", "tpot", "itl", "e2el", "client_queue_time", "e2el_including_client_queue",

@@ -4,22 +4,7 @@
 #define PD_RESULTS_SCAN_H
 
 #include "lib/base/buf.h"
-#include "lib/results/document.h"
-
-/* The per-request arrays that are kept while a document is read. */
-enum detail {
-	DETAIL_TTFTS,
-	DETAIL_LATENCIES,
-	DETAIL_ITLS,
-	DETAIL_OUTPUT_LENS,
-	DETAIL_ERRORS,
-	DETAILS
-};
-
-struct detail_list {
-	double *v; /* numbers; for a list its sum, for text its length, for null NaN */
-	size_t n, cap;
-};
+#include "lib/results/result_detail.h"
 
 struct result_scan {
 	const char *name; /* borrowed: for messages */
@@ -40,12 +25,5 @@ void result_scan_release(struct result_scan *s);
 int result_scan_next(struct result_scan *s, struct result_doc *d) PD_MUST;
 /* Skips white space; true when nothing is left. */
 bool result_scan_end(struct result_scan *s);
-
-/* Makes the series of `d` from the details (lib/results/result_detail.c). Details that do not fit
- * together are left out. */
-int result_detail_series(const struct detail_list *detail, struct result_doc *d) PD_MUST;
-int result_detail_push(struct detail_list *l, double v) PD_MUST;
-/* Which detail a top-level key is, or DETAILS. */
-enum detail result_detail_of(const char *key);
 
 #endif

@@ -1,11 +1,14 @@
 /* The result for people: what was done, then one row per metric. */
+#include "lib/results/result_table.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/table.h"
-#include "lib/results/result.h"
+#include "lib/results/result_opts.h"
+#include "lib/results/result_calc.h"
 #include "lib/stats/summary.h"
 
 static int counts(const struct result_run *run, const struct result_totals *t, struct buf *out)

@@ -55,9 +55,5 @@ void verify_release(struct verify *v);
 
 const char *verify_role_name(unsigned role);
 const char *verify_verdict_name(enum verify_verdict v);
-/* The text for people. */
-int verify_text(const struct verify *v, struct buf *out) PD_MUST;
-/* One JSON object. */
-int verify_json(const struct verify *v, struct buf *out) PD_MUST;
 
 #endif

@@ -1,10 +1,12 @@
 /* The analysis of verify.c as text for people and as JSON. */
+#include "lib/results/verify_report.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "lib/base/table.h"
 #include "lib/json/scan.h"
-#include "lib/results/verify.h"
+#include "lib/results/result_opts.h"
 
 #define BAR_WIDTH      30
 #define SESSIONS_SHOWN 40

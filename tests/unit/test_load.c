@@ -15,7 +15,7 @@
 #include "lib/base/rng.h"
 #include "lib/load/loadplan.h"
 #include "lib/load/schedule.h"
-#include "lib/results/verify.h"
+#include "lib/results/verify_report.h"
 
 /* ---- schedule ---- */
 

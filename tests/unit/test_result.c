@@ -16,7 +16,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
-#include "lib/results/result.h"
+#include "lib/results/result_opts.h"
 #include "lib/stats/summary.h"
 
 #define SAMPLE "tests/data/vllm_bench/base-1.json"
