@@ -10,6 +10,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/notify.h"
+#include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
 #include "cmd/serve_keys.h"
 #include "cmd/serve_tls.h"
@@ -25,19 +26,21 @@
 
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
-		*key_compat, *ring_hash, *keyless, *log_level, *log_format, *fallback,
-		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io;
-	int64_t port, admin_port, dp, vnodes, seed, max_body, max_connections, max_per_ip,
-		max_concurrent, queue_size, worker_cap, pool_size, retry_max, cb_failures,
-		cb_successes, health_failures, health_successes, threads;
+		*key_compat, *keyless, *log_level, *log_format, *fallback, *workers_file,
+		*health_endpoint, *forwarded, *access_log, *access_format, *io;
+	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
+		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
+		health_failures, health_successes, threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics,
-		admin_on_data_port;
+		list_policies, admin_on_data_port;
 } o;
+
+static struct policy_opts policies;
 
 #define SECONDS_MAX 1e6
 
@@ -75,10 +78,7 @@ static const struct opt options[] = {
 	SERVE_TLS_OPTIONS,
 
 	{.type = OPT_HEADING, .help = "policy"},
-	{OPT_TEXT, "policy", &o.policy, "NAME",
-	 "consistent_hash, rendezvous_hash, round_robin, random, power_of_two, least_request "
-	 "(consistent_hash)",
-	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "policy", &o.policy, "NAME", policies.names, NULL, 0, 0, NULL},
 	{OPT_TEXT, "prefill-policy", &o.prefill_policy, "NAME",
 	 "policy of the prefill pool (as --policy)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "decode-policy", &o.decode_policy, "NAME",
@@ -91,10 +91,7 @@ static const struct opt options[] = {
 	{OPT_CHOICE, "keyless", &o.keyless, NULL,
 	 "hash policies without a key: least_request, or by the prompt's beginning (least_request)",
 	 "least_request|prefix", 0, 0, NULL},
-	{OPT_CHOICE, "ring-hash", &o.ring_hash, NULL,
-	 "xxh3, or fbi: places sessions as vllm-router does (xxh3)", "xxh3|fbi", 0, 0, NULL},
-	{OPT_INT, "virtual-nodes", &o.vnodes, "N", "points per worker on the ring (160)", NULL, 1,
-	 ROUTE_VNODES_MAX, NULL},
+	{.type = OPT_ROWS, .value = policies.rows},
 	{OPT_INT, "seed", &o.seed, "N", "seed of random choices; 0 takes one from the system (0)",
 	 NULL, 0, 9e15, NULL},
 
@@ -219,6 +216,8 @@ static const struct opt options[] = {
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
 	 NULL},
+	{OPT_FLAG, "list-policies", &o.list_policies, NULL,
+	 "print the name of each policy, one a line, and exit", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "io", &o.io, NULL,
 	 "events: a fiber per request in flight, on event loops; threads: a kernel thread per "
 	 "request in flight, to debug and trace (events)",
@@ -276,6 +275,7 @@ static double seconds(int64_t duration)
 static void defaults(const struct router_config *c)
 {
 	memset(&o, 0, sizeof(o));
+	policy_opts_init(&policies, "");
 	serve_tls_defaults();
 	o.host = c->host;
 	o.port = c->port;
@@ -284,7 +284,6 @@ static void defaults(const struct router_config *c)
 	o.policy = "consistent_hash";
 	o.key_compat = "none";
 	o.keyless = "least_request";
-	o.ring_hash = "xxh3";
 	o.log_level = "info";
 	o.log_format = "text";
 	o.access_format = "text";
@@ -293,7 +292,6 @@ static void defaults(const struct router_config *c)
 	o.io = "events";
 	o.health_endpoint = c->health_endpoint;
 	o.dp = c->dp_size;
-	o.vnodes = c->vnodes;
 	o.max_body = (int64_t)c->max_body;
 	o.max_concurrent = c->max_concurrent;
 	o.queue_size = c->queue_size;
@@ -337,7 +335,6 @@ static void read_limits(struct router_config *c)
 	c->metrics_port = (int)o.admin_port;
 	c->admin_on_data_port = o.admin_on_data_port;
 	c->dp_size = (unsigned)o.dp;
-	c->vnodes = (unsigned)o.vnodes;
 	c->seed = (uint64_t)o.seed;
 	c->max_body = (size_t)o.max_body;
 	c->max_connections = (unsigned)o.max_connections;
@@ -397,12 +394,12 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 					  o.decode_policy ? o.decode_policy : o.policy};
 	static const char *const flags[ROLES] = {"policy", "prefill-policy", "decode-policy"};
 	struct pd_msg inner = {0};
-	int err = PD_OK;
+	int err = policy_opts_check(&policies, msg);
 
+	c->settings = policies.settings;
 	for (int r = 0; !err && r < ROLES; r++)
-		if (route_policy_parse(names[r], &c->fleet.policy[r], &inner))
+		if (route_spec_parse(&c->fleet.policy[r], names[r], &c->settings, &inner))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
-	c->ring_hash = strcmp(o.ring_hash, "fbi") == 0 ? ROUTE_HASH_FBI : ROUTE_HASH_XXH3;
 	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	c->pd_fallback =
 		strcmp(o.fallback, "fail") == 0 ? PD_FALLBACK_FAIL : PD_FALLBACK_DECODE_ONLY;
@@ -547,6 +544,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 
 static void announce(const struct router *rt, const struct router_config *c)
 {
+	size_t from = c->pd ? ROLE_PREFILL : ROLE_REGULAR, used = c->pd ? 2 : 1;
+	const char *useless = policy_opts_useless(&policies, c->fleet.policy + from, used);
 	char line[512];
 	bool v6 = strchr(c->host, ':') != NULL;
 	int n = snprintf(line, sizeof(line), "pdctl serve listening on %s://%s%s%s:%u\n",
@@ -555,6 +554,9 @@ static void announce(const struct router *rt, const struct router_config *c)
 
 	cli_print(line, (size_t)n);
 	(void)fflush(stdout);
+	if (useless)
+		log_line(c->log, LOG_WARN,
+			 "--%s has no effect: no policy in use has this parameter", useless);
 	if (router_metrics_port(rt))
 		log_line(c->log, LOG_INFO, "admin and metrics on http://%s:%u", c->metrics_host,
 			 router_metrics_port(rt));
@@ -562,8 +564,8 @@ static void announce(const struct router *rt, const struct router_config *c)
 		 "Starting router on %s:%u | mode: %s | policy: %s | workers: %zu | max_payload: "
 		 "%zuMB",
 		 c->host, router_port(rt), c->pd ? "prefill/decode" : "regular",
-		 route_policy_name(c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR]),
-		 c->fleet.workers.n, c->max_body >> 20);
+		 c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name, c->fleet.workers.n,
+		 c->max_body >> 20);
 }
 
 static void block_signals(sigset_t *set)
@@ -691,9 +693,14 @@ int cmd_serve(int argc, char **argv)
 
 	router_config_default(&c);
 	defaults(&c);
-	code = cli_parse(&command, argc, argv, NULL);
+	/* The table of policies in docs/ comes from here, as --help-markdown does. */
+	code = argc == 2 && strcmp(argv[1], "--policies-markdown") == 0
+		       ? policy_opts_list(true)
+		       : cli_parse(&command, argc, argv, NULL);
 	if (code < 0 && o.list_metrics) {
 		code = list_metrics();
+	} else if (code < 0 && o.list_policies) {
+		code = policy_opts_list(false);
 	} else if (code < 0) {
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that arrives outside sigwait, and end the process. */

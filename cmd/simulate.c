@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "cmd/cmd.h"
+#include "cmd/policy_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
 #include "sim/report/table.h"
@@ -18,6 +19,7 @@
 #define OUT_MAX ((size_t)1 << 30)
 
 static struct simulate_args o;
+static struct policy_opts policies;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -51,10 +53,7 @@ static const struct opt opts[] = {
 	 NULL, 0, 0, NULL},
 	{OPT_INT, "block-tokens", &o.block_tokens, "N",
 	 "tokens per block (default: 512 with hash ids, 16 for text)", NULL, 1, 1 << 20, NULL},
-	{OPT_CHOICE, "ring-hash", &o.hash, "HASH", "hash of the ring (default: xxh3)", "xxh3|fbi",
-	 0, 0, NULL},
-	{OPT_INT, "vnodes", &o.vnodes, "N", "ring points per worker (default: 160)", NULL, 1,
-	 ROUTE_VNODES_MAX, NULL},
+	{.type = OPT_ROWS, .value = policies.rows},
 	{OPT_INT, "num-requests", &o.limit, "N", "read at most N records (default: all)", NULL, 1,
 	 SIM_REQUESTS_MAX, NULL},
 	{OPT_REAL, "request-rate", &o.load.request_rate, "REQ/S",
@@ -360,6 +359,7 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
 	static const char *const both[] = {"seed", "json", "json-dir", "format", NULL};
+	struct opt_walk walk = {.at = opts};
 
 	if (!o.workload && files->n == 0)
 		return pd_fail(msg, PD_EINVAL,
@@ -369,7 +369,7 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 			       "'%s' and --workload: expected scenario files or --workload, not "
 			       "both",
 			       files->items[0]);
-	for (const struct opt *p = opts; !o.workload && p->type != OPT_END; p++) {
+	for (const struct opt *p; !o.workload && (p = opt_next(&walk));) {
 		bool fits = p->type == OPT_HEADING;
 
 		for (size_t i = 0; both[i] && !fits; i++)
@@ -390,9 +390,12 @@ int cmd_simulate(int argc, char **argv)
 	int code, err;
 
 	simulate_args_defaults(&o);
+	policy_opts_init(&policies, "default: ");
 	code = cli_parse(&command, argc, argv, &files);
 	if (code < 0) {
 		err = check_use(argc, argv, &files, &msg);
+		err = err ? err : policy_opts_check(&policies, &msg);
+		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
 		s.want_docs = o.json || o.json_dir;
 		s.done = calloc(files.n + 1, sizeof(*s.done));

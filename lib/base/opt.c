@@ -31,9 +31,28 @@ static bool name_is(const char *name, struct word w)
 	return name && strlen(name) == w.n && memcmp(name, w.name, w.n) == 0;
 }
 
+const struct opt *opt_next(struct opt_walk *w)
+{
+	for (;;) {
+		if (w->at->type == OPT_END && !w->outer)
+			return NULL;
+		if (w->at->type == OPT_END) {
+			w->at = w->outer;
+			w->outer = NULL;
+		} else if (w->at->type == OPT_ROWS) {
+			w->outer = w->at + 1;
+			w->at = w->at->value;
+		} else {
+			return w->at++;
+		}
+	}
+}
+
 static const struct opt *find(const struct opt_command *c, struct word w)
 {
-	for (const struct opt *o = c->opts; o->type != OPT_END; o++)
+	struct opt_walk walk = {.at = c->opts};
+
+	for (const struct opt *o; (o = opt_next(&walk));)
 		if (o->type != OPT_HEADING && (name_is(o->name, w) || name_is(o->alias, w)))
 			return o;
 	return NULL;
@@ -43,9 +62,10 @@ static int unknown(const struct opt_command *c, struct word w, struct pd_msg *ms
 {
 	const char *names[256], *near;
 	char text[64];
+	struct opt_walk walk = {.at = c->opts};
 	size_t n = 0;
 
-	for (const struct opt *o = c->opts; o->type != OPT_END && n < 255; o++)
+	for (const struct opt *o; n < 255 && (o = opt_next(&walk));)
 		if (o->type != OPT_HEADING)
 			names[n++] = o->name;
 	names[n] = NULL;

@@ -27,6 +27,7 @@ enum opt_type {
 	OPT_REAL, /* double *, within [min, max] when min < max; "inf" allowed when max is INFINITY
 		   */
 	OPT_CHOICE, /* const char **, one of choices "a|b|c" */
+	OPT_ROWS,   /* const struct opt *: the rows of that table stand here */
 	OPT_LIST /* struct opt_list *; `min`/`max` words per occurrence when min < max or max > 0 */
 };
 
@@ -56,6 +57,13 @@ struct opt_command {
 	const char *examples; /* "  $ pdctl ..." lines with a word of explanation, or NULL */
 	const struct opt *opts;
 };
+
+/* Goes through a table, OPT_ROWS resolved: for (struct opt_walk w = {c->opts}; (o = opt_next(&w));)
+ */
+struct opt_walk {
+	const struct opt *at, *outer;
+};
+const struct opt *opt_next(struct opt_walk *w);
 
 #define OPT_HELP 1 /* returned by opt_parse when --help was asked for */
 

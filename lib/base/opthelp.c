@@ -36,12 +36,13 @@ static int option_line(const struct opt *o, struct buf *out)
 int opt_help(const struct opt_command *c, struct buf *out)
 {
 	int err = buf_printf(out, "%s\n\nusage: %s\n", c->summary, c->usage);
+	struct opt_walk walk = {.at = c->opts};
 
 	if (!err && c->about)
 		err = buf_printf(out, "\n%s\n", c->about);
 	if (!err && c->opts->type != OPT_HEADING)
 		err = buf_puts(out, "\noptions:\n");
-	for (const struct opt *o = c->opts; !err && o->type != OPT_END; o++)
+	for (const struct opt *o; !err && (o = opt_next(&walk));)
 		err = o->type == OPT_HEADING ? buf_printf(out, "\n%s:\n", o->help)
 					     : option_line(o, out);
 	if (!err && c->examples)
@@ -63,9 +64,10 @@ static int markdown_text(struct buf *out, const char *s)
 int opt_markdown(const struct opt_command *c, struct buf *out)
 {
 	int err = buf_puts(out, "| option | meaning |\n|---|---|\n");
+	struct opt_walk walk = {.at = c->opts};
 	char left[160];
 
-	for (const struct opt *o = c->opts; !err && o->type != OPT_END; o++) {
+	for (const struct opt *o; !err && (o = opt_next(&walk));) {
 		if (o->type == OPT_HEADING) {
 			err = buf_printf(out, "| **%s** | |\n", o->help);
 			continue;

@@ -329,3 +329,19 @@ void yamlload_free(const cyaml_schema_value_t *schema, void *data)
 	(void)cyaml_free(config(&log), schema, data, 0); /* fails only for a wrong schema */
 	buf_release(&log);
 }
+
+void yamlload_text_fields(cyaml_schema_field_t *out, const char *const *key, size_t n,
+			  size_t offset)
+{
+	struct texts {
+		char *value;
+	};
+
+	for (size_t i = 0; i < n; i++) {
+		out[i] = (cyaml_schema_field_t)CYAML_FIELD_STRING_PTR(
+			"", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct texts, value, 1, 64);
+		out[i].key = key[i];
+		out[i].data_offset = (uint32_t)(offset + i * sizeof(char *));
+	}
+	out[n] = (cyaml_schema_field_t)CYAML_FIELD_END;
+}

@@ -22,6 +22,10 @@
  */
 int yamlload_read(const cyaml_schema_value_t *schema, void **out, struct yamlpos *pos,
 		  const char *text, size_t n, const char *name, struct pd_msg *msg) PD_MUST;
+/* One optional field of text per key, for an array of n `char *` at this offset; out gets n + 1 of
+ * them. The keys are borrowed for as long as the schema is used. */
+void yamlload_text_fields(cyaml_schema_field_t *out, const char *const *key, size_t n,
+			  size_t offset);
 void yamlload_free(const cyaml_schema_value_t *schema, void *data); /* NULL is fine */
 
 #endif

@@ -1,25 +1,13 @@
 /*
- * The one entry point of all decisions, and what the policies share: counting a request in is a
- * compare-and-swap on the worker's counter, so that of a burst of concurrent callers each sees what
- * the ones before it took.
+ * The one entry point of all decisions. Counting a request in is a compare-and-swap on the worker's
+ * counter: policies by load take a worker at the number in flight that they ranked it by, and when
+ * somebody was faster everything is ranked again. So a burst of concurrent callers spreads as if
+ * they had come one by one.
  */
-#include "lib/route/choice.h"
+#include "lib/route/decide.h"
 
-#include <stdio.h>
-#include <string.h>
-
-#include "lib/base/nearest.h"
-
-static const char *const policy_names[ROUTE_POLICIES] = {
-	[ROUTE_CONSISTENT_HASH] = "consistent_hash", [ROUTE_RENDEZVOUS_HASH] = "rendezvous_hash",
-	[ROUTE_ROUND_ROBIN] = "round_robin",	     [ROUTE_RANDOM] = "random",
-	[ROUTE_POWER_OF_TWO] = "power_of_two",	     [ROUTE_LEAST_REQUEST] = "least_request",
-};
-
-const char *route_policy_name(enum route_policy_kind k)
-{
-	return k < ROUTE_POLICIES ? policy_names[k] : "unknown";
-}
+/* How often a pick that lost against others is repeated before the cap alone decides. */
+#define TRIES_MAX 256
 
 const char *route_reason_name(enum route_reason r)
 {
@@ -32,37 +20,30 @@ const char *route_reason_name(enum route_reason r)
 	return r < sizeof(name) / sizeof(name[0]) ? name[r] : "unknown";
 }
 
-int route_policy_parse(const char *name, enum route_policy_kind *out, struct pd_msg *msg)
+size_t route_eligible(const struct route_view *v, uint32_t *list)
 {
-	const char *words[ROUTE_POLICIES + 1], *near;
+	size_t n = 0;
 
-	for (size_t k = 0; k < ROUTE_POLICIES; k++) {
-		if (strcmp(name, policy_names[k]) == 0) {
-			*out = (enum route_policy_kind)k;
-			return PD_OK;
-		}
-		words[k] = policy_names[k];
+	for (uint32_t w = 0; w < v->pool->n; w++) {
+		const struct route_slot *slot = v->pool->worker[w].slot;
+
+		if (route_may_pick(v, w) && route_has_room(slot, route_load(slot)))
+			list[n++] = w;
 	}
-	words[ROUTE_POLICIES] = NULL;
-	near = nearest_word(name, words);
-	return pd_fail(msg, PD_EINVAL,
-		       "unknown policy '%.60s'%s%s%s expected consistent_hash, rendezvous_hash, "
-		       "round_robin, random, power_of_two or least_request",
-		       name, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",");
+	return n;
 }
 
-void route_policy_init(struct route_policy *p, enum route_policy_kind k)
+/* Counts one more request: exactly at *expected in flight, or (NULL) at any number below the cap.
+ */
+static bool acquire(struct route_slot *s, const uint32_t *expected)
 {
-	p->kind = k;
-	atomic_init(&p->cursor, 0);
-}
+	uint32_t now = expected ? *expected : route_load(s);
 
-bool route_acquire(struct route_slot *s, uint32_t *before)
-{
-	uint32_t now = route_load(s);
-
+	if (expected)
+		return atomic_compare_exchange_strong_explicit(
+			&s->in_flight, &now, now + 1, memory_order_relaxed, memory_order_relaxed);
 	if (atomic_load_explicit(&s->cap, memory_order_relaxed) == 0) {
-		*before = atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
 		return true;
 	}
 	do {
@@ -70,78 +51,12 @@ bool route_acquire(struct route_slot *s, uint32_t *before)
 			return false;
 	} while (!atomic_compare_exchange_weak_explicit(
 		&s->in_flight, &now, now + 1, memory_order_relaxed, memory_order_relaxed));
-	*before = now;
 	return true;
 }
 
-bool route_acquire_at(struct route_slot *s, uint32_t expected)
+static void release(struct route_slot *s)
 {
-	return atomic_compare_exchange_strong_explicit(&s->in_flight, &expected, expected + 1,
-						       memory_order_relaxed, memory_order_relaxed);
-}
-
-void route_release(struct route_slot *slot)
-{
-	atomic_fetch_sub_explicit(&slot->in_flight, 1, memory_order_relaxed);
-}
-
-void route_note(struct route_decision *d, uint32_t worker, double score)
-{
-	if (d->ncandidates == ROUTE_CANDIDATES)
-		return;
-	d->candidate[d->ncandidates].worker = worker;
-	d->candidate[d->ncandidates].score = score;
-	d->ncandidates++;
-}
-
-size_t route_eligible(const struct route_pool *pool, const struct route_input *in, uint32_t *list,
-		      int *why)
-{
-	size_t n = 0;
-
-	*why = PD_ENOENT;
-	for (uint32_t w = 0; w < pool->n; w++) {
-		if (!route_may_pick(pool, in, w))
-			continue;
-		*why = PD_EBUSY;
-		if (route_has_room(pool->worker[w].slot, route_load(pool->worker[w].slot)))
-			list[n++] = w;
-	}
-	return n;
-}
-
-static bool has_key(const struct route_key *key)
-{
-	return key && key->level != ROUTE_KEY_NONE;
-}
-
-static int pick(struct route_policy *p, const struct route_pool *pool, const struct route_input *in,
-		struct route_decision *d)
-{
-	int err;
-
-	switch (p->kind) {
-	case ROUTE_CONSISTENT_HASH:
-	case ROUTE_RENDEZVOUS_HASH:
-		if (has_key(in->key))
-			return p->kind == ROUTE_CONSISTENT_HASH
-				       ? route_pick_ring(pool, in, d)
-				       : route_pick_rendezvous(pool, in, d);
-		err = route_pick_least(p, pool, in, d);
-		d->reason = ROUTE_REASON_NO_KEY;
-		return err;
-	case ROUTE_ROUND_ROBIN:
-		return route_pick_rotation(p, pool, in, d);
-	case ROUTE_RANDOM:
-		return route_pick_random(pool, in, d);
-	case ROUTE_POWER_OF_TWO:
-		return route_pick_two(pool, in, d);
-	case ROUTE_LEAST_REQUEST:
-		return route_pick_least(p, pool, in, d);
-	case ROUTE_POLICIES:
-		break;
-	}
-	return PD_EINVAL;
+	atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
 }
 
 /* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.
@@ -159,37 +74,163 @@ static bool permitted(struct route_slot *s, bool *trial)
 	return *trial;
 }
 
-int route_decide(struct route_policy *p, const struct route_pool *pool,
-		 const struct route_input *in, struct route_decision *out)
+static void note(struct route_decision *d, const struct route_choice *c)
 {
-	bool hashed = p->kind <= ROUTE_RENDEZVOUS_HASH && has_key(in->key);
+	if (d->ncandidates == ROUTE_CANDIDATES)
+		return;
+	d->candidate[d->ncandidates].worker = c->worker;
+	d->candidate[d->ncandidates++].score = c->score;
+}
+
+/* Nobody was taken. PD_EAGAIN: by now somebody could be. */
+static int why_none(const struct route_view *v)
+{
+	int why = PD_ENOENT;
+
+	for (uint32_t w = 0; w < v->pool->n; w++) {
+		const struct route_slot *slot = v->pool->worker[w].slot;
+
+		if (!route_may_pick(v, w))
+			continue;
+		why = PD_EBUSY;
+		if (v->tries < TRIES_MAX && route_has_room(slot, route_load(slot)))
+			return PD_EAGAIN;
+	}
+	return why;
+}
+
+/* One ranking, until a worker is taken and explained. PD_EAGAIN: a race was lost. */
+static int rank_once(const struct route_policy_type *rank, struct route_view *v,
+		     struct route_decision *d)
+{
+	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX];
+	bool exact = (rank->flags & ROUTE_BY_LOAD) && v->tries < TRIES_MAX, first = true;
+	bool runner = false; /* the one behind the chosen was seen */
+	struct route_choice c = {0};
+
+	v->settled = false;
+	rank->begin(v, walk);
+	for (; !(runner && d->ncandidates == ROUTE_CANDIDATES) && rank->next(v, walk, &c);
+	     first = false) {
+		struct route_slot *slot = v->pool->worker[c.worker].slot;
+
+		if (first)
+			d->home = c.worker;
+		if (v->settled) {
+			if (!runner)
+				d->margin = c.score > d->score ? c.score - d->score
+							       : d->score - c.score;
+			runner = true;
+		} else if (route_may_pick(v, c.worker) && acquire(slot, exact ? &c.seen : NULL)) {
+			if (!permitted(slot, &d->trial)) {
+				release(slot);
+				return PD_EAGAIN;
+			}
+			v->settled = true;
+			d->worker = c.worker;
+			d->score = c.score;
+			d->ties = c.ties;
+			d->reason = c.reason;
+			if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
+				d->ncandidates--;
+		} else if (exact) {
+			return PD_EAGAIN;
+		}
+		note(d, &c);
+	}
+	return v->settled ? PD_OK : why_none(v);
+}
+
+int route_decide(const struct route_pool *pool, const struct route_request *rq,
+		 struct route_decision *out)
+{
+	struct route_state *s = pool->state;
+	const struct route_policy_type *type = s->spec.type, *rank = type;
+	bool by_key = type->flags & ROUTE_BY_KEY, keyed = by_key && route_has_key(rq);
+	struct route_view v = {.pool = pool,
+			       .params = s->spec.params,
+			       .memory = s->memory,
+			       .turn = &s->turn,
+			       .rq = rq};
 	int err;
 
 	if (pool->n == 0)
 		return PD_ENOENT;
-	for (;;) {
-		*out = (struct route_decision){.worker = 0};
-		err = pick(p, pool, in, out);
-		if (err)
-			return err;
-		if (permitted(pool->worker[out->worker].slot, &out->trial))
-			break;
-		route_release(pool->worker[out->worker].slot);
-	}
-	if (!hashed)
+	if (by_key && !keyed)
+		rank = type->keyless;
+	do {
+		*out = (struct route_decision){.draw = rq->draw};
+		err = rank_once(rank, &v, out);
+		v.tries++;
+	} while (err == PD_EAGAIN);
+	if (err)
+		return err;
+	if (!keyed)
 		out->home = out->worker;
+	if (keyed)
+		out->reason = out->worker == out->home ? ROUTE_REASON_KEY : ROUTE_REASON_FAILOVER;
+	else if (by_key)
+		out->reason = ROUTE_REASON_NO_KEY;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
+	if (type->learn)
+		type->learn(s->memory, &(struct route_event){.kind = ROUTE_PICKED,
+							     .worker = pool->worker[out->worker].id,
+							     .at_ns = rq->now_ns,
+							     .request = rq});
 	return PD_OK;
 }
 
-int route_order(const struct route_policy *p, const struct route_pool *pool,
-		const struct route_key *key, uint32_t *order)
+void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq)
 {
-	if (!has_key(key) || p->kind > ROUTE_RENDEZVOUS_HASH)
+	release(pool->worker[worker].slot);
+	route_tell(pool->state, &(struct route_event){.kind = ROUTE_ENDED,
+						      .worker = pool->worker[worker].id,
+						      .at_ns = rq ? rq->now_ns : 0,
+						      .request = rq});
+}
+
+int route_decide_pair(struct route_pair *p)
+{
+	const int order[ROUTE_ENDS] = {p->prefill_first ? ROUTE_PREFILL : ROUTE_DECODE,
+				       p->prefill_first ? ROUTE_DECODE : ROUTE_PREFILL};
+
+	p->picked[ROUTE_PREFILL] = p->picked[ROUTE_DECODE] = false;
+	for (int i = 0; i < ROUTE_ENDS; i++) {
+		int end = order[i], other = order[!i], err;
+
+		p->request[end].partner =
+			p->picked[other] ? &p->pool[other]->worker[p->decision[other].worker]
+					 : NULL;
+		err = route_decide(p->pool[end], &p->request[end], &p->decision[end]);
+		p->picked[end] = err == PD_OK;
+		if (!err || (err == PD_ENOENT && end == ROUTE_PREFILL && p->decode_alone))
+			continue;
+		p->failed = end;
+		if (p->picked[other])
+			route_end(p->pool[other], p->decision[other].worker, &p->request[other]);
+		p->picked[other] = false;
+		return err;
+	}
+	return PD_OK;
+}
+
+int route_order(const struct route_pool *pool, const struct route_key *key, uint32_t *order)
+{
+	const struct route_spec *spec = &pool->state->spec;
+	struct route_request rq = {.key = key};
+	struct route_view v = {.pool = pool,
+			       .params = spec->params,
+			       .memory = pool->state->memory,
+			       .turn = &pool->state->turn,
+			       .rq = &rq,
+			       .settled = true};
+	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX];
+	struct route_choice c;
+
+	if (!(spec->type->flags & ROUTE_BY_KEY) || !route_has_key(&rq))
 		return PD_EINVAL;
-	if (p->kind == ROUTE_CONSISTENT_HASH)
-		route_order_ring(pool, key, order);
-	else
-		route_order_rendezvous(pool, key, order);
+	spec->type->begin(&v, walk);
+	for (size_t n = 0; n < pool->n && spec->type->next(&v, walk, &c); n++)
+		order[n] = c.worker;
 	return PD_OK;
 }

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "lib/base/rng.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -116,4 +118,22 @@ uint64_t route_fbi_hash(const void *p, size_t n)
 uint64_t route_hash(enum route_hash kind, const void *p, size_t n)
 {
 	return kind == ROUTE_HASH_FBI ? route_fbi_hash(p, n) : XXH3_64bits(p, n);
+}
+
+/* Each argument goes through a full mixing step, so that neighbours share no bits. */
+uint64_t route_dice(uint64_t seed, unsigned role, uint64_t number, unsigned attempt)
+{
+	uint64_t x = seed;
+
+	x = rng_splitmix(&x) ^ ((uint64_t)role << 32 | attempt);
+	x = rng_splitmix(&x) ^ number;
+	return rng_splitmix(&x);
+}
+
+/* The top of a product, without the loop of an exact method: the bias is below n / 2^64. */
+uint64_t route_below(uint64_t draw, unsigned nth, uint64_t n)
+{
+	uint64_t x = draw + nth * UINT64_C(0x9e3779b97f4a7c15);
+
+	return (uint64_t)((unsigned __int128)rng_splitmix(&x) * n >> 64);
 }

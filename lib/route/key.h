@@ -1,28 +1,15 @@
 /*
- * Session keys: which text says "these requests belong together".
- *
- * The default order is the most specific first. Session level: headers X-Session-Id,
- * X-Claude-Code-Session-Id (with X-Claude-Code-Agent-Id), Session-Id; body
- * session_params.session_id, session_id, prompt_cache_key, conversation (a string, or its id),
- * vllm_xargs.agentic_context (program_id, session_id). User level: X-User-Id, body user, user_id.
- * Ids that are new for every call and whole tenants never count unless the specification asks. Body
- * fields are found by a real JSON scan; null and empty values do not count; numbers count by their
- * text. Pure functions, thread-safe.
+ * A session key: the text that says "these requests belong together". How it is found in a request
+ * stands in lib/route/key.
  */
 #ifndef PD_ROUTE_KEY_H
 #define PD_ROUTE_KEY_H
 
-#include <stdint.h>
-
-#include "lib/base/err.h"
-#include "lib/base/span.h"
-#include "lib/json/scan.h"
+#include <stddef.h>
 
 /* Bytes kept of a key; a longer one is replaced by "xxh3:" and the 128-bit XXH3 of the whole text
  * in hexadecimal. */
-#define ROUTE_KEY_MAX	  512
-#define ROUTE_PREFIX_MAX  4096 /* bytes of a prompt that count for route_key_prefix */
-#define ROUTE_SOURCES_MAX 32
+#define ROUTE_KEY_MAX 512
 
 enum route_key_level { ROUTE_KEY_NONE, ROUTE_KEY_PREFIX, ROUTE_KEY_USER, ROUTE_KEY_SESSION };
 
@@ -36,52 +23,5 @@ struct route_key {
 	 * fallback) or "" */
 	char source[80];
 };
-
-enum route_key_compat { ROUTE_COMPAT_NONE, ROUTE_COMPAT_VLLM_ROUTER };
-
-struct route_source {
-	bool header;   /* else body */
-	char name[72]; /* lower-case header name, or dotted body path */
-	enum route_key_level level;
-};
-
-struct route_keyspec {
-	enum route_key_compat compat;
-	size_t n;
-	struct route_source source[ROUTE_SOURCES_MAX];
-};
-
-void route_keyspec_default(struct route_keyspec *s);
-/*
- * "header:NAME|body:PATH,..." (comma separates, in order). PD_EINVAL names the wrong item and
- * leaves *s as it was. Names that mean a user or a tenant (x-user-id, x-tenant-id, user, user_id)
- * get the user level, all others the session level. `compat` is not touched.
- */
-int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg *msg) PD_MUST;
-
-/*
- * Fills *out. `body` may be NULL (no JSON object body): then only headers count. The first source
- * of the session level that has a value wins, then the first of the user level, whatever stands
- * first in the list.
- *
- * X-Claude-Code-Session-Id with X-Claude-Code-Agent-Id gives "{session}:{agent}". `conversation`
- * may be an object with an id; `vllm_xargs.agentic_context` an object, or a string of at most 16
- * KiB that holds one, with program_id or else session_id.
- *
- * In default mode a request without any key gets level NONE; the caller may then ask
- * route_key_prefix. In compat mode the list is vllm-router's, the text carries its prefixes
- * ("header:x-session-id:..."), and there always is a key: its fallback is "request:{body}" up to
- * 100 bytes of body and "request_hash:{fbi_hash of the body}" above.
- */
-void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
-		       const struct json_object *body, struct route_key *out);
-
-/*
- * The fallback for requests without a key: a hash over the beginning of the prompt (unescaped text
- * of messages, prompt, input or token ids), so that equal beginnings meet and others spread. Of
- * messages everything up to the first user message counts, so that a growing conversation keeps its
- * key. Level PREFIX, or NONE when there is no prompt.
- */
-void route_key_prefix(const struct json_object *body, struct route_key *out);
 
 #endif

@@ -25,8 +25,8 @@ struct capture_info {
 	int64_t run;
 	bool pd, fbi;
 	unsigned vnodes;
-	char policy[CAPTURE_ROLES][32];
-	char **names[CAPTURE_ROLES]; /* owned, in the order of the configuration */
+	char policy[CAPTURE_ROLES][256]; /* with its parameters */
+	char **names[CAPTURE_ROLES];	 /* owned, in the order of the configuration */
 	size_t n[CAPTURE_ROLES];
 };
 

@@ -7,7 +7,7 @@
 
 #include "sim/figures/figures.h"
 
-#define ARM_LABEL_MAX 128
+#define ARM_LABEL_MAX 520 /* two policies with their parameters, a hash */
 
 /* One arm: the input of one replay, and its results. */
 struct arm {

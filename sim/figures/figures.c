@@ -45,12 +45,8 @@ static int measure_bounds(const struct simtrace *t, const struct replay_config *
 			  struct pool_figures *out, struct pd_msg *msg)
 {
 	const struct replay_pool *p = &cfg->pool[pool];
-	struct vrouter_config v = {.names = p->names,
-				   .n = p->n,
-				   .policy = p->policy,
-				   .hash = cfg->hash,
-				   .vnodes = cfg->vnodes,
-				   .seed = cfg->seed};
+	struct vrouter_config v = {
+		.names = p->names, .n = p->n, .policy = p->policy, .seed = cfg->seed};
 	struct ballsbins sessions, requests;
 	uint32_t *weight = reallocarray(NULL, t->nkeys + 1, sizeof(*weight));
 	int err = weight ? PD_OK : PD_ENOMEM;

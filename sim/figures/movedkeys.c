@@ -152,7 +152,7 @@ int movedkeys_measure(const struct simtrace *t, const struct vrouter_config *cfg
 	int err;
 
 	*out = (struct movedkeys){0};
-	if (t->nkeys == 0 || cfg->n == 0 || !vrouter_has_homes(cfg->policy))
+	if (t->nkeys == 0 || cfg->n == 0 || !(cfg->policy.type->flags & ROUTE_BY_KEY))
 		return PD_OK;
 	err = survey_init(&s, t, cfg->n);
 	if (err)

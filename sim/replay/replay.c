@@ -67,6 +67,19 @@ static void run_release(struct run *r)
 	free(r->flight);
 }
 
+/* The request left the worker of this pool. */
+static void done(struct run *r, uint32_t req, size_t pool)
+{
+	struct side *s = &r->side[pool];
+	struct route_key key;
+	struct route_request rq;
+	bool heard = s->router.pool->state->spec.type->learn != NULL;
+
+	if (heard)
+		rq = side_request(s, r->t, req, r->now, &key);
+	route_end(s->router.pool, r->flight[req].worker[pool], heard ? &rq : NULL);
+}
+
 static int push(struct run *r, int64_t at, enum kind kind, uint32_t subject, uint64_t value)
 {
 	struct event e = {.at = at, .kind = kind, .subject = subject, .value = value};
@@ -120,7 +133,7 @@ static int hand_over(struct run *r, uint32_t req)
 	double ms = r->cfg->transfer_ms + r->cfg->transfer_us_token * f->missing / 1e3;
 
 	f->prefilled = true;
-	vrouter_done(&r->side[0].router, f->worker[0]);
+	done(r, req, 0);
 	return push(r, r->now + llround(ms * 1e6), HAND_OVER, req, 0);
 }
 
@@ -148,7 +161,7 @@ static int step_end(struct run *r, const struct event *ev)
 			err = hand_over(r, o.req);
 			continue;
 		}
-		vrouter_done(&s->router, worker);
+		done(r, o.req, pool);
 		completed(r, o.req);
 	}
 	if (err || !e->stepping)
@@ -166,7 +179,7 @@ static void lose(struct run *r, uint32_t req)
 	f->lost = true;
 	for (size_t p = 0; p < r->cfg->npools; p++)
 		if (p > 0 || !f->prefilled)
-			vrouter_done(&r->side[p].router, f->worker[p]);
+			done(r, req, p);
 	r->in_flight--;
 	r->out->lost++;
 }
@@ -190,6 +203,7 @@ static int pool_event(struct run *r, const struct replay_event *e)
 	struct side *s = &r->side[e->pool];
 
 	s->router.slot[e->worker].available = e->action == REPLAY_JOIN;
+	side_tell(s, e->worker, e->action == REPLAY_JOIN ? ROUTE_JOINED : ROUTE_LEFT, r->now);
 	if (e->action != REPLAY_LEAVE)
 		s->failed[e->worker] = e->action == REPLAY_FAIL;
 	return e->action == REPLAY_FAIL ? fail_worker(r, e->pool, e->worker) : PD_OK;
@@ -238,23 +252,29 @@ static void note_choice(struct run *r, uint32_t req, size_t pool, const struct r
 static int route(struct run *r, uint32_t req, uint32_t *compute)
 {
 	struct flight *f = &r->flight[req];
-	struct route_decision d;
+	struct route_pair pair;
+	struct route_key key;
 	uint32_t uncached;
-	int err = PD_OK;
+	int err;
 
 	for (size_t p = 0; p < r->cfg->npools; p++) {
-		err = side_route(&r->side[p], r->t, &r->t->req[req], &d, &uncached);
-		note_choice(r, req, p, err ? NULL : &d);
-		if (err && p == 1)
-			vrouter_done(&r->side[0].router, f->worker[0]);
+		pair.pool[p] = r->side[p].router.pool;
+		pair.request[p] = side_request(&r->side[p], r->t, req, r->now, &key);
+	}
+	pair.prefill_first = pair.decode_alone = false;
+	err = r->cfg->npools == 2 ? route_decide_pair(&pair)
+				  : route_decide(pair.pool[0], &pair.request[0], &pair.decision[0]);
+	for (size_t p = 0; p < r->cfg->npools; p++) {
+		note_choice(r, req, p, err ? NULL : &pair.decision[p]);
 		if (err)
-			return err == PD_ENOENT ? PD_EBUSY : err;
-		f->worker[p] = d.worker;
+			continue;
+		f->worker[p] = pair.decision[p].worker;
+		err = side_routed(&r->side[p], r->t, &r->t->req[req], &pair.decision[p], &uncached);
 		f->missing = uncached;
 		if (p == 0)
 			*compute = uncached > 0 ? uncached : 1;
 	}
-	return PD_OK;
+	return err == PD_ENOENT ? PD_EBUSY : err;
 }
 
 static int arrive(struct run *r, uint32_t req)
@@ -275,7 +295,7 @@ static int arrive(struct run *r, uint32_t req)
 	if (!r->cfg->routing_only)
 		return submit(r, 0, req, compute, pd ? 1 : r->t->req[req].output_tokens);
 	for (size_t p = 0; p < r->cfg->npools; p++)
-		vrouter_done(&r->side[p].router, r->flight[req].worker[p]);
+		done(r, req, p);
 	completed(r, req);
 	return PD_OK;
 }
@@ -344,7 +364,7 @@ static void result(struct run *r)
 	if (o->completed > 0)
 		o->duration_s = (double)(r->last_done - r->t->req[0].arrival_ns) / 1e9;
 	for (size_t p = 0; p < r->cfg->npools; p++)
-		side_result(&r->side[p], r->t, r->cfg->pool[p].policy, &o->pool[p]);
+		side_result(&r->side[p], r->t, &r->cfg->pool[p].policy, &o->pool[p]);
 }
 
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,

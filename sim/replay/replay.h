@@ -22,7 +22,7 @@
 #include "sim/trace/trace.h"
 
 #define REPLAY_POOLS   2
-#define REPLAY_REASONS (ROUTE_REASON_NO_KEY + 1)
+#define REPLAY_REASONS ROUTE_REASONS
 
 enum replay_action {
 	REPLAY_JOIN,  /* becomes available */
@@ -42,7 +42,7 @@ struct replay_pool {
 	const char *const *names; /* borrowed */
 	const bool *absent;	  /* borrowed; workers that only join later; NULL: all are there */
 	size_t n;
-	enum route_policy_kind policy;
+	struct route_spec policy;
 };
 
 /* One decision, for a test or a file. */
@@ -54,8 +54,6 @@ struct replay_choice {
 struct replay_config {
 	struct replay_pool pool[REPLAY_POOLS]; /* one: a plain pool; two: prefill, then decode */
 	size_t npools;
-	enum route_hash hash;
-	unsigned vnodes;
 	uint64_t seed;
 	size_t cache_blocks; /* per worker; 0: unlimited */
 	struct vengine_params engine;
@@ -82,7 +80,7 @@ struct replay_worker {
 struct replay_pool_result {
 	size_t nworkers;
 	struct replay_worker *worker; /* owned */
-	enum route_policy_kind policy;
+	struct route_spec policy;
 	uint64_t keys, multi_keys;  /* keys seen; with at least two requests */
 	uint64_t kept_keys;	    /* multi_keys with all requests on one worker */
 	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */

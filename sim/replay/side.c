@@ -7,6 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/route/key/key_extract.h"
+#include "lib/route/prefix.h"
+
+void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now)
+{
+	route_tell(s->router.pool->state,
+		   &(struct route_event){.kind = kind,
+					 .worker = s->router.pool->worker[worker].id,
+					 .at_ns = now});
+}
+
 static int allocate(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
 		    const bool *absent)
 {
@@ -23,6 +34,8 @@ static int allocate(struct side *s, const struct simtrace *t, const struct repla
 	memset(s->last, 0xff, keys * sizeof(*s->last));
 	for (size_t i = 0; i < s->n; i++) {
 		s->router.slot[i].available = !absent || !absent[i];
+		if (s->router.slot[i].available)
+			side_tell(s, (uint32_t)i, ROUTE_JOINED, 0);
 		vengine_init(&s->engine[i], &cfg->engine);
 		s->cache[i] = kvcache_new(cfg->cache_blocks);
 		if (!s->cache[i])
@@ -52,9 +65,8 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 	struct vrouter_config v = {.names = cfg->pool[pool].names,
 				   .n = cfg->pool[pool].n,
 				   .policy = cfg->pool[pool].policy,
-				   .hash = cfg->hash,
-				   .vnodes = cfg->vnodes,
-				   .seed = cfg->seed + pool};
+				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
+				   .seed = cfg->seed};
 	int err;
 
 	memset(s, 0, sizeof(*s));
@@ -110,16 +122,34 @@ static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_
 	uint32_t theirs = pick->worker[s->pool];
 
 	if (theirs == SIM_NO_PICK || s->alias[theirs] == VROUTER_REFUSED ||
-	    (pick->key_hashed && vrouter_has_homes(s->router.policy.kind)))
+	    (pick->key_hashed && (s->router.pool->state->spec.type->flags & ROUTE_BY_KEY)))
 		return;
 	s->compared++;
 	s->agreed += s->alias[theirs] == worker;
 }
 
-int side_route(struct side *s, const struct simtrace *t, const struct sim_request *r,
-	       struct route_decision *d, uint32_t *uncached)
+struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
+				  int64_t now, struct route_key *key)
 {
-	struct span key = r->key == SIM_NO_KEY ? (struct span){NULL, 0} : simtrace_key(t, r->key);
+	const struct sim_request *r = &t->req[req];
+	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
+	bool captured = pick && pick->has_draw[s->pool];
+
+	route_key_of_text(r->key == SIM_NO_KEY ? SPAN("") : simtrace_key(t, r->key), key);
+	return (struct route_request){
+		.key = key,
+		.block = t->block + r->block,
+		.nblocks = r->nblocks < ROUTE_BLOCKS_MAX ? r->nblocks : ROUTE_BLOCKS_MAX,
+		.tokens = r->input_tokens,
+		.now_ns = now,
+		/* Replays the router's random draws. */
+		.draw = captured ? pick->draw[s->pool] : vrouter_draw(&s->router, req),
+	};
+}
+
+int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
+		const struct route_decision *d, uint32_t *uncached)
+{
 	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
 	struct replay_worker *w;
 	size_t hits = 0;
@@ -127,20 +157,12 @@ int side_route(struct side *s, const struct simtrace *t, const struct sim_reques
 	uint32_t in_flight;
 	int err;
 
-	/* The dice of the router fall again as they fell. */
-	if (pick && pick->has_draw[s->pool])
-		s->router.rng = pick->draw[s->pool];
-	err = vrouter_pick(&s->router, key, d);
-	if (err)
-		return err;
 	if (pick)
 		count_agreement(s, pick, d->worker);
 	w = &s->work[d->worker];
 	err = kvcache_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
-	if (err) {
-		vrouter_done(&s->router, d->worker);
+	if (err)
 		return err;
-	}
 	cached = (uint64_t)hits * t->block_tokens;
 	if (cached > r->input_tokens)
 		cached = r->input_tokens;
@@ -159,11 +181,11 @@ int side_route(struct side *s, const struct simtrace *t, const struct sim_reques
 	return PD_OK;
 }
 
-void side_result(struct side *s, const struct simtrace *t, enum route_policy_kind policy,
+void side_result(struct side *s, const struct simtrace *t, const struct route_spec *policy,
 		 struct replay_pool_result *out)
 {
 	*out = (struct replay_pool_result){.nworkers = s->n,
-					   .policy = policy,
+					   .policy = *policy,
 					   .follow_ups = s->follow_ups,
 					   .moves = s->moves,
 					   .compared = s->compared,

@@ -26,13 +26,18 @@ struct side {
 int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
 	      size_t pool, struct pd_msg *msg) PD_MUST;
 void side_release(struct side *s);
+/* A worker joined or left. */
+void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now);
 
-/* Routes request r, looks its blocks up and counts it; *uncached are the prompt tokens to compute.
- * Errors of route_decide, PD_ENOMEM. */
-int side_route(struct side *s, const struct simtrace *t, const struct sim_request *r,
-	       struct route_decision *d, uint32_t *uncached) PD_MUST;
+/* What the router knows of request number `req`; the key is filled and lent. */
+struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
+				  int64_t now, struct route_key *key);
+/* Looks the blocks of a routed request up and counts it; *uncached are the prompt tokens to
+ * compute. PD_ENOMEM. */
+int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
+		const struct route_decision *d, uint32_t *uncached) PD_MUST;
 
-void side_result(struct side *s, const struct simtrace *t, enum route_policy_kind policy,
+void side_result(struct side *s, const struct simtrace *t, const struct route_spec *policy,
 		 struct replay_pool_result *out);
 
 #endif

@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/route/key/key_extract.h"
+
 int vrouter_init(struct vrouter *v, const struct vrouter_config *cfg, struct pd_msg *msg)
 {
 	struct route_slot **slots = calloc(cfg->n ? cfg->n : 1, sizeof(struct route_slot *));
+	struct route_state *state = NULL;
 	int err;
 
 	memset(v, 0, sizeof(*v));
@@ -20,14 +23,17 @@ int vrouter_init(struct vrouter *v, const struct vrouter_config *cfg, struct pd_
 		slots[i] = &v->slot[i];
 		v->slot[i].available = true;
 	}
-	err = route_pool_new(&v->pool, cfg->names, slots, cfg->n, cfg->hash, cfg->vnodes, msg);
+	err = route_state_new(&state, &cfg->policy);
+	if (!err)
+		err = route_pool_new(&v->pool, cfg->names, slots, cfg->n, state, msg);
+	route_state_unref(state);
 	free(slots);
 	if (err) {
 		vrouter_release(v);
 		return err;
 	}
-	route_policy_init(&v->policy, cfg->policy);
-	rng_seed(&v->rng, cfg->seed);
+	v->role = cfg->role;
+	v->seed = cfg->seed;
 	return PD_OK;
 }
 
@@ -39,46 +45,22 @@ void vrouter_release(struct vrouter *v)
 	v->slot = NULL;
 }
 
-/* The same form that route_key_extract gives: the raw value, whatever field it came from. */
-static void set_key(struct route_key *key, struct span text)
-{
-	key->len = text.n < ROUTE_KEY_MAX ? text.n : ROUTE_KEY_MAX;
-	if (key->len > 0)
-		memcpy(key->text, text.p, key->len);
-	key->text[key->len] = '\0';
-	key->level = key->len > 0 ? ROUTE_KEY_SESSION : ROUTE_KEY_NONE;
-}
-
-int vrouter_pick(struct vrouter *v, struct span key, struct route_decision *out)
-{
-	struct route_input in = {.key = &v->key, .rng = &v->rng};
-
-	set_key(&v->key, key);
-	return route_decide(&v->policy, v->pool, &in, out);
-}
-
-void vrouter_done(struct vrouter *v, uint32_t worker)
-{
-	route_release(&v->slot[worker]);
-}
-
 int vrouter_sequence(struct vrouter *v, const struct span *key, size_t n, uint32_t *worker)
 {
 	struct route_decision d;
+	struct route_key k;
 	int err;
 
 	for (size_t i = 0; i < n; i++) {
-		err = vrouter_pick(v, key[i], &d);
+		struct route_request rq = {.key = &k, .draw = vrouter_draw(v, i)};
+
+		route_key_of_text(key[i], &k);
+		err = route_decide(v->pool, &rq, &d);
 		worker[i] = err ? VROUTER_REFUSED : d.worker;
 		if (!err)
-			vrouter_done(v, d.worker);
+			route_end(v->pool, d.worker, &rq);
 		else if (err != PD_ENOENT && err != PD_EBUSY)
 			return err;
 	}
 	return PD_OK;
-}
-
-bool vrouter_has_homes(enum route_policy_kind policy)
-{
-	return policy == ROUTE_CONSISTENT_HASH || policy == ROUTE_RENDEZVOUS_HASH;
 }

@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/route/policy/policies.h"
+
 #define CAVEAT                                                                                     \
 	"latencies come from a simulated engine; its default parameters are a data-sheet prior, "  \
 	"calibrated against nothing: trust their order, not their size"
@@ -118,13 +120,45 @@ static void put_workers(cJSON *o, const struct arm *a, size_t pool)
 	}
 }
 
+/* The parameters of all policies, as the pools have them, else the default. */
+static void put_parameters(cJSON *o, const struct arm *a)
+{
+	struct route_param list[ROUTE_SETTINGS_MAX + 1];
+	struct route_param_keys keys;
+	struct buf text;
+
+	(void)route_param_list(list);
+	route_param_keys(&keys);
+	buf_init(&text, 256);
+	for (size_t i = 0; i < keys.n; i++) {
+		const char *key = list[i].alias ? list[i].alias : keys.key[i];
+		const struct route_spec *spec = &a->cfg.pool[0].policy;
+		const struct route_param *p = route_param_find(spec->type, span_of(list[i].name));
+		_Alignas(int64_t) unsigned char defaults[ROUTE_PARAMS_SIZE];
+
+		if (!p && a->cfg.npools == 2) {
+			spec = &a->cfg.pool[1].policy;
+			p = route_param_find(spec->type, span_of(list[i].name));
+		}
+		route_params_default((struct route_param[2]){list[i]}, defaults);
+		buf_clear(&text);
+		if (list[i].type != ROUTE_PARAM_CHOICE)
+			put(o, key,
+			    route_param_number(p ? p : &list[i], p ? spec->params : defaults));
+		else if (route_param_print(p ? p : &list[i], p ? spec->params : defaults, &text) ==
+			 PD_OK)
+			(void)cJSON_AddStringToObject(o, key, text.data);
+	}
+	buf_release(&text);
+}
+
 static void put_pool(cJSON *pools, const struct arm *a, size_t pool)
 {
 	const struct replay_pool_result *p = &a->result.pool[pool];
 	const struct pool_figures *f = &a->figures.pool[pool];
 	cJSON *o = cJSON_AddObjectToObject(pools, role(a, pool)), *reasons;
 
-	(void)cJSON_AddStringToObject(o, "policy", route_policy_name(p->policy));
+	(void)cJSON_AddStringToObject(o, "policy", p->policy.type->name);
 	put(o, "workers", (double)p->nworkers);
 	for (const struct simmetric *m = simmetrics; m->name; m++)
 		if (m->per_pool)
@@ -190,9 +224,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	(void)cJSON_AddStringToObject(o, "source", r->source);
 	put(o, "seed", (double)r->seed);
 	(void)cJSON_AddStringToObject(o, "policy", a->policy);
-	(void)cJSON_AddStringToObject(o, "ring_hash",
-				      a->cfg.hash == ROUTE_HASH_FBI ? "fbi" : "xxh3");
-	put(o, "vnodes", a->cfg.vnodes);
+	put_parameters(o, a);
 	put(o, "workers", a->workers);
 	put(o, "cache_blocks", (double)a->cache);
 	w = cJSON_AddObjectToObject(o, "workload");

@@ -15,11 +15,6 @@
 
 #define DECISIONS_MAX ((size_t)4 << 30)
 
-/* Every policy; `all`. */
-static const enum route_policy_kind every[] = {ROUTE_CONSISTENT_HASH, ROUTE_RENDEZVOUS_HASH,
-					       ROUTE_ROUND_ROBIN,     ROUTE_RANDOM,
-					       ROUTE_POWER_OF_TWO,    ROUTE_LEAST_REQUEST};
-
 void simulate_args_defaults(struct simulate_args *a)
 {
 	*a = (struct simulate_args){
@@ -82,9 +77,8 @@ static int add_every(struct simulate_args *a)
 {
 	int err = PD_OK;
 
-	for (size_t i = 0; !err && i < sizeof(every) / sizeof(every[0]); i++)
-		err = add_policy(a, route_policy_name(every[i]),
-				 strlen(route_policy_name(every[i])));
+	for (size_t i = 0; !err && route_policies[i]; i++)
+		err = add_policy(a, route_policies[i]->name, strlen(route_policies[i]->name));
 	return err;
 }
 
@@ -101,14 +95,14 @@ static int add_word(struct simulate_args *a, const char *word)
 	}
 }
 
-static int check_policies(const struct simulate_args *a, struct pd_msg *msg)
+static int check_policies(const struct simulate_args *a, const struct route_settings *settings,
+			  struct pd_msg *msg)
 {
-	enum route_policy_kind kind[REPLAY_POOLS];
-	enum route_hash hash = ROUTE_HASH_XXH3;
+	struct route_spec spec[REPLAY_POOLS];
 	struct pd_msg inner = {0};
 
 	for (size_t i = 0; i < a->npolicy; i++)
-		if (plan_policy_parse(a->policy[i], kind, &hash, &inner))
+		if (plan_policy_parse(a->policy[i], settings, spec, &inner))
 			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
 	return PD_OK;
 }
@@ -137,7 +131,7 @@ static int read_policies(struct simulate_args *a, struct experiment_spec *spec, 
 		err = add_word(a, a->policies.items[i]);
 	spec->plan.policies = (const char *const *)a->policy;
 	spec->plan.npolicies = a->npolicy;
-	return err ? err : check_policies(a, msg);
+	return err ? err : check_policies(a, &spec->plan.settings, msg);
 }
 
 static void captured_pool(struct plan_pool *p, const struct capture_info *c, enum capture_role role,
@@ -169,6 +163,12 @@ static int captured_pools(struct simulate_args *a, struct experiment_spec *spec,
 		       a->prefill_count, a->decode_count);
 }
 
+/* Unless an option says it. */
+static int settle(struct route_settings *s, const char *name, const char *value)
+{
+	return route_setting(s, name) ? PD_OK : route_settings_put(s, name, value);
+}
+
 /* Reads what the router was, and takes over what no option says. */
 static int read_capture(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
@@ -184,11 +184,9 @@ static int read_capture(struct simulate_args *a, struct experiment_spec *spec, s
 	if (err)
 		return err;
 	spec->load.capture_run = a->capture.run;
-	if (!spec->plan.hash)
-		spec->plan.hash = a->capture.fbi ? "fbi" : "xxh3";
-	if (spec->plan.vnodes == 0)
-		spec->plan.vnodes = a->capture.vnodes;
-	return PD_OK;
+	(void)snprintf(a->vnodes, sizeof(a->vnodes), "%u", a->capture.vnodes);
+	err = settle(&spec->plan.settings, "ring-hash", a->capture.fbi ? "fbi" : "xxh3");
+	return err ? err : settle(&spec->plan.settings, "virtual-nodes", a->vnodes);
 }
 
 static int read_pools(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
@@ -267,8 +265,7 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 	spec->load = a->load;
 	spec->plan = (struct plan){.source = a->workload,
 				   .seed = (uint64_t)a->seed,
-				   .hash = a->hash,
-				   .vnodes = (unsigned)a->vnodes,
+				   .settings = a->settings,
 				   .engine = a->engine,
 				   .transfer_ms = a->transfer_ms,
 				   .transfer_us_token = a->transfer_us,

@@ -12,15 +12,17 @@
 
 struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
-	const char *workload, *workers, *caches, *hash, *json, *json_dir, *decisions, *format;
+	const char *workload, *workers, *caches, *json, *json_dir, *decisions, *format;
 	struct opt_list policies, names, expects;
-	int64_t capture_run, prefill, decode, vnodes, limit, block_tokens, concurrency, seqs,
-		batched, kv_tokens, seed;
+	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, seqs, batched,
+		kv_tokens, seed;
+	struct route_settings settings; /* flags of policy parameters */
 	bool routing_only;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct vengine_params engine;
 	struct simload_options load;
 	/* what simulate_args_spec makes of them; owned */
+	char vnodes[16]; /* of the capture */
 	char **policy;
 	size_t npolicy;
 	uint32_t counts[SIMULATE_LIST_MAX], prefill_count, decode_count;

@@ -10,15 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "lib/base/nearest.h"
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
+#include "lib/route/prefix.h"
 #include "lib/workload/arrivals.h"
 #include "lib/workload/pattern.h"
 #include "lib/workload/workload.h"
 
-#define TEXT_BLOCK_TOKENS  16u
+#define OLD_DRAW	   32 /* bytes */
 #define FIRST_BLOCKS_LIMIT 1024
 #define BODY_MAX	   (WORKLOAD_LINE_MAX + 64)
 
@@ -213,7 +213,6 @@ static int make_key(struct loader *l, const struct workload_request *r, size_t i
 static int text_blocks(struct loader *l, struct span text, size_t *n)
 {
 	size_t bytes = (size_t)l->block_tokens * SIMLOAD_CHARS_PER_TOKEN;
-	uint64_t parent = 0;
 	uint64_t *grown;
 
 	*n = text.n / bytes;
@@ -224,8 +223,7 @@ static int text_blocks(struct loader *l, struct span text, size_t *n)
 		l->hashes = grown;
 		l->hashes_cap = *n * 2;
 	}
-	for (size_t i = 0; i < *n; i++)
-		l->hashes[i] = parent = XXH3_64bits_withSeed(text.p + i * bytes, bytes, parent);
+	*n = route_blocks(0, text.p, text.n, bytes, l->hashes, *n);
 	return PD_OK;
 }
 
@@ -243,12 +241,14 @@ static int64_t arrival_of(const struct loader *l, size_t i)
 	return llround((double)l->w->req[i].arrival_ns / l->opt->speedup);
 }
 
-static bool hex_words(const char *p, size_t n, uint64_t *out, size_t words)
+/* The bytes of a number in hexadecimal, as they lie in memory. Draws of older captures are longer
+ * and say nothing today. */
+static bool hex_word(const char *p, size_t n, uint64_t *out, bool *known)
 {
 	static const char digits[] = "0123456789abcdef";
-	unsigned char *bytes = (unsigned char *)out;
+	unsigned char bytes[OLD_DRAW] = {0};
 
-	if (n != words * sizeof(*out) * 2)
+	if (n != sizeof(*out) * 2 && n != sizeof(bytes) * 2)
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		const char *digit = memchr(digits, p[i], 16);
@@ -257,6 +257,8 @@ static bool hex_words(const char *p, size_t n, uint64_t *out, size_t words)
 			return false;
 		bytes[i / 2] = (unsigned char)(bytes[i / 2] << 4 | (digit - digits));
 	}
+	*known = n == sizeof(*out) * 2;
+	memcpy(out, bytes, sizeof(*out));
 	return true;
 }
 
@@ -293,7 +295,8 @@ static int add_pick(struct loader *l, struct simtrace *t, const struct workload_
 	for (size_t p = 0; !err && p < SIM_PICKS; p++) {
 		err = next_text(l, r->draws, &at, &more, &null);
 		pick.has_draw[p] = !err && more && !null;
-		if (pick.has_draw[p] && !hex_words(l->body.data, l->body.len, pick.draw[p].s, 4))
+		if (pick.has_draw[p] &&
+		    !hex_word(l->body.data, l->body.len, &pick.draw[p], &pick.has_draw[p]))
 			err = PD_EINVAL;
 	}
 	return err ? err : simtrace_pick(t, &pick);
@@ -305,8 +308,10 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 	const struct workload_request *r = &l->w->req[i];
 	const uint64_t *blocks = r->hash_ids;
 	size_t n = r->nhash;
+	struct route_key key;
 	int err = make_key(l, r, i, msg);
 
+	route_key_of_text(buf_span(&l->key), &key);
 	if (!err && l->w->nids == 0) {
 		err = text_blocks(l, text_of(r), &n);
 		blocks = l->hashes;
@@ -317,14 +322,14 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 			       "block size in a file",
 			       path, r->line, r->block_tokens, l->block_tokens);
 	if (!err)
-		err = simtrace_add(t, arrival_of(l, i), buf_span(&l->key), tokens_in(r),
-				   r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens,
-				   blocks, n);
+		err = simtrace_add(
+			t, arrival_of(l, i), (struct span){key.text, key.len}, tokens_in(r),
+			r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens, blocks, n);
 	if (!err) {
 		err = add_pick(l, t, r);
 		if (err == PD_EINVAL)
 			return pd_fail(msg, err,
-				       "%s:%u:1: expected names of workers in \"picked\", and 64 "
+				       "%s:%u:1: expected names of workers in \"picked\", and 16 "
 				       "hexadecimal digits each in \"draws\"",
 				       path, r->line);
 	}
@@ -361,7 +366,7 @@ static int load(struct loader *l, struct simtrace *t, const char *path, struct p
 		err = make_arrivals(l);
 	l->block_tokens = l->w->nids > 0	     ? l->w->req[0].block_tokens
 			  : l->opt->block_tokens > 0 ? l->opt->block_tokens
-						     : TEXT_BLOCK_TOKENS;
+						     : ROUTE_BLOCK_TOKENS;
 	t->block_tokens = l->block_tokens;
 	for (size_t i = 0; !err && i < l->w->n; i++)
 		err = add_request(l, t, i, path, msg);

@@ -11,21 +11,10 @@
 
 static const char *const role_patterns[] = {"worker-{i}", "prefill-{i}", "decode-{i}"};
 
-int plan_hash_parse(const char *text, enum route_hash *hash, struct pd_msg *msg)
+int plan_policy_parse(const char *text, const struct route_settings *settings,
+		      struct route_spec policy[REPLAY_POOLS], struct pd_msg *msg)
 {
-	if (strcmp(text, "xxh3") == 0)
-		*hash = ROUTE_HASH_XXH3;
-	else if (strcmp(text, "fbi") == 0)
-		*hash = ROUTE_HASH_FBI;
-	else
-		return pd_fail(msg, PD_EINVAL, "unknown ring hash '%s': expected xxh3 or fbi",
-			       text);
-	return PD_OK;
-}
-
-int plan_policy_parse(const char *text, enum route_policy_kind policy[REPLAY_POOLS],
-		      enum route_hash *hash, struct pd_msg *msg)
-{
+	struct route_settings with = *settings;
 	char copy[ARM_LABEL_MAX];
 	char *slash, *at;
 	int err;
@@ -41,16 +30,16 @@ int plan_policy_parse(const char *text, enum route_policy_kind policy[REPLAY_POO
 				       "policy '%s': expected PREFILL/DECODE@HASH, the hash last",
 				       text);
 		*at = '\0';
-		err = plan_hash_parse(at + 1, hash, msg);
+		err = route_settings_put(&with, "ring-hash", at + 1);
 		if (err)
 			return err;
 	}
 	if (slash)
 		*slash = '\0';
-	err = route_policy_parse(copy, &policy[0], msg);
+	err = route_spec_parse(&policy[0], copy, &with, msg);
 	policy[1] = policy[0];
 	if (!err && slash)
-		err = route_policy_parse(slash + 1, &policy[1], msg);
+		err = route_spec_parse(&policy[1], slash + 1, &with, msg);
 	return err;
 }
 
@@ -154,13 +143,9 @@ static int resolve_events(const struct plan *p, struct arm *a, struct pd_msg *ms
 
 static int fill_config(const struct plan *p, struct arm *a, const char *policy, struct pd_msg *msg)
 {
-	enum route_policy_kind kind[REPLAY_POOLS];
-	int err;
+	struct route_spec spec[REPLAY_POOLS];
+	int err = plan_policy_parse(policy, &p->settings, spec, msg);
 
-	a->cfg.hash = ROUTE_HASH_XXH3;
-	err = p->hash ? plan_hash_parse(p->hash, &a->cfg.hash, msg) : PD_OK;
-	if (!err)
-		err = plan_policy_parse(policy, kind, &a->cfg.hash, msg);
 	if (err)
 		return err;
 	if (a->cfg.npools == 1 && strchr(policy, '/'))
@@ -169,11 +154,10 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 			       "prefill and decode pools",
 			       policy);
 	for (size_t i = 0; i < a->cfg.npools; i++) {
-		a->cfg.pool[i].policy = kind[i];
+		a->cfg.pool[i].policy = spec[i];
 		a->cfg.pool[i].names = (const char *const *)a->names[i];
 		a->cfg.pool[i].absent = a->absent[i];
 	}
-	a->cfg.vnodes = p->vnodes ? p->vnodes : ROUTE_VNODES;
 	a->cfg.seed = p->seed;
 	a->cfg.engine = p->engine;
 	a->cfg.transfer_ms = p->transfer_ms;

@@ -6,6 +6,7 @@
 #ifndef PD_SIM_SCENARIO_PLAN_H
 #define PD_SIM_SCENARIO_PLAN_H
 
+#include "lib/route/policy/policies.h"
 #include "sim/figures/arms.h"
 #include "sim/scenario/load.h"
 
@@ -36,8 +37,7 @@ struct plan {
 	struct plan_pool workers, prefill, decode; /* workers, or the other two */
 	const char *const *policies;		   /* POLICY[@HASH] or PREFILL/DECODE */
 	size_t npolicies;
-	const char *hash; /* default ring hash: xxh3 or fbi; NULL: xxh3 */
-	unsigned vnodes;  /* 0: ROUTE_VNODES */
+	struct route_settings settings; /* parameters that are not in a policy's text */
 	const uint64_t *caches;
 	size_t ncaches; /* 0: one, unlimited */
 	struct vengine_params engine;
@@ -51,10 +51,9 @@ struct plan {
 /* Builds the arms without running them. PD_EINVAL names what is wrong, without a file name. */
 int plan_arms(const struct plan *p, struct arms *out, struct pd_msg *msg) PD_MUST;
 
-/* "POLICY[@HASH][/POLICY]" into the policies of two pools and the hash (unchanged when it is not
- * stated). */
-int plan_policy_parse(const char *text, enum route_policy_kind policy[REPLAY_POOLS],
-		      enum route_hash *hash, struct pd_msg *msg) PD_MUST;
-int plan_hash_parse(const char *text, enum route_hash *hash, struct pd_msg *msg) PD_MUST;
+/* "POLICY[/POLICY][@HASH]" into the policies of two pools. POLICY is a name with parameters as
+ * route_spec_parse reads it; the hash is the parameter ring-hash of both. */
+int plan_policy_parse(const char *text, const struct route_settings *settings,
+		      struct route_spec policy[REPLAY_POOLS], struct pd_msg *msg) PD_MUST;
 
 #endif

@@ -20,6 +20,7 @@
 struct scenario {
 	char *path;	      /* owned */
 	struct y_scenario *y; /* owned by libcyaml */
+	struct scenario_schema schema;
 	struct yamlpos pos;
 	struct experiment_spec spec;
 	struct shape shape;
@@ -325,18 +326,43 @@ static int read_pools(struct scenario *s, struct pd_msg *msg)
 	return err;
 }
 
+/* `ring` is the older spelling of two of the parameters. */
+static int read_settings(struct scenario *s, struct pd_msg *msg)
+{
+	struct route_settings *to = &s->spec.plan.settings;
+	struct route_param list[ROUTE_SETTINGS_MAX + 1];
+	struct pd_msg inner = {.text = ""};
+	size_t n = route_param_list(list), wrong;
+	char path[96];
+	bool ring;
+
+	for (size_t i = 0; s->y->parameters && i < n; i++)
+		to->value[i] = s->y->parameters->value[i];
+	if (s->y->ring && (route_settings_put(to, "ring-hash", s->y->ring->hash) ||
+			   route_settings_put(to, "virtual-nodes", s->y->ring->vnodes)))
+		return PD_EINVAL;
+	if (route_settings_check(to, &wrong, &inner) == PD_OK)
+		return PD_OK;
+	ring = !s->y->parameters || to->value[wrong] != s->y->parameters->value[wrong];
+	(void)snprintf(path, sizeof(path), "%s.%s", ring ? "ring" : "parameters",
+		       ring ? strcmp(list[wrong].name, "ring-hash") == 0 ? "hash" : "vnodes"
+			    : s->schema.keys.key[wrong]);
+	return at(s, msg, path, 0, "%s", inner.text);
+}
+
 static int read_policies(struct scenario *s, struct pd_msg *msg)
 {
 	struct plan *p = &s->spec.plan;
-	enum route_policy_kind kind[REPLAY_POOLS];
-	enum route_hash hash;
+	struct route_spec spec[REPLAY_POOLS];
 	struct pd_msg inner = {.text = ""};
-	uint64_t vnodes = ROUTE_VNODES;
 	char path[64];
+	int err = read_settings(s, msg);
 
+	if (err)
+		return err;
 	for (size_t i = 0; i < s->y->npolicies; i++) {
 		(void)snprintf(path, sizeof(path), "policies[%zu]", i);
-		if (plan_policy_parse(s->y->policies[i], kind, &hash, &inner))
+		if (plan_policy_parse(s->y->policies[i], &p->settings, spec, &inner))
 			return at(s, msg, path, 0, "%s", inner.text);
 		if (strchr(s->y->policies[i], '/') && s->y->workers)
 			return at(s, msg, path, 0,
@@ -345,14 +371,6 @@ static int read_policies(struct scenario *s, struct pd_msg *msg)
 	}
 	p->policies = (const char *const *)s->y->policies;
 	p->npolicies = s->y->npolicies;
-	if (!s->y->ring)
-		return PD_OK;
-	p->hash = s->y->ring->hash;
-	if (p->hash && plan_hash_parse(p->hash, &hash, &inner))
-		return at(s, msg, "ring.hash", 0, "%s", inner.text);
-	if (whole(s, "ring.vnodes", s->y->ring->vnodes, 1, ROUTE_VNODES_MAX, &vnodes, msg))
-		return PD_EINVAL;
-	p->vnodes = (unsigned)vnodes;
 	return PD_OK;
 }
 
@@ -542,7 +560,8 @@ int scenario_parse(struct scenario **out, const char *text, size_t n, const char
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
-	err = yamlload_read(&scenario_schema, &data, &s->pos, text, n, path, msg);
+	scenario_schema_make(&s->schema);
+	err = yamlload_read(&s->schema.top, &data, &s->pos, text, n, path, msg);
 	s->y = data;
 	if (!err)
 		err = convert(s, msg);
@@ -573,7 +592,7 @@ void scenario_free(struct scenario *s)
 {
 	if (!s)
 		return;
-	yamlload_free(&scenario_schema, s->y);
+	yamlload_free(&s->schema.top, s->y);
 	yamlpos_release(&s->pos);
 	free(s->path);
 	free(s->workload);

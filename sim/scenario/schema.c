@@ -2,6 +2,10 @@
  * can say more. */
 #include "sim/scenario/schema.h"
 
+#include <string.h>
+
+#include "lib/base/yamlload.h"
+
 #define OPT	 (CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER)
 #define MUST	 CYAML_FLAG_POINTER
 #define TEXT_MAX 1000
@@ -51,8 +55,11 @@ static const cyaml_schema_field_t pool_fields[] = {
 	LIST(y_pool, names, nnames, OPT, &text_entry, 1, 1024), TEXT(y_pool, pattern),
 	CYAML_FIELD_END};
 
-static const cyaml_schema_field_t ring_fields[] = {TEXT(y_ring, hash), UINT(y_ring, vnodes),
+static const cyaml_schema_field_t ring_fields[] = {TEXT(y_ring, hash), TEXT(y_ring, vnodes),
 						   CYAML_FIELD_END};
+
+/* Stands for those that scenario_schema_make fills in. */
+static const cyaml_schema_field_t no_fields[] = {CYAML_FIELD_END};
 
 static const cyaml_schema_field_t cache_fields[] = {
 	LIST(y_cache, blocks, nblocks, MUST, &uint_entry, 1, 64), CYAML_FIELD_END};
@@ -85,6 +92,7 @@ static const cyaml_schema_field_t scenario_fields[] = {
 	CYAML_FIELD_MAPPING_PTR("decode", OPT, struct y_scenario, decode, pool_fields),
 	LIST(y_scenario, policies, npolicies, MUST, &text_entry, 1, 64),
 	CYAML_FIELD_MAPPING_PTR("ring", OPT, struct y_scenario, ring, ring_fields),
+	CYAML_FIELD_MAPPING_PTR("parameters", OPT, struct y_scenario, parameters, no_fields),
 	CYAML_FIELD_MAPPING_PTR("cache", OPT, struct y_scenario, cache, cache_fields),
 	CYAML_FIELD_MAPPING_PTR("engine", OPT, struct y_scenario, engine, engine_fields),
 	UINT(y_scenario, max_concurrency),
@@ -93,5 +101,16 @@ static const cyaml_schema_field_t scenario_fields[] = {
 	LIST(y_scenario, expect, nexpect, OPT, &text_entry, 0, 256),
 	CYAML_FIELD_END};
 
-const cyaml_schema_value_t scenario_schema = {
-	CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct y_scenario, scenario_fields)};
+void scenario_schema_make(struct scenario_schema *s)
+{
+	_Static_assert(sizeof(scenario_fields) <= sizeof(s->field), "room for the fields");
+	route_param_keys(&s->keys);
+	yamlload_text_fields(s->parameter, s->keys.key, s->keys.n,
+			     offsetof(struct y_parameters, value));
+	memcpy(s->field, scenario_fields, sizeof(scenario_fields));
+	for (cyaml_schema_field_t *f = s->field; f->key; f++)
+		if (f->value.type == CYAML_MAPPING && f->value.mapping.fields == no_fields)
+			f->value.mapping.fields = s->parameter;
+	s->top = (cyaml_schema_value_t){
+		CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct y_scenario, s->field)};
+}

@@ -8,6 +8,8 @@
 
 #include <cyaml/cyaml.h>
 
+#include "lib/route/policy/policies.h"
+
 struct y_generate {
 	uint64_t *sessions, *turns, *active, *groups;
 	uint64_t *prefix_tokens, *turn_tokens, *output_tokens, *block_tokens;
@@ -41,7 +43,11 @@ struct y_pool {
 
 struct y_ring {
 	char *hash;
-	uint64_t *vnodes;
+	char *vnodes;
+};
+
+struct y_parameters {
+	char *value[ROUTE_SETTINGS_MAX];
 };
 
 struct y_cache {
@@ -69,6 +75,7 @@ struct y_scenario {
 	char **policies;
 	uint32_t npolicies;
 	struct y_ring *ring;
+	struct y_parameters *parameters;
 	struct y_cache *cache;
 	struct y_engine *engine;
 	uint64_t *max_concurrency;
@@ -79,6 +86,13 @@ struct y_scenario {
 	uint32_t nexpect;
 };
 
-extern const cyaml_schema_value_t scenario_schema;
+/* The tables, and a field for each parameter of a policy. */
+struct scenario_schema {
+	struct route_param_keys keys;
+	cyaml_schema_field_t parameter[ROUTE_SETTINGS_MAX + 1];
+	cyaml_schema_field_t field[24];
+	cyaml_schema_value_t top;
+};
+void scenario_schema_make(struct scenario_schema *s);
 
 #endif

@@ -14,7 +14,6 @@
 
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
-#include "lib/base/rng.h"
 #include "lib/base/span.h"
 
 #define SIM_NO_KEY	 UINT32_MAX
@@ -38,7 +37,7 @@ struct sim_pick {
 	uint32_t worker[SIM_PICKS]; /* number in simtrace.worker, or SIM_NO_PICK */
 	bool has_draw[SIM_PICKS];
 	bool key_hashed; /* the key is a stand-in: a hash policy would choose otherwise */
-	struct rng draw[SIM_PICKS]; /* random numbers before the choice */
+	uint64_t draw[SIM_PICKS];
 };
 
 struct sim_key {

@@ -268,7 +268,7 @@ def test_wrong_input(tmp_path, pdctl, workers):
     assert not out.exists()
     (tmp_path / "w.jsonl").write_text('{"prompt":"x","picked":["a"],"draws":["zz"]}\n')
     done = run("simulate", "--workload", tmp_path / "w.jsonl", "--workers", 2)
-    assert done.returncode == 2 and "64 hexadecimal digits" in done.stderr
+    assert done.returncode == 2 and "16 hexadecimal digits" in done.stderr
     # Cut in the middle: an error, not a crash.
     full = tmp_path / "c.db"
     router = pdctl("serve", "--worker-urls", *workers, "--capture", full)

@@ -14,7 +14,7 @@ checked, which is 0, or N with ```sh test exit=N. In pages and blocks without th
 followed by output is refused by this test: mark the block, or show no output.
 
 Between "<!-- options NAME -->" and "<!-- end of options -->" stands what `pdctl NAME --help-markdown` prints.
-DOCS_UPDATE=1 rewrites these tables.
+"<!-- policies -->" and "<!-- end of policies -->" is the table of `pdctl serve --policies-markdown`. DOCS_UPDATE=1 rewrites them.
 """
 
 import os
@@ -137,6 +137,19 @@ def test_options_of_a_page_are_those_of_the_command(name):
     help_text = harness.run(name, "--help").stdout
     offered = {m for m in re.findall(r"^\s+(?:-\w, )?(--[a-z][a-z0-9-]*)", help_text, re.M)} - {"--help"}
     assert listed == offered
+
+
+def test_the_table_of_policies_is_the_programs():
+    page = ROOT / "docs" / "serve.md"
+    text = page.read_text()
+    fresh = harness.run("serve", "--policies-markdown").stdout
+    first, last = "<!-- policies -->\n", "<!-- end of policies -->"
+    rows = text.split(first)[1].split(last)[0]
+    if os.environ.get("DOCS_UPDATE"):
+        page.write_text(text.replace(first + rows + last, first + fresh + last))
+        return
+    assert rows == fresh, "docs/serve.md is not what pdctl serve --policies-markdown prints; run with DOCS_UPDATE=1"
+    assert [row.split("`")[1] for row in rows.splitlines()[2:]] == harness.run("serve", "--list-policies").stdout.split()
 
 
 def test_flags_in_prose_exist():

@@ -167,8 +167,9 @@ static void printed_again(const struct fleet_config *c, struct router_config *ba
 		return;
 	clear(&text);
 	for (int r = 0; r < ROLES; r++) {
-		expect(buf_printf(&text, "%s: %s\n", policies[r],
-				  route_policy_name(c->policy[r])) == PD_OK,
+		expect(buf_printf(&text, "%s: ", policies[r]) == PD_OK &&
+			       route_spec_print(&c->policy[r], NULL, &text) == PD_OK &&
+			       buf_putc(&text, '\n') == PD_OK,
 		       "memory");
 		print_list(&text, c, (enum worker_role)r, keys[r]);
 	}

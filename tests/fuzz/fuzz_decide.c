@@ -14,11 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/route/decide.h"
+#include "lib/base/rng.h"
+#include "lib/route/hash.h"
+#include "lib/route/policy/ring.h"
+#include "tests/unit/route_kit.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-#define NAMED_MAX 8 /* workers with names from the input */
+#define POLICIES_MAX 64
+#define NAMED_MAX    8 /* workers with names from the input */
 
 struct state {
 	bool available, tried;
@@ -37,7 +41,10 @@ struct input {
 
 struct setup {
 	const struct route_pool *pool;
-	enum route_policy_kind kind;
+	const struct route_policy_type *type;
+	struct route_spec spec;
+	enum route_hash hash;
+	unsigned vnodes;
 	struct route_key key;
 	uint64_t seed, cursor;
 	size_t may, room; /* workers that may be picked; those of them with room */
@@ -50,6 +57,42 @@ static void expect(bool ok, const char *what)
 		fprintf(stderr, "fuzz_decide: %s\n", what);
 		abort();
 	}
+}
+
+static bool is(const struct setup *s, const char *name)
+{
+	return strcmp(s->type->name, name) == 0;
+}
+
+/* Is there a slow definition of its order below? */
+static bool defined(const struct setup *s)
+{
+	return is(s, "consistent_hash") || is(s, "rendezvous_hash");
+}
+
+static size_t policies(void)
+{
+	size_t n = 0;
+
+	while (route_policies[n])
+		n++;
+	expect(n <= POLICIES_MAX, "room for the policies");
+	return n;
+}
+
+/* The policy with the ring of the input, where it has one. */
+static struct route_spec spec_of(const struct setup *s)
+{
+	struct route_settings settings = {{NULL}};
+	struct route_spec spec = route_spec_of(s->type);
+	char number[16];
+
+	(void)snprintf(number, sizeof(number), "%u", s->vnodes);
+	expect(route_settings_put(&settings, "ring-hash", s->hash ? "fbi" : "xxh3") == PD_OK &&
+		       route_settings_put(&settings, "virtual-nodes", number) == PD_OK &&
+		       route_spec_apply(&spec, &settings, NULL) == PD_OK,
+	       "parameters of a ring");
+	return spec;
 }
 
 static unsigned next(struct input *in)
@@ -72,12 +115,13 @@ static const unsigned vnodes[] = {1, 2, 16};
 #define VNODES (sizeof(vnodes) / sizeof(vnodes[0]))
 
 /* Pools of numbered workers are made once, for speed. */
-static const struct route_pool *numbered_pool(size_t size, enum route_hash hash, size_t v)
+static const struct route_pool *numbered_pool(const struct setup *s, size_t policy, size_t size,
+					      size_t v)
 {
-	static struct route_pool *made[SIZES][2][VNODES];
+	static struct route_pool *made[POLICIES_MAX][SIZES][2][VNODES];
 	static char text[ROUTE_WORKERS_MAX][24];
 	static const char *names[ROUTE_WORKERS_MAX];
-	struct route_pool **pool = &made[size][hash][v];
+	struct route_pool **pool = &made[policy][size][s->hash][v];
 
 	if (*pool)
 		return *pool;
@@ -86,8 +130,7 @@ static const struct route_pool *numbered_pool(size_t size, enum route_hash hash,
 		names[i] = text[i];
 		slot_list[i] = &slots[i];
 	}
-	expect(route_pool_new(pool, names, slot_list, sizes[size], hash, vnodes[v], NULL) == PD_OK,
-	       "a pool");
+	expect(pool_of(pool, &s->spec, names, slot_list, sizes[size], NULL) == PD_OK, "a pool");
 	return *pool;
 }
 
@@ -105,8 +148,8 @@ static bool names_ok(const char (*text)[8], size_t n)
 }
 
 /* Up to eight workers with names from the input; NULL when these are no good. */
-static struct route_pool *named_pool(struct input *in, char (*text)[8], size_t *n,
-				     enum route_hash hash, unsigned v)
+static struct route_pool *named_pool(const struct setup *s, struct input *in, char (*text)[8],
+				     size_t *n)
 {
 	const char *names[NAMED_MAX] = {NULL};
 	struct route_pool *pool;
@@ -122,7 +165,7 @@ static struct route_pool *named_pool(struct input *in, char (*text)[8], size_t *
 		names[i] = text[i];
 		slot_list[i] = &slots[i];
 	}
-	err = route_pool_new(&pool, names, slot_list, *n, hash, v, NULL);
+	err = pool_of(&pool, &s->spec, names, slot_list, *n, NULL);
 	expect((err == PD_OK) == names_ok((const char(*)[8])text, *n), "names of a pool");
 	return pool;
 }
@@ -174,24 +217,19 @@ static void reset(const struct setup *s)
 }
 
 /* One decision from the state as it is. */
-static int decide(const struct setup *s, struct route_policy *p, struct route_decision *d)
+static int decide(const struct setup *s, struct route_decision *d)
 {
-	struct rng rng;
-	struct route_input in = {.key = &s->key, .tried = tried, .rng = &rng};
+	struct route_request rq = {.key = &s->key, .tried = tried, .draw = s->seed};
 
-	rng_seed(&rng, s->seed);
-	return route_decide(p, s->pool, &in, d);
+	return route_decide(s->pool, &rq, d);
 }
 
 /* One decision from the state at the beginning. */
 static int decide_anew(const struct setup *s, struct route_decision *d)
 {
-	struct route_policy p;
-
 	reset(s);
-	route_policy_init(&p, s->kind);
-	atomic_store_explicit(&p.cursor, s->cursor, memory_order_relaxed);
-	return decide(s, &p, d);
+	atomic_store_explicit(&s->pool->state->turn, s->cursor, memory_order_relaxed);
+	return decide(s, d);
 }
 
 /* -- what must hold -- */
@@ -258,17 +296,17 @@ static uint64_t distance(const struct setup *s, uint32_t w)
 	uint64_t best = UINT64_MAX, h;
 	int n;
 
-	if (s->kind == ROUTE_RENDEZVOUS_HASH) {
+	if (is(s, "rendezvous_hash")) {
 		memcpy(text, s->key.text, s->key.len);
 		n = snprintf(text + s->key.len, 64, ":%s", pool->worker[w].name);
-		return UINT64_MAX - route_hash(pool->hash, text, s->key.len + (size_t)n);
+		return UINT64_MAX - route_hash(s->hash, text, s->key.len + (size_t)n);
 	}
-	h = route_hash(pool->hash, s->key.text, s->key.len);
-	for (unsigned v = 0; v < pool->vnodes; v++) {
+	h = route_hash(s->hash, s->key.text, s->key.len);
+	for (unsigned v = 0; v < s->vnodes; v++) {
 		uint64_t far;
 
 		n = snprintf(text, sizeof(text), "%s:%u", pool->worker[w].name, v);
-		far = route_hash(pool->hash, text, (size_t)n) - h;
+		far = route_hash(s->hash, text, (size_t)n) - h;
 		best = far < best ? far : best;
 	}
 	return best;
@@ -286,16 +324,14 @@ static void check_order(const struct setup *s, const struct route_decision *d, i
 {
 	static uint32_t order[ROUTE_WORKERS_MAX];
 	static bool seen[ROUTE_WORKERS_MAX];
-	struct route_policy p;
 	size_t at = 0;
 
-	route_policy_init(&p, s->kind);
-	expect(route_order(&p, s->pool, &s->key, order) == PD_OK, "no order");
+	expect(route_order(s->pool, &s->key, order) == PD_OK, "no order");
 	memset(seen, 0, s->pool->n);
 	for (size_t i = 0; i < s->pool->n; i++) {
 		expect(order[i] < s->pool->n && !seen[order[i]], "the order is no permutation");
 		seen[order[i]] = true;
-		if (i > 0 && i < 4 && s->pool->n * s->pool->vnodes <= 4096)
+		if (i > 0 && i < 4 && s->pool->n * s->vnodes <= 4096 && defined(s))
 			check_pair(s, order[i - 1], order[i]);
 	}
 	while (at < s->pool->n && !can_take(order[at]))
@@ -325,7 +361,6 @@ static void check_removal(const struct setup *s, const struct route_decision *d,
 {
 	struct setup less = *s;
 	struct route_decision again;
-	struct route_policy p;
 	struct route_pool *pool;
 	const char *names[NAMED_MAX];
 	struct route_slot *list[NAMED_MAX];
@@ -337,14 +372,12 @@ static void check_removal(const struct setup *s, const struct route_decision *d,
 		names[n] = s->pool->worker[i].name;
 		list[n++] = s->pool->worker[i].slot;
 	}
-	expect(route_pool_new(&pool, names, list, n, s->pool->hash, s->pool->vnodes, NULL) == PD_OK,
-	       "a smaller pool");
+	expect(pool_of(&pool, &s->spec, names, list, n, NULL) == PD_OK, "a smaller pool");
 	reset(s);
 	less.pool = pool;
 	for (uint32_t i = gone; i + 1 < s->pool->n; i++)
 		tried[i] = states[i + 1].tried;
-	route_policy_init(&p, s->kind);
-	expect(decide(&less, &p, &again) == PD_OK, "no worker in a smaller pool");
+	expect(decide(&less, &again) == PD_OK, "no worker in a smaller pool");
 	expect(strcmp(pool->worker[again.worker].name, s->pool->worker[d->worker].name) == 0,
 	       "a worker that was removed moved the key");
 	route_pool_free(pool);
@@ -356,8 +389,8 @@ static void check_keyed(const struct setup *s, const struct route_decision *d, i
 	uint32_t gone;
 
 	/* the order of all by score takes the square of their number */
-	if (s->pool->n <= (s->kind == ROUTE_CONSISTENT_HASH || choice < UINT8_MAX ? 16 : 65) ||
-	    (s->kind == ROUTE_CONSISTENT_HASH && choice == UINT8_MAX))
+	if (s->pool->n <= (is(s, "consistent_hash") || choice < UINT8_MAX ? 16 : 65) ||
+	    (is(s, "consistent_hash") && choice == UINT8_MAX))
 		check_order(s, d, err);
 	if (err || s->pool->n < 2)
 		return;
@@ -375,7 +408,7 @@ static void check_load(const struct setup *s, const struct route_decision *d)
 	double second = INFINITY;
 
 	expect(d->score == load, "the score is not the load");
-	if (s->kind == ROUTE_POWER_OF_TWO) {
+	if (is(s, "power_of_two")) {
 		expect(d->ncandidates == (s->room > 1 ? 2 : 1), "not two were looked at");
 		expect(d->ncandidates == 1 || d->candidate[1].score >= load,
 		       "the one with more load");
@@ -399,51 +432,40 @@ static void check_rotation(const struct setup *s)
 {
 	static bool seen[ROUTE_WORKERS_MAX];
 	struct route_decision d;
-	struct route_policy p;
-
 	if (s->pool->n > 16)
 		return;
 	for (size_t i = 0; i < s->pool->n; i++)
 		if (states[i].cap > 0 || !states[i].available)
 			return;
 	reset(s);
-	route_policy_init(&p, s->kind);
-	atomic_store(&p.cursor, s->cursor);
+	atomic_store(&s->pool->state->turn, s->cursor);
 	memset(seen, 0, sizeof(seen));
 	for (size_t i = 0; i < s->room; i++) {
-		expect(decide(s, &p, &d) == PD_OK && !seen[d.worker], "a turn out of turn");
+		expect(decide(s, &d) == PD_OK && !seen[d.worker], "a turn out of turn");
 		seen[d.worker] = true;
 	}
 }
 
+/* By the flags, so that a new policy is checked for what it says of itself; by name only where the
+ * definition is written down above. */
 static void check_policy(const struct setup *s, const struct route_decision *d, int err,
 			 unsigned choice)
 {
-	switch (s->kind) {
-	case ROUTE_CONSISTENT_HASH:
-	case ROUTE_RENDEZVOUS_HASH:
-		if (s->key.level != ROUTE_KEY_NONE) {
-			check_keyed(s, d, err, choice);
-		} else if (!err) {
-			expect(d->reason == ROUTE_REASON_NO_KEY, "the reason without a key");
-			check_load(s, d);
-		}
-		return;
-	case ROUTE_POWER_OF_TWO:
-	case ROUTE_LEAST_REQUEST:
-		if (!err) {
-			expect(d->reason == ROUTE_REASON_LOAD, "the reason by load");
-			check_load(s, d);
-		}
-		return;
-	case ROUTE_ROUND_ROBIN:
-		expect(err || d->reason == ROUTE_REASON_ROTATION, "the reason of a rotation");
-		if (!err)
-			check_rotation(s);
-		return;
-	default:
-		expect(err || d->reason == ROUTE_REASON_RANDOM, "the reason of a random pick");
-		return;
+	bool by_key = s->type->flags & ROUTE_BY_KEY;
+
+	if (by_key && s->key.level != ROUTE_KEY_NONE) {
+		check_keyed(s, d, err, choice);
+	} else if (!err && by_key) {
+		expect(d->reason == ROUTE_REASON_NO_KEY, "the reason without a key");
+		check_load(s, d);
+	} else if (!err && is(s, "round_robin")) {
+		expect(d->reason == ROUTE_REASON_ROTATION, "the reason of a rotation");
+		check_rotation(s);
+	} else if (!err && is(s, "random")) {
+		expect(d->reason == ROUTE_REASON_RANDOM, "the reason of a random pick");
+	} else if (!err && (is(s, "power_of_two") || is(s, "least_request"))) {
+		expect(d->reason == ROUTE_REASON_LOAD, "the reason by load");
+		check_load(s, d);
 	}
 }
 
@@ -460,7 +482,7 @@ static void check(const struct setup *s, unsigned choice)
 		expect(can_take(d.worker), "a worker that cannot be picked");
 		expect(d.trial == !states[d.worker].available, "a trial");
 		check_counters(s, d.worker, d.trial, false);
-		route_release(s->pool->worker[d.worker].slot);
+		route_end(s->pool, d.worker, NULL);
 		check_counters(s, d.worker, d.trial, true);
 		expect(decide_anew(s, &again) == PD_OK, "another verdict the second time");
 		check_same(&d, &again);
@@ -471,18 +493,23 @@ static void check(const struct setup *s, unsigned choice)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	struct input in = {data, n};
-	struct setup s = {.kind = (enum route_policy_kind)(next(&in) % ROUTE_POLICIES)};
+	size_t policy = next(&in) % policies();
+	struct setup s = {.type = route_policies[policy]};
 	struct route_pool *named = NULL;
 	unsigned size = next(&in), ring = next(&in), choice;
 	char text[NAMED_MAX][8];
 	size_t named_n;
 
+	s.hash = ring & 1;
+	s.vnodes = !(size & 0x80) ? vnodes[(ring >> 1) % VNODES] : ring >> 1 & 15 ? 3 : 1;
+	s.spec = spec_of(&s);
 	if (size & 0x80)
-		s.pool = named = named_pool(&in, text, &named_n, ring & 1, ring >> 1 & 15 ? 3 : 1);
+		s.pool = named = named_pool(&s, &in, text, &named_n);
 	else
-		s.pool = numbered_pool(size >= LARGE && !(ring & 1) ? size - LARGE + SMALL
+		s.pool = numbered_pool(&s, policy,
+				       size >= LARGE && !(ring & 1) ? size - LARGE + SMALL
 								    : size % SMALL,
-				       ring & 1, (ring >> 1) % VNODES);
+				       (ring >> 1) % VNODES);
 	if (!s.pool)
 		return 0;
 	choice = next(&in);

@@ -15,7 +15,7 @@
 
 #include "lib/json/edit.h"
 #include "lib/json/scan.h"
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

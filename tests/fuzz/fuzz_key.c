@@ -16,7 +16,7 @@
 #include <string.h>
 
 #include "lib/json/edit.h"
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -10,15 +10,25 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/rng.h"
 #include "lib/router/fleet/fleet.h"
 
 static struct router_config config;
+
+static struct fleet_config no_workers(void)
+{
+	struct fleet_config fc = {0};
+
+	for (int r = 0; r < ROLES; r++)
+		fc.policy[r] = route_spec_of(route_policy_find(SPAN("random")));
+	return fc;
+}
 
 static void list(struct fleet_config *fc, const char *const *texts)
 {
 	struct pd_msg msg;
 
-	*fc = (struct fleet_config){0};
+	*fc = no_workers();
 	for (; *texts; texts++)
 		assert_int_equal(worker_list_add(&fc->workers, ROLE_REGULAR, *texts, 1, &msg),
 				 PD_OK);
@@ -113,24 +123,22 @@ static _Atomic bool stop;
 static void *requests(void *arg)
 {
 	struct fleet_holder *h = arg;
-	struct route_policy policy;
 	struct rng rng;
 	uintptr_t n = 0;
 
 	rng_seed(&rng, (uint64_t)(uintptr_t)&n);
-	route_policy_init(&policy, ROUTE_RANDOM);
 	for (; !atomic_load(&stop); n++) {
 		struct fleet *f = fleet_get(h), *again = fleet_ref(f);
 		struct fleet_pool *p = &f->pool[ROLE_REGULAR];
 		struct route_key key = {.level = ROUTE_KEY_NONE};
-		struct route_input in = {&key, NULL, &rng};
+		struct route_request rq = {.key = &key, .draw = rng_u64(&rng)};
 		struct route_decision d;
 
-		if (route_decide(&policy, p->ring, &in, &d) == PD_OK) {
+		if (route_decide(p->ring, &rq, &d) == PD_OK) {
 			struct worker *w = p->worker[d.worker];
 
 			assert_int_equal(w->url[0], 'h');
-			route_release(&w->slot);
+			route_end(p->ring, d.worker, &rq);
 			worker_report(w, &config, n % 7 ? VERDICT_SUCCESS : VERDICT_FAILURE,
 				      d.trial, clock_now());
 			if (n % 50 == 0)
@@ -330,7 +338,7 @@ static void ids_mean_a_worker_or_all_ranks(void **state)
 
 static void one_url_in_two_roles_is_two_workers(void **state)
 {
-	struct fleet_config fc = {0};
+	struct fleet_config fc = no_workers();
 	struct fleet_holder h;
 	struct worker *out[8];
 	struct fleet *f;

@@ -11,59 +11,53 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "lib/route/decide.h"
+#include "lib/base/rng.h"
+#include "lib/route/hash.h"
+#include "lib/route/policy/ring.h"
+#include "tests/unit/route_kit.h"
 
 #define MOST 8
 
 struct fixture {
 	struct route_slot slot[MOST];
 	struct route_pool *pool;
-	struct route_policy policy;
-	struct rng rng;
+	uint64_t decisions; /* number of the next one */
 };
 
-static void make(struct fixture *f, size_t n, enum route_policy_kind kind)
+static void make(struct fixture *f, size_t n, const char *policy)
 {
 	static const char *const names[MOST] = {
 		"http://w1:8000", "http://w2:8000", "http://w3:8000", "http://w4:8000",
 		"http://w5:8000", "http://w6:8000", "http://w7:8000", "http://w8:8000"};
 	struct route_slot *slots[MOST];
+	struct route_spec spec = spec_named(policy);
 
 	memset(f, 0, sizeof(*f));
 	for (size_t i = 0; i < n; i++) {
 		slots[i] = &f->slot[i];
 		atomic_store(&f->slot[i].available, true);
 	}
-	assert_int_equal(route_pool_new(&f->pool, names, slots, n, ROUTE_HASH_XXH3, 160, NULL),
-			 PD_OK);
-	route_policy_init(&f->policy, kind);
-	rng_seed(&f->rng, 42);
-}
-
-static struct route_key key_of(const char *text)
-{
-	struct route_key k = {.level = ROUTE_KEY_SESSION, .len = strlen(text)};
-
-	memcpy(k.text, text, k.len + 1);
-	return k;
+	assert_int_equal(pool_of(&f->pool, &spec, names, slots, n, NULL), PD_OK);
 }
 
 static int decide(struct fixture *f, const char *key, const bool *tried, struct route_decision *d)
 {
 	struct route_key k = key ? key_of(key) : (struct route_key){.level = ROUTE_KEY_NONE};
-	struct route_input in = {.key = &k, .tried = tried, .rng = &f->rng};
+	struct route_request rq = {
+		.key = &k, .tried = tried, .draw = route_dice(42, 0, f->decisions++, 0)};
 
-	return route_decide(&f->policy, f->pool, &in, d);
+	return route_decide(f->pool, &rq, d);
 }
 
 static void test_hash_failover(void **state)
 {
 	(void)state;
-	for (enum route_policy_kind kind = ROUTE_CONSISTENT_HASH; kind <= ROUTE_RENDEZVOUS_HASH;
-	     kind++) {
+	for (size_t p = 0; route_policies[p]; p++) {
 		struct fixture f;
 
-		make(&f, 6, kind);
+		if (!(route_policies[p]->flags & ROUTE_BY_KEY))
+			continue;
+		make(&f, 6, route_policies[p]->name);
 		for (unsigned i = 0; i < 300; i++) {
 			struct route_decision d;
 			uint32_t order[MOST];
@@ -72,7 +66,7 @@ static void test_hash_failover(void **state)
 
 			(void)snprintf(text, sizeof(text), "s%u", i);
 			k = key_of(text);
-			assert_int_equal(route_order(&f.policy, f.pool, &k, order), PD_OK);
+			assert_int_equal(route_order(f.pool, &k, order), PD_OK);
 			for (unsigned down = 0; down < 6;
 			     down++) { /* the first `down` of the order are gone */
 				bool tried[MOST] = {false};
@@ -99,7 +93,7 @@ static void test_hash_failover(void **state)
 				assert_int_equal(d.candidate[down < 4 ? down : 3].worker,
 						 order[down]);
 				assert_true(down == 5 ? d.margin == 0.0 : d.margin > 0);
-				route_release(&f.slot[d.worker]);
+				route_end(f.pool, d.worker, NULL);
 				for (unsigned at = 0; at < down; at++) {
 					atomic_store(&f.slot[order[at]].available, true);
 					atomic_store(&f.slot[order[at]].cap, 0);
@@ -117,11 +111,12 @@ static void test_hash_score(void **state)
 	struct fixture f;
 
 	(void)state;
-	make(&f, 3, ROUTE_CONSISTENT_HASH);
+	make(&f, 3, "consistent_hash");
 	assert_int_equal(decide(&f, "abc", NULL, &d), PD_OK);
 	{
 		uint64_t h = route_hash(ROUTE_HASH_XXH3, "abc", 3);
-		const struct route_point *p = &f.pool->point[route_pool_lookup(f.pool, h)];
+		const struct ring *r = f.pool->table;
+		const struct ring_point *p = &r->point[ring_lookup(r, h)];
 
 		assert_int_equal(d.worker, p->worker);
 		assert_true(d.score == (double)(p->pos - h) / 18446744073709551616.0);
@@ -129,7 +124,8 @@ static void test_hash_score(void **state)
 		assert_true(d.candidate[1].score == d.score + d.margin);
 		assert_true(d.candidate[2].score > d.candidate[1].score);
 	}
-	route_policy_init(&f.policy, ROUTE_RENDEZVOUS_HASH);
+	route_pool_free(f.pool);
+	make(&f, 3, "rendezvous_hash");
 	assert_int_equal(decide(&f, "abc", NULL, &d), PD_OK);
 	for (uint32_t i = 0; i < 3; i++) {
 		char text[64];
@@ -149,7 +145,8 @@ static void test_hash_score(void **state)
 static void test_nobody(void **state)
 {
 	(void)state;
-	for (enum route_policy_kind kind = 0; kind < ROUTE_POLICIES; kind++) {
+	for (size_t p = 0; route_policies[p]; p++) {
+		const char *kind = route_policies[p]->name;
 		bool tried[MOST] = {true, true, true};
 		struct route_decision d;
 		struct fixture f;
@@ -186,7 +183,7 @@ static void test_least_request(void **state)
 	struct fixture f;
 
 	(void)state;
-	make(&f, 5, ROUTE_LEAST_REQUEST);
+	make(&f, 5, "least_request");
 	for (unsigned i = 0; i < 5; i++)
 		atomic_store(&f.slot[i].in_flight, 9 - i); /* 9 8 7 6 5 */
 	assert_int_equal(decide(&f, NULL, NULL, &d), PD_OK);
@@ -211,8 +208,8 @@ static void test_least_request(void **state)
  * least_request. */
 static void test_ties_rotate(void **state)
 {
-	static const enum route_policy_kind kinds[] = {ROUTE_LEAST_REQUEST, ROUTE_CONSISTENT_HASH,
-						       ROUTE_RENDEZVOUS_HASH, ROUTE_ROUND_ROBIN};
+	static const char *const kinds[] = {"least_request", "consistent_hash", "rendezvous_hash",
+					    "round_robin"};
 	(void)state;
 	for (size_t k = 0; k < 4; k++) {
 		struct route_decision d;
@@ -222,13 +219,13 @@ static void test_ties_rotate(void **state)
 		atomic_store(&f.slot[2].available, false);
 		for (unsigned i = 0; i < 30; i++) {
 			assert_int_equal(decide(&f, NULL, NULL, &d), PD_OK);
-			if (kinds[k] == ROUTE_ROUND_ROBIN)
+			if (k == 3)
 				assert_int_equal(d.reason, ROUTE_REASON_ROTATION);
 			else
 				assert_int_equal(d.reason,
 						 k == 0 ? ROUTE_REASON_LOAD : ROUTE_REASON_NO_KEY);
 			assert_int_equal(d.home, d.worker);
-			route_release(&f.slot[d.worker]);
+			route_end(f.pool, d.worker, NULL);
 		}
 		for (unsigned i = 0; i < 4; i++) {
 			assert_int_equal(atomic_load(&f.slot[i].picks), i == 2 ? 0 : 10);
@@ -242,19 +239,19 @@ static void test_ties_rotate(void **state)
 static void test_prefix_key(void **state)
 {
 	struct route_key k = key_of("prefix:0123456789abcdef");
-	struct route_input in = {.key = &k};
+	struct route_request in = {.key = &k};
 	struct route_decision d, again;
 	struct fixture f;
 
 	(void)state;
-	make(&f, 4, ROUTE_CONSISTENT_HASH);
+	make(&f, 4, "consistent_hash");
 	k.level = ROUTE_KEY_PREFIX;
-	assert_int_equal(route_decide(&f.policy, f.pool, &in, &d), PD_OK);
+	assert_int_equal(route_decide(f.pool, &in, &d), PD_OK);
 	assert_int_equal(d.reason, ROUTE_REASON_KEY);
-	assert_int_equal(route_decide(&f.policy, f.pool, &in, &again), PD_OK);
+	assert_int_equal(route_decide(f.pool, &in, &again), PD_OK);
 	assert_int_equal(d.worker, again.worker);
 	in.key = NULL;
-	assert_int_equal(route_decide(&f.policy, f.pool, &in, &d), PD_OK);
+	assert_int_equal(route_decide(f.pool, &in, &d), PD_OK);
 	assert_int_equal(d.reason, ROUTE_REASON_NO_KEY);
 	route_pool_free(f.pool);
 }
@@ -265,7 +262,7 @@ static void test_random(void **state)
 	struct fixture f;
 
 	(void)state;
-	make(&f, 4, ROUTE_RANDOM);
+	make(&f, 4, "random");
 	atomic_store(&f.slot[0].available, false);
 	for (unsigned i = 0; i < 3000; i++) {
 		assert_int_equal(decide(&f, "same", NULL, &d), PD_OK);
@@ -277,25 +274,25 @@ static void test_random(void **state)
 	route_pool_free(f.pool);
 }
 
-/* Replays the two draws of the generator, so that which two workers were compared is known. */
+/* Repeats the two draws, so that which two workers were compared is known. */
 static void test_power_of_two(void **state)
 {
 	struct route_decision d;
 	unsigned equal = 0;
 	struct fixture f;
-	struct rng copy;
 
 	(void)state;
-	make(&f, 5, ROUTE_POWER_OF_TWO);
+	make(&f, 5, "power_of_two");
 	for (unsigned i = 0; i < 2000; i++) {
 		uint32_t before[MOST], first, second, want;
+		uint64_t draw;
 
 		for (unsigned w = 0; w < 5; w++)
 			before[w] = atomic_load(&f.slot[w].in_flight);
-		copy = f.rng;
+		draw = route_dice(42, 0, f.decisions, 0);
 		assert_int_equal(decide(&f, NULL, NULL, &d), PD_OK);
-		first = (uint32_t)rng_below(&copy, 5);
-		second = (uint32_t)rng_below(&copy, 4);
+		first = (uint32_t)route_below(draw, 0, 5);
+		second = (uint32_t)route_below(draw, 1, 4);
 		second += second >= first;
 		want = before[first] <= before[second] ? first : second;
 		assert_int_equal(d.worker, want);
@@ -321,23 +318,23 @@ static void test_power_of_two(void **state)
 
 static void test_names(void **state)
 {
-	enum route_policy_kind k;
+	struct route_spec k;
 	struct pd_msg msg;
 
 	(void)state;
-	for (enum route_policy_kind i = 0; i < ROUTE_POLICIES; i++) {
-		assert_int_equal(route_policy_parse(route_policy_name(i), &k, NULL), PD_OK);
-		assert_int_equal(k, i);
+	for (size_t i = 0; route_policies[i]; i++) {
+		assert_int_equal(route_spec_parse(&k, route_policies[i]->name, NULL, NULL), PD_OK);
+		assert_ptr_equal(k.type, route_policies[i]);
 	}
-	assert_int_equal(route_policy_parse("consistent-hash", &k, &msg), PD_EINVAL);
+	assert_int_equal(route_spec_parse(&k, "consistent-hash", NULL, &msg), PD_EINVAL);
 	assert_non_null(
 		strstr(msg.text, "'consistent-hash', did you mean 'consistent_hash'? expected"));
-	assert_int_equal(route_policy_parse("leastrequest", &k, &msg), PD_EINVAL);
+	assert_int_equal(route_spec_parse(&k, "leastrequest", NULL, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "did you mean 'least_request'?"));
-	assert_int_equal(route_policy_parse("", &k, &msg), PD_EINVAL);
-	assert_int_equal(route_policy_parse("cache_aware", &k, &msg), PD_EINVAL);
+	assert_int_equal(route_spec_parse(&k, "", NULL, &msg), PD_EINVAL);
+	assert_int_equal(route_spec_parse(&k, "cache_aware", NULL, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "unknown policy 'cache_aware', expected consistent"));
-	assert_int_equal(route_policy_parse("random ", &k, NULL), PD_EINVAL);
+	assert_int_equal(route_spec_parse(&k, "random ", NULL, NULL), PD_EINVAL);
 	assert_string_equal(route_reason_name(ROUTE_REASON_NO_KEY), "no_key");
 	assert_string_equal(route_reason_name(ROUTE_REASON_KEY), "key");
 }
@@ -350,11 +347,12 @@ static void test_order_refused(void **state)
 	struct fixture f;
 
 	(void)state;
-	make(&f, 3, ROUTE_ROUND_ROBIN);
-	assert_int_equal(route_order(&f.policy, f.pool, &k, order), PD_EINVAL);
-	route_policy_init(&f.policy, ROUTE_CONSISTENT_HASH);
-	assert_int_equal(route_order(&f.policy, f.pool, &none, order), PD_EINVAL);
-	assert_int_equal(route_order(&f.policy, f.pool, &k, order), PD_OK);
+	make(&f, 3, "round_robin");
+	assert_int_equal(route_order(f.pool, &k, order), PD_EINVAL);
+	route_pool_free(f.pool);
+	make(&f, 3, "consistent_hash");
+	assert_int_equal(route_order(f.pool, &none, order), PD_EINVAL);
+	assert_int_equal(route_order(f.pool, &k, order), PD_OK);
 	assert_int_equal(atomic_load(&f.slot[order[0]].in_flight), 0);
 	route_pool_free(f.pool);
 }
@@ -388,7 +386,7 @@ static void *run_job(void *arg)
 	rng_seed(&rng, j->seed);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct route_key k = {.level = ROUTE_KEY_SESSION, .len = 1};
-		struct route_input in = {.key = &k, .rng = &rng};
+		struct route_request rq = {.key = &k, .draw = rng_u64(&rng)};
 		struct route_decision d;
 
 		k.text[0] = (char)('a' + rng_below(&rng, 26));
@@ -396,8 +394,8 @@ static void *run_job(void *arg)
 			uint32_t w = hand[--n];
 
 			j->held[w]--;
-			route_release(&j->f->slot[w]);
-		} else if (route_decide(&j->f->policy, j->f->pool, &in, &d) == PD_OK) {
+			route_end(j->f->pool, w, NULL);
+		} else if (route_decide(j->f->pool, &rq, &d) == PD_OK) {
 			hand[n++] = d.worker;
 			j->held[d.worker]++;
 			j->picks[d.worker]++;
@@ -424,12 +422,12 @@ static void *flip_job(void *arg)
 static void test_threads(void **state)
 {
 	(void)state;
-	for (enum route_policy_kind kind = 0; kind < ROUTE_POLICIES; kind++) {
+	for (size_t p = 0; route_policies[p]; p++) {
 		struct job job[THREADS] = {0};
 		pthread_t thread[THREADS], flipper;
 		struct fixture f;
 
-		make(&f, MOST, kind);
+		make(&f, MOST, route_policies[p]->name);
 		for (unsigned w = 0; w < MOST; w++)
 			atomic_store(&f.slot[w].cap, w % 2 ? CAP : 0);
 		for (unsigned t = 0; t < THREADS; t++) {
@@ -470,11 +468,11 @@ static _Atomic bool taken[MOST][THREADS * BURST];
 static void *burst_job(void *arg)
 {
 	struct job *j = arg;
-	struct route_input in = {.key = NULL};
+	struct route_request rq = {.key = NULL};
 	struct route_decision d;
 
 	for (unsigned i = 0; i < BURST; i++) {
-		if (route_decide(&j->f->policy, j->f->pool, &in, &d) != PD_OK)
+		if (route_decide(j->f->pool, &rq, &d) != PD_OK)
 			j->busy++;
 		else
 			j->over += atomic_exchange(&taken[d.worker][(size_t)d.score], true);
@@ -489,7 +487,7 @@ static void test_burst(void **state)
 	struct fixture f;
 
 	(void)state;
-	make(&f, 5, ROUTE_LEAST_REQUEST);
+	make(&f, 5, "least_request");
 	for (unsigned t = 0; t < THREADS; t++) {
 		job[t].f = &f;
 		assert_int_equal(pthread_create(&thread[t], NULL, burst_job, &job[t]), 0);

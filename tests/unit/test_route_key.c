@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "lib/route/hash.h"
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
 
 /* "name: value" lines to fields; at most 8. */
 static size_t parse_fields(const char *lines, struct field *f)

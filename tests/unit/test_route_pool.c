@@ -11,7 +11,8 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
-#include "lib/route/decide.h"
+#include "lib/route/policy/ring.h"
+#include "tests/unit/route_kit.h"
 
 #define WORKERS 12
 #define KEYS	20000
@@ -23,9 +24,9 @@ struct fixture {
 	struct route_pool *pool;
 };
 
-static void make_pool(struct fixture *f, size_t n, size_t without, enum route_hash hash,
-		      unsigned vnodes)
+static void make_pool(struct fixture *f, const char *policy, size_t n, size_t without)
 {
+	struct route_spec spec = spec_named(policy);
 	const char *names[WORKERS];
 	struct route_slot *slots[WORKERS];
 	size_t used = 0;
@@ -39,25 +40,20 @@ static void make_pool(struct fixture *f, size_t n, size_t without, enum route_ha
 		names[used] = f->name[i];
 		slots[used++] = &f->slot[i];
 	}
-	assert_int_equal(route_pool_new(&f->pool, names, slots, used, hash, vnodes, NULL), PD_OK);
+	assert_int_equal(pool_of(&f->pool, &spec, names, slots, used, NULL), PD_OK);
 }
 
-static struct route_key key_of(const char *text)
+static const struct ring *ring_of(const struct fixture *f)
 {
-	struct route_key k = {.level = ROUTE_KEY_SESSION, .len = strlen(text)};
-
-	memcpy(k.text, text, k.len + 1);
-	return k;
+	return f->pool->table;
 }
 
-static const char *home_of(const struct fixture *f, enum route_policy_kind kind, const char *key)
+static const char *home_of(const struct fixture *f, const char *key)
 {
 	struct route_key k = key_of(key);
-	struct route_policy p;
 	uint32_t order[WORKERS];
 
-	route_policy_init(&p, kind);
-	assert_int_equal(route_order(&p, f->pool, &k, order), PD_OK);
+	assert_int_equal(route_order(f->pool, &k, order), PD_OK);
 	return f->pool->worker[order[0]].name;
 }
 
@@ -77,17 +73,17 @@ static void test_golden_lookups(void **state)
 		{"user:alice", 3, 2},
 		{"session:abc", 3, 2},
 	};
-	struct fixture f;
+	struct fixture f, g;
 
 	(void)state;
-	make_pool(&f, 3, WORKERS, ROUTE_HASH_FBI, 160);
-	assert_int_equal(f.pool->npoints, 480);
+	make_pool(&f, "consistent_hash:ring-hash=fbi", 3, WORKERS);
+	make_pool(&g, "rendezvous_hash:ring-hash=fbi", 3, WORKERS);
+	assert_int_equal(ring_of(&f)->npoints, 480);
 	for (size_t i = 0; i < sizeof(golden) / sizeof(golden[0]); i++) {
-		assert_string_equal(home_of(&f, ROUTE_CONSISTENT_HASH, golden[i].key),
-				    f.name[golden[i].ring - 1]);
-		assert_string_equal(home_of(&f, ROUTE_RENDEZVOUS_HASH, golden[i].key),
-				    f.name[golden[i].rendezvous - 1]);
+		assert_string_equal(home_of(&f, golden[i].key), f.name[golden[i].ring - 1]);
+		assert_string_equal(home_of(&g, golden[i].key), f.name[golden[i].rendezvous - 1]);
 	}
+	route_pool_free(g.pool);
 	route_pool_free(f.pool);
 }
 
@@ -100,11 +96,14 @@ static void test_lookup(void **state)
 	(void)state;
 	rng_seed(&r, 7);
 	for (unsigned vnodes = 1; vnodes <= 40; vnodes += 3) {
-		make_pool(&f, 1 + vnodes % 5, WORKERS, ROUTE_HASH_XXH3, vnodes);
+		char policy[64];
+
+		(void)snprintf(policy, sizeof(policy), "consistent_hash:virtual-nodes=%u", vnodes);
+		make_pool(&f, policy, 1 + vnodes % 5, WORKERS);
 		for (int i = 0; i < 400; i++) {
-			const struct route_point *point = f.pool->point;
+			const struct ring_point *point = ring_of(&f)->point;
 			uint64_t h = rng_u64(&r);
-			size_t want = 0, n = f.pool->npoints;
+			size_t want = 0, n = ring_of(&f)->npoints;
 
 			if (i % 4 == 1) /* exactly on a point, one above, one below */
 				h = point[rng_below(&r, n)].pos;
@@ -114,10 +113,10 @@ static void test_lookup(void **state)
 				h = point[rng_below(&r, n)].pos - 1;
 			while (want < n && point[want].pos < h)
 				want++;
-			assert_int_equal(route_pool_lookup(f.pool, h), want == n ? 0 : want);
+			assert_int_equal(ring_lookup(ring_of(&f), h), want == n ? 0 : want);
 		}
-		for (size_t i = 1; i < f.pool->npoints; i++)
-			assert_true(f.pool->point[i - 1].pos < f.pool->point[i].pos);
+		for (size_t i = 1; i < ring_of(&f)->npoints; i++)
+			assert_true(ring_of(&f)->point[i - 1].pos < ring_of(&f)->point[i].pos);
 		route_pool_free(f.pool);
 	}
 }
@@ -130,15 +129,15 @@ static void test_collisions(void **state)
 	char text[64];
 
 	(void)state;
-	make_pool(&f, 8, WORKERS, ROUTE_HASH_FBI, 2000);
-	lost = 16000 - f.pool->npoints;
+	make_pool(&f, "consistent_hash:ring-hash=fbi:virtual-nodes=2000", 8, WORKERS);
+	lost = 16000 - ring_of(&f)->npoints;
 	assert_in_range(lost, 1, 100);
 	for (uint32_t w = 0; w < 8; w++) {
 		for (unsigned v = 0; v < 2000; v++) {
 			int n = snprintf(text, sizeof(text), "%s:%u", f.name[w], v);
 			uint64_t pos = route_fbi_hash(text, (size_t)n);
-			const struct route_point *p =
-				&f.pool->point[route_pool_lookup(f.pool, pos)];
+			const struct ring_point *p =
+				&ring_of(&f)->point[ring_lookup(ring_of(&f), pos)];
 
 			assert_int_equal(p->pos, pos);
 			assert_true(p->worker >= w);
@@ -157,22 +156,21 @@ struct spread {
 
 /* Homes with all n workers against homes without worker `gone`: joining is the same comparison
  * backwards. */
-static struct spread compare_pools(enum route_policy_kind kind, enum route_hash hash, size_t n,
-				   size_t gone)
+static struct spread compare_pools(const char *policy, size_t n, size_t gone)
 {
 	unsigned load[WORKERS] = {0};
 	struct spread s = {.min = KEYS};
 	struct fixture all, less;
 	char key[32];
 
-	make_pool(&all, n, WORKERS, hash, 160);
-	make_pool(&less, n, gone, hash, 160);
+	make_pool(&all, policy, n, WORKERS);
+	make_pool(&less, policy, n, gone);
 	for (unsigned i = 0; i < KEYS; i++) {
 		const char *a, *b;
 
 		(void)snprintf(key, sizeof(key), "session-%u", i);
-		a = home_of(&all, kind, key);
-		b = home_of(&less, kind, key);
+		a = home_of(&all, key);
+		b = home_of(&less, key);
 		load[strtoul(a + 8, NULL, 10) - 1]++;
 		if (strcmp(a, all.name[gone]) == 0)
 			s.needed++;
@@ -189,14 +187,15 @@ static struct spread compare_pools(enum route_policy_kind kind, enum route_hash 
 	return s;
 }
 
+static const char *const hashes[] = {"consistent_hash", "rendezvous_hash", NULL};
+
 static void test_leave_and_join(void **state)
 {
 	(void)state;
-	for (enum route_policy_kind kind = ROUTE_CONSISTENT_HASH; kind <= ROUTE_RENDEZVOUS_HASH;
-	     kind++) {
+	for (size_t k = 0; hashes[k]; k++) {
 		for (size_t gone = 0; gone < 8; gone += 3) {
-			struct spread s = compare_pools(kind, ROUTE_HASH_XXH3, 8, gone);
-			bool ring = kind == ROUTE_CONSISTENT_HASH;
+			struct spread s = compare_pools(hashes[k], 8, gone);
+			bool ring = k == 0;
 
 			assert_int_equal(s.moved, 0);
 			assert_in_range(s.needed, s.min, s.max);
@@ -207,9 +206,8 @@ static void test_leave_and_join(void **state)
 		}
 	}
 	/* A point of fbi may hide another one; the keys behind it are all that moves. */
-	assert_in_range(compare_pools(ROUTE_CONSISTENT_HASH, ROUTE_HASH_FBI, 8, 7).moved, 0,
-			KEYS / 500);
-	assert_int_equal(compare_pools(ROUTE_RENDEZVOUS_HASH, ROUTE_HASH_FBI, 8, 7).moved, 0);
+	assert_in_range(compare_pools("consistent_hash:ring-hash=fbi", 8, 7).moved, 0, KEYS / 500);
+	assert_int_equal(compare_pools("rendezvous_hash:ring-hash=fbi", 8, 7).moved, 0);
 }
 
 /* The order holds every worker once, and without its first worker the rest keeps its order: minimal
@@ -217,13 +215,10 @@ static void test_leave_and_join(void **state)
 static void test_order(void **state)
 {
 	(void)state;
-	for (enum route_policy_kind kind = ROUTE_CONSISTENT_HASH; kind <= ROUTE_RENDEZVOUS_HASH;
-	     kind++) {
-		struct route_policy p;
+	for (size_t n = 0; hashes[n]; n++) {
 		struct fixture all, less;
 
-		route_policy_init(&p, kind);
-		make_pool(&all, 6, WORKERS, ROUTE_HASH_XXH3, 160);
+		make_pool(&all, hashes[n], 6, WORKERS);
 		for (unsigned i = 0; i < 500; i++) {
 			uint32_t order[WORKERS], rest[WORKERS];
 			struct route_key k;
@@ -231,7 +226,7 @@ static void test_order(void **state)
 
 			(void)snprintf(text, sizeof(text), "k%u", i);
 			k = key_of(text);
-			assert_int_equal(route_order(&p, all.pool, &k, order), PD_OK);
+			assert_int_equal(route_order(all.pool, &k, order), PD_OK);
 			for (uint32_t w = 0; w < 6; w++) {
 				unsigned seen = 0;
 
@@ -239,8 +234,8 @@ static void test_order(void **state)
 					seen += order[at] == w;
 				assert_int_equal(seen, 1);
 			}
-			make_pool(&less, 6, order[0], ROUTE_HASH_XXH3, 160);
-			assert_int_equal(route_order(&p, less.pool, &k, rest), PD_OK);
+			make_pool(&less, hashes[n], 6, order[0]);
+			assert_int_equal(route_order(less.pool, &k, rest), PD_OK);
 			for (unsigned at = 0; at < 5; at++)
 				assert_string_equal(less.pool->worker[rest[at]].name,
 						    all.pool->worker[order[at + 1]].name);
@@ -258,21 +253,22 @@ static void test_pointless_worker(void **state)
 	struct route_slot *const slots[] = {&slot[0], &slot[1]};
 	struct route_key k = key_of("x");
 	struct route_decision d;
-	struct route_policy p;
+	struct route_spec spec = spec_named("consistent_hash:ring-hash=fbi:virtual-nodes=1");
 	struct route_pool *pool;
+	struct ring *r;
 	uint32_t order[2];
 
 	(void)state;
-	assert_int_equal(route_pool_new(&pool, names, slots, 2, ROUTE_HASH_FBI, 1, NULL), PD_OK);
-	pool->point[0].worker = 1;
-	pool->npoints = 1;
-	pool->on_ring = 1;
-	route_policy_init(&p, ROUTE_CONSISTENT_HASH);
-	assert_int_equal(route_order(&p, pool, &k, order), PD_OK);
+	assert_int_equal(pool_of(&pool, &spec, names, slots, 2, NULL), PD_OK);
+	r = pool->table;
+	r->point[0].worker = 1;
+	r->npoints = 1;
+	r->on_ring = 1;
+	assert_int_equal(route_order(pool, &k, order), PD_OK);
 	assert_int_equal(order[0], 1);
 	assert_int_equal(order[1], 0);
 	atomic_store(&slot[1].available, false);
-	assert_int_equal(route_decide(&p, pool, &(struct route_input){.key = &k}, &d), PD_OK);
+	assert_int_equal(route_decide(pool, &(struct route_request){.key = &k}, &d), PD_OK);
 	assert_int_equal(d.worker, 0);
 	assert_int_equal(d.home, 1);
 	route_pool_free(pool);
@@ -286,6 +282,8 @@ static void test_bad_pools(void **state)
 	static const char *many[ROUTE_WORKERS_MAX + 1];
 	static char names[ROUTE_WORKERS_MAX + 1][8], lengthy[ROUTE_NAME_MAX + 2];
 	const char *const longs[] = {lengthy};
+	struct route_spec one = spec_named("consistent_hash:virtual-nodes=1"),
+			  many_points = spec_named("consistent_hash:virtual-nodes=65536");
 	struct route_pool *pool;
 	struct pd_msg msg;
 
@@ -297,36 +295,21 @@ static void test_bad_pools(void **state)
 	}
 	memset(lengthy, 'x', sizeof(lengthy) - 1);
 	lengthy[ROUTE_NAME_MAX + 1] = '\0';
-	assert_int_equal(route_pool_new(&pool, twins, slots, 3, ROUTE_HASH_XXH3, 160, &msg),
-			 PD_EINVAL);
+	assert_int_equal(pool_of(&pool, &one, twins, slots, 3, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "'http://a'"));
 	assert_null(pool);
-	assert_int_equal(route_pool_new(&pool, blank, slots, 1, ROUTE_HASH_XXH3, 160, &msg),
-			 PD_EINVAL);
-	assert_int_equal(route_pool_new(&pool, longs, slots, 1, ROUTE_HASH_XXH3, 160, &msg),
-			 PD_EINVAL);
-	assert_int_equal(route_pool_new(&pool, many, slots, 2, ROUTE_HASH_XXH3, 0, &msg),
-			 PD_EINVAL);
-	assert_non_null(strstr(msg.text, "from 1 to 65536"));
-	assert_int_equal(
-		route_pool_new(&pool, many, slots, 2, ROUTE_HASH_XXH3, ROUTE_VNODES_MAX + 1, &msg),
-		PD_EINVAL);
-	assert_int_equal(
-		route_pool_new(&pool, many, slots, 1024, ROUTE_HASH_XXH3, ROUTE_VNODES_MAX, &msg),
-		PD_EINVAL);
-	assert_int_equal(
-		route_pool_new(&pool, many, slots, ROUTE_WORKERS_MAX + 1, ROUTE_HASH_XXH3, 1, &msg),
-		PD_EINVAL);
+	assert_int_equal(pool_of(&pool, &one, blank, slots, 1, &msg), PD_EINVAL);
+	assert_int_equal(pool_of(&pool, &one, longs, slots, 1, &msg), PD_EINVAL);
+	assert_int_equal(pool_of(&pool, &many_points, many, slots, 1024, &msg), PD_EINVAL);
+	assert_int_equal(pool_of(&pool, &one, many, slots, ROUTE_WORKERS_MAX + 1, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "1025 workers"));
 	lengthy[ROUTE_NAME_MAX] = '\0';
-	assert_int_equal(route_pool_new(&pool, longs, slots, 1, ROUTE_HASH_XXH3, 1, &msg), PD_OK);
+	assert_int_equal(pool_of(&pool, &one, longs, slots, 1, &msg), PD_OK);
 	route_pool_free(pool);
-	assert_int_equal(
-		route_pool_new(&pool, many, slots, ROUTE_WORKERS_MAX, ROUTE_HASH_XXH3, 4, &msg),
-		PD_OK);
-	assert_int_equal(pool->on_ring, ROUTE_WORKERS_MAX);
+	assert_int_equal(pool_of(&pool, &one, many, slots, ROUTE_WORKERS_MAX, &msg), PD_OK);
+	assert_int_equal(((struct ring *)pool->table)->on_ring, ROUTE_WORKERS_MAX);
 	route_pool_free(pool);
-	assert_int_equal(route_pool_new(&pool, NULL, NULL, 0, ROUTE_HASH_XXH3, 160, &msg), PD_OK);
+	assert_int_equal(pool_of(&pool, &one, NULL, NULL, 0, &msg), PD_OK);
 	assert_int_equal(pool->n, 0);
 	route_pool_free(pool);
 	route_pool_free(NULL);

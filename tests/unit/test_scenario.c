@@ -132,7 +132,7 @@ static void test_values(void **state)
 	refuse(HEAD POOL "policies: [ranndom]\n", "f.yaml:4:12: ", "random");
 	refuse(HEAD POOL "policies: [random, consistnt_hash]\n",
 	       "f.yaml:4:20: ", "consistent_hash");
-	refuse(HEAD POOL "policies: [consistent_hash@md5]\n", "f.yaml:4:12: ", "xxh3 or fbi");
+	refuse(HEAD POOL "policies: [consistent_hash@md5]\n", "f.yaml:4:12: ", "one of xxh3|fbi");
 	refuse(HEAD POOL "policies: [random/random]\n", "f.yaml:4:12: ", "two pools");
 	refuse("name: a\nworkload: {}\n" POOL "policies: [random]\n",
 	       "f.yaml:2:11: ", "found 0 of");

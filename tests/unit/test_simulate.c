@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
+#include "lib/route/key/key_extract.h"
 #include "sim/engine/vengine.h"
 #include "sim/figures/ballsbins.h"
 #include "sim/figures/figures.h"
@@ -16,6 +17,7 @@
 #include "sim/replay/vrouter.h"
 #include "sim/trace/shape.h"
 #include "sim/trace/trace.h"
+#include "tests/unit/route_kit.h"
 
 static void near(double a, double b, double eps)
 {
@@ -124,16 +126,13 @@ static void make_trace(struct simtrace *t)
 	assert_int_equal(simtrace_finish(t), PD_OK);
 }
 
-static struct replay_config config(enum route_policy_kind policy)
+static struct replay_config config(const char *policy)
 {
-	struct replay_config c = {.npools = 1,
-				  .hash = ROUTE_HASH_XXH3,
-				  .vnodes = ROUTE_VNODES,
-				  .seed = 9,
-				  .engine = VENGINE_DEFAULTS,
-				  .routing_only = true};
+	struct replay_config c = {
+		.npools = 1, .seed = 9, .engine = VENGINE_DEFAULTS, .routing_only = true};
 
-	c.pool[0] = (struct replay_pool){.names = names, .n = WORKERS, .policy = policy};
+	c.pool[0] =
+		(struct replay_pool){.names = names, .n = WORKERS, .policy = spec_named(policy)};
 	return c;
 }
 
@@ -179,8 +178,8 @@ static size_t list_access(struct list_cache *c, const uint64_t *b, size_t n)
 /* All counters of a replay, counted again from its decisions in the plainest way. */
 static void test_replay_equals_naive_counting(void **state)
 {
-	static const enum route_policy_kind policies[] = {
-		ROUTE_CONSISTENT_HASH, ROUTE_RENDEZVOUS_HASH, ROUTE_ROUND_ROBIN, ROUTE_RANDOM};
+	static const char *const policies[] = {"consistent_hash", "rendezvous_hash", "round_robin",
+					       "random"};
 	struct replay_choice choices[400];
 	struct simtrace t;
 
@@ -250,7 +249,7 @@ static void test_replay_equals_naive_counting(void **state)
 
 static void test_hash_policies_keep_and_round_robin_rotates(void **state)
 {
-	struct replay_config c = config(ROUTE_CONSISTENT_HASH);
+	struct replay_config c = config("consistent_hash");
 	struct replay_result r;
 	struct figures f;
 	struct simtrace t;
@@ -262,7 +261,7 @@ static void test_hash_policies_keep_and_round_robin_rotates(void **state)
 	near(f.pool[0].stickiness, 1, 0);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_KEY], 400);
 	replay_result_release(&r);
-	c.pool[0].policy = ROUTE_ROUND_ROBIN;
+	c.pool[0].policy = spec_named("round_robin");
 	replay(&t, &c, &r, &f);
 	near(f.pool[0].requests.cv, 0, 1e-12);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_ROTATION], 400);
@@ -281,14 +280,10 @@ static void test_sequence_and_replay_choose_alike(void **state)
 
 	(void)state;
 	make_trace(&t);
-	for (int p = 0; p < ROUTE_POLICIES; p++) {
-		struct replay_config c = config((enum route_policy_kind)p);
-		struct vrouter_config vc = {.names = names,
-					    .n = WORKERS,
-					    .policy = (enum route_policy_kind)p,
-					    .hash = c.hash,
-					    .vnodes = c.vnodes,
-					    .seed = c.seed};
+	for (int p = 0; route_policies[p]; p++) {
+		struct replay_config c = config(route_policies[p]->name);
+		struct vrouter_config vc = {
+			.names = names, .n = WORKERS, .policy = c.pool[0].policy, .seed = c.seed};
 		struct replay_result r;
 		struct vrouter v;
 
@@ -308,23 +303,27 @@ static void test_sequence_and_replay_choose_alike(void **state)
 	simtrace_release(&t);
 }
 
+static int pick(struct vrouter *v, struct span text, struct route_decision *d)
+{
+	struct route_key key;
+
+	route_key_of_text(text, &key);
+	return route_decide(v->pool, &(struct route_request){.key = &key}, d);
+}
+
 /* A worker that is unavailable and a pool without it give the same homes, and moved keys counts
  * exactly those. */
 static void test_moved_keys(void **state)
 {
-	static const enum route_policy_kind policies[] = {ROUTE_CONSISTENT_HASH,
-							  ROUTE_RENDEZVOUS_HASH};
+	static const char *const policies[] = {"consistent_hash", "rendezvous_hash"};
 	struct simtrace t;
 	struct movedkeys m;
 
 	(void)state;
 	make_trace(&t);
 	for (size_t p = 0; p < 2; p++) {
-		struct vrouter_config vc = {.names = names,
-					    .n = WORKERS,
-					    .policy = policies[p],
-					    .hash = ROUTE_HASH_XXH3,
-					    .vnodes = ROUTE_VNODES};
+		struct vrouter_config vc = {
+			.names = names, .n = WORKERS, .policy = spec_named(policies[p])};
 		struct route_decision full, less;
 		struct vrouter v;
 		size_t moved = 0;
@@ -341,11 +340,9 @@ static void test_moved_keys(void **state)
 		for (uint32_t w = 0; w < WORKERS; w++) {
 			for (uint32_t k = 0; k < t.nkeys; k++) {
 				v.slot[w].available = true;
-				assert_int_equal(vrouter_pick(&v, simtrace_key(&t, k), &full),
-						 PD_OK);
+				assert_int_equal(pick(&v, simtrace_key(&t, k), &full), PD_OK);
 				v.slot[w].available = false;
-				assert_int_equal(vrouter_pick(&v, simtrace_key(&t, k), &less),
-						 PD_OK);
+				assert_int_equal(pick(&v, simtrace_key(&t, k), &less), PD_OK);
 				assert_int_equal(less.home, full.worker);
 				moved += less.worker != full.worker;
 				assert_true((less.worker != full.worker) == (full.worker == w));
@@ -362,7 +359,7 @@ static void test_moved_keys(void **state)
 static void test_moved_keys_unknown(void **state)
 {
 	struct vrouter_config vc = {
-		.names = names, .n = WORKERS, .policy = ROUTE_ROUND_ROBIN, .vnodes = 1};
+		.names = names, .n = WORKERS, .policy = spec_named("round_robin")};
 	struct simtrace t;
 	struct movedkeys m;
 
@@ -370,7 +367,7 @@ static void test_moved_keys_unknown(void **state)
 	make_trace(&t);
 	assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
 	assert_false(m.known);
-	vc.policy = ROUTE_RENDEZVOUS_HASH;
+	vc.policy = spec_named("rendezvous_hash");
 	vc.n = 1;
 	assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
 	assert_true(m.known);
@@ -385,7 +382,7 @@ static void test_failure_is_accounted(void **state)
 	const struct replay_event events[] = {
 		{.by_request = true, .request = 200, .action = REPLAY_FAIL, .worker = 2},
 		{.at_ns = 300500000, .action = REPLAY_JOIN, .worker = 2}};
-	struct replay_config c = config(ROUTE_CONSISTENT_HASH);
+	struct replay_config c = config("consistent_hash");
 	struct replay_choice choices[400];
 	struct replay_result r;
 	struct simtrace t;
@@ -414,7 +411,7 @@ static void test_failure_is_accounted(void **state)
 static void test_no_worker_left_is_refused(void **state)
 {
 	const bool absent[WORKERS] = {true, true, true, true, true};
-	struct replay_config c = config(ROUTE_ROUND_ROBIN);
+	struct replay_config c = config("round_robin");
 	struct replay_result r;
 	struct simtrace t;
 
@@ -432,11 +429,8 @@ static void test_no_worker_left_is_refused(void **state)
 /* P/D of a lone request: prefill step, hand-over, decode steps, nothing else. */
 static void test_pd_latency_of_one_request(void **state)
 {
-	struct replay_config c = {.npools = 2,
-				  .vnodes = ROUTE_VNODES,
-				  .engine = VENGINE_DEFAULTS,
-				  .transfer_ms = 3,
-				  .transfer_us_token = 10};
+	struct replay_config c = {
+		.npools = 2, .engine = VENGINE_DEFAULTS, .transfer_ms = 3, .transfer_us_token = 10};
 	struct replay_result r;
 	struct figures f;
 	struct simtrace t;
@@ -446,9 +440,10 @@ static void test_pd_latency_of_one_request(void **state)
 	simtrace_init(&t, 16);
 	assert_int_equal(simtrace_add(&t, 0, SPAN("s"), 1000, 3, NULL, 0), PD_OK);
 	assert_int_equal(simtrace_finish(&t), PD_OK);
-	c.pool[0] = (struct replay_pool){.names = names, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
-	c.pool[1] =
-		(struct replay_pool){.names = names + 2, .n = 2, .policy = ROUTE_CONSISTENT_HASH};
+	c.pool[0] = (struct replay_pool){
+		.names = names, .n = 2, .policy = spec_named("consistent_hash")};
+	c.pool[1] = (struct replay_pool){
+		.names = names + 2, .n = 2, .policy = spec_named("consistent_hash")};
 	replay(&t, &c, &r, &f);
 	first = prefill + hand + 7 + 0.056e-3 * 1000;
 	step = 7 + 0.056e-3 * 1001;
@@ -461,7 +456,7 @@ static void test_pd_latency_of_one_request(void **state)
 
 static void test_concurrency_limit_holds(void **state)
 {
-	struct replay_config c = config(ROUTE_LEAST_REQUEST);
+	struct replay_config c = config("least_request");
 	struct replay_result r;
 	struct simtrace t;
 
@@ -486,7 +481,7 @@ static void test_failure_empties_the_cache(void **state)
 		{.by_request = true, .request = 2, .action = REPLAY_FAIL},
 		{.by_request = true, .request = 2, .action = REPLAY_JOIN}};
 	const uint64_t blocks[] = {1, 2, 3};
-	struct replay_config c = config(ROUTE_ROUND_ROBIN);
+	struct replay_config c = config("round_robin");
 	struct replay_result r;
 	struct figures f;
 	struct simtrace t;
@@ -517,7 +512,7 @@ static void test_failure_empties_the_cache(void **state)
  * twice. */
 static void test_decode_failure_loses_the_request_once(void **state)
 {
-	struct replay_config c = {.npools = 2, .vnodes = ROUTE_VNODES, .engine = VENGINE_DEFAULTS};
+	struct replay_config c = {.npools = 2, .engine = VENGINE_DEFAULTS};
 	struct simtrace t;
 
 	(void)state;
@@ -525,8 +520,10 @@ static void test_decode_failure_loses_the_request_once(void **state)
 	assert_int_equal(simtrace_add(&t, 0, SPAN("s"), 4000, 50, NULL, 0), PD_OK);
 	assert_int_equal(simtrace_add(&t, 900000000, SPAN("s"), 100, 1, NULL, 0), PD_OK);
 	assert_int_equal(simtrace_finish(&t), PD_OK);
-	c.pool[0] = (struct replay_pool){.names = names, .n = 1, .policy = ROUTE_ROUND_ROBIN};
-	c.pool[1] = (struct replay_pool){.names = names + 1, .n = 1, .policy = ROUTE_ROUND_ROBIN};
+	c.pool[0] =
+		(struct replay_pool){.names = names, .n = 1, .policy = spec_named("round_robin")};
+	c.pool[1] = (struct replay_pool){
+		.names = names + 1, .n = 1, .policy = spec_named("round_robin")};
 	for (int64_t ms = 50; ms <= 250; ms += 200) {
 		struct replay_event events[] = {
 			{.at_ns = ms * 1000000, .action = REPLAY_FAIL, .pool = 1},

@@ -5,6 +5,7 @@
  * now will be full for the next million requests as well. While the file fails, one transaction a
  * second tries again and everything else is thrown away.
  */
+#include "lib/base/rng.h"
 #include "lib/router/capture/capture.h"
 
 #include <errno.h>

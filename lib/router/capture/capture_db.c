@@ -21,6 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/base/rng.h"
+
 #define PAGE	       4096
 #define CHECKPOINT     4000	  /* pages of log before they go into the file */
 #define LOG_KEEP       (64 << 20) /* bytes of log that are kept for reuse */
@@ -333,6 +335,24 @@ static void put_word(struct row *r, const char *word)
 	put_text(r, word, strlen(word));
 }
 
+/* With the parameters that the run's row does not tell. */
+static void put_policy(struct row *r, const struct route_spec *s, const struct route_settings *all)
+{
+	static const char *const told[] = {"ring-hash", "virtual-nodes"};
+	struct route_settings known = {{NULL}};
+	struct buf b;
+
+	buf_init(&b, 2 * ROUTE_SPEC_MAX);
+	for (size_t i = 0; i < 2; i++)
+		if (route_settings_put(&known, told[i], route_setting(all, told[i])))
+			break;
+	if (route_spec_print(s, &known, &b))
+		put_null(r);
+	else
+		(void)sqlite3_bind_text(r->st, ++r->at, b.data, (int)b.len, SQLITE_TRANSIENT);
+	buf_release(&b);
+}
+
 static void put_blob(struct row *r, const void *p, size_t n)
 {
 	if (n > 0)
@@ -365,14 +385,16 @@ static int64_t since_start(const struct capture_db *db, int64_t at)
 
 static int put_run(struct capture_db *db, struct pd_msg *msg)
 {
+	const char *hash = route_setting(&db->rc->settings, "ring-hash"),
+		   *vnodes = route_setting(&db->rc->settings, "virtual-nodes");
 	struct row r = row_of(db, SQL_RUN);
 	int err;
 
 	put_word(&r, db->rc->version ? db->rc->version : "unknown");
 	put_int(&r, db->start_wall);
 	put_word(&r, db->rc->pd ? "prefill/decode" : "regular");
-	put_word(&r, db->rc->ring_hash == ROUTE_HASH_FBI ? "fbi" : "xxh3");
-	put_int(&r, db->rc->vnodes);
+	put_word(&r, hash ? hash : "xxh3");
+	put_int(&r, vnodes ? strtol(vnodes, NULL, 10) : 160);
 	put_int(&r, (int64_t)db->rc->seed);
 	put_word(&r, db->cfg->keys == CAPTURE_KEYS_HASH ? "hash" : "plain");
 	put_int(&r, db->cfg->block_tokens);
@@ -459,7 +481,7 @@ int capture_db_fleet(struct capture_db *db, const struct fleet *f, int64_t at, s
 	put_int(&r, (int64_t)f->version);
 	put_int(&r, since_start(db, at));
 	for (int role = 0; role < ROLES; role++)
-		put_word(&r, route_policy_name(f->pool[role].policy.kind));
+		put_policy(&r, &f->pool[role].ring->state->spec, &db->rc->settings);
 	err = step(db, &r, msg);
 	for (int role = 0; role < ROLES; role++)
 		for (size_t i = 0; !err && i < f->pool[role].n; i++)
@@ -532,7 +554,7 @@ int capture_db_decision(struct capture_db *db, const struct capture_decision *d,
 		else
 			put_null(&r);
 	}
-	put_blob(&r, d->draw.s, d->has_draw ? sizeof(d->draw.s) : 0);
+	put_blob(&r, &d->draw, d->has_draw ? sizeof(d->draw) : 0);
 	return step(db, &r, msg);
 }
 

@@ -5,8 +5,8 @@
 #include "lib/router/capture/capture_note.h"
 
 #include <string.h>
-#include <xxhash.h>
 
+#include "lib/route/prefix.h"
 #include "lib/router/capture/capture_record.h"
 
 #define MODEL_MAX 256
@@ -31,7 +31,6 @@ static void note_decision(const struct record *r, unsigned role)
 {
 	struct capture *c = r->to->capture;
 	const struct route_decision *d = r->pick[role].decision;
-	enum route_policy_kind policy = r->fleet->pool[role].policy.kind;
 	struct capture_decision *to = capture_reserve(c, CAPTURE_DECISION, sizeof(*to));
 
 	if (!to)
@@ -50,8 +49,8 @@ static void note_decision(const struct record *r, unsigned role)
 		.trial = d->trial,
 		.score = d->score,
 		.margin = d->margin,
-		.has_draw = policy == ROUTE_RANDOM || policy == ROUTE_POWER_OF_TWO,
-		.draw = *r->pick[role].drawn,
+		.has_draw = r->fleet->pool[role].ring->state->spec.type->flags & ROUTE_DRAWS,
+		.draw = d->draw,
 	};
 	to->ncandidates = d->ncandidates < CAPTURE_CANDIDATES ? d->ncandidates : CAPTURE_CANDIDATES;
 	for (uint32_t i = 0; i < to->ncandidates; i++) {
@@ -85,18 +84,13 @@ static struct span cut(struct span s, size_t max)
 
 static void find_prompt(const struct record *x, struct parts *p, struct capture_request *r)
 {
-	static const char *const names[] = {"messages", "prompt", "input"};
 	static const char *const limits[] = {"max_completion_tokens", "max_tokens",
 					     "max_output_tokens"};
 	const struct json_member *m = json_object_get(x->json, "model");
 
 	if (m && m->type == JSON_STRING)
 		p->text[TEXT_MODEL] = cut((struct span){m->value.p + 1, m->value.n - 2}, MODEL_MAX);
-	for (size_t i = 0; i < 3 && !p->prompt.p; i++) {
-		m = json_object_get(x->json, names[i]);
-		if (m && (m->type == JSON_STRING || m->type == JSON_ARRAY))
-			p->prompt = m->value;
-	}
+	p->prompt = route_prompt(x->json);
 	for (size_t i = 0; i < 3 && r->max_tokens < 0; i++) {
 		m = json_object_get(x->json, limits[i]);
 		if (!m || m->type != JSON_NUMBER || json_int(m->value, &r->max_tokens))
@@ -133,16 +127,6 @@ static void find_parts(const struct record *x, struct parts *p, struct capture_r
 				     : CAPTURE_BLOCKS_MAX;
 }
 
-/* Chained like the blocks of a prefix cache: equal hashes mean equal beginnings. */
-static void hash_blocks(const struct capture *c, const char *text, uint64_t *out, uint32_t n)
-{
-	size_t block = (size_t)c->cfg.block_tokens * CAPTURE_CHARS_PER_TOKEN;
-	uint64_t parent = c->block_seed;
-
-	for (uint32_t i = 0; i < n; i++)
-		out[i] = parent = XXH3_64bits_withSeed(text + i * block, block, parent);
-}
-
 static void push(struct capture *c, struct capture_request *r, const struct parts *p)
 {
 	size_t n = sizeof(*r) + p->nblocks * sizeof(uint64_t);
@@ -161,7 +145,9 @@ static void push(struct capture *c, struct capture_request *r, const struct part
 		return;
 	*to = *r;
 	blocks = (uint64_t *)(to + 1);
-	hash_blocks(c, p->prompt.p, blocks, p->nblocks);
+	(void)route_blocks(c->block_seed, p->prompt.p, p->prompt.n,
+			   (size_t)c->cfg.block_tokens * CAPTURE_CHARS_PER_TOKEN, blocks,
+			   p->nblocks);
 	at = (char *)(blocks + p->nblocks);
 	for (int i = 0; i < CAPTURE_TEXTS; i++) {
 		if (p->text[i].n > 0)

@@ -6,7 +6,6 @@
 #define PD_ROUTER_CAPTURE_RECORD_H
 
 #include "lib/base/log.h"
-#include "lib/base/rng.h"
 #include "lib/pd/usage.h"
 #include "lib/router/capture/capture.h"
 #include "lib/router/capture/capture_ring.h"
@@ -29,7 +28,7 @@ struct capture_decision {
 		uint32_t worker;
 		double score;
 	} candidate[CAPTURE_CANDIDATES];
-	struct rng draw; /* before the decision; only for policies that draw */
+	uint64_t draw; /* only for policies that draw */
 };
 
 /* The texts of a request, in this order. */

@@ -20,7 +20,6 @@ void router_config_default(struct router_config *c)
 		.metrics_port = 29000,
 		.startup_timeout = 600 * NS_PER_S,
 		.dp_size = 1,
-		.vnodes = ROUTE_VNODES,
 		.request_id_headers = default_id_headers,
 		.request_id_headers_n = 4,
 		.max_body = 512u << 20,
@@ -60,6 +59,8 @@ void router_config_default(struct router_config *c)
 		.version = "",
 	};
 	route_keyspec_default(&c->keys);
+	for (int r = 0; r < ROLES; r++)
+		c->fleet.policy[r] = route_spec_of(route_policies[0]);
 }
 
 const char *worker_role_name(enum worker_role r)

@@ -11,7 +11,8 @@
 
 #include "lib/base/log.h"
 #include "lib/net/tls.h"
-#include "lib/route/decide.h"
+#include "lib/route/key/key_extract.h"
+#include "lib/route/policy/policies.h"
 
 enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
 
@@ -33,7 +34,7 @@ struct worker_list {
 /* What a reload can change. */
 struct fleet_config {
 	struct worker_list workers;
-	enum route_policy_kind policy[ROLES];
+	struct route_spec policy[ROLES];
 };
 
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
@@ -62,9 +63,8 @@ struct router_config {
 
 	struct route_keyspec keys;
 	enum keyless keyless;
-	enum route_hash ring_hash;
-	unsigned vnodes;
-	uint64_t seed; /* of random choices; 0: from the system */
+	struct route_settings settings; /* parameters of policies that flags gave */
+	uint64_t seed;			/* of random choices; 0: from the system */
 	const char *const *request_id_headers;
 	size_t request_id_headers_n;
 

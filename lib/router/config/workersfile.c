@@ -16,6 +16,7 @@ struct yaml_workers {
 	char *policy, *prefill_policy, *decode_policy;
 	char **workers, **prefill, **decode;
 	unsigned workers_count, prefill_count, decode_count;
+	char *parameter[ROUTE_SETTINGS_MAX];
 };
 
 static const cyaml_schema_value_t text_schema = {
@@ -35,18 +36,33 @@ static const cyaml_schema_field_t fields[] = {
 			     struct yaml_workers, prefill, &text_schema, 0, ROUTE_WORKERS_MAX),
 	CYAML_FIELD_SEQUENCE("decode", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 			     struct yaml_workers, decode, &text_schema, 0, ROUTE_WORKERS_MAX),
-	CYAML_FIELD_END,
 };
 
-static const cyaml_schema_value_t schema = {
-	CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_workers, fields),
+#define FIELDS (sizeof(fields) / sizeof(fields[0]))
+
+/* The fields above and one for each parameter of a policy. */
+struct schema {
+	struct route_param_keys keys;
+	cyaml_schema_field_t field[FIELDS + ROUTE_SETTINGS_MAX + 1];
+	cyaml_schema_value_t top;
 };
+
+static void make_schema(struct schema *s)
+{
+	route_param_keys(&s->keys);
+	memcpy(s->field, fields, sizeof(fields));
+	yamlload_text_fields(s->field + FIELDS, s->keys.key, s->keys.n,
+			     offsetof(struct yaml_workers, parameter));
+	s->top = (cyaml_schema_value_t){
+		CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct yaml_workers, s->field)};
+}
 
 /* What was read, and where it stands. */
 struct source {
 	const char *path;
 	struct yaml_workers *y;
 	struct yamlpos pos;
+	const struct route_param_keys *keys;
 };
 
 /* "FILE:LINE:COLUMN: text" for the value under this key, or its entry i (SIZE_MAX: the value). */
@@ -65,16 +81,25 @@ static int at(const struct source *s, const char *key, size_t i, const char *tex
 		       e ? e->value_column : 1, text);
 }
 
-static int read_policies(const struct source *s, struct fleet_config *out, struct pd_msg *msg)
+static int read_policies(const struct source *s, const struct router_config *base,
+			 struct fleet_config *out, struct pd_msg *msg)
 {
 	static const char *const keys[ROLES] = {"policy", "prefill_policy", "decode_policy"};
 	const char *const text[ROLES] = {s->y->policy, s->y->prefill_policy, s->y->decode_policy};
+	struct route_settings settings = base->settings;
 	struct pd_msg inner = {0};
+	size_t wrong;
 
+	for (size_t i = 0; i < s->keys->n; i++)
+		if (s->y->parameter[i])
+			settings.value[i] = s->y->parameter[i];
+	if (route_settings_check(&settings, &wrong, &inner))
+		return at(s, s->keys->key[wrong], SIZE_MAX, inner.text, msg);
 	for (int r = 0; r < ROLES; r++) {
 		int from = text[r] ? r : 0;
 
-		if (text[from] && route_policy_parse(text[from], &out->policy[r], &inner))
+		if (text[from] ? route_spec_parse(&out->policy[r], text[from], &settings, &inner)
+			       : route_spec_apply(&out->policy[r], &settings, &inner))
 			return at(s, keys[from], SIZE_MAX, inner.text, msg);
 	}
 	return PD_OK;
@@ -110,20 +135,22 @@ int fleet_config_parse(const char *text, size_t n, const char *path,
 		       const struct router_config *base, struct fleet_config *out,
 		       struct pd_msg *msg)
 {
-	struct source s = {.path = path};
+	struct schema schema;
+	struct source s = {.path = path, .keys = &schema.keys};
 	void *data = NULL;
 	int err;
 
 	*out = (struct fleet_config){0};
 	memcpy(out->policy, base->fleet.policy, sizeof(out->policy));
-	err = yamlload_read(&schema, &data, &s.pos, text, n, path, msg);
+	make_schema(&schema);
+	err = yamlload_read(&schema.top, &data, &s.pos, text, n, path, msg);
 	s.y = data;
-	err = err ? err : read_policies(&s, out, msg);
+	err = err ? err : read_policies(&s, base, out, msg);
 	err = err ? err : read_workers(&s, base, out, msg);
 	if (!err && (base->pd ? s.y->decode_count : s.y->workers_count) == 0)
 		err = pd_fail(msg, PD_EINVAL, "%s:1:1: found no workers, expected the key '%s'",
 			      path, base->pd ? "decode" : "workers");
-	yamlload_free(&schema, data);
+	yamlload_free(&schema.top, data);
 	yamlpos_release(&s.pos);
 	if (err)
 		worker_list_release(&out->workers);

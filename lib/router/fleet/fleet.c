@@ -37,6 +37,7 @@
 #include <string.h>
 
 #include "lib/base/check.h"
+#include "lib/base/clock.h"
 
 /* -- pools -- */
 
@@ -59,21 +60,29 @@ static void pool_release(struct fleet_pool *p)
 	free(p->worker);
 }
 
-static int build_ring(struct fleet_pool *p, const struct router_config *c, struct pd_msg *msg)
+/* The state of the pool before goes on when the policy stays: a reload forgets nothing. */
+static int build_ring(struct fleet_pool *p, const struct fleet_pool *old,
+		      const struct route_spec *spec, struct pd_msg *msg)
 {
+	struct route_state *state = NULL;
 	const char **names = calloc(p->n + 1, sizeof(*names));
 	struct route_slot **slots = calloc(p->n + 1, sizeof(struct route_slot *));
-	int err = PD_ENOMEM;
+	int err = PD_OK;
 
-	if (names && slots) {
+	if (old && route_spec_same(&old->ring->state->spec, spec))
+		state = route_state_ref(old->ring->state);
+	else
+		err = route_state_new(&state, spec);
+	if (!err && names && slots) {
 		for (size_t i = 0; i < p->n; i++) {
 			names[i] = p->worker[i]->name;
 			slots[i] = &p->worker[i]->slot;
 		}
-		err = route_pool_new(&p->ring, names, slots, p->n, c->ring_hash, c->vnodes, msg);
+		err = route_pool_new(&p->ring, names, slots, p->n, state, msg);
 	} else {
-		(void)pd_fail(msg, PD_ENOMEM, "out of memory");
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
+	route_state_unref(state);
 	free(names);
 	free(slots);
 	return err;
@@ -85,7 +94,6 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet 
 {
 	int err = PD_OK;
 
-	route_policy_init(&p->policy, fc->policy[role]);
 	p->n = 0;
 	p->worker = calloc(fc->workers.n + 1, sizeof(struct worker *));
 	if (!p->worker)
@@ -104,7 +112,7 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet 
 		if (!err)
 			p->worker[p->n++] = w;
 	}
-	return err ? err : build_ring(p, c, msg);
+	return err ? err : build_ring(p, old ? &old->pool[role] : NULL, &fc->policy[role], msg);
 }
 
 /* -- snapshots -- */
@@ -219,6 +227,8 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	h->now = f;
 	h->published[swap_spare(&h->swap)] = f;
 	h->published[swap_publish(&h->swap)] = NULL;
+	for (int r = 0; r < ROLES; r++)
+		route_pool_announce(old ? old->pool[r].ring : NULL, f->pool[r].ring, clock_now());
 	if (old)
 		replace(h, old, f);
 	fleet_put(old);

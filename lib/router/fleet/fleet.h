@@ -13,10 +13,9 @@
 #include "lib/router/fleet/worker.h"
 
 struct fleet_pool {
-	struct route_pool *ring;
-	struct worker **worker; /* worker[i] is ring->worker[i] */
+	struct route_pool *ring; /* workers and policy */
+	struct worker **worker;	 /* worker[i] is ring->worker[i] */
 	size_t n;
-	struct route_policy policy;
 };
 
 struct fleet {

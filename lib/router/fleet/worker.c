@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/rng.h"
 
 #define PROBE_SOON (200 * NS_PER_MS) /* after an ejection */
 #define PROBE_SLOW NS_PER_S	     /* an ejected worker is asked at least this often */

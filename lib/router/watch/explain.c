@@ -11,7 +11,7 @@
 
 static const char *policy_of(const struct record *x, enum worker_role r)
 {
-	return route_policy_name(x->fleet->pool[r].policy.kind);
+	return route_pool_policy(x->fleet->pool[r].ring);
 }
 
 static const char *url_of(const struct record *x, enum worker_role r)

@@ -111,7 +111,7 @@ SAME_LENGTH(traces, LABELS_TRACE);
 SAME_LENGTH(pd_errors, LABELS_PDERROR);
 SAME_LENGTH(leg_stages, LABELS_LEGSTAGE);
 SAME_LENGTH(http_errors, LABELS_HTTPERROR);
-_Static_assert(ROUTE_REASON_NO_KEY + 1 == LABELS_REASON, "a reason is missing");
+_Static_assert((int)ROUTE_REASONS == (int)LABELS_REASON, "a reason is missing");
 
 static const char *label_value(enum label l, unsigned i)
 {

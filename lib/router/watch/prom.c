@@ -186,8 +186,7 @@ static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker
 	case EXTRA_RESULT:
 		return checks_text(w, b);
 	case EXTRA_POLICY:
-		(void)snprintf(more, sizeof(more), ",policy=\"%s\"",
-			       route_policy_name(p->policy.kind));
+		(void)snprintf(more, sizeof(more), ",policy=\"%s\"", route_pool_policy(p->ring));
 		break;
 	case EXTRA_RANK:
 		if (w->at.rank >= 0)

@@ -56,7 +56,6 @@ struct record_times {
 struct record_pick {
 	const struct worker *worker; /* NULL: none */
 	const struct route_decision *decision;
-	const struct rng *drawn; /* the generator before the decision; NULL: not kept */
 };
 
 struct record {

@@ -8,6 +8,9 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/route/hash.h"
+#include "lib/route/key/key_extract.h"
+#include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
 
 void pick_tried(struct exchange *x, enum worker_role role)
@@ -31,21 +34,59 @@ bool pick_has_untried(const struct exchange *x, enum worker_role role)
 	return false;
 }
 
+/* The blocks of the prompt, made once: they stay for the attempts that follow. */
+static void make_blocks(struct exchange *x)
+{
+	struct span prompt = x->rec.json ? route_prompt(x->rec.json) : SPAN("");
+	size_t n = prompt.n / ROUTE_BLOCK_BYTES;
+
+	n = n < ROUTE_BLOCKS_MAX ? n : ROUTE_BLOCKS_MAX;
+	x->block = calloc(n + 1, sizeof(*x->block));
+	if (x->block)
+		x->nblocks = route_blocks(0, prompt.p, prompt.n, ROUTE_BLOCK_BYTES, x->block, n);
+	x->tokens = (uint32_t)(prompt.n / ROUTE_TOKEN_BYTES);
+}
+
+static struct route_request request_of(struct exchange *x, enum worker_role role)
+{
+	const struct route_pool *ring = x->fleet->pool[role].ring;
+	enum worker_role other = role == ROLE_PREFILL ? ROLE_DECODE : ROLE_PREFILL;
+	const struct pick *partner = &x->pick[other];
+
+	if ((ring->state->spec.type->flags & ROUTE_WANTS_BLOCKS) && !x->block)
+		make_blocks(x);
+	if (x->number == 0)
+		x->number =
+			1 + atomic_fetch_add_explicit(&x->way->decisions, 1, memory_order_relaxed);
+	return (struct route_request){
+		.key = &x->key,
+		.block = x->block,
+		.nblocks = x->nblocks,
+		.tokens = x->tokens,
+		.model = x->model,
+		.body = x->req->body,
+		.header = x->req->head.field,
+		.nheaders = x->req->head.nfields,
+		.partner = role != ROLE_REGULAR && partner->worker
+				   ? &x->fleet->pool[other].ring->worker[partner->decision.worker]
+				   : NULL,
+		.tried = x->pick[role].tried,
+		.now_ns = clock_now(),
+		.draw = route_dice(x->way->seed, role, x->number - 1, x->rec.attempt),
+	};
+}
+
 static int decide(struct exchange *x, enum worker_role role)
 {
 	struct fleet_pool *pool = &x->fleet->pool[role];
 	struct pick *p = &x->pick[role];
-	struct route_input in = {&x->key, p->tried, &x->lane->rng};
-	int err;
-
-	if (x->way->watch.capture)
-		p->drawn = x->lane->rng;
-	err = route_decide(&pool->policy, pool->ring, &in, &p->decision);
+	struct route_request rq = request_of(x, role);
+	int err = route_decide(pool->ring, &rq, &p->decision);
 
 	/* All that are left were tried: a second round, from the key's home again. */
 	if (err == PD_ENOENT && p->tried) {
 		memset(p->tried, 0, pool->n * sizeof(bool));
-		err = route_decide(&pool->policy, pool->ring, &in, &p->decision);
+		err = route_decide(pool->ring, &rq, &p->decision);
 	}
 	return err;
 }
@@ -79,13 +120,18 @@ int pick_choose(struct exchange *x, enum worker_role role)
 
 void pick_release(struct exchange *x, struct pick *p)
 {
-	(void)x;
+	enum worker_role role = (enum worker_role)(p - x->pick);
+	const struct route_pool *ring = x->fleet->pool[role].ring;
+	struct route_request rq;
+
 	if (!p->counted)
 		return;
 	if (p->decoding)
 		atomic_fetch_sub_explicit(&p->worker->decoding, 1, memory_order_relaxed);
 	p->decoding = p->counted = false;
-	route_release(&p->worker->slot);
+	if (ring->state->spec.type->learn)
+		rq = request_of(x, role);
+	route_end(ring, p->decision.worker, ring->state->spec.type->learn ? &rq : NULL);
 }
 
 void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)
@@ -106,6 +152,5 @@ void pick_drop(struct exchange *x, enum worker_role role)
 void pick_describe(struct exchange *x)
 {
 	for (int r = 0; r < ROLES; r++)
-		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision,
-						      &x->pick[r].drawn};
+		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision};
 }

@@ -13,10 +13,9 @@ struct exchange;
 struct pick {
 	struct worker *worker; /* headers and logs name it, also after the end; NULL: none */
 	struct route_decision decision;
-	bool counted;	  /* in flight */
-	bool decoding;	  /* among the worker's running decode legs */
-	bool *tried;	  /* owned, lazily made: not again as long as others are left */
-	struct rng drawn; /* the generator before the decision; only while there is a capture */
+	bool counted;  /* in flight */
+	bool decoding; /* among the worker's running decode legs */
+	bool *tried;   /* owned, lazily made: not again as long as others are left */
 };
 
 /*

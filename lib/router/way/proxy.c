@@ -141,7 +141,7 @@ static void find_trace(struct exchange *x)
 
 static void read_body(struct exchange *x)
 {
-	const struct json_member *stream;
+	const struct json_member *stream, *model;
 	struct span body = x->req->body;
 	size_t i = 0;
 
@@ -155,6 +155,9 @@ static void read_body(struct exchange *x)
 	x->rec.json = &x->body;
 	stream = json_object_get(&x->body, "stream");
 	x->rec.streaming = stream && stream->type == JSON_TRUE;
+	model = json_object_get(&x->body, "model");
+	if (model && model->type == JSON_STRING)
+		x->model = (struct span){model->value.p + 1, model->value.n - 2};
 }
 
 static void find_key(struct exchange *x)
@@ -374,6 +377,7 @@ static void finish(struct exchange *x)
 	record_ended(rec);
 	for (int r = 0; r < ROLES; r++)
 		free(x->pick[r].tried);
+	free(x->block);
 	if (rec->json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);

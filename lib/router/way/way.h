@@ -22,6 +22,7 @@ struct way {
 	struct retry_budget budget;
 	uint64_t seed;
 	_Atomic unsigned lanes;
+	_Atomic uint64_t decisions;	     /* requests that made one: the number in their dice */
 	_Atomic unsigned embeddings_waiting; /* in the gate's queue */
 	_Atomic uint64_t loops;		     /* requests that had passed this router before */
 	struct buf own;			     /* memory of own_lines */

@@ -1,5 +1,5 @@
 /* Reading the list of key sources that a user gives. */
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
 
 #include <string.h>
 

@@ -3,8 +3,8 @@
  * share cache blocks, so they should meet. Of a chat only the messages up to the first one of the
  * user count: they stay the same while the conversation grows.
  */
-#include "lib/route/hash.h"
-#include "lib/route/key_text.h"
+#include "lib/route/key/key_text.h"
+#include "lib/route/prefix.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -87,10 +87,12 @@ static void add_content(struct prompt *p, const struct json_member *content)
 		add_part(p, part, type);
 }
 
-/* Returns true for a message of the user. */
+/* Returns true for a message of the user, whose role is not written: a prompt that comes as a chat
+ * has the key of the same prompt as a completion. */
 static bool add_message(struct prompt *p, struct span message)
 {
 	struct json_member m, role = {.type = JSON_NONE}, content = {.type = JSON_NONE};
+	bool user;
 	size_t at = 0;
 
 	while (json_object_next(message, &at, &m)) {
@@ -99,12 +101,13 @@ static bool add_message(struct prompt *p, struct span message)
 		else if (json_member_is(&m, "content"))
 			content = m;
 	}
-	if (role.type == JSON_STRING) {
+	user = role.type == JSON_STRING && span_eq(role.value, SPAN("\"user\""));
+	if (role.type == JSON_STRING && !user) {
 		add_bytes(p, role.value);
 		add_end(p);
 	}
 	add_content(p, &content);
-	return role.type == JSON_STRING && span_eq(role.value, SPAN("\"user\""));
+	return user;
 }
 
 /* Messages, strings, token ids, or arrays of these. */
@@ -147,8 +150,21 @@ void route_key_prefix(const struct json_object *body, struct route_key *out)
 	if (p.n > ROUTE_PREFIX_MAX)
 		p.n = ROUTE_PREFIX_MAX;
 	(void)snprintf(out->text, sizeof(out->text), "prefix:%016llx",
-		       (unsigned long long)route_hash(ROUTE_HASH_XXH3, p.text, p.n));
+		       (unsigned long long)route_block(0, p.text, p.n));
 	out->len = strlen(out->text);
 	out->level = ROUTE_KEY_PREFIX;
 	key_source(out, "prefix", "");
+}
+
+struct span route_prompt(const struct json_object *body)
+{
+	static const char *const name[] = {"messages", "prompt", "input"};
+
+	for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++) {
+		const struct json_member *m = json_object_get(body, name[i]);
+
+		if (m && (m->type == JSON_STRING || m->type == JSON_ARRAY))
+			return m->value;
+	}
+	return (struct span){NULL, 0};
 }

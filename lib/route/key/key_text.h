@@ -1,10 +1,10 @@
 /*
- * Building the text of a key from pieces: private to lib/route.
+ * Building the text of a key from pieces: private to lib/route/key.
  */
 #ifndef PD_ROUTE_KEY_TEXT_H
 #define PD_ROUTE_KEY_TEXT_H
 
-#include "lib/route/key.h"
+#include "lib/route/key/key_extract.h"
 
 /* A part of a key: plain text, or the inside of a JSON string with its escapes. */
 struct key_piece {

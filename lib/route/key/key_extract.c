@@ -2,7 +2,7 @@
  * Extraction of session keys. Session before user: one user may have many conversations, and each
  * of them should stay where its cache is.
  */
-#include "lib/route/key_text.h"
+#include "lib/route/key/key_text.h"
 
 #include <string.h>
 

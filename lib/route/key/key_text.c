@@ -3,7 +3,7 @@
  * ones (somebody will send a whole prompt as `user`) are hashed piece by piece, so that memory
  * stays bounded and equal values still meet.
  */
-#include "lib/route/key_text.h"
+#include "lib/route/key/key_text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -85,13 +85,54 @@ void key_build(struct route_key *out, const struct key_piece *piece, size_t n)
 	out->len = len;
 }
 
+void route_key_of_text(struct span text, struct route_key *out)
+{
+	struct key_piece piece = {span_trim(text), false};
+
+	key_clear(out);
+	if (piece.text.n == 0)
+		return;
+	key_build(out, &piece, 1);
+	out->level = ROUTE_KEY_SESSION;
+}
+
+/* Bytes at the beginning of the inside of a JSON string that stand for a space or a tab. */
+static size_t blank_at(struct span s)
+{
+	static const char *const escaped[] = {" ", "\\t", "\\u0020", "\\u0009"};
+
+	for (size_t i = 0; i < sizeof(escaped) / sizeof(escaped[0]); i++)
+		if (span_starts(s, span_of(escaped[i])))
+			return strlen(escaped[i]);
+	return 0;
+}
+
+/* span_trim for the inside of a JSON string, so that an id is the same however it is escaped. */
+static struct span trim_json(struct span s)
+{
+	const char *end; /* behind the last character that is no blank */
+	size_t n;
+
+	while ((n = blank_at(s)) > 0)
+		s = (struct span){s.p + n, s.n - n};
+	end = s.p;
+	for (struct span at = s; at.n > 0; at = (struct span){at.p + n, at.n - n}) {
+		n = blank_at(at);
+		if (n > 0)
+			continue;
+		n = *at.p == '\\' && at.n > 1 ? 2 : 1;
+		end = at.p + n;
+	}
+	return (struct span){s.p, (size_t)(end - s.p)};
+}
+
 bool key_value(enum json_type type, struct span value, struct key_piece *piece)
 {
 	if (type != JSON_STRING && type != JSON_NUMBER)
 		return false;
 	piece->json = type == JSON_STRING;
-	piece->text = type == JSON_STRING ? (struct span){value.p + 1, value.n - 2} : value;
-	piece->text = span_trim(piece->text);
+	piece->text =
+		type == JSON_STRING ? trim_json((struct span){value.p + 1, value.n - 2}) : value;
 	return piece->text.n > 0;
 }
 

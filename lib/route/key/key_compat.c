@@ -5,7 +5,7 @@
  * same bytes, and so sessions keep their worker.
  */
 #include "lib/route/hash.h"
-#include "lib/route/key_text.h"
+#include "lib/route/key/key_text.h"
 
 #include <stdio.h>
 

@@ -1,0 +1,85 @@
+/*
+ * Highest random weight: each worker has a score for each key, the best one is the key's home. No
+ * table; the cost of a decision is one hash per worker.
+ */
+#include "lib/route/policy/hashing.h"
+
+#define EXPLAINED 4 /* workers that are shown whether or not they can be picked */
+
+struct params {
+	int64_t hash;
+};
+
+static const struct route_param params[] = {
+	ROUTE_RING_HASH_PARAM(struct params, hash),
+	{.type = ROUTE_PARAM_END},
+};
+
+struct walk {
+	uint64_t score[ROUTE_WORKERS_MAX];
+	uint32_t yielded, last; /* how many, and the last one */
+};
+
+/* score[i] = hash of "{key}:{name of worker i}" */
+static void begin(const struct route_view *v, void *walk)
+{
+	const struct route_key *key = v->rq->key;
+	enum route_hash hash = (enum route_hash)((const struct params *)v->params)->hash;
+	char text[ROUTE_KEY_MAX + 1 + ROUTE_NAME_MAX];
+	size_t head = key->len + 1;
+	struct walk *w = walk;
+
+	memcpy(text, key->text, key->len);
+	text[key->len] = ':';
+	for (size_t i = 0; i < v->pool->n; i++) {
+		size_t len = strlen(v->pool->worker[i].name);
+
+		memcpy(text + head, v->pool->worker[i].name, len);
+		w->score[i] = route_hash(hash, text, head + len);
+	}
+	w->yielded = 0;
+}
+
+/* Of equal scores the later worker comes first. */
+static bool before(const struct walk *w, uint32_t a, uint32_t b)
+{
+	return w->score[a] > w->score[b] || (w->score[a] == w->score[b] && a > b);
+}
+
+/* The best behind the last one. Behind the first few only workers that can be picked are looked
+ * for, so that the cost stays linear however many are down or full. */
+static bool next(const struct route_view *v, void *walk, struct route_choice *c)
+{
+	struct walk *w = walk;
+	bool narrow = w->yielded >= EXPLAINED && !v->settled, found = false;
+	uint32_t best = 0;
+
+	for (uint32_t i = 0; i < v->pool->n; i++) {
+		const struct route_slot *slot = v->pool->worker[i].slot;
+
+		if ((found && !before(w, i, best)) || (w->yielded && !before(w, w->last, i)) ||
+		    (narrow && (!route_may_pick(v, i) || !route_has_room(slot, route_load(slot)))))
+			continue;
+		best = i;
+		found = true;
+	}
+	if (!found)
+		return false;
+	w->yielded++;
+	w->last = best;
+	*c = (struct route_choice){.worker = best,
+				   .score = (double)w->score[best] / ROUTE_HASH_SPAN};
+	return true;
+}
+
+const struct route_policy_type route_policy_rendezvous_hash = {
+	.name = "rendezvous_hash",
+	.help = "a key's requests stay on one worker; the highest score decides which",
+	.flags = ROUTE_BY_KEY,
+	.params = params,
+	.params_size = sizeof(struct params),
+	.walk_size = sizeof(struct walk),
+	.keyless = &route_policy_least_request,
+	.begin = begin,
+	.next = next,
+};

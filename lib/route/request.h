@@ -1,0 +1,32 @@
+/*
+ * All that a decision may know of a request. Time and dice are arguments, so that serve and
+ * simulate decide alike. Everything is borrowed for the call.
+ */
+#ifndef PD_ROUTE_REQUEST_H
+#define PD_ROUTE_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/base/span.h"
+#include "lib/route/key.h"
+
+struct route_worker;
+
+struct route_request {
+	const struct route_key *key; /* level NONE or NULL: no key */
+	/* Chained hashes of the prompt's full blocks (prefix.h); made only for policies that say
+	 * ROUTE_WANTS_BLOCKS. */
+	const uint64_t *block;
+	size_t nblocks;
+	uint32_t tokens; /* of the prompt; 0: not known */
+	struct span model, body;
+	const struct field *header;
+	size_t nheaders;
+	const struct route_worker *partner; /* picked in the other pool already; NULL: none */
+	const bool *tried;		    /* per worker: do not pick again; NULL: none */
+	int64_t now_ns;			    /* 0: not known */
+	uint64_t draw;			    /* route_dice() of this decision */
+};
+
+#endif

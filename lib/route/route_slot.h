@@ -1,0 +1,45 @@
+/*
+ * What changes while requests run, one slot per worker. serve keeps it with the worker for the
+ * worker's life, simulate in an array. Policies read it, decide.c alone counts in it, the owner
+ * sets the rest. All fields are atomics; no lock.
+ */
+#ifndef PD_ROUTE_SLOT_H
+#define PD_ROUTE_SLOT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What a worker said about itself, and when. Written by whoever reads the worker's figures. */
+struct route_signal {
+	_Atomic uint32_t waiting, running; /* requests in the engine's queue, and in its batch */
+	_Atomic uint32_t kv_permille;	   /* of its KV memory in use */
+	_Atomic int64_t at_ns;		   /* 0: never read */
+};
+
+struct route_slot {
+	_Atomic uint32_t in_flight; /* requests picked and not yet ended */
+	_Atomic uint64_t picks;	    /* decisions for this worker, ever */
+	/* Healthy, breaker closed, not draining; unavailable workers are never picked. */
+	_Atomic bool available;
+	/* Most requests in flight; 0 = no cap. A worker at its cap is passed over. */
+	_Atomic uint32_t cap;
+	_Atomic uint32_t permits; /* picks allowed although the worker is not available: the single
+				     probe of a half-open circuit breaker; each pick takes one */
+	struct route_signal signal;
+};
+
+static inline uint32_t route_load(const struct route_slot *s)
+{
+	return atomic_load_explicit(&s->in_flight, memory_order_relaxed);
+}
+
+/* Is there room below the cap at this number in flight? */
+static inline bool route_has_room(const struct route_slot *s, uint32_t in_flight)
+{
+	uint32_t cap = atomic_load_explicit(&s->cap, memory_order_relaxed);
+
+	return cap == 0 || in_flight < cap;
+}
+
+#endif
