@@ -1,6 +1,16 @@
 /*
- * Start and stop in order: workers before the port that leads to them, and at the end first the
- * ports, then what their handlers read.
+ * The entry builds what the rooms work with and hands each its context; no room knows the router.
+ *
+ *   start                              stop
+ *   capture  (the file is open)        admin port  it reads everything else
+ *   fleet    told to the capture       data port   its handlers use all that follows
+ *   health   of the fleet              changes     may be stuck: then the rest stays as well
+ *   changes  fleet, health, reload     asks
+ *   asks                               health
+ *   auth     keys                      capture     it holds fleets
+ *   way      fleet, health, watch      fleet       it holds connections of the servers' loops
+ *   admin    its port and all above    servers     with their loops
+ *   server   the data port             way, auth
  */
 #include "lib/router/router.h"
 
@@ -9,7 +19,11 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/server.h"
+#include "lib/router/admin/admin.h"
+#include "lib/router/capture/capture.h"
 #include "lib/router/config/workersfile.h"
+#include "lib/router/keys/auth.h"
 #include "lib/router/watch/prom.h"
 #include "lib/router/way/proxy.h"
 
@@ -17,6 +31,25 @@
 #define HURRY_STEP	  (20 * NS_PER_MS) /* a drain delay notices a second signal */
 #define ADMIN_BODY_MAX	  65536
 #define EXPIRY_WARN_NS	  (7 * 86400 * NS_PER_S)
+
+struct router {
+	struct router_config cfg;
+	struct fleet_holder fleet;
+	struct auth auth;
+	struct metrics metrics;
+	struct way way;
+	struct capture *capture;	    /* owned; NULL: none */
+	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
+	struct http_server *admin_server;
+	struct admin admin;
+	struct health *health;
+	struct changes *changes;
+	struct asks *asks;
+	_Atomic bool hurry;
+	pthread_mutex_t reloading; /* one reload at a time */
+	_Atomic uint64_t reloads, reload_failures;
+	int64_t started_wall;
+};
 
 /* What the page shows of the rooms that it cannot see. */
 static int metrics_page(void *ctx, struct buf *out)
@@ -271,31 +304,51 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	(void)curl_global_init(CURL_GLOBAL_NOTHING);
 	rt->capture = capture;
 	err = init_parts(rt, msg);
-	err = err || !rt->capture ? err : capture_start(rt->capture, &rt->cfg, msg);
-	err = err ? err : fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
-	err = err ? err : health_start(&rt->health, &rt->fleet, &rt->cfg, msg);
-	err = err ? err : start_changes(rt, msg);
-	err = err ? err : asks_start(&rt->asks, &rt->cfg, msg);
-	err = err ? err : start_auth(rt, msg);
+	if (err)
+		goto out;
+	err = capture ? capture_start(capture, &rt->cfg, msg) : PD_OK;
+	if (err)
+		goto out;
+	err = fleet_load(&rt->fleet, &rt->cfg, &rt->cfg.fleet, msg);
+	if (err)
+		goto out;
+	err = health_start(&rt->health, &rt->fleet, &rt->cfg, msg);
+	if (err)
+		goto out;
+	err = start_changes(rt, msg);
+	if (err)
+		goto out;
+	err = asks_start(&rt->asks, &rt->cfg, msg);
+	if (err)
+		goto out;
+	err = start_auth(rt, msg);
+	if (err)
+		goto out;
 	rt->way.cfg = &rt->cfg;
 	rt->way.fleet = &rt->fleet;
 	rt->way.health = rt->health;
-	rt->way.watch = (struct watch){&rt->cfg, &rt->metrics, rt->capture};
-	if (!err && way_init(&rt->way, rt->auth.on))
-		err = pd_fail(msg, PD_ENOMEM, "out of memory");
-	err = err ? err : start_admin(rt, msg);
-	err = err ? err : start_server(rt, msg);
+	rt->way.watch = (struct watch){&rt->cfg, &rt->metrics, capture};
+	err = way_init(&rt->way, rt->auth.on);
 	if (err) {
-		router_free(rt);
-		return err;
+		(void)pd_fail(msg, err, "out of memory");
+		goto out;
 	}
+	err = start_admin(rt, msg);
+	if (err)
+		goto out;
+	err = start_server(rt, msg);
+	if (err)
+		goto out;
 	warn_of_dates(rt);
 	if (cfg->worker_tls_insecure)
 		log_line(cfg->log, LOG_WARN,
 			 "--worker-tls-insecure: the certificates of workers are not verified, "
-			 "anybody on the way can read and change what is sent");
+			 "an attacker between here and there can read and change what is sent");
 	*out = rt;
 	return PD_OK;
+out:
+	router_free(rt);
+	return err;
 }
 
 uint16_t router_port(const struct router *rt)

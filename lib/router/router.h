@@ -1,37 +1,15 @@
 /*
- * The serve daemon as an object: server, fleet, health, metrics, admin. cmd/serve.c starts it,
- * waits for signals and stops it. Thread-safe where it says so.
+ * The serve daemon as an object: cmd/serve.c starts it, waits for signals and stops it. What it is
+ * made of knows nothing of it: each room gets a context of its own (router.c). For one thread, but
+ * where a function says otherwise.
  */
 #ifndef PD_ROUTER_ROUTER_H
 #define PD_ROUTER_ROUTER_H
 
-#include "lib/http/server.h"
-#include "lib/router/admin/admin.h"
-#include "lib/router/capture/capture.h"
 #include "lib/router/config/config.h"
-#include "lib/router/fleet/fleet.h"
-#include "lib/router/keys/auth.h"
-#include "lib/router/watch/metrics.h"
-#include "lib/router/way/way.h"
 
-struct router {
-	struct router_config cfg;
-	struct fleet_holder fleet;
-	struct auth auth;
-	struct metrics metrics;
-	struct way way;
-	struct capture *capture;	    /* owned; NULL: none */
-	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
-	struct http_server *admin_server;
-	struct admin admin;
-	struct health *health;
-	struct changes *changes;
-	struct asks *asks;
-	_Atomic bool hurry;
-	pthread_mutex_t reloading; /* one reload at a time */
-	_Atomic uint64_t reloads, reload_failures;
-	int64_t started_wall;
-};
+struct router;
+struct capture;
 
 /* Resolves the workers, binds the ports, starts all threads. `cfg` is copied; its texts stay
  * borrowed. `capture` (NULL: none) is taken over, also on failure. */
@@ -53,6 +31,8 @@ void router_drain(struct router *rt);
 unsigned router_hurry(struct router *rt);
 /* Waits for streams to end, at most until the deadline; returns how many were cut. */
 unsigned router_wait(struct router *rt, int64_t deadline);
+/* Stops what still runs. What does not end (a handler, a look-up of a name) keeps its memory.
+ * Accepts NULL. */
 void router_free(struct router *rt);
 
 #endif

@@ -98,8 +98,8 @@ static void one_each(int fd, unsigned nth)
 		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
 }
 
-/* A kept connection that is dead. On a loop, which has not heard of the end, it is not asked whether
- * it lives, as it was used a moment ago; without a loop it always is. */
+/* A kept connection that is dead. On a loop, which has not heard of the end, it is not asked
+ * whether it lives, as it was used a moment ago; without a loop it always is. */
 static void spoil(void)
 {
 	struct stream *s = calloc(1, sizeof(*s));
