@@ -89,15 +89,15 @@ static int put_url(const struct admin_client *c, const char *path, const char *i
 {
 	const char *at = id ? strstr(path, "{id}") : NULL;
 	char *quoted;
-	int err = buf_puts(b, c->url);
+	int err;
 
 	if (!at)
-		return err ? err : buf_puts(b, path);
+		return buf_printf(b, "%s%s", c->url, path);
 	quoted = curl_easy_escape(c->easy, id, 0);
-	err = err ? err : buf_append(b, path, (size_t)(at - path));
-	err = err ? err : quoted ? buf_puts(b, quoted) : PD_ENOMEM;
+	err = quoted ? buf_printf(b, "%s%.*s%s%s", c->url, (int)(at - path), path, quoted, at + 4)
+		     : PD_ENOMEM;
 	curl_free(quoted);
-	return err ? err : buf_puts(b, at + 4);
+	return err;
 }
 
 static bool set_options(struct admin_client *c, const char *method, const char *url,

@@ -468,8 +468,12 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 		return PD_OK;
 	}
 	err = add_list(c, ROLE_REGULAR, "worker-urls", &o.workers, msg);
-	err = err ? err : add_list(c, ROLE_PREFILL, "prefill", &o.prefill, msg);
-	err = err ? err : add_list(c, ROLE_DECODE, "decode", &o.decode, msg);
+	if (err)
+		return err;
+	err = add_list(c, ROLE_PREFILL, "prefill", &o.prefill, msg);
+	if (err)
+		return err;
+	err = add_list(c, ROLE_DECODE, "decode", &o.decode, msg);
 	if (err)
 		return err;
 	if (!c->pd && o.workers.n == 0)
@@ -529,9 +533,15 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 			       "threads)",
 			       c->threads, HTTP_LOOPS_MAX);
 	err = serve_keys_read(c, msg);
-	err = err ? err : read_policy(c, msg);
-	err = err ? err : read_workers(c, msg);
-	err = err ? err : serve_tls_open(c, msg);
+	if (err)
+		return err;
+	err = read_policy(c, msg);
+	if (err)
+		return err;
+	err = read_workers(c, msg);
+	if (err)
+		return err;
+	err = serve_tls_open(c, msg);
 	if (err)
 		return err;
 	c->listen_fd = inherited_socket();

@@ -52,13 +52,14 @@ int opt_help(const struct opt_command *c, struct buf *out)
 	return err;
 }
 
-static int markdown_text(struct buf *out, const char *s)
+/* A cell: bars in `s` do not end it. */
+static int markdown_text(struct buf *out, const char *before, const char *s, const char *after)
 {
-	int err = PD_OK;
+	int err = buf_puts(out, before);
 
 	for (; !err && *s; s++)
 		err = *s == '|' ? buf_puts(out, "\\|") : buf_putc(out, *s);
-	return err;
+	return err ? err : buf_puts(out, after);
 }
 
 int opt_markdown(const struct opt_command *c, struct buf *out)
@@ -73,11 +74,9 @@ int opt_markdown(const struct opt_command *c, struct buf *out)
 			continue;
 		}
 		left_side(o, left, sizeof(left));
-		err = buf_puts(out, "| `");
-		err = err ? err : markdown_text(out, left);
-		err = err ? err : buf_puts(out, "` | ");
-		err = err ? err : markdown_text(out, o->help);
-		err = err ? err : buf_puts(out, " |\n");
+		err = markdown_text(out, "| `", left, "` | ");
+		if (!err)
+			err = markdown_text(out, "", o->help, " |\n");
 	}
 	return err;
 }

@@ -236,9 +236,16 @@ int capture_info_read(struct capture_info *out, const char *path, int64_t run, s
 
 	*out = (struct capture_info){.run = run};
 	err = open_capture(&lite, path, msg);
-	err = err ? err : find_run(lite, path, &out->run, msg);
-	err = err ? err : read_fleet(lite, path, out, &fleet, msg);
-	err = err ? err : read_names(lite, path, out, fleet, msg);
+	if (err)
+		goto out;
+	err = find_run(lite, path, &out->run, msg);
+	if (err)
+		goto out;
+	err = read_fleet(lite, path, out, &fleet, msg);
+	if (err)
+		goto out;
+	err = read_names(lite, path, out, fleet, msg);
+out:
 	(void)sqlite3_close(lite);
 	if (err)
 		capture_info_release(out);
@@ -448,23 +455,31 @@ static int write_lines(sqlite3 *lite, const char *path, sqlite3_stmt *st, struct
 	int64_t start = 0;
 	int code, err = PD_OK;
 
-	while ((code = sqlite3_step(st)) == SQLITE_ROW && !err) {
+	while ((code = sqlite3_step(st)) == SQLITE_ROW) {
 		if (number(st, COL_ID) != l->id) {
 			start = l->id ? start : number(st, COL_DECIDED);
 			err = end_line(l, out);
-			err = err ? err : begin_line(l, st, start);
+			if (err)
+				goto too_big;
+			err = begin_line(l, st, start);
+			if (err)
+				goto too_big;
 		}
-		err = err ? err : add_decision(l, st);
+		err = add_decision(l, st);
+		if (err)
+			goto too_big;
 	}
-	if (!err && code != SQLITE_DONE)
+	if (code != SQLITE_DONE)
 		return lite_error(lite, path, msg);
-	err = err ? err : end_line(l, out);
-	if (err)
-		return pd_fail(msg, err, "cannot load the capture '%.300s': %s", path,
-			       pd_err_text(err));
-	return l->id ? PD_OK
-		     : pd_fail(msg, PD_EINVAL,
+	if (l->id == 0)
+		return pd_fail(msg, PD_EINVAL,
 			       "this run of the capture '%.300s' has no routed request", path);
+	err = end_line(l, out);
+	if (err)
+		goto too_big;
+	return PD_OK;
+too_big:
+	return pd_fail(msg, err, "cannot load the capture '%.300s': %s", path, pd_err_text(err));
 }
 
 int capture_to_records(const char *path, int64_t run, struct buf *out, struct pd_msg *msg)
@@ -480,9 +495,16 @@ int capture_to_records(const char *path, int64_t run, struct buf *out, struct pd
 		buf_init(&l.draw[p], 1024);
 	}
 	err = open_capture(&lite, path, msg);
-	err = err ? err : find_run(lite, path, &run, msg);
-	err = err ? err : prepare(lite, path, requests_sql, run, &st, msg);
-	err = err ? err : write_lines(lite, path, st, &l, out, msg);
+	if (err)
+		goto out;
+	err = find_run(lite, path, &run, msg);
+	if (err)
+		goto out;
+	err = prepare(lite, path, requests_sql, run, &st, msg);
+	if (err)
+		goto out;
+	err = write_lines(lite, path, st, &l, out, msg);
+out:
 	(void)sqlite3_finalize(st);
 	(void)sqlite3_close(lite);
 	buf_release(&l.text);
