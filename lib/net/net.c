@@ -130,9 +130,10 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	return PD_OK;
 }
 
-int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg)
+/* 0, or the code of getaddrinfo. */
+static int look_up(struct net_addr *a, const char *host, uint16_t port, int flags)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV},
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags},
 			*list = NULL;
 	char service[8];
 	int rc;
@@ -140,13 +141,26 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 	(void)snprintf(service, sizeof(service), "%u", port);
 	rc = getaddrinfo(host, service, &hints, &list);
 	if (rc != 0)
-		return pd_fail(msg, PD_ENOENT, "cannot resolve host '%s': %s", host,
-			       gai_strerror(rc));
+		return rc;
 	memset(a, 0, sizeof(*a));
 	memcpy(&a->sa, list->ai_addr, list->ai_addrlen);
 	a->len = list->ai_addrlen;
 	freeaddrinfo(list);
-	return PD_OK;
+	return 0;
+}
+
+bool net_literal(struct net_addr *a, const char *host, uint16_t port)
+{
+	return look_up(a, host, port, AI_NUMERICHOST) == 0;
+}
+
+int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg)
+{
+	int rc = look_up(a, host, port, 0);
+
+	return rc == 0 ? PD_OK
+		       : pd_fail(msg, PD_ENOENT, "cannot resolve host '%s': %s", host,
+				 gai_strerror(rc));
 }
 
 static uint16_t port_of(const struct sockaddr_storage *sa)

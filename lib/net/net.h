@@ -28,7 +28,10 @@ struct net_url {
 };
 int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg) PD_MUST;
 
-/* Name or literal to an address; blocks in getaddrinfo for names: never on the request path. */
+/* An IPv4 or IPv6 literal to an address; false when it is none. Does not wait. */
+bool net_literal(struct net_addr *a, const char *host, uint16_t port);
+/* Name or literal to an address; blocks in getaddrinfo for names: never on the request path
+ * (resolver.h). */
 int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg) PD_MUST;
 
 /* Port of a bound socket; 0 when it has none. */

@@ -1,222 +1,249 @@
 /*
- * The decode worker's client: one small POST at a time over kept connections, so that thousands of
- * hand-overs per second do not use up the ports. A kept connection that turns out to be closed
- * before any answer is replaced once: reading twice is safe only because a closed connection has
- * not read anything (the server answers before it closes).
+ * Which workers there are to read from is what requests say, so the table of them is bounded: the
+ * one that was used longest ago makes room. When all are in use a call has a connection of its own.
  */
 #include "sim/worker/kvclient.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/http/head.h"
-#include "lib/net/stream.h"
+#include "lib/http/client.h"
+#include "lib/net/resolver.h"
+#include "lib/net/shelf.h"
 
-#define IDLE_MAX     64
+#define PEERS_MAX    64
+#define IDLE_MAX     64 /* connections to one of them */
 #define IDLE_LIFE_NS (2 * NS_PER_S)
-#define HEAD_MAX     8192
+#define TRIM_NS	     NS_PER_S
 
-struct idle {
+struct kv_peer {
 	char host[256];
 	uint16_t port;
-	struct stream *stream; /* of the loop that opened it */
-	int64_t since;
+	struct http_pool pool;
+	struct tls_peer *name; /* NULL: plain HTTP */
+	unsigned users;	       /* this and the next under the lock */
+	int64_t used;
+	bool listed;
 };
 
-struct kv_pool {
+struct kv_client {
 	struct tls_context *tls; /* NULL: plain HTTP */
+	struct resolver *resolver;
 	pthread_mutex_t lock;
-	struct idle idle[IDLE_MAX];
+	struct kv_peer *peer[PEERS_MAX]; /* owned */
 	size_t n;
+	int64_t next_trim;
 };
 
-struct kv_pool *kv_pool_new(struct tls_context *tls)
+struct kv_client *kv_client_new(struct tls_context *tls)
 {
-	struct kv_pool *p = calloc(1, sizeof(*p));
+	struct kv_client *k = calloc(1, sizeof(*k));
 
-	if (!p)
+	if (!k)
 		return NULL;
-	p->tls = tls;
-	(void)pthread_mutex_init(&p->lock, NULL);
-	return p;
+	k->tls = tls;
+	(void)pthread_mutex_init(&k->lock, NULL);
+	if (resolver_new(&k->resolver) == PD_OK)
+		return k;
+	(void)pthread_mutex_destroy(&k->lock);
+	free(k);
+	return NULL;
 }
 
-void kv_pool_free(struct kv_pool *p)
+static void peer_free(struct kv_peer *p)
 {
-	if (!p)
-		return;
-	for (size_t i = 0; i < p->n; i++)
-		stream_free(p->idle[i].stream);
-	(void)pthread_mutex_destroy(&p->lock);
+	http_pool_release(&p->pool);
+	tls_peer_free(p->name);
 	free(p);
 }
 
-/* The most recent idle connection of this loop to this worker, or NULL. Those that are too old are
- * closed on the way. */
-static struct stream *take_idle(struct kv_pool *p, const char *host, uint16_t port)
+void kv_client_free(struct kv_client *k)
 {
-	int64_t now = clock_now();
-	struct stream *found = NULL;
+	if (!k)
+		return;
+	for (size_t i = 0; i < k->n; i++)
+		peer_free(k->peer[i]);
+	resolver_free(k->resolver);
+	(void)pthread_mutex_destroy(&k->lock);
+	free(k);
+}
 
-	(void)pthread_mutex_lock(&p->lock);
-	for (size_t i = p->n; i-- > 0 && !found;) {
-		struct idle *k = &p->idle[i];
-		bool mine = k->port == port && k->stream->loop == loop_self() &&
-			    strcmp(k->host, host) == 0;
+/* -- peers -- */
 
-		if (!mine && now - k->since < IDLE_LIFE_NS)
-			continue;
-		if (mine && now - k->since < IDLE_LIFE_NS && stream_idle_ok(k->stream))
-			found = k->stream;
-		else
-			stream_free(k->stream);
-		*k = p->idle[--p->n];
+static struct kv_peer *peer_new(const struct kv_client *k, const char *host, uint16_t port)
+{
+	struct kv_peer *p = strlen(host) < sizeof(p->host) ? calloc(1, sizeof(*p)) : NULL;
+
+	if (!p)
+		return NULL;
+	(void)snprintf(p->host, sizeof(p->host), "%s", host);
+	p->port = port;
+	p->name = k->tls ? tls_peer_new(host) : NULL;
+	if ((!k->tls || p->name) && http_pool_init(&p->pool, IDLE_MAX, IDLE_LIFE_NS) == PD_OK)
+		return p;
+	tls_peer_free(p->name);
+	free(p);
+	return NULL;
+}
+
+/* Into the table, in the place of the one that was used longest ago when it is full. */
+static void list(struct kv_client *k, struct kv_peer *p)
+{
+	size_t at = k->n;
+
+	if (k->n == PEERS_MAX) {
+		for (size_t i = 0; i < k->n; i++)
+			if (k->peer[i]->users == 0 &&
+			    (at == k->n || k->peer[i]->used < k->peer[at]->used))
+				at = i;
+		if (at == k->n)
+			return;
+		peer_free(k->peer[at]);
+	} else {
+		k->n++;
 	}
-	(void)pthread_mutex_unlock(&p->lock);
-	return found;
+	k->peer[at] = p;
+	p->listed = true;
 }
 
-static void put_idle(struct kv_pool *p, const char *host, uint16_t port, struct stream *s)
+/* The peer with a user more; NULL: out of memory, or the name is too long. */
+static struct kv_peer *take_peer(struct kv_client *k, const char *host, uint16_t port, int64_t now)
 {
-	struct idle *k;
+	struct kv_peer *p = NULL;
 
-	(void)pthread_mutex_lock(&p->lock);
-	if (p->n < IDLE_MAX && strlen(host) < sizeof(k->host)) {
-		k = &p->idle[p->n++];
-		(void)snprintf(k->host, sizeof(k->host), "%s", host);
-		k->port = port;
-		k->stream = s;
-		k->since = clock_now();
-		s = NULL;
+	(void)pthread_mutex_lock(&k->lock);
+	for (size_t i = 0; i < k->n; i++) {
+		if (now >= k->next_trim)
+			http_pool_trim(&k->peer[i]->pool, now);
+		if (k->peer[i]->port == port && strcmp(k->peer[i]->host, host) == 0)
+			p = k->peer[i];
 	}
-	(void)pthread_mutex_unlock(&p->lock);
-	stream_free(s);
-}
-
-static int send_request(struct stream *s, const char *host, uint16_t port, const char *path,
-			struct span body, int64_t deadline)
-{
-	char head[1024];
-	int n = snprintf(head, sizeof(head),
-			 "POST %s HTTP/1.1\r\nHost: %s:%u\r\nContent-Type: "
-			 "application/json\r\nContent-Length: %zu\r\n\r\n",
-			 path, host, port, body.n);
-	struct iovec iov[2] = {{.iov_base = head, .iov_len = (size_t)n},
-			       {.iov_base = (void *)(uintptr_t)body.p, .iov_len = body.n}};
-
-	if (n < 0 || (size_t)n >= sizeof(head))
-		return PD_ETOOBIG;
-	return stream_send_iov(s, iov, 2, deadline - clock_now(), NULL);
-}
-
-/* One recv appended to `in`. */
-static int receive(struct stream *s, struct buf *in)
-{
-	int err = buf_reserve(in, 4096);
-	ssize_t n;
-
-	if (err)
-		return err;
-	n = stream_recv(s, in->data + in->len, 4096);
-	if (n <= 0)
-		return n == 0 ? PD_ECLOSED : (int)n;
-	in->len += (size_t)n;
-	in->data[in->len] = '\0';
-	return PD_OK;
-}
-
-/* Reads an answer with a Content-Length. */
-static int read_answer(struct stream *s, struct buf *in, struct http_head *h, struct buf *answer)
-{
-	size_t scanned = 0;
-	int err = PD_EAGAIN;
-
-	while (err == PD_EAGAIN) {
-		err = receive(s, in);
-		if (!err)
-			err = http_response_parse(h, in->data, in->len, &scanned, false);
+	if (now >= k->next_trim)
+		k->next_trim = now + TRIM_NS;
+	if (!p) {
+		p = peer_new(k, host, port);
+		if (p)
+			list(k, p);
 	}
-	if (err)
-		return err;
-	if (h->body != HTTP_BODY_LENGTH || h->length > answer->max)
-		return PD_EPROTO;
-	while (!err && in->len < h->len + h->length)
-		err = receive(s, in);
-	return err ? err : buf_append(answer, in->data + h->len, (size_t)h->length);
-}
-
-static int shake_hands(const struct kv_pool *p, struct stream *s, const char *host,
-		       int64_t deadline)
-{
-	struct tls_peer *peer = tls_peer_new(host);
-	int err = peer ? stream_tls_connect(s, p->tls, peer, deadline, NULL) : PD_ENOMEM;
-
-	tls_peer_free(peer);
-	return err;
-}
-
-static int connect_to(const struct kv_pool *p, const char *host, uint16_t port, int64_t deadline,
-		      struct stream **out)
-{
-	struct net_addr addr;
-	int err = net_resolve(&addr, host, port, NULL);
-
-	*out = NULL;
-	err = err ? err : stream_new(out, &addr);
-	err = err ? err : stream_connect(*out, &addr, deadline);
-	err = err || !p->tls ? err : shake_hands(p, *out, host, deadline);
-	if (err) {
-		stream_free(*out);
-		*out = NULL;
+	if (p) {
+		p->users++;
+		p->used = now;
 	}
-	return err;
+	(void)pthread_mutex_unlock(&k->lock);
+	return p;
 }
 
-/* Takes the stream over. */
-static int exchange(struct kv_pool *p, struct stream *s, const char *host, uint16_t port,
-		    const char *path, struct span body, int64_t deadline, int *status,
-		    struct buf *answer, bool *silent)
+static void drop_peer(struct kv_client *k, struct kv_peer *p)
 {
-	struct http_head *h = calloc(1, sizeof(*h));
-	struct buf in;
-	int err;
+	bool last;
 
-	s->deadline = deadline;
-	err = h ? send_request(s, host, port, path, body, deadline) : PD_ENOMEM;
-	buf_init(&in, HTTP_HEAD_MAX + answer->max);
-	if (!err)
-		err = read_answer(s, &in, h, answer);
-	*silent = in.len == 0;
-	if (!err)
-		*status = h->status;
-	if (!err && h->keep_alive && in.len == h->len + h->length)
-		put_idle(p, host, port, s);
+	(void)pthread_mutex_lock(&k->lock);
+	last = --p->users == 0 && !p->listed;
+	(void)pthread_mutex_unlock(&k->lock);
+	if (last)
+		peer_free(p);
+}
+
+/* -- the address of one -- */
+
+struct where {
+	struct kv_client *client;
+	const struct kv_peer *peer;
+	struct http_conn *conn;
+};
+
+/* The handler sleeps; when its client has left, which ends that, it looks again soon. */
+static bool sleep_on(void *who, int64_t deadline)
+{
+	int64_t soon = clock_now() + 5 * NS_PER_MS;
+
+	if (!http_conn_sleep(who, deadline))
+		return false;
+	soon = soon < deadline ? soon : deadline;
+	if (loop_fiber())
+		(void)loop_wait(soon, true);
 	else
-		stream_free(s);
-	buf_release(&in);
-	if (h)
-		http_head_release(h);
-	free(h);
-	return err;
+		clock_sleep_until(soon);
+	return false;
 }
 
-int kv_pool_post(struct kv_pool *p, const char *host, uint16_t port, const char *path,
-		 struct span body, int64_t deadline, int *status, struct buf *answer)
+static void wake_up(void *who)
 {
-	struct stream *s = take_idle(p, host, port);
-	bool silent;
-	int err;
+	http_conn_wake(who);
+}
 
-	if (s) {
-		err = exchange(p, s, host, port, path, body, deadline, status, answer, &silent);
-		if (err != PD_ECLOSED || !silent)
-			return err;
-		buf_clear(answer);
+static int find(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why)
+{
+	const struct where *w = ctx;
+	struct errand_sleeper who = {sleep_on, wake_up, w->conn};
+
+	return resolver_find(w->client->resolver, w->peer->host, w->peer->port, &who, deadline, out,
+			     why);
+}
+
+/* -- a call -- */
+
+static int error_of(enum http_call_result r)
+{
+	static const int errors[] = {
+		[HTTP_CALL_OK] = PD_OK,		 [HTTP_CALL_CONNECT] = PD_EIO,
+		[HTTP_CALL_CLOSED] = PD_ECLOSED, [HTTP_CALL_TIMEOUT] = PD_ETIMEOUT,
+		[HTTP_CALL_BROKEN] = PD_EPROTO,	 [HTTP_CALL_CANCELED] = PD_ECANCELED,
+		[HTTP_CALL_LOCAL] = PD_ENOMEM,
+	};
+
+	return errors[r];
+}
+
+int kv_client_post(struct kv_client *k, struct http_conn *c, const char *host, uint16_t port,
+		   const char *path, struct span body, int64_t deadline, int *status,
+		   struct buf *answer, struct pd_msg *msg)
+{
+	int64_t now = clock_now(), left = deadline - now;
+	struct kv_peer *p = take_peer(k, host, port, now);
+	struct where where = {k, p, c};
+	struct buf in;
+	struct http_call call = {
+		.in = &in,
+		.limit = {.connect = left, .send = left, .first_byte = left, .between = left},
+		.deadline = deadline,
+		.repeat = true,
+	};
+	enum http_call_result r;
+	struct pd_msg why;
+	char head[1024];
+	int n, err;
+
+	if (!p)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	n = snprintf(head, sizeof(head),
+		     "POST %s HTTP/1.1\r\nHost: %s:%u\r\nContent-Type: application/json\r\n"
+		     "Content-Length: %zu\r\n\r\n",
+		     path, host, port, body.n);
+	if (n < 0 || (size_t)n >= sizeof(head)) {
+		drop_peer(k, p);
+		return pd_fail(msg, PD_ETOOBIG, "request head over %zu bytes", sizeof(head));
 	}
-	err = connect_to(p, host, port, deadline, &s);
-	return err ? err
-		   : exchange(p, s, host, port, path, body, deadline, status, answer, &silent);
+	call.to = (struct http_target){
+		.pool = &p->pool, .tls = k->tls, .name = p->name, .address = find, .ctx = &where};
+	buf_init(&in, HTTP_HEAD_MAX + answer->max);
+	r = http_call_begin(
+		&call,
+		(const struct iovec[]){{head, (size_t)n}, {(void *)(uintptr_t)body.p, body.n}}, 2,
+		&why);
+	err = error_of(r);
+	*status = call.head.status;
+	if (err)
+		(void)pd_fail(msg, err, "%s%s%s", http_call_text(r), why.text[0] ? ": " : "",
+			      why.text);
+	else if ((err = http_call_collect(&call, answer)))
+		(void)pd_fail(msg, err, "the answer ended early: %s", pd_err_text(err));
+	(void)http_call_end(&call);
+	buf_clear(&in);
+	shelf_give(&in);
+	buf_release(&in);
+	drop_peer(k, p);
+	return err;
 }

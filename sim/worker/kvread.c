@@ -161,8 +161,8 @@ out:
 }
 
 /* One exchange with the prefill worker: *mistake is the kind it named, MISTAKE_COUNT for none. */
-static int ask(struct kv_pool *pool, const struct gen_request *g, uint64_t prompt_hash,
-	       enum worker_mistake *mistake)
+static int ask(struct kv_client *client, struct http_conn *c, const struct gen_request *g,
+	       uint64_t prompt_hash, enum worker_mistake *mistake, struct pd_msg *msg)
 {
 	const struct kv_params *kv = &g->kv;
 	struct buf host, answer, name;
@@ -185,12 +185,13 @@ static int ask(struct kv_pool *pool, const struct gen_request *g, uint64_t promp
 	jout_put(&body, "}");
 	err = body.err ? body.err : json_string_decode(kv->host, &host);
 	if (!err)
-		err = kv_pool_post(pool, host.data, (uint16_t)kv->port, "/pdctl/kv/read",
-				   buf_span(&body.b), clock_now() + READ_DEADLINE_NS, &status,
-				   &answer);
+		err = kv_client_post(client, c, host.data, (uint16_t)kv->port, "/pdctl/kv/read",
+				     buf_span(&body.b), clock_now() + READ_DEADLINE_NS, &status,
+				     &answer, msg);
+	if (!err && status != 200)
+		err = pd_fail(msg, PD_EPROTO, "found status %d, expected 200", status);
 	if (!err)
-		err = status == 200 ? json_object_scan(&o, answer.data, answer.len, NULL)
-				    : PD_EPROTO;
+		err = json_object_scan(&o, answer.data, answer.len, msg);
 	if (!err)
 		err = read_text(&o, "mistake", &name);
 	json_object_release(&o);
@@ -206,19 +207,20 @@ static int ask(struct kv_pool *pool, const struct gen_request *g, uint64_t promp
 	return err;
 }
 
-int kvread_fetch(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
-		 struct api_error *e)
+int kvread_fetch(struct nixl *x, struct http_conn *c, const struct gen_request *g,
+		 uint64_t prompt_hash, struct api_error *e)
 {
 	const struct kv_params *kv = &g->kv;
 	enum worker_mistake mistake = MISTAKE_COUNT;
-	int err = ask(x->pool, g, prompt_hash, &mistake);
+	struct pd_msg msg = {0};
+	int err = ask(x->client, c, g, prompt_hash, &mistake, &msg);
 
 	if (err) {
 		(void)atomic_fetch_add(&x->stats->kv_read_failures, 1);
 		log_line(x->cfg->log, LOG_WARN,
 			 "request %s: cannot read the KV of %.*s at %.*s:%d: %s", g->id,
 			 (int)kv->request_id.n, kv->request_id.p, (int)kv->host.n, kv->host.p,
-			 (int)kv->port, pd_err_text(err));
+			 (int)kv->port, msg.text[0] ? msg.text : pd_err_text(err));
 		return PD_EIO;
 	}
 	if (mistake != MISTAKE_COUNT) {

@@ -180,8 +180,8 @@ int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *cor
 	pthread_condattr_t attr;
 
 	memset(x, 0, sizeof(*x));
-	x->pool = kv_pool_new(cfg->kv_tls);
-	if (!x->pool)
+	x->client = kv_client_new(cfg->kv_tls);
+	if (!x->client)
 		return PD_ENOMEM;
 	x->cfg = cfg;
 	x->core = core;
@@ -194,7 +194,7 @@ int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *cor
 	if (pthread_create(&x->sweeper, NULL, sweep, x) == 0)
 		return PD_OK;
 	(void)pthread_cond_destroy(&x->changed);
-	kv_pool_free(x->pool);
+	kv_client_free(x->client);
 	return PD_EIO;
 }
 
@@ -207,6 +207,6 @@ void nixl_stop(struct nixl *x)
 	(void)pthread_join(x->sweeper, NULL);
 	(void)nixl_expire(x, INT64_MAX);
 	leases_release(&x->leases);
-	kv_pool_free(x->pool);
+	kv_client_free(x->client);
 	(void)pthread_cond_destroy(&x->changed);
 }

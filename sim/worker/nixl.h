@@ -17,7 +17,7 @@ struct nixl {
 	const struct worker_config *cfg;
 	struct core *core;
 	struct worker_stats *stats;
-	struct kv_pool *pool; /* owned; to prefill workers */
+	struct kv_client *client; /* owned; to prefill workers */
 	/* under core->lock */
 	uint16_t port; /* of the offers: where this worker listens */
 	struct lease_table leases;

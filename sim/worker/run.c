@@ -158,7 +158,7 @@ static int sleep_until(const struct gen_run *run, int64_t at)
 static int fetch(struct gen_run *run, struct api_error *e)
 {
 	struct engine *engine = &run->core->engine;
-	int err = kvread_fetch(run->nixl, run->g, run->seed, e);
+	int err = kvread_fetch(run->nixl, run->c, run->g, run->seed, e);
 
 	run->kv_settled = true;
 	(void)pthread_mutex_lock(&run->core->lock);
@@ -215,7 +215,7 @@ void run_end(struct gen_run *run, struct kvcache_pin *keep)
 	/* The client left before the blocks were fetched: the read tells the prefill worker that
 	 * they are free. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)
-		(void)!kvread_fetch(run->nixl, run->g, run->seed, &ignored);
+		(void)!kvread_fetch(run->nixl, run->c, run->g, run->seed, &ignored);
 	free(run->ids);
 	free(run->hash);
 	run->ids = NULL;

@@ -1,0 +1,31 @@
+/*
+ * Names to addresses for those who must not wait in getaddrinfo where they stand (a fiber would
+ * stop all of its loop): each look-up has a thread of its own for as long as it takes, so that a
+ * name server that hangs delays those who ask for its names and nobody else. Thread-safe.
+ */
+#ifndef PD_NET_RESOLVER_H
+#define PD_NET_RESOLVER_H
+
+#include "lib/net/errand.h"
+#include "lib/net/net.h"
+
+#define RESOLVER_MAX 16 /* names at once; more are refused */
+
+struct resolver;
+
+/* Starts the thread that hands look-ups out. PD_ENOMEM. */
+int resolver_new(struct resolver **out) PD_MUST;
+/* No call of resolver_find may be running. A look-up that hangs is not waited for: the last one
+ * frees the memory. Accepts NULL. */
+void resolver_free(struct resolver *r);
+/*
+ * The first address of a name; of a literal at once. The asker sleeps meanwhile (errand.h).
+ * PD_ENOENT: no such name. PD_ETIMEOUT: not by the deadline (monotonic ns). PD_ECANCELED: the asker
+ * gave up. PD_EBUSY: RESOLVER_MAX look-ups hang. PD_ENOMEM. PD_EINVAL: the name is too long. The
+ * message says it in a sentence.
+ */
+int resolver_find(struct resolver *r, const char *host, uint16_t port,
+		  const struct errand_sleeper *who, int64_t deadline, struct net_addr *out,
+		  struct pd_msg *msg) PD_MUST;
+
+#endif
