@@ -165,6 +165,7 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 
 static uint16_t port_of(const struct sockaddr_storage *sa)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the kernel filled it */
 	return ntohs(sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
 					       : ((const struct sockaddr_in *)sa)->sin_port);
 }
