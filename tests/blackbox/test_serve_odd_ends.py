@@ -130,6 +130,66 @@ def test_half_an_event_in_a_chunk_of_its_own_is_not_passed_on(pdctl):
         assert json.loads(events[1][6:])["error"]["type"] == "upstream_error"
 
 
+# What follows the first part (over 1 MiB) of an event, and whether it ends the event.
+LARGE = b"x" * ((1 << 20) + 64)
+TAILS = {
+    "whole": ([b"y\n\n"], True),
+    "a line end and an empty line apart": ([b"y\n", b"\n"], True),
+    "crlf apart": ([b"y\r\n", b"\r\n"], True),
+    "every byte apart": ([b"y", b"\r", b"\n", b"\r", b"\n"], True),
+    "with the next event": ([b"y\n\ndata: {}\n\n"], True),
+    "only a line": ([b"y\n"], False),
+    "only a line end": ([b"\n"], False),
+    "only crlf": ([b"\r\n"], False),
+    "crlf in halves": ([b"\r", b"\n"], False),
+    "half the next": ([b"y\n\ndata: {"], True),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_failure_after_a_large_event(pdctl, tail, after):
+    """An event above 1 MiB passes in parts. When it has ended, a failure is an error event again; within it the stream is cut."""
+    parts, ends = TAILS[tail]
+
+    def handler(seen, wire):
+        wire.begin_stream()
+        wire.chunk(b"data: " + LARGE[100:])
+        time.sleep(0.3)
+        wire.chunk(LARGE[:100])  # now it is above 1 MiB: all of it goes out
+        for part in parts:
+            time.sleep(0.05)
+            wire.chunk(part)
+        for n in range(after):
+            time.sleep(0.05)
+            wire.event({"n": n})
+        time.sleep(0.3)
+        wire.keep = False
+
+    with FakeEngine(handler) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        with router.connect() as sock:
+            body = json.dumps({**CHAT, "stream": True}).encode()
+            sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            got = read_all_chunks(sock)
+    if ends or after:  # the event after it ends it in any case
+        events = [e for e in got.replace(b"\r\n", b"\n").split(b"\n\n") if e.strip()]
+        assert json.loads(events[-1][6:])["error"]["type"] == "upstream_error", events[-1][-300:]
+        assert events[0].startswith(b"data: " + LARGE)
+    else:
+        assert b"upstream_error" not in got and got.startswith(b"data: " + LARGE)
+
+
+def read_all_chunks(sock):
+    """The data of a chunked answer, as far as it goes."""
+    rest, out = read_all(sock).split(b"\r\n\r\n", 1)[1], b""
+    while b"\r\n" in rest:
+        size, rest = rest.split(b"\r\n", 1)
+        n = int(size, 16)
+        out, rest = out + rest[:n], rest[n + 2:]
+    return out
+
+
 def test_metrics_while_the_router_starts(pdctl):
     """The metrics port answers before the router's own port is open; a scrape in between crashed it."""
     port, stop, pages = free_port(), threading.Event(), []
@@ -289,7 +349,7 @@ def test_end_while_workers_do_not_take_connections(pdctl):
     router = pdctl("serve", "--worker-urls", *urls, "--connect-timeout-secs", 6, "--drain-timeout-secs", 0)
     with router.connect() as sock:
         body = json.dumps(CHAT).encode()
-        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         wait_for("the request", lambda: router.metric("pdctl_requests_in_work") == 1)
         router.signal(signal.SIGTERM)
         read_all(sock)

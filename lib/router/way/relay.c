@@ -29,7 +29,8 @@ struct relay {
 	const struct pd_prefill_result *merge;
 	bool sse;
 	bool chunked;	/* we send chunks */
-	bool mid_event; /* half an event was passed on: no error event can follow */
+	bool mid_event; /* part of an event was passed on: no error event can follow */
+	char last;	/* with mid_event: the last byte of that part */
 	bool client_gone;
 	bool settled;
 	int64_t now;
@@ -185,7 +186,7 @@ static bool pass_as_is(struct relay *r)
 
 	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
 	 * framing must not follow. */
-	if (!http_chunked_at_boundary(&before.chunked))
+	if (!http_chunked_at_boundary(&before.chunked) || r->mid_event)
 		return false;
 	if (!r->chunked || l->call.head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
 	    (r->merge && pd_usage_maybe(l->call.in->data + before.at, l->call.in->len - before.at)))
@@ -207,20 +208,39 @@ static bool pass_as_is(struct relay *r)
 	return true;
 }
 
+/*
+ * Length of the whole events at the front of `held`. With a part of an event passed on before,
+ * `held` does not begin with a line: a first line end that stands alone there closes an empty line
+ * only behind another line end, of which it may also be the second half.
+ */
+static size_t whole_events(const struct relay *r, const struct buf *held)
+{
+	const char *p = held->data;
+	size_t n = held->len > 0 ? sse_complete(p, held->len) : 0;
+	bool alone = n == 1 || (n == 2 && p[0] == '\r' && p[1] == '\n');
+
+	if (!r->mid_event || !alone)
+		return n;
+	if (r->last != '\n' && (r->last != '\r' || p[0] == '\n'))
+		return 0;
+	return n;
+}
+
 /* Passes on the whole events at the front of `held`; everything when the stream ended or an event
  * is too large to hold. */
 static void pass_held(struct relay *r, bool ended)
 {
 	struct buf *held = &r->x->lane->held;
-	size_t n = held->len > 0 ? sse_complete(held->data, held->len) : 0;
+	size_t n = whole_events(r, held);
 	const char *p = held->data;
 	size_t len;
 
+	if (n > 0)
+		r->mid_event = false;
 	if (n < held->len && (ended || held->len > MERGE_EVENT_MAX)) {
-		r->mid_event = !ended;
 		n = held->len;
-	} else if (n > 1) {
-		r->mid_event = false; /* a large event that was passed on in parts has ended */
+		r->mid_event = !ended;
+		r->last = p[n - 1];
 	}
 	len = n;
 	if (n > 0 && r->merge && pd_usage_maybe(p, n) && merge_events(r, p, n) == PD_OK) {
