@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Tells the service manager, when there is one (NOTIFY_SOCKET): "READY=1", "STOPPING=1", ... One
- * datagram; nothing waits and nothing fails when nobody listens. */
+ * datagram; it never waits, and a missing reader is no failure. */
 void notify(const char *state);
 /* A reload begins; notify("READY=1") ends it. */
 void notify_reloading(void);

@@ -2,7 +2,7 @@
  * The program's log: one line per event, text or JSON, written to a descriptor in batches.
  *
  * log_line() formats into a shared bounded buffer; a writer thread empties it at least every 20 ms,
- * so a request costs no system call for its lines. When the buffer is full (a stalled reader of our
+ * so a request costs no system call for its lines. When the buffer is full (a stalled reader of
  * standard error), lines are dropped and counted, and the count itself is logged: the data plane
  * never waits for its log. Thread-safe. Control bytes and quotes are escaped, so one event is
  * always exactly one line.

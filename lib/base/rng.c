@@ -1,6 +1,6 @@
 /*
- * Our own generator (xoshiro256**, seeded by splitmix64), because a seed must give the same bytes
- * on every machine and with every C library.
+ * A generator of its own (xoshiro256**, seeded by splitmix64), because a seed must give the same
+ * bytes on every machine and with every C library.
  */
 #include "lib/base/rng.h"
 

@@ -80,7 +80,7 @@ void table_cell(struct table *t, const char *fmt, ...)
 	t->failed = true;
 }
 
-/* Code points, not bytes: good enough for the characters that we print. */
+/* Code points, not bytes: right for the characters that are printed here. */
 static size_t width(const char *s)
 {
 	size_t n = 0;

@@ -136,7 +136,7 @@ static void say_unknown(const cyaml_schema_value_t *schema, const struct trace *
 		used += (size_t)snprintf(out + used, cap - used, "%s %s", i ? "," : "", names[i]);
 }
 
-/* libcyaml's words for kinds of values, in ours. */
+/* What libcyaml calls the kinds of values, in plain English. */
 static const char *plain(const char *what)
 {
 	static const char *const words[][2] = {

@@ -121,7 +121,7 @@ static int begin_value(struct scan *s, const yaml_event_t *ev, bool quoted)
 	return e->scalar ? PD_OK : pd_fail(s->msg, PD_ENOMEM, "out of memory");
 }
 
-/* 077, -0123: octal in YAML 1.1, decimal to whoever writes it. */
+/* 077, -0123: octal in YAML 1.1, decimal to most people. */
 static bool octal_looking(const yaml_event_t *ev)
 {
 	const char *v = (const char *)ev->data.scalar.value;

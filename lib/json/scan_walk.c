@@ -1,7 +1,7 @@
 /*
  * Looking around in a text that was validated: members by name, dotted paths, elements one by one.
  *
- * Nested containers are not recorded by the scan; they are walked again only when someone asks,
+ * Nested containers are not recorded by the scan; they are walked again only on demand,
  * skipping values by quotes and brackets alone. Should a caller walk text that was never validated,
  * the answers are arbitrary, but nothing outside the given span is read.
  */

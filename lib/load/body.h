@@ -34,8 +34,8 @@ struct body_options {
 	int64_t default_output; /* when the record states none */
 	double scale;		/* of synthesised text and of stated output lengths of traces */
 	uint64_t seed;
-	struct json_object
-		extra; /* members that win over ours; n == 0 when none. Released by the owner */
+	struct json_object extra; /* members that override the built ones; n == 0 when none.
+				     Released by the owner */
 };
 
 /* Can this record be sent there? PD_EINVAL with a sentence that names the line. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 
 static bool earlier(const struct schedule_entry *a, const struct schedule_entry *b)
@@ -19,6 +20,7 @@ static void push(struct schedule *s, struct schedule_entry e)
 {
 	size_t i = s->nheap++;
 
+	PD_CHECK(i < s->n);
 	while (i > 0 && earlier(&e, &s->heap[(i - 1) / 2])) {
 		s->heap[i] = s->heap[(i - 1) / 2];
 		i = (i - 1) / 2;
@@ -121,9 +123,12 @@ int64_t schedule_next(struct schedule *s)
 
 struct schedule_entry schedule_take(struct schedule *s)
 {
-	struct schedule_entry e = pop(s);
+	struct schedule_entry e;
 
+	PD_CHECK(s->nheap > 0);
+	e = pop(s);
 	if (needs_place(s, e.item)) {
+		PD_CHECK(s->sessions_now < s->sessions_max);
 		s->session_open[s->items[e.item].session_no] = true;
 		s->sessions_now++;
 	}
@@ -146,8 +151,12 @@ static void session_ended(struct schedule *s, uint32_t session, int64_t now_ns)
 
 void schedule_ended(struct schedule *s, uint32_t item, int64_t now_ns)
 {
-	uint32_t next = s->after[item], session = s->items[item].session_no;
+	uint32_t next, session;
 
+	PD_CHECK(item < s->n);
+	next = s->after[item];
+	session = s->items[item].session_no;
+	PD_CHECK(session == WORKLOAD_NO_SESSION || s->session_left[session] > 0);
 	if (next != LOAD_NO_TURN) {
 		int64_t think = s->items[next].request->delay_ns,
 			at = now_ns + (think > 0 ? think : 0);

@@ -85,8 +85,8 @@ bool compare_is_ours(const struct result_doc *d)
 	return false;
 }
 
-/* The gap between tokens in our files, the gap between chunks in those of vllm bench: same key,
- * different quantity. */
+/* The gap between tokens in files of pdctl, the gap between chunks in those of vllm bench: same
+ * key, different quantity. */
 static bool mixes_itl(const struct compare *c)
 {
 	size_t ours = 0, theirs = 0;

@@ -97,7 +97,7 @@ int compare_rows(struct compare *c, const char *names, struct pd_msg *msg) PD_MU
 /* Rows of a NULL-terminated list; those that are not usable are noted. */
 int compare_rows_preset(struct compare *c, const char *const *names) PD_MUST;
 
-/* True when a file of ours: it has the object "pdctl". */
+/* True for a file of pdctl: it has the object "pdctl". */
 bool compare_is_ours(const struct result_doc *d);
 
 #endif

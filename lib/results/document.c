@@ -1,7 +1,7 @@
 /*
  * Why not cJSON and not lib/json: results come from Python, whose json.dump writes NaN and
  * Infinity, and from appending writers, so a file is a sequence of values. Files with details have
- * hundreds of thousands of numbers that nobody asks for; this reader walks over them without
+ * hundreds of thousands of numbers that are not needed; this reader walks over them without
  * building a tree. The grammar is in result_scan.c; this file owns the documents.
  */
 #include <math.h>

@@ -15,7 +15,7 @@ const char *metric_unit(const char *name);
 /* In the default table: figures with a direction, without spreads (std_*), p50 twins of the median
  * and counts of chunks. */
 bool metric_default(const char *name);
-/* *_itl_ms: per SSE chunk in files of vllm bench, per token in ours. */
+/* *_itl_ms: per SSE chunk in files of vllm bench, per token in files of pdctl. */
 bool metric_is_itl(const char *name);
 
 /*

@@ -10,7 +10,7 @@
  * ITL over all tokens together; throughput = sums / duration, duration = first send to last end.
  * Three differences, on purpose: max_concurrent_requests is the exact peak
  * (vllm bench 0.32 counts the requests that touch the busiest second); ITL and
- * max_output_tokens_per_s count tokens and not chunks whenever the server told us the tokens; chunk
+ * max_output_tokens_per_s count tokens and not chunks whenever the server stated the tokens; chunk
  * gaps are in pdctl.chunk_gap. Pure: the same records give the same bytes.
  */
 #ifndef PD_RESULTS_RESULT_H

@@ -1,6 +1,6 @@
 /*
  * Rows become lines of JSON, and the reader of workloads does the rest: one form of a request for
- * everybody, and `gen --from-capture` writes exactly what `simulate` would read.
+ * all tools, and `gen --from-capture` writes exactly what `simulate` would read.
  */
 #include "lib/workload/capture_file.h"
 

@@ -33,7 +33,7 @@ struct capture_info {
 /* Does the file begin like an SQLite file? False also for what cannot be read. */
 bool capture_file_is(const char *path);
 
-/* `run` 0: the last one. PD_EINVAL: not a capture of our version, or no such run. */
+/* `run` 0: the last one. PD_EINVAL: not a capture of this version, or no such run. */
 int capture_info_read(struct capture_info *out, const char *path, int64_t run,
 		      struct pd_msg *msg) PD_MUST;
 void capture_info_release(struct capture_info *i);

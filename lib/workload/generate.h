@@ -34,8 +34,8 @@ struct generate_options {
 	uint64_t seed;
 };
 
-/* The defaults of the generators we are compatible with: 32 or 64 prompts, 4 prefixes of 8192 + 32,
- * 4 conversations of 8, 1024 + 128. */
+/* The defaults of the generators that this is compatible with: 32 or 64 prompts, 4 prefixes of 8192
+ * + 32, 4 conversations of 8, 1024 + 128. */
 void generate_defaults(struct generate_options *o, enum generate_kind kind);
 
 /* Appends the file. PD_EINVAL for an option out of range, PD_ETOOBIG when the result would cross
