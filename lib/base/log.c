@@ -20,6 +20,7 @@
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/span.h"
 
 #define LOG_BUFFER_MAX (1u << 20)
 #define LOG_WAKE_AT    (128u << 10)
@@ -254,17 +255,23 @@ uint64_t log_dropped(const struct log *l)
 	return atomic_load_explicit(&l->dropped, memory_order_relaxed);
 }
 
-static void append(struct log *l, enum log_level level, const char *line, size_t n)
+/* A line in pieces: whole, or dropped and counted. */
+static void append(struct log *l, enum log_level level, const struct span *piece, size_t n)
 {
-	bool was_empty;
+	size_t before;
+	int err = PD_OK;
 
 	(void)pthread_mutex_lock(&l->lock);
-	was_empty = l->active.len == 0;
-	if (buf_append(&l->active, line, n))
+	before = l->active.len;
+	for (size_t i = 0; !err && i < n; i++)
+		err = buf_append(&l->active, piece[i].p, piece[i].n);
+	if (err) {
+		l->active.len = before;
 		atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+	}
 	if (level >= LOG_WARN || l->active.len > LOG_WAKE_AT)
 		l->urgent = true;
-	if (was_empty || l->urgent)
+	if (before == 0 || l->urgent)
 		(void)pthread_cond_signal(&l->wake);
 	(void)pthread_mutex_unlock(&l->lock);
 }
@@ -273,7 +280,7 @@ void log_put(struct log *l, const char *line, size_t n)
 {
 	PD_CHECK(n > 0 && line[n - 1] == '\n');
 	if (l)
-		append(l, LOG_INFO, line, n);
+		append(l, LOG_INFO, &(struct span){line, n}, 1);
 }
 
 /* Escapes for both forms: quotes and backslashes only inside JSON, control bytes always. */
@@ -282,7 +289,7 @@ static size_t escape(char *out, size_t cap, const char *s, bool json)
 	static const char hex[] = "0123456789abcdef";
 	size_t n = 0;
 
-	for (; *s && n + 7 < cap; s++) {
+	for (; *s && n + 10 < cap; s++) {
 		unsigned char c = (unsigned char)*s;
 
 		if (c < 0x20 || c == 0x7f) {
@@ -295,6 +302,10 @@ static size_t escape(char *out, size_t cap, const char *s, bool json)
 		if (json && (c == '"' || c == '\\'))
 			out[n++] = '\\';
 		out[n++] = (char)c;
+	}
+	if (*s) {
+		memcpy(out + n, "...", 3);
+		n += 3;
 	}
 	return n;
 }
@@ -315,16 +326,20 @@ static size_t head(enum log_level level, bool json, char *out, size_t cap)
 
 void log_line(struct log *l, enum log_level level, const char *fmt, ...)
 {
+	static const char cut[] = "...";
 	char text[LOG_LINE_MAX], line[LOG_LINE_MAX + 128];
 	va_list ap;
 	size_t n;
+	int length;
 
 	PD_CHECK(level < LOG_OFF);
 	if (!log_wants(l, level))
 		return;
 	va_start(ap, fmt);
-	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	length = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (length >= LOG_LINE_MAX)
+		memcpy(text + LOG_LINE_MAX - sizeof(cut), cut, sizeof(cut));
 	n = head(level, l->json, line, sizeof(line));
 	n += escape(line + n, sizeof(line) - n - 3, text, l->json);
 	if (l->json) {
@@ -332,24 +347,20 @@ void log_line(struct log *l, enum log_level level, const char *fmt, ...)
 		line[n++] = '}';
 	}
 	line[n++] = '\n';
-	append(l, level, line, n);
+	append(l, level, &(struct span){line, n}, 1);
 }
 
 void log_json(struct log *l, enum log_level level, const char *msg, const char *members)
 {
-	char line[LOG_LINE_MAX];
+	char line[512];
 	size_t n, m;
 
 	PD_CHECK(level < LOG_OFF && !strchr(members, '\n'));
 	if (!log_wants(l, level))
 		return;
 	n = head(level, true, line, sizeof(line));
-	n += escape(line + n, sizeof(line) / 2, msg, true);
+	n += escape(line + n, sizeof(line) - n, msg, true);
 	m = strlen(members);
-	if (n + m + 5 > sizeof(line)) {
-		log_line(l, level, "%s (members too long for one line: %zu bytes)", msg, m);
-		return;
-	}
-	n += (size_t)snprintf(line + n, sizeof(line) - n, "\"%s%s}\n", m ? "," : "", members);
-	append(l, level, line, n);
+	append(l, level,
+	       (const struct span[]){{line, n}, {"\",", m ? 2 : 1}, {members, m}, {"}\n", 2}}, 4);
 }

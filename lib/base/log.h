@@ -40,14 +40,16 @@ int log_level_parse(const char *name, enum log_level *out) PD_MUST;
  * false. */
 bool log_wants(const struct log *l, enum log_level level);
 
-/* One event. JSON form: {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...".
- * NULL log: nothing. */
+/* One event; a text above 4 KiB is cut and ends with "...". JSON form:
+ * {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...". NULL log: nothing. */
 void log_line(struct log *l, enum log_level level, const char *fmt, ...) PD_PRINTF(3, 4);
 
 /*
  * One event that is a JSON object in both forms. `members` is the inside of an object, already
  * valid JSON
- * ("\"selected\":[\"http://w1\"]"); it is appended after ts, level and msg.
+ * ("\"selected\":[\"http://w1\"]"); it is appended after ts, level and msg. No length is too long
+ * for it, but a line that does not fit into the free part of the buffer (1 MiB in all) is dropped
+ * and counted.
  */
 void log_json(struct log *l, enum log_level level, const char *msg, const char *members);
 

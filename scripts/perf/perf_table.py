@@ -9,7 +9,7 @@ def number(key, form, scale=1.0):
 
 # (title, width, text of a row); a column is left out of a table in which it is empty
 COLUMNS = [
-    ("server", 18, lambda r: r["server"]),
+    ("server", 24, lambda r: r["server"]),
     ("cpu us", 10, number("cpu_us", "%.2f")),
     ("spread", 7, number("spread", "%.0f%%", 100)),
     ("ratio", 7, number("ratio", "%.2f")),

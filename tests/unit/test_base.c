@@ -313,6 +313,38 @@ static void expect_file(const char *path, const char *text)
 	buf_release(&b);
 }
 
+static void no_line_is_lost_for_its_length(void **state)
+{
+	static char members[60000], got[80000];
+	char path[] = "/tmp/pdctl-test-XXXXXX";
+	int fd = mkstemp(path);
+	struct log *l = log_new(fd, LOG_INFO, false);
+	const char *end;
+	ssize_t n;
+
+	(void)state;
+	assert_int_equal(unlink(path), 0);
+	memset(members, 'x', sizeof(members) - 1);
+	memcpy(members, "\"m\":\"", 5);
+	members[sizeof(members) - 2] = '"';
+	log_line(l, LOG_INFO, "%s", members);
+	log_json(l, LOG_INFO, "long", members);
+	log_json(l, LOG_INFO, "none", "");
+	assert_int_equal(log_dropped(l), 0);
+	log_free(l);
+	n = pread(fd, got, sizeof(got) - 1, 0);
+	assert_true(n > (ssize_t)sizeof(members));
+	got[n] = '\0';
+	end = strchr(got, '\n');
+	assert_true(end - got > 4000 && end - got < 4200 && strncmp(end - 3, "...", 3) == 0);
+	assert_int_equal(strncmp(end + 1, "{\"ts\":", 6), 0);
+	end = strchr(end + 1, '\n');
+	assert_memory_equal(end - sizeof(members), members, sizeof(members) - 1);
+	assert_int_equal(end[-1], '}');
+	assert_non_null(strstr(end, "\"msg\":\"none\"}\n"));
+	(void)close(fd);
+}
+
 static void a_log_file_is_reopened(void **state)
 {
 	char dir[] = "/tmp/pdctl-log-XXXXXX", path[64], old[64];
@@ -402,6 +434,7 @@ int main(void)
 		cmocka_unit_test(tables_line_up),
 		cmocka_unit_test(files_are_whole_or_absent),
 		cmocka_unit_test(log_lines_are_single_lines),
+		cmocka_unit_test(no_line_is_lost_for_its_length),
 		cmocka_unit_test(a_log_file_is_reopened),
 		cmocka_unit_test(lines_that_cannot_be_written_are_counted),
 		cmocka_unit_test(random_numbers_are_the_published_ones),
