@@ -13,6 +13,7 @@
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
 
+#define BLOCK_NS	  (50 * NS_PER_MS) /* a thread waits for an answer in recv, then in poll */
 #define INFORMATIONAL_MAX 8
 
 const char *http_call_text(enum http_call_result r)
@@ -95,6 +96,7 @@ static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why
 		err = err == PD_ENOMEM ? PD_EIO : err;
 	}
 	if (!err) {
+		stream_may_block(c->up, BLOCK_NS);
 		c->open_ns = clock_now() - begun;
 		if (c->to.pool)
 			count(&c->to.pool->connects);

@@ -18,9 +18,10 @@
  * than HOLD costs no thread.
  *
  * A thread that waits, for its worker or in http_conn_sleep, polls the client's socket too: no
- * other thread tells it that the client has left. The end of a drain shuts the client's socket
- * down, which those polls see as well. So nothing of a connection in work is shared but what a
- * wake-up needs: `lock` of the slot.
+ * other thread tells it that the client has left. (For the first BLOCK_NS of client.c it waits in
+ * recv alone, which is a system call less and long enough for most answers.) The end of a drain
+ *shuts the client's socket down, which those polls see as well. So nothing of a connection in work
+ *is shared but what a wake-up needs: `lock` of the slot.
  *
  * Guaranteed: at most `max` threads; a connection is parked, queued or owned by one thread; a
  *parked connection is closed by the poller only, so that no event meets a descriptor that is gone;
@@ -118,6 +119,8 @@ static bool open_connection(struct http_server *s, int fd, uint64_t peer)
 		return false;
 	c->io.on_event = on_event;
 	(void)!stream_open(&c->io, fd, NULL); /* cannot fail without a loop */
+	if (!s->cfg.tls)
+		stream_may_block(&c->io, HOLD);
 	park(s->threads, c, EPOLL_CTL_ADD);
 	return true;
 }
@@ -138,20 +141,30 @@ static void refuse(struct http_conn *c)
 
 /* -- threads -- */
 
+/* Waits for the next request, or lets conn_serve wait for it. False: there is none within HOLD, or
+ * the thread is needed elsewhere. */
+static bool hold(struct http_threads *p, struct http_conn *c)
+{
+	if (atomic_load_explicit(&p->crowded, memory_order_relaxed) ||
+	    atomic_load_explicit(&p->server->draining, memory_order_relaxed))
+		return false;
+	c->io.readable = c->io.patient = c->io.may_block;
+	c->io.deadline = clock_now() + HOLD;
+	return stream_await(&c->io) == PD_OK;
+}
+
 /* Stays with the connection until there is no request for HOLD or it ends. */
 static void serve(struct http_thread *t, struct http_conn *c)
 {
-	struct http_threads *p = t->pool;
+	int64_t last = 0; /* request, at the begin of the hold */
 
 	c->thread = t;
 	while (!conn_serve(c, &t->work)) {
-		c->io.deadline = clock_now() + HOLD;
-		if (atomic_load_explicit(&p->crowded, memory_order_relaxed) ||
-		    atomic_load_explicit(&p->server->draining, memory_order_relaxed) ||
-		    stream_await(&c->io)) {
-			park(p, c, EPOLL_CTL_MOD);
+		if (t->work.req.accepted_ns == last || !hold(t->pool, c)) {
+			park(t->pool, c, EPOLL_CTL_MOD);
 			return;
 		}
+		last = t->work.req.accepted_ns;
 	}
 	close_connection(c);
 }

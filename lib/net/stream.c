@@ -1,15 +1,18 @@
 /*
  * Try first, wait only when the kernel says so. The loop's edge-triggered events leave two marks
  * (there may be bytes; the peer has ended), so a receive that would find nothing is not even tried:
- * one system call per packet.
+ * one system call per packet. Without a loop poll says it: of this socket, and of the client's,
+ * whose leaving ends the wait.
  */
 #include "lib/net/stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "lib/base/check.h"
@@ -274,8 +277,9 @@ ssize_t stream_recv_now(struct stream *s, void *p, size_t n)
 	if (s->tls)
 		return recv_tls(s, p, n);
 	do
-		got = recv(s->fd, p, n, 0);
+		got = recv(s->fd, p, n, s->patient ? 0 : MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
+	s->patient = false;
 	/* Less than asked for: there is nothing more, and what comes next makes an event. But the
 	 * event of the end may have come already. */
 	if (got > 0 && (size_t)got < n && !s->ended)
@@ -288,11 +292,20 @@ ssize_t stream_recv_now(struct stream *s, void *p, size_t n)
 	return PD_EAGAIN;
 }
 
+void stream_may_block(struct stream *s, int64_t ns)
+{
+	struct timeval limit = {.tv_sec = ns / NS_PER_S, .tv_usec = ns % NS_PER_S / 1000};
+
+	s->may_block = !s->loop && !s->tls &&
+		       setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0 &&
+		       fcntl(s->fd, F_SETFL, 0) == 0;
+}
+
 int stream_await(struct stream *s)
 {
 	int err;
 
-	if (s->readable)
+	if (s->readable || s->patient)
 		return PD_OK;
 	err = wait_for(s, events_for(s, EPOLLIN | EPOLLRDHUP), s->deadline);
 	if (!err)
@@ -343,7 +356,7 @@ static ssize_t send_some(struct stream *s, struct iovec *iov, size_t n)
 	if (s->tls)
 		return tls_send(s->tls, iov, n, &s->tls_wants);
 	do
-		sent = sendmsg(s->fd, &m, MSG_NOSIGNAL);
+		sent = sendmsg(s->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (sent < 0 && errno == EINTR);
 	if (sent >= 0)
 		return sent;
@@ -375,6 +388,7 @@ int stream_send_iov(struct stream *s, struct iovec *iov, size_t n, int64_t stall
 		}
 		err = wait_for(s, events_for(s, EPOLLOUT), deadline);
 	}
+	s->patient = s->may_block && s->guard && !s->readable && !err;
 	return err;
 }
 

@@ -3,8 +3,8 @@
  * loop a wait suspends the fiber; elsewhere it blocks the thread. With server.c the
  * only place that calls send and recv.
  *
- * One owner at a time: the fiber (or thread) that uses it. Every descriptor is non-blocking,
- * close-on-exec and TCP_NODELAY; every send uses MSG_NOSIGNAL.
+ * One owner at a time: the fiber (or thread) that uses it. Every descriptor is close-on-exec,
+ * TCP_NODELAY and, but after stream_may_block, non-blocking; every send uses MSG_NOSIGNAL.
  */
 #ifndef PD_NET_STREAM_H
 #define PD_NET_STREAM_H
@@ -29,6 +29,8 @@ struct stream {
 	bool readable;	    /* there may be bytes, or the end */
 	bool ended;	    /* the peer has closed its side, or the connection broke */
 	bool interrupted;
+	bool may_block;		 /* stream_may_block */
+	bool patient;		 /* the next receive waits in the kernel */
 	int64_t deadline;	 /* of stream_recv; monotonic ns */
 	struct tls *tls;	 /* owned; NULL: plain TCP */
 	enum tls_want tls_wants; /* what its last call waited for; plain TCP: nothing */
@@ -37,7 +39,7 @@ struct stream {
 	void (*on_event)(struct stream *s, uint32_t epoll_events);
 };
 
-/* Takes over a connected descriptor that is non-blocking. Without a loop (NULL) waits block the
+/* Takes over a connected descriptor. Without a loop (NULL) waits block the
  * thread. */
 int stream_open(struct stream *s, int fd, struct loop *l) PD_MUST;
 /* A stream of its own memory that is not connected yet. PD_EIO, PD_ENOMEM. */
@@ -65,12 +67,19 @@ void stream_close(struct stream *s);
  * accepted. */
 void stream_free(struct stream *s);
 
+/*
+ * Without a loop and TLS (else nothing happens): a receive that is `patient` waits in the kernel
+ * for up to ns before it is PD_EAGAIN. One system call where poll and receive are two; neither the
+ * guard nor an interruption ends it. With a guard each send makes the next receive patient: that is
+ * where an answer is to be expected.
+ */
+void stream_may_block(struct stream *s, int64_t ns);
 /* Waits until there may be something to receive: PD_OK, else as stream_recv. */
 int stream_await(struct stream *s) PD_MUST;
 /* > 0 bytes, 0 end, PD_ETIMEOUT (s->deadline has passed), PD_ECLOSED (broken or interrupted; with
  * TLS also an end that was not announced). */
 ssize_t stream_recv(struct stream *s, void *p, size_t n);
-/* The same without waiting: PD_EAGAIN. */
+/* The same without waiting, but when it is patient: PD_EAGAIN. */
 ssize_t stream_recv_now(struct stream *s, void *p, size_t n);
 
 /*
