@@ -53,15 +53,16 @@ static const struct opt_command command = {
 		 "ID... | "
 		 "remove ID... [options]",
 	.summary = "List and change the workers of a running router without losing a request.",
-	.about = "ID is a worker's name or URL; without @RANK it means all ranks of a server. A "
-		 "worker "
-		 "that was added gets\n"
-		 "requests after its first good health check. One that is drained gets no new "
-		 "ones; one "
-		 "that is removed\n"
-		 "leaves the list when its requests in flight have ended. Exit codes: 0 done, 1 "
-		 "--wait timed out, 2 wrong\n"
-		 "request, 3 no answer or the router failed.",
+	.about =
+		"ID is a worker's name or URL; without @RANK it means all ranks of a server. A "
+		"worker "
+		"that was added gets\n"
+		"requests after its first successful health check. One that is drained gets no new "
+		"ones; one "
+		"that is removed\n"
+		"leaves the list when its requests in flight have ended. Exit codes: 0 done, 1 "
+		"--wait timed out, 2 wrong\n"
+		"request, 3 no answer or the router failed.",
 	.examples =
 		"  list the workers and their load:\n"
 		"    pdctl workers list\n"

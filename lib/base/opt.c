@@ -10,16 +10,6 @@
 #include "lib/base/check.h"
 #include "lib/base/nearest.h"
 
-/* Each row can be found and set. */
-static bool sound(const struct opt *o)
-{
-	for (; o->type != OPT_END; o++)
-		if (o->type != OPT_HEADING &&
-		    (!o->name || !o->value || (o->type == OPT_CHOICE && !o->choices)))
-			return false;
-	return true;
-}
-
 struct word {
 	const char *name; /* without dashes and value */
 	size_t n;
@@ -46,6 +36,18 @@ const struct opt *opt_next(struct opt_walk *w)
 			return w->at++;
 		}
 	}
+}
+
+/* Each row can be found and set. */
+static bool sound(const struct opt_command *c)
+{
+	struct opt_walk walk = {.at = c->opts};
+
+	for (const struct opt *o; (o = opt_next(&walk));)
+		if (o->type != OPT_HEADING &&
+		    (!o->name || !o->value || (o->type == OPT_CHOICE && !o->choices)))
+			return false;
+	return true;
 }
 
 static const struct opt *find(const struct opt_command *c, struct word w)
@@ -248,7 +250,7 @@ int opt_parse(const struct opt_command *c, int argc, char **argv, struct opt_lis
 	bool only_rest = false;
 	int err = PD_OK;
 
-	PD_CHECK(sound(c->opts));
+	PD_CHECK(sound(c));
 	for (int i = 1; !err && i < argc; i++) {
 		if (only_rest || argv[i][0] != '-' || argv[i][1] == '\0')
 			err = take_rest(rest, argv[i], msg);

@@ -426,8 +426,8 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !has_certificates(rt))
 		return pd_fail(
 			msg, PD_EINVAL,
-			"there is no --workers-file, no --client-api-keys and no certificate "
-			"to read again");
+			"nothing to reload: found no --workers-file, no --client-api-keys and no "
+			"certificate");
 	(void)pthread_mutex_lock(&rt->reloading);
 	err = reload_files(rt, msg);
 	(void)pthread_mutex_unlock(&rt->reloading);
@@ -476,13 +476,13 @@ void router_free(struct router *rt)
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
 	if (!http_server_stop(rt->admin_server) || !http_server_stop(rt->server)) {
-		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory stays");
+		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory is not freed");
 		capture_stop(rt->capture);
 		return;
 	}
 	if (!changes_stop(rt->changes)) {
 		log_line(rt->cfg.log, LOG_WARN,
-			 "a look-up or a file is still waited for: its memory stays");
+			 "a name look-up or a file read did not end: its memory is not freed");
 		capture_stop(rt->capture);
 		return;
 	}

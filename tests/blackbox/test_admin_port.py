@@ -337,4 +337,4 @@ def test_an_https_worker_that_wants_a_key_is_added_and_asked(pdctl, tmp_path):
         assert status == 500 and f"{safe.url}: flushed".encode() in raw
         assert seen == [("/reset_prefix_cache", "Bearer secret")]
         status, _, raw = router.admin("POST", f"/add_worker?url={foreign.url}")
-        assert status == 400 and b"did not become healthy" in raw and b"certificate" in raw
+        assert status == 400 and b"not healthy within" in raw and b"certificate" in raw

@@ -384,8 +384,8 @@ def test_wrong_files(tmp_path):
         db.executescript("CREATE TABLE run (x); PRAGMA application_id = 0x70644361; PRAGMA user_version = 99")
     (tmp_path / "short").write_text("x")
     os.mkfifo(tmp_path / "pipe")
-    for path, why in ((text, "not an SQLite file"), (other, "an SQLite file of something else"), (future, "a capture of version 99"),
-                      (tmp_path / "short", "not an SQLite file"), (tmp_path / "pipe", "not a regular file"),
+    for path, why in ((text, "not an SQLite database"), (other, "an SQLite database but not a capture"), (future, "a capture of version 99"),
+                      (tmp_path / "short", "not an SQLite database"), (tmp_path / "pipe", "not a regular file"),
                       ("/dev/full", "not a regular file")):
         before = path.read_bytes() if os.path.isfile(path) else None
         assert f"--capture: '{path}' is {why}" in serve_fails("--capture", path)
@@ -396,7 +396,7 @@ def test_wrong_files(tmp_path):
     assert "found an empty name" in serve_fails("--capture", "")
     assert "requires --capture FILE" in serve_fails("--capture-keys", "hash")
     assert "requires --capture-prompts" in serve_fails("--capture", tmp_path / "c.db", "--capture-body-max", 10)
-    assert "at least 8 bodies" in serve_fails("--capture", tmp_path / "c.db", "--capture-prompts", "--capture-queue-bytes", 65536)
+    assert "at least 8 times" in serve_fails("--capture", tmp_path / "c.db", "--capture-prompts", "--capture-queue-bytes", 65536)
     assert not os.path.exists(tmp_path / "c.db")
 
 

@@ -564,7 +564,7 @@ def test_questions_of_the_admin_port(pdctl, world):
     workers.append(pdctl("worker", "--model", "m", *world.expired.args))
     status, _, body = router.post("/workers", {"url": workers[2].url})
     assert status in (200, 201, 202), body
-    in_log(router, f"worker {workers[2].url} is not healthy yet (TLS: certificate 'expired' has expired on 20")
+    in_log(router, f"worker {workers[2].url}: not healthy yet: TLS: certificate 'expired' has expired on 20")
 
 
 def test_client_certificate_for_workers(pdctl, world):

@@ -233,11 +233,15 @@ static void reload(struct admin_call *a)
 
 	if (err == PD_ECANCELED)
 		return;
-	if (err)
+	if (err == PD_ETIMEOUT)
 		admin_error(a, 503, "server_error",
-			    err == PD_ETIMEOUT ? "the reload takes longer than %d s and goes on"
-					       : "too many changes wait (%d s at most): try again",
-			    CHANGE_WAIT_S);
+			    "the reload has taken more than %d s and goes on", CHANGE_WAIT_S);
+	else if (err == PD_EBUSY)
+		admin_error(a, 503, "server_error",
+			    "at capacity: %d changes of the fleet pending, try again",
+			    CHANGES_QUEUE);
+	else if (err)
+		admin_error(a, 503, "server_error", "cannot reload: %s", pd_err_text(err));
 	else if (ch.err)
 		admin_error(a, 400, "invalid_request_error", "%s; nothing was changed",
 			    ch.msg.text);
@@ -336,8 +340,9 @@ static bool may_act(struct admin_call *a, bool admin_port)
 	}
 	if (http_field(&a->req->head, "origin")) {
 		atomic_fetch_add(&a->admin->refused, 1);
-		admin_error(a, 403, "permission_error",
-			    "found an Origin field: web pages may not change the fleet");
+		admin_error(
+			a, 403, "permission_error",
+			"found an Origin field, expected none: web pages may not change the fleet");
 		return false;
 	}
 	return true;

@@ -145,7 +145,7 @@ static void ask_first(struct admin_call *a, const char *first, const char *secon
 	struct ask *q = w ? ask_new(f, "GET", first, second, third) : NULL;
 
 	if (!w)
-		admin_error(a, 503, "server_error", "there is no worker to ask");
+		admin_error(a, 503, "server_error", "found no worker to ask");
 	else if (q && ask_worker(q, w))
 		admin_error(a, 503, "server_error", "out of memory");
 	else if (q)

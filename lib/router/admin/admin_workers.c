@@ -162,7 +162,8 @@ static int read_text(const struct json_member *m, const char *name, struct buf *
 			       (int)(m->value.n < 60 ? m->value.n : 60), m->value.p);
 	if (json_string_decode(m->value, out) || !is_printable(out))
 		return pd_fail(msg, PD_EINVAL,
-			       "%s: found a text that is too long or has control characters", name);
+			       "%s: found a string that is too long or has control characters",
+			       name);
 	return PD_OK;
 }
 
@@ -242,8 +243,8 @@ static int read_wanted(struct wanted *w, struct span body, struct pd_msg *msg)
 	if (!err && w->url.len == 0)
 		err = pd_fail(msg, PD_EINVAL, "url: found none, expected JSON like %s", example);
 	if (!err && w->name.data && memchr(w->name.data, '=', w->name.len))
-		err = pd_fail(msg, PD_EINVAL,
-			      "name: found '%.100s', expected a text without =", w->name.data);
+		err = pd_fail(msg, PD_EINVAL, "name: found '%.100s', expected a name without '='",
+			      w->name.data);
 	return err;
 }
 
@@ -323,9 +324,12 @@ static int add(struct admin_call *a, const struct wanted *w, struct pd_msg *msg)
 	if (err == PD_ECANCELED)
 		status = 0;
 	else if (err) {
-		(void)pd_fail(msg, err, "the worker was not added: %s",
-			      err == PD_EBUSY ? "too many changes wait, try again"
-					      : pd_err_text(err));
+		if (err == PD_EBUSY)
+			(void)pd_fail(msg, err,
+				      "at capacity: %d changes of the fleet pending, try again",
+				      CHANGES_QUEUE);
+		else
+			(void)pd_fail(msg, err, "cannot add the worker: %s", pd_err_text(err));
 		status = err == PD_ETOOBIG ? 400 : 503;
 	} else if (ch->err) {
 		*msg = ch->msg;
@@ -336,10 +340,9 @@ static int add(struct admin_call *a, const struct wanted *w, struct pd_msg *msg)
 		if (status == 504) {
 			take_back(a->admin, w, why, sizeof(why));
 			(void)pd_fail(msg, err,
-				      "worker %.200s did not become healthy within %g s and was "
-				      "taken back: %s",
+				      "worker %.200s: not healthy within %g s, removed again: %s",
 				      w->url.data, (double)a->admin->cfg->startup_timeout / 1e9,
-				      why[0] ? why : "no health check has ended");
+				      why[0] ? why : "no health check has finished");
 		}
 	}
 	free(ch);
@@ -364,7 +367,7 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 		  : admin_put_text(&b, all_available(&m)
 					       ? "worker added"
 					       : "worker added; it gets requests after its first "
-						 "good health check");
+						 "successful health check");
 	err = err ? err : buf_puts(&b, m.n == 1 ? ",\"worker\":" : ",\"workers\":");
 	if (!err)
 		err = m.n == 1 ? admin_put_worker(m.worker[0], &b) : put_array(&m, &b);
@@ -578,7 +581,8 @@ void admin_add_worker(struct admin_call *a)
 		(void)pd_fail(&msg, PD_EINVAL,
 			      "found no url, expected /add_worker?url=http://HOST:PORT");
 	else if (admin_query(a->req, "name", &w.name) == PD_ETOOBIG || !is_printable(&w.name))
-		(void)pd_fail(&msg, PD_EINVAL, "name: too long, or has control characters");
+		(void)pd_fail(&msg, PD_EINVAL,
+			      "name: found a string that is too long or has control characters");
 	else if (!query_role(a, &w.role, &msg) && !check_role(a->admin, &w, &msg))
 		status = add(a, &w, &msg);
 	if (status == 201)

@@ -218,8 +218,8 @@ static void failed(struct capture *c, int64_t now, const struct pd_msg *msg)
 		return;
 	w->said_at = now;
 	log_line(c->rc->log, LOG_ERROR,
-		 "capture: cannot write '%s': %s; requests are served, what they did is not "
-		 "recorded (pdctl_capture_dropped_total); trying again every second",
+		 "capture: cannot write '%s': %s; requests are served but not recorded "
+		 "(pdctl_capture_dropped_total), retrying every second",
 		 c->cfg.path, msg->text);
 }
 
@@ -241,8 +241,8 @@ static void succeeded(struct capture *c, int64_t now, const struct capture_losse
 		w->said_full_at = now;
 		w->said_full = sum(l, LOSS_QUEUE);
 		log_line(c->rc->log, LOG_WARN,
-			 "capture: the queue was full, %llu records were dropped so far; a larger "
-			 "--capture-queue or --capture-queue-bytes, or a faster disk, helps",
+			 "capture: the queue was full, %llu records were dropped so far; raise "
+			 "--capture-queue or --capture-queue-bytes, or use a faster disk",
 			 (unsigned long long)w->said_full);
 	}
 	w->in_file = *l;
@@ -372,13 +372,14 @@ static void *writer_main(void *arg)
 static int check(const struct capture_config *c, struct pd_msg *msg)
 {
 	if (c->queue < 1 || c->queue > QUEUE_MAX)
-		return pd_fail(msg, PD_EINVAL, "a capture queue of %u records, expected 1 to %u",
+		return pd_fail(msg, PD_EINVAL, "capture queue: found %u records, expected 1 to %u",
 			       c->queue, QUEUE_MAX);
 	if (c->prompts && c->body_max > c->queue_bytes / 8)
-		return pd_fail(msg, PD_EINVAL,
-			       "captured bodies of up to %zu bytes do not fit into a capture "
-			       "queue of %zu bytes: expected a queue of at least 8 bodies",
-			       c->body_max, c->queue_bytes);
+		return pd_fail(
+			msg, PD_EINVAL,
+			"capture queue: found %zu bytes, expected at least 8 times the %zu bytes "
+			"kept of a body",
+			c->queue_bytes, c->body_max);
 	return PD_OK;
 }
 
@@ -405,7 +406,7 @@ int capture_new(struct capture **out, const struct capture_config *cfg, struct p
 	(void)sem_init(&w->wake, 0, 0);
 	(void)pthread_mutex_init(&w->lock, NULL);
 	err = capture_ring_init(&c->ring, cfg->queue_bytes, cfg->queue);
-	err = err ? pd_fail(msg, err, "no memory for a capture queue of %zu bytes",
+	err = err ? pd_fail(msg, err, "cannot allocate a capture queue of %zu bytes",
 			    cfg->queue_bytes)
 		  : capture_db_open(&w->db, &c->cfg, msg);
 	if (err) {

@@ -87,11 +87,10 @@ static uint32_t big_endian(const unsigned char *p)
 
 static int foreign(const char *path, const char *what, struct pd_msg *msg)
 {
-	return pd_fail(
-		msg, PD_EINVAL,
-		"'%.300s' is %s and was left alone: expected a new file or a capture of this "
-		"version",
-		path, what);
+	return pd_fail(msg, PD_EINVAL,
+		       "'%.300s' is %s, expected a new file or a capture of version %d; it was not "
+		       "changed",
+		       path, what, CAPTURE_VERSION);
 }
 
 /* An empty file is a new one. */
@@ -109,13 +108,13 @@ static int look(const char *path, int fd, bool *fresh, struct pd_msg *msg)
 	if (n == 0)
 		return PD_OK;
 	if (n < HEADER || memcmp(head, "SQLite format 3", 16) != 0)
-		return foreign(path, "not an SQLite file", msg);
+		return foreign(path, "not an SQLite database", msg);
 	if (big_endian(head + HEADER_APP) != CAPTURE_APPLICATION_ID)
-		return foreign(path, "an SQLite file of something else", msg);
+		return foreign(path, "an SQLite database but not a capture", msg);
 	if (big_endian(head + HEADER_VERSION) == CAPTURE_VERSION)
 		return PD_OK;
-	(void)snprintf(text, sizeof(text), "a capture of version %" PRIu32 ", not %d,",
-		       big_endian(head + HEADER_VERSION), CAPTURE_VERSION);
+	(void)snprintf(text, sizeof(text), "a capture of version %" PRIu32,
+		       big_endian(head + HEADER_VERSION));
 	return foreign(path, text, msg);
 }
 
@@ -222,7 +221,7 @@ static int open_lite(struct capture_db *db, struct pd_msg *msg)
 	int n = snprintf(plain, sizeof(plain), "%s%s", path[0] == '/' ? "" : "./", path);
 
 	if (n < 0 || (size_t)n >= sizeof(plain))
-		return pd_fail(msg, PD_EINVAL, "the name of the file is too long");
+		return pd_fail(msg, PD_EINVAL, "the file name is too long");
 	if (sqlite3_open_v2(plain, &db->lite,
 			    SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
 			    NULL) != SQLITE_OK)
@@ -256,7 +255,7 @@ int capture_db_open(struct capture_db **out, const struct capture_config *c, str
 	err = err ? err : settings(db, &inner);
 	err = err ? err : prepare(db, &inner);
 	if (!err && stat(c->path, &st))
-		err = pd_fail(&inner, PD_EIO, "the file is gone");
+		err = pd_fail(&inner, PD_EIO, "the file was deleted");
 	if (err) {
 		capture_db_close(db);
 		if (fresh)
@@ -414,10 +413,10 @@ static int check_place(struct capture_db *db, struct pd_msg *msg)
 	if (now < db->looked_at + LOOK_AGAIN)
 		return PD_OK;
 	if (stat(db->cfg->path, &st) || st.st_dev != db->device || st.st_ino != db->inode)
-		return pd_fail(
-			msg, PD_ENOENT,
-			"the file was moved, replaced or deleted; a capture begins anew with "
-			"the next start of the router");
+		return pd_fail(msg, PD_ENOENT,
+			       "the file was moved, replaced or deleted; restart the router to "
+			       "begin a new "
+			       "capture");
 	db->looked_at = now;
 	return PD_OK;
 }

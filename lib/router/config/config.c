@@ -120,11 +120,15 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 	if (err)
 		return err;
 	if (!name[0] && url != text)
-		return pd_fail(msg, PD_EINVAL, "worker '%s': empty name before '='", text);
+		return pd_fail(msg, PD_EINVAL,
+			       "worker '%s': found no name before '=', expected [NAME=]URL", text);
 	if (strlen(url) > 600)
-		return pd_fail(msg, PD_EINVAL, "worker '%s': longer than 600 characters", text);
+		return pd_fail(
+			msg, PD_EINVAL,
+			"worker '%.100s...': found a URL of %zu characters, expected at most 600",
+			text, strlen(url));
 	if (l->n + dp > ROUTE_WORKERS_MAX)
-		return pd_fail(msg, PD_EINVAL, "worker '%s': more than %d workers", text,
+		return pd_fail(msg, PD_EINVAL, "worker '%s': found more than %d workers", text,
 			       ROUTE_WORKERS_MAX);
 	if (dp <= 1 || parsed.rank >= 0)
 		return add_one(l, role, name[0] ? name : url, url)

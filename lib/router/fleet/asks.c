@@ -147,7 +147,7 @@ static void begin_transfer(struct asks *s, struct transfer *t)
 		t->q->running++;
 		return;
 	}
-	(void)snprintf(t->one->why, sizeof(t->one->why), "out of time or memory");
+	(void)snprintf(t->one->why, sizeof(t->one->why), "timed out, or out of memory");
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	t->easy = NULL;

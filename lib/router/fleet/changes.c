@@ -45,11 +45,11 @@ static void carry_out(struct changes *s, struct change *ch)
 	}
 	ch->err = fleet_add(c->fleet, c->router, ch->role, ch->text, ch->bootstrap, &ch->msg);
 	if (ch->err) {
-		log_line(c->router->log, LOG_WARN, "worker not added: %s", ch->msg.text);
+		log_line(c->router->log, LOG_WARN, "cannot add a worker: %s", ch->msg.text);
 		return;
 	}
 	log_line(c->router->log, LOG_INFO,
-		 "%s worker %s added, it gets requests when it is healthy",
+		 "%s worker %s added: it gets requests after its first successful health check",
 		 worker_role_name(ch->role), ch->text);
 	health_nudge(c->health);
 }

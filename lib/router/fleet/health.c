@@ -118,7 +118,7 @@ static void take_note(struct health *h, struct probe *p, CURLcode result, long s
 	if (!worker_note(p->worker, ok ? "" : why) || ok)
 		return;
 	if (fresh)
-		log_line(log, LOG_WARN, "worker %s is not healthy yet (%s)", p->worker->url, why);
+		log_line(log, LOG_WARN, "worker %s: not healthy yet: %s", p->worker->url, why);
 	else if (workercurl_refused(&p->way))
 		log_line(log, LOG_WARN, "worker %s: %s", p->worker->url, why);
 }

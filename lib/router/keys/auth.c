@@ -53,7 +53,7 @@ bool auth_admit(struct auth *a, struct http_conn *c, const struct http_request *
 							"WWW-Authenticate: Bearer "
 							"realm=\"pdctl\", "
 							"error=\"invalid_token\"\r\n",
-							"this API key is not known here"}
+							"invalid API key"}
 				: (struct auth_refusal){401, "authentication_error",
 							"WWW-Authenticate: Bearer "
 							"realm=\"pdctl\"\r\n",

@@ -385,11 +385,10 @@ int keyask_check_url(const char *url, struct pd_msg *msg)
 
 	if ((http || https) && strlen(url) <= URL_MAX && strcspn(url, " \t\r\n") == strlen(url))
 		return PD_OK;
-	return pd_fail(
-		msg, PD_EINVAL,
-		"found a word that is no URL, expected http://HOST... or https://HOST... of at "
-		"most %d characters",
-		URL_MAX);
+	return pd_fail(msg, PD_EINVAL,
+		       "found no valid URL, expected http://HOST... or https://HOST... of at "
+		       "most %d characters",
+		       URL_MAX);
 }
 
 static void release(struct keyask *a)

@@ -133,8 +133,8 @@ int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg)
 		err = read_lines(out, &text, path, msg);
 	if (!err && out->n == 0)
 		err = pd_fail(msg, PD_EINVAL,
-			      "%s:1:1: found no key, expected at least one: with none nobody could "
-			      "get in",
+			      "%s:1:1: found no key, expected at least one: without a key every "
+			      "request would be refused",
 			      path);
 	if (text.data)
 		explicit_bzero(text.data, text.len);
