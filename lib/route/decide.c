@@ -189,10 +189,24 @@ void route_end(const struct route_pool *pool, uint32_t worker, const struct rout
 						      .request = rq});
 }
 
+/* The first pick comes to nothing: neither its place nor its permit was used. */
+static void take_back(struct route_pair *p, int end)
+{
+	const struct route_decision *d = &p->decision[end];
+
+	if (d->trial)
+		atomic_fetch_add_explicit(&p->pool[end]->worker[d->worker].slot->permits, 1,
+					  memory_order_relaxed);
+	route_end(p->pool[end], d->worker, &p->request[end]);
+	p->picked[end] = false;
+}
+
 int route_decide_pair(struct route_pair *p)
 {
-	const int order[ROUTE_ENDS] = {p->prefill_first ? ROUTE_PREFILL : ROUTE_DECODE,
-				       p->prefill_first ? ROUTE_DECODE : ROUTE_PREFILL};
+	const struct route_policy_type *decode = p->pool[ROUTE_DECODE]->state->spec.type;
+	bool prefill_first = p->prefill_first || (decode->flags & ROUTE_WANTS_PARTNER);
+	const int order[ROUTE_ENDS] = {prefill_first ? ROUTE_PREFILL : ROUTE_DECODE,
+				       prefill_first ? ROUTE_DECODE : ROUTE_PREFILL};
 
 	p->picked[ROUTE_PREFILL] = p->picked[ROUTE_DECODE] = false;
 	for (int i = 0; i < ROUTE_ENDS; i++) {
@@ -207,8 +221,7 @@ int route_decide_pair(struct route_pair *p)
 			continue;
 		p->failed = end;
 		if (p->picked[other])
-			route_end(p->pool[other], p->decision[other].worker, &p->request[other]);
-		p->picked[other] = false;
+			take_back(p, other);
 		return err;
 	}
 	return PD_OK;

@@ -52,7 +52,7 @@ enum { ROUTE_PREFILL, ROUTE_DECODE, ROUTE_ENDS };
 struct route_pair {
 	const struct route_pool *pool[ROUTE_ENDS];
 	struct route_request request[ROUTE_ENDS]; /* partner is filled in */
-	bool prefill_first; /* the other order: decode sees the prefill worker as its partner */
+	bool prefill_first; /* the other order, as if the decode policy said ROUTE_WANTS_PARTNER */
 	bool decode_alone;  /* without a prefill worker (PD_ENOENT) decode alone is a success */
 	/* results */
 	struct route_decision decision[ROUTE_ENDS];

@@ -25,7 +25,9 @@ enum {
 	ROUTE_BY_LOAD =
 		2,	 /* ranks by what is in flight: a pick counts only if `seen` still holds */
 	ROUTE_DRAWS = 4, /* uses request.draw */
-	ROUTE_WANTS_BLOCKS = 8 /* uses request.block */
+	ROUTE_WANTS_BLOCKS = 8, /* uses request.block */
+	ROUTE_WANTS_PARTNER =
+		16, /* of a decode pool: prefill is picked first, to be request.partner */
 };
 
 enum route_reason {

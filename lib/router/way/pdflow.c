@@ -286,27 +286,6 @@ static enum outcome decode_leg(struct pd_state *s)
 
 /* -- both -- */
 
-/* PD_OK: both workers, or decode alone when that is allowed; else *failed could not be picked. */
-static int pick_both(struct exchange *x, enum worker_role *failed)
-{
-	int err;
-
-	x->pick[ROLE_PREFILL].worker = x->pick[ROLE_DECODE].worker = NULL;
-	*failed = ROLE_DECODE;
-	err = pick_choose(x, ROLE_DECODE);
-	if (err)
-		return err;
-	*failed = ROLE_PREFILL;
-	err = pick_choose(x, ROLE_PREFILL);
-	if (err == PD_ENOENT && x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY) {
-		count(x, METRIC_PD_FALLBACK);
-		return PD_OK;
-	}
-	if (err)
-		pick_drop(x, ROLE_DECODE);
-	return err;
-}
-
 static bool acceptable(struct exchange *x)
 {
 	if (!span_eq(x->req->head.method, SPAN("POST"))) {
@@ -357,7 +336,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (x->prefilled)
 		count(x, METRIC_PD_REPREFILL);
 	x->prefilled = false;
-	err = pick_both(x, &failed);
+	err = pick_choose_pair(x, &failed);
 	if (err == PD_ECANCELED) {
 		x->rec.client_left = true;
 		return ATTEMPT_DONE;
@@ -367,6 +346,8 @@ enum outcome pdflow_attempt(struct exchange *x)
 		failure_no_worker(x, failed, err);
 		return ATTEMPT_RETRY_FREE;
 	}
+	if (!x->pick[ROLE_PREFILL].worker)
+		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
 	attempt_id(&s);
 	attempt_picked(x);

@@ -76,28 +76,67 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	};
 }
 
+static void forget_tried(struct exchange *x, enum worker_role role)
+{
+	free(x->pick[role].tried);
+	x->pick[role].tried = NULL;
+}
+
+/* All that are left were tried: a second round, from the key's home again. */
 static int decide(struct exchange *x, enum worker_role role)
 {
-	struct fleet_pool *pool = &x->fleet->pool[role];
 	struct pick *p = &x->pick[role];
 	struct route_request rq = request_of(x, role);
-	int err = route_decide(pool->ring, &rq, &p->decision);
+	int err;
 
-	/* All that are left were tried: a second round, from the key's home again. */
-	if (err == PD_ENOENT && p->tried) {
-		memset(p->tried, 0, pool->n * sizeof(bool));
-		err = route_decide(pool->ring, &rq, &p->decision);
+	while ((err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision)) == PD_ENOENT &&
+	       p->tried) {
+		forget_tried(x, role);
+		rq.tried = NULL;
 	}
+	p->counted = err == PD_OK;
 	return err;
 }
 
-int pick_choose(struct exchange *x, enum worker_role role)
+/* Both in the one order of lib/route; until both are there none is counted. */
+static int decide_pair(struct exchange *x, enum worker_role *failed)
 {
-	int64_t deadline = 0, step = NS_PER_MS, now;
-	struct pick *p = &x->pick[role];
+	static const enum worker_role role[ROUTE_ENDS] = {
+		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
+	bool alone = x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY;
+	struct route_pair pair;
 	int err;
 
-	while ((err = decide(x, role)) == PD_EBUSY) {
+	for (int i = 0; i < ROUTE_ENDS; i++) {
+		pair.pool[i] = x->fleet->pool[role[i]].ring;
+		pair.request[i] = request_of(x, role[i]);
+	}
+	pair.prefill_first = false;
+	for (;;) {
+		pair.decode_alone = alone && !x->pick[ROLE_PREFILL].tried;
+		err = route_decide_pair(&pair);
+		if (!err)
+			break;
+		*failed = role[pair.failed];
+		if (err != PD_ENOENT || !x->pick[*failed].tried)
+			return err;
+		forget_tried(x, *failed);
+		pair.request[pair.failed].tried = NULL;
+	}
+	for (int i = 0; i < ROUTE_ENDS; i++) {
+		x->pick[role[i]].decision = pair.decision[i];
+		x->pick[role[i]].counted = pair.picked[i];
+	}
+	return PD_OK;
+}
+
+/* Waits while all workers are at their cap. `pair`: prefill and decode; else *role. */
+static int choose(struct exchange *x, bool pair, enum worker_role *role)
+{
+	int64_t deadline = 0, step = NS_PER_MS, now;
+	int err;
+
+	while ((err = pair ? decide_pair(x, role) : decide(x, *role)) == PD_EBUSY) {
 		now = clock_now();
 		deadline = deadline ? deadline : now + x->way->cfg->queue_timeout;
 		if (now >= deadline)
@@ -106,15 +145,45 @@ int pick_choose(struct exchange *x, enum worker_role role)
 			return PD_ECANCELED;
 		step = step < 50 * NS_PER_MS ? step * 2 : step;
 	}
-	if (err) {
+	if (err)
 		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_WORKER, x->rec.route,
 			      1);
-		return err;
-	}
-	p->worker = x->fleet->pool[role].worker[p->decision.worker];
-	p->counted = true;
+	return err;
+}
+
+static void chosen(struct exchange *x, enum worker_role role)
+{
+	struct pick *p = &x->pick[role];
+
+	p->worker = p->counted ? x->fleet->pool[role].worker[p->decision.worker] : NULL;
+	if (!p->worker)
+		return;
 	atomic_fetch_add_explicit(&p->worker->requests, 1, memory_order_relaxed);
 	x->rec.decisions++;
+}
+
+int pick_choose(struct exchange *x, enum worker_role role)
+{
+	int err = choose(x, false, &role);
+
+	if (!err)
+		chosen(x, role);
+	return err;
+}
+
+int pick_choose_pair(struct exchange *x, enum worker_role *failed)
+{
+	int err;
+
+	x->pick[ROLE_PREFILL].worker = x->pick[ROLE_DECODE].worker = NULL;
+	err = choose(x, true, failed);
+	if (err)
+		return err;
+	chosen(x, ROLE_DECODE);
+	chosen(x, ROLE_PREFILL);
+	if (!x->pick[ROLE_PREFILL].worker)
+		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_WORKER, x->rec.route,
+			      1);
 	return PD_OK;
 }
 

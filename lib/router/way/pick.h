@@ -23,6 +23,10 @@ struct pick {
  * cap. PD_ENOENT: none is available; PD_EBUSY: the wait is over; PD_ECANCELED: the client left.
  */
 int pick_choose(struct exchange *x, enum worker_role role) PD_MUST;
+/* Chooses a prefill and a decode worker, in the order that simulate has too; while it waits none of
+ * them is counted. Without a prefill worker decode alone when the configuration allows it: its
+ * pick's worker is NULL then. Errors as above; *failed is the role without a worker. */
+int pick_choose_pair(struct exchange *x, enum worker_role *failed) PD_MUST;
 /* The worker has done its part, although the last bytes may still be on their way to the client.
  * Again: nothing. */
 void pick_release(struct exchange *x, struct pick *p);
