@@ -1,7 +1,7 @@
 /*
  * The span scanner: validates a JSON text strictly (RFC 8259, UTF-8, depth <= 128, nothing after
  * the value) in one pass and says where things are. It never builds a tree and never converts a
- * number: the user's bytes stay the user's bytes. Pure functions, thread-safe, no allocation except
+ * number: the bytes of a value are never changed. Pure functions, thread-safe, no allocation except
  * in struct json_object.
  */
 #ifndef PD_JSON_SCAN_H

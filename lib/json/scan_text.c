@@ -1,6 +1,6 @@
 /*
  * Between JSON text and values: strings to bytes and back, integers. Numbers are never converted to
- * floating point here, so no locale can spoil them.
+ * floating point here, so the locale has no effect.
  */
 #include "lib/json/scan_lex.h"
 
@@ -43,7 +43,7 @@ int json_int(struct span value, int64_t *out)
 
 		if (digit < 0 || digit > 9)
 			return PD_EINVAL;
-		/* Downwards, because the smallest integer has no positive twin. */
+		/* Downwards, because the smallest integer has no positive counterpart. */
 		if (__builtin_mul_overflow(n, 10, &n) || __builtin_sub_overflow(n, digit, &n))
 			return PD_EINVAL;
 	}

@@ -121,7 +121,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *kn
 	}
 	e.events = (what & CURL_POLL_IN ? EPOLLIN : 0u) | (what & CURL_POLL_OUT ? EPOLLOUT : 0u);
 	if (epoll_ctl(l->epfd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &e) != 0) {
-		/* a descriptor number that came back before its REMOVE was told, or the reverse */
+		/* a descriptor number that was reused before its REMOVE was reported, or the
+		 * reverse */
 		if (epoll_ctl(l->epfd, known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, &e) != 0)
 			l->err = PD_EIO;
 	}
@@ -283,7 +284,7 @@ static int start(struct load *l, const struct schedule_entry *e)
 	s->intended_ns = e->at_ns;
 	s->eligible_ns = later(later(e->at_ns, e->since_ns), l->room_since);
 	s->sent_ns = clock_now();
-	/* "as soon as possible" is no time to be late for */
+	/* without a schedule there is no lag */
 	if (!l->o->scheduled && s->eligible_ns == l->origin)
 		s->eligible_ns = s->sent_ns;
 	if (curl_multi_add_handle(l->multi, s->easy) != CURLM_OK) {

@@ -50,7 +50,7 @@ struct load_options {
 	int64_t timeout_ns;	     /* of one request, from sending to its last byte */
 	int64_t grace_ns;	     /* how long requests may go on after a stop */
 	bool keep_text;
-	bool scheduled; /* at_ns is a schedule to be late for, not "as soon as possible" */
+	bool scheduled;			   /* at_ns is a schedule that lag is measured against */
 	const volatile sig_atomic_t *stop; /* non-zero: send nothing more; 2 or more: abort what is
 					      in flight. May be NULL */
 	void (*progress)(void *arg,

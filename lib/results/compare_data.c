@@ -2,7 +2,7 @@
  * Sides, notes and rows. The statistics of one row are in compare_change.c.
  *
  * A metric is usable only when every run of every side has it: a median over the runs that happen
- * to have a key would be a silent pass waiting to happen.
+ * to have a key could pass silently.
  */
 #include <fnmatch.h>
 #include <math.h>

@@ -10,7 +10,7 @@
 #include "lib/base/clock.h"
 #include "lib/stats/summary.h"
 
-/* A run longer than this has no per-second buckets (and no one who waits for it). */
+/* A run longer than this has no per-second buckets. */
 #define SECONDS_MAX 100000000
 
 static double ms(int64_t ns)

@@ -80,7 +80,7 @@ static int one_number(sqlite3 *lite, const char *sql, int64_t *out)
 	return code == SQLITE_ROW ? SQLITE_OK : code;
 }
 
-/* Read and write when that is possible: only then SQLite tidies up the log of a router that was
+/* Read and write when that is possible: only then SQLite checkpoints the log of a router that was
  * killed. Nothing is changed. */
 static int open_capture(sqlite3 **lite, const char *path, struct pd_msg *msg)
 {

@@ -205,8 +205,8 @@ static void shuffle(struct rng *rng, int64_t *a, int64_t n)
 
 /*
  * Interleaved: every conversation takes its turn k, in an order drawn anew, before any takes turn k
- * + 1; so a conversation never meets itself as its neighbour (the one possible case, across a
- * round's border, is swapped away).
+ * + 1; so no two neighbours are of one conversation (the one possible case, across a round's
+ * border, is swapped away).
  */
 static int make_conversations(const struct generate_options *o, const int64_t *at_ns,
 			      struct buf *out)

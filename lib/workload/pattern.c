@@ -1,7 +1,7 @@
 /*
  * A recursive-descent parser that writes a small stack program: literal text, numbers, variables,
  * operators, print. Evaluation is one loop over the program with every overflow checked, so a
- * hostile pattern can be wrong but never undefined.
+ * hostile pattern may fail but its behaviour is defined.
  */
 #include "lib/workload/pattern.h"
 
