@@ -162,7 +162,8 @@ PDROUTE_API bool pdroute_policy_parameter(const char *policy, size_t i,
 					  struct pdroute_parameter *out);
 
 /*
- * A policy with its parameters, each "name=value". What it learns lives as long as it does, over
+ * A policy with its parameters, each "name=value"; `name` may carry some too, as pdctl takes them:
+ * "consistent_hash:virtual-nodes=40". What it learns lives as long as it does, over
  * all pools that use it; each role (regular, prefill, decode) has a policy of its own.
  * PDROUTE_EINVAL names what is unknown, occurs twice or is out of range.
  */

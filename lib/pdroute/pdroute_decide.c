@@ -1,8 +1,6 @@
 /* Workers, policies, pools and decisions. */
 #include "lib/pdroute/pdroute_impl.h"
 
-#ifdef PDROUTE_TABLE
-
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -179,10 +177,15 @@ static int set_parameter(struct route_spec *spec, const char *text, const char *
 	return PD_OK;
 }
 
+static struct route_state *state_of(const struct pdroute_policy *p)
+{
+	return (struct route_state *)(uintptr_t)p;
+}
+
 int pdroute_policy_new(struct pdroute_policy **out, const char *name, const char *const *parameters,
 		       size_t n, struct pdroute_message *msg)
 {
-	struct pdroute_policy *p = NULL;
+	struct route_state *state;
 	struct pd_msg why = {0};
 	struct route_spec spec;
 	int err = out && name && (parameters || n == 0) ? route_spec_parse(&spec, name, NULL, &why)
@@ -191,30 +194,22 @@ int pdroute_policy_new(struct pdroute_policy **out, const char *name, const char
 	for (size_t i = 0; i < n && !err; i++)
 		err = parameters[i] ? set_parameter(&spec, parameters[i], parameters, i, &why)
 				    : PD_EINVAL;
-	if (!err) {
-		p = calloc(1, sizeof(*p));
-		err = p ? route_state_new(&p->state, &spec) : PD_ENOMEM;
-	}
-	if (err) {
-		free(p);
+	if (!err)
+		err = route_state_new(&state, &spec);
+	if (err)
 		return pdroute_fail(msg, &why, err);
-	}
-	atomic_init(&p->holders, 1);
-	*out = p;
+	*out = (struct pdroute_policy *)state;
 	return PD_OK;
 }
 
 void pdroute_policy_free(struct pdroute_policy *p)
 {
-	if (!p || !let_go(&p->holders))
-		return;
-	route_state_unref(p->state);
-	free(p);
+	route_state_unref(state_of(p));
 }
 
 const char *pdroute_policy_name(const struct pdroute_policy *p)
 {
-	return p->state->spec.type->name;
+	return state_of(p)->spec.type->name;
 }
 
 /* -- pools -- */
@@ -224,7 +219,6 @@ static void pool_free(struct pdroute_pool *p)
 	route_pool_free(p->pool);
 	for (size_t i = 0; p->worker && i < p->n; i++)
 		pdroute_worker_free(p->worker[i]);
-	pdroute_policy_free(p->policy);
 	free(p->worker);
 	free(p);
 }
@@ -251,8 +245,6 @@ int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 	if (!p || !p->worker || !names || !slots)
 		goto out;
 	p->holders = 1;
-	p->policy = policy;
-	hold(&policy->holders);
 	for (; p->n < n; p->n++) {
 		if (!workers[p->n]) {
 			err = PD_EINVAL;
@@ -263,7 +255,7 @@ int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 		names[p->n] = workers[p->n]->name;
 		slots[p->n] = &workers[p->n]->slot;
 	}
-	err = route_pool_new(&p->pool, names, slots, n, policy->state, &why);
+	err = route_pool_new(&p->pool, names, slots, n, state_of(policy), &why);
 	if (!err)
 		*out = p;
 out:
@@ -433,7 +425,7 @@ int pdroute_tell(struct pdroute_pool *pool, enum pdroute_event what, const struc
 		rq = ask(pool, r, 0, NULL);
 		e.request = &rq;
 	}
-	route_tell(pool->policy->state, &e);
+	route_tell(pool->pool->state, &e);
 	return PD_OK;
 }
 
@@ -502,4 +494,3 @@ int pdroute_order(struct pdroute_pool *pool, const struct pdroute_request *r, si
 		order[i] = place[i];
 	return err;
 }
-#endif

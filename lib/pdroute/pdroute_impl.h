@@ -3,7 +3,8 @@
  * decisions are lib/route's, the text of P/D requests lib/pd's.
  *
  * Whoever is held lives: a pool counts its workers and its policy, a held decision its pool. So a
- * caller may free in any order, also while requests run.
+ * caller may free in any order, also while requests run. A pdroute_policy is a route_state, which
+ * counts its holders itself.
  */
 #ifndef PD_PDROUTE_IMPL_H
 #define PD_PDROUTE_IMPL_H
@@ -11,12 +12,7 @@
 #include "lib/json/scan.h"
 #include "lib/pdroute/pdroute.h"
 #include "lib/route/decide.h"
-#if __has_include("lib/route/state.h") /* policies in a table */
-#define PDROUTE_TABLE 1
 #include "lib/route/key/key_extract.h"
-#else
-#include "lib/route/key.h"
-#endif
 
 struct pdroute_worker {
 	struct route_slot slot;
@@ -24,21 +20,9 @@ struct pdroute_worker {
 	char *name;
 };
 
-struct pdroute_policy {
-	_Atomic unsigned holders;
-#ifdef PDROUTE_TABLE
-	struct route_state *state;
-#else
-	struct route_policy policy;
-	enum route_hash hash;
-	unsigned vnodes;
-#endif
-};
-
 struct pdroute_pool {
 	_Atomic unsigned holders;
-	struct pdroute_policy *policy;
-	struct route_pool *pool;
+	struct route_pool *pool; /* holds the policy */
 	size_t n;
 	struct pdroute_worker **worker;
 };

@@ -161,15 +161,7 @@ int pdroute_request_set_key(struct pdroute_request *r, const char *text, size_t 
 {
 	if (!r || (!text && size > 0))
 		return PD_EINVAL;
-#ifdef PDROUTE_TABLE
 	route_key_of_text((struct span){text, size}, &r->key);
-#else
-	const struct field field = {.name = SPAN("x-session-id"), .value = {text, size}};
-	struct route_keyspec spec;
-
-	route_keyspec_default(&spec);
-	route_key_extract(&spec, &field, 1, NULL, &r->key);
-#endif
 	return PD_OK;
 }
 

@@ -166,15 +166,15 @@ static struct pdroute_pool *make(const char *spec, char **names, int n)
 {
 	char copy[200], *word, *rest = copy;
 	const char *parameter[8];
-	size_t parameters = 0;
+	size_t parameters = 0; /* NAME:PARAMETER=VALUE:... */
 	struct pdroute_message why;
 	struct pdroute_policy *policy;
 	struct pdroute_worker *w[64];
 	struct pdroute_pool *pool;
 	snprintf(copy, sizeof(copy), "%s", spec);
-	word = strsep(&rest, ",");
+	word = strsep(&rest, ":");
 	while (rest)
-		parameter[parameters++] = strsep(&rest, ",");
+		parameter[parameters++] = strsep(&rest, ":");
 	if (pdroute_policy_new(&policy, word, parameter, parameters, &why)) { fprintf(stderr, "%s\n", why.text); exit(2); }
 	for (int i = 0; i < n; i++)
 		if (pdroute_worker_new(&w[i], names[i], &why)) { fprintf(stderr, "%s\n", why.text); exit(2); }
@@ -241,7 +241,7 @@ def keys_of_sessions():
     state = 4711
     for i in range(300):
         state = (state * 1103515245 + 12345) % (1 << 31)
-        yield "" if i % 17 == 3 else f"s-{state // 11 % 40}"
+        yield "" if i % 17 == 3 else f" s-{state // 11 % 40} " + ("-long" * 150 if i % 29 == 7 else "")
 
 
 def simulated(tmp_path, keys, *args):
@@ -256,36 +256,39 @@ def simulated(tmp_path, keys, *args):
 
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
-POLICIES = {"consistent_hash": "consistent_hash", "consistent_hash@fbi": "consistent_hash,ring-hash=fbi", "rendezvous_hash": "rendezvous_hash",
-            "round_robin": "round_robin", "least_request": "least_request"}  # fmt: skip
+POLICIES = [*harness.run("serve", "--list-policies").stdout.split(), "consistent_hash:ring-hash=fbi"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_pool_decides_as_simulate(policy, probe, tmp_path):
     keys = list(keys_of_sessions())
     want = simulated(tmp_path, keys, "--worker-names", *NAMES, "--policy", policy)
-    got = probe(POLICIES[policy], keys, *NAMES)
+    got = probe(policy, keys, *NAMES)
     assert got == want
     assert len({tuple(x) for x in got}) == len(NAMES)
 
 
-def test_a_pair_decides_as_simulate(probe, tmp_path):
+@pytest.mark.parametrize("prefill", POLICIES)
+def test_a_pair_decides_as_simulate(prefill, probe, tmp_path):
     keys = list(keys_of_sessions())
-    want = simulated(tmp_path, keys, "--prefill", 3, "--decode", 2, "--policy", "rendezvous_hash/consistent_hash")
-    got = probe("rendezvous_hash/consistent_hash", keys, "prefill-1", "prefill-2", "prefill-3", "/", "decode-1", "decode-2")
-    assert got == want
+    for decode in POLICIES:
+        want = simulated(tmp_path, keys, "--prefill", 3, "--decode", 2, "--policy", f"{prefill}/{decode}")
+        got = probe(f"{prefill}/{decode}", keys, "prefill-1", "prefill-2", "prefill-3", "/", "decode-1", "decode-2")
+        assert got == want, decode
 
 
-def test_a_pool_decides_as_serve(probe, pdctl):
-    keys = [k for k in keys_of_sessions()][:80]
-    urls = [pdctl.worker("--speedup", 1000).url for _ in NAMES]
-    router = pdctl("serve", "--policy", "consistent_hash", "--worker-urls", *[f"{n}={u}" for n, u in zip(NAMES, urls)])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pool_decides_as_serve(policy, probe, pdctl):
+    keys = list(keys_of_sessions())[:80]
+    names = {pdctl.worker("--speedup", 1000).url: n for n in NAMES}
+    router = pdctl("serve", "--policy", policy, "--seed", 7, "--worker-urls", *[f"{n}={u}" for u, n in names.items()])
     got = []
     for key in keys:
-        status, fields, raw = router.request("POST", "/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 1, **({"session_id": key} if key else {})})
+        body = {"model": "m", "prompt": "x", "max_tokens": 1, **({"session_id": key} if key else {})}
+        status, fields, raw = router.request("POST", "/v1/completions", body)
         assert status == 200, raw
-        got.append([dict(zip(urls, NAMES))[fields["X-Worker"]]])
-    assert got == probe("consistent_hash", keys, *NAMES)
+        got.append([names[fields["X-Worker"]]])
+    assert got == probe(policy, keys, *NAMES, seed=7)
 
 
 def test_parameters_are_those_that_the_library_lists(tmp_path):
