@@ -4,6 +4,8 @@ import json
 import threading
 import time
 
+import pytest
+
 from fake_engine import FakeEngine
 from harness import wait_for
 
@@ -33,6 +35,7 @@ def ids(body):
     return [m["id"] for m in json.loads(body)["data"]]
 
 
+@pytest.mark.both_forms
 def test_all_are_asked_at_the_same_time(pdctl):
     """Nobody answers before everybody was asked."""
     n = 8
@@ -55,6 +58,7 @@ def test_all_are_asked_at_the_same_time(pdctl):
             e.close()
 
 
+@pytest.mark.both_forms
 def test_hung_workers_cost_one_deadline(pdctl):
     gone = threading.Event()
 
@@ -76,6 +80,7 @@ def test_hung_workers_cost_one_deadline(pdctl):
             e.close()
 
 
+@pytest.mark.both_forms
 def test_more_workers_than_are_asked_at_once(pdctl):
     def lists(engine, seen, wire):
         models(wire, seen.header("host"))
@@ -90,6 +95,7 @@ def test_more_workers_than_are_asked_at_once(pdctl):
             e.close()
 
 
+@pytest.mark.both_forms
 def test_each_server_is_asked_once(pdctl):
     """Whatever ranks and roles it has."""
     with Lists(lambda e, seen, wire: models(wire, "a")) as one, Lists(lambda e, seen, wire: models(wire, "b")) as other:
@@ -104,6 +110,7 @@ def test_each_server_is_asked_once(pdctl):
 
 
 def test_a_client_that_leaves_ends_the_questions(pdctl):
+    """On event loops; the threads of --io threads have until the limit."""
     ends = []
 
     def hangs(engine, seen, wire):
