@@ -39,34 +39,6 @@ struct run {
 	struct replay_result *out;
 };
 
-static int run_init(struct run *r, struct pd_msg *msg)
-{
-	size_t n = r->t->n ? r->t->n : 1;
-	int err;
-
-	events_init(&r->heap, HEAP_MAX);
-	for (size_t p = 0; p < r->cfg->npools; p++) {
-		err = side_init(&r->side[p], r->t, r->cfg, p, msg);
-		if (err)
-			return err;
-	}
-	r->flight = calloc(n, sizeof(*r->flight));
-	r->out->ttft = reallocarray(NULL, n, sizeof(double));
-	r->out->tpot = reallocarray(NULL, n, sizeof(double));
-	r->out->e2el = reallocarray(NULL, n, sizeof(double));
-	if (!r->flight || !r->out->ttft || !r->out->tpot || !r->out->e2el)
-		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", r->t->n);
-	return PD_OK;
-}
-
-static void run_release(struct run *r)
-{
-	for (size_t p = 0; p < r->cfg->npools; p++)
-		side_release(&r->side[p]);
-	events_release(&r->heap);
-	free(r->flight);
-}
-
 /* The request left the worker of this pool. */
 static void done(struct run *r, uint32_t req, size_t pool)
 {
@@ -237,94 +209,63 @@ static int handle(struct run *r, const struct event *e)
 	return PD_EINVAL;
 }
 
-static void note_choice(struct run *r, uint32_t req, size_t pool, const struct route_decision *d)
+/* Routes the request in every pool and starts it. */
+static int arrive(struct run *r, uint32_t req)
 {
-	struct replay_choice *c = r->cfg->choices;
-
-	if (c)
-		c[req * r->cfg->npools + pool] =
-			d ? (struct replay_choice){d->worker, d->reason}
-			  : (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY};
-}
-
-/* Chooses in every pool; *compute are the tokens for the first pool. PD_EBUSY when some pool had no
- * worker. */
-static int route(struct run *r, uint32_t req, uint32_t *compute)
-{
+	size_t npools = r->cfg->npools;
+	struct replay_choice *choices = r->cfg->choices ? r->cfg->choices + req * npools : NULL;
 	struct flight *f = &r->flight[req];
-	struct route_pair pair;
+	struct route_pair pair = {.prefill_first = false};
 	struct route_key key;
-	uint32_t uncached;
-	int err;
+	uint32_t uncached, compute = 0;
+	int err, refused;
 
-	for (size_t p = 0; p < r->cfg->npools; p++) {
+	f->issued = r->now;
+	for (size_t p = 0; p < npools; p++) {
 		pair.pool[p] = r->side[p].router.pool;
 		pair.request[p] = side_request(&r->side[p], r->t, req, r->now, &key);
 	}
-	pair.prefill_first = pair.decode_alone = false;
-	err = r->cfg->npools == 2 ? route_decide_pair(&pair)
-				  : route_decide(pair.pool[0], &pair.request[0], &pair.decision[0]);
-	for (size_t p = 0; p < r->cfg->npools; p++) {
-		note_choice(r, req, p, err ? NULL : &pair.decision[p]);
-		if (err)
-			continue;
+	refused = npools == 2 ? route_decide_pair(&pair)
+			      : route_decide(pair.pool[0], &pair.request[0], &pair.decision[0]);
+	for (size_t p = 0; choices && p < npools; p++)
+		choices[p] = refused ? (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY}
+				     : (struct replay_choice){pair.decision[p].worker,
+							      pair.decision[p].reason};
+	if (refused == PD_ENOENT || refused == PD_EBUSY) {
+		r->out->refused++;
+		return PD_OK;
+	}
+	err = refused;
+	for (size_t p = 0; !err && p < npools; p++) {
 		f->worker[p] = pair.decision[p].worker;
 		err = side_routed(&r->side[p], r->t, &r->t->req[req], &pair.decision[p], &uncached);
 		f->missing = uncached;
 		if (p == 0)
-			*compute = uncached > 0 ? uncached : 1;
-	}
-	return err == PD_ENOENT ? PD_EBUSY : err;
-}
-
-static int arrive(struct run *r, uint32_t req)
-{
-	bool pd = r->cfg->npools == 2;
-	uint32_t compute = 0;
-	int err = route(r, req, &compute);
-
-	r->flight[req].issued = r->now;
-	if (err == PD_EBUSY) {
-		r->out->refused++;
-		return PD_OK;
+			compute = uncached > 0 ? uncached : 1;
 	}
 	if (err)
 		return err;
 	if (++r->in_flight > r->out->peak_in_flight)
 		r->out->peak_in_flight = r->in_flight;
 	if (!r->cfg->routing_only)
-		return submit(r, 0, req, compute, pd ? 1 : r->t->req[req].output_tokens);
-	for (size_t p = 0; p < r->cfg->npools; p++)
+		return submit(r, 0, req, compute, npools == 2 ? 1 : r->t->req[req].output_tokens);
+	for (size_t p = 0; p < npools; p++)
 		done(r, req, p);
 	completed(r, req);
 	return PD_OK;
 }
 
-static int due_by_request(struct run *r, uint32_t req)
-{
-	int err = PD_OK;
-
-	for (size_t i = 0; !err && i < r->cfg->nevents; i++)
-		if (r->cfg->events[i].by_request && r->cfg->events[i].request == req)
-			err = pool_event(r, &r->cfg->events[i]);
-	return err;
-}
-
-static bool may_enter(const struct run *r, size_t next)
-{
-	return next < r->t->n &&
-	       (r->cfg->max_concurrency == 0 || r->in_flight < r->cfg->max_concurrency);
-}
-
 static int loop(struct run *r)
 {
+	const struct replay_config *cfg = r->cfg;
 	const struct event *e;
 	struct event ev;
 	size_t next = 0;
 	int err = PD_OK;
 
 	while (!err) {
-		bool enter = may_enter(r, next);
+		bool enter = next < r->t->n &&
+			     (cfg->max_concurrency == 0 || r->in_flight < cfg->max_concurrency);
 		int64_t at = enter && r->t->req[next].arrival_ns > r->now
 				     ? r->t->req[next].arrival_ns
 				     : r->now;
@@ -338,58 +279,56 @@ static int loop(struct run *r)
 		if (!enter)
 			break;
 		r->now = at;
-		err = due_by_request(r, (uint32_t)next);
+		for (size_t i = 0; !err && i < cfg->nevents; i++)
+			if (cfg->events[i].by_request && cfg->events[i].request == next)
+				err = pool_event(r, &cfg->events[i]);
 		if (!err)
 			err = arrive(r, (uint32_t)next++);
 	}
 	return err;
 }
 
-static int timed_events(struct run *r)
-{
-	int err = PD_OK;
-
-	for (size_t i = 0; !err && i < r->cfg->nevents; i++)
-		if (!r->cfg->events[i].by_request)
-			err = push(r, r->cfg->events[i].at_ns, POOL_EVENT, (uint32_t)i, 0);
-	return err;
-}
-
-static void result(struct run *r)
-{
-	struct replay_result *o = r->out;
-
-	o->npools = r->cfg->npools;
-	o->requests = r->t->n;
-	if (o->completed > 0)
-		o->duration_s = (double)(r->last_done - r->t->req[0].arrival_ns) / 1e9;
-	for (size_t p = 0; p < r->cfg->npools; p++)
-		side_result(&r->side[p], r->t, &r->cfg->pool[p].policy, &o->pool[p]);
-}
-
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
 	       struct pd_msg *msg)
 {
 	struct run r = {.t = t, .cfg = cfg, .out = out};
+	size_t n = t->n ? t->n : 1;
 	int err;
 
 	memset(out, 0, sizeof(*out));
 	err = vengine_params_check(&cfg->engine, msg);
 	if (err)
 		return err;
-	err = run_init(&r, msg);
+	events_init(&r.heap, HEAP_MAX);
+	r.flight = calloc(n, sizeof(*r.flight));
+	out->ttft = reallocarray(NULL, n, sizeof(double));
+	out->tpot = reallocarray(NULL, n, sizeof(double));
+	out->e2el = reallocarray(NULL, n, sizeof(double));
+	if (!r.flight || !out->ttft || !out->tpot || !out->e2el)
+		err = pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", t->n);
+	for (size_t p = 0; !err && p < cfg->npools; p++)
+		err = side_init(&r.side[p], t, cfg, p, msg);
 	if (!err) {
-		err = timed_events(&r);
+		for (size_t i = 0; !err && i < cfg->nevents; i++)
+			if (!cfg->events[i].by_request)
+				err = push(&r, cfg->events[i].at_ns, POOL_EVENT, (uint32_t)i, 0);
 		if (!err)
 			err = loop(&r);
 		if (err)
 			(void)pd_fail(msg, err, "cannot replay: %s", pd_err_text(err));
 	}
+	out->npools = cfg->npools;
+	out->requests = t->n;
+	if (out->completed > 0)
+		out->duration_s = (double)(r.last_done - t->req[0].arrival_ns) / 1e9;
+	for (size_t p = 0; !err && p < cfg->npools; p++)
+		side_result(&r.side[p], t, &cfg->pool[p].policy, &out->pool[p]);
 	if (err)
 		replay_result_release(out);
-	else
-		result(&r);
-	run_release(&r);
+	for (size_t p = 0; p < cfg->npools; p++)
+		side_release(&r.side[p]);
+	events_release(&r.heap);
+	free(r.flight);
 	return err;
 }
 

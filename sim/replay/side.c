@@ -18,38 +18,45 @@ void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int6
 					 .at_ns = now});
 }
 
-static int allocate(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
-		    const bool *absent)
+int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
+	      size_t pool, struct pd_msg *msg)
 {
-	size_t keys = t->nkeys ? t->nkeys : 1;
+	const struct replay_pool *p = &cfg->pool[pool];
+	struct vrouter_config v = {.names = p->names,
+				   .n = p->n,
+				   .policy = p->policy,
+				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
+				   .seed = cfg->seed};
+	size_t n = p->n ? p->n : 1, keys = t->nkeys ? t->nkeys : 1;
+	bool ok;
+	int err;
 
-	s->engine = calloc(s->n ? s->n : 1, sizeof(*s->engine));
-	s->cache = calloc(s->n ? s->n : 1, sizeof(struct kvcache *));
-	s->work = calloc(s->n ? s->n : 1, sizeof(*s->work));
+	memset(s, 0, sizeof(*s));
+	err = vrouter_init(&s->router, &v, msg);
+	if (err)
+		return err;
+	s->n = p->n;
+	s->pool = pool;
+	s->engine = calloc(n, sizeof(*s->engine));
+	s->cache = calloc(n, sizeof(struct kvcache *));
+	s->work = calloc(n, sizeof(*s->work));
 	s->last = reallocarray(NULL, keys, sizeof(*s->last));
 	s->broken = calloc(keys, sizeof(*s->broken));
-	s->failed = calloc(s->n ? s->n : 1, sizeof(*s->failed));
-	if (!s->engine || !s->cache || !s->work || !s->last || !s->broken || !s->failed)
-		return PD_ENOMEM;
-	memset(s->last, 0xff, keys * sizeof(*s->last));
-	for (size_t i = 0; i < s->n; i++) {
-		s->router.slot[i].available = !absent || !absent[i];
+	s->failed = calloc(n, sizeof(*s->failed));
+	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
+	ok = s->engine && s->cache && s->work && s->last && s->broken && s->failed && s->alias;
+	for (size_t i = 0; ok && i < s->n; i++) {
+		s->router.slot[i].available = !p->absent || !p->absent[i];
 		if (s->router.slot[i].available)
 			side_tell(s, (uint32_t)i, ROUTE_JOINED, 0);
 		vengine_init(&s->engine[i], &cfg->engine);
 		s->cache[i] = kvcache_new(cfg->cache_blocks);
-		if (!s->cache[i])
-			return PD_ENOMEM;
+		ok = s->cache[i] != NULL;
 	}
-	return PD_OK;
-}
-
-/* The workers of a capture by their names. */
-static int find_aliases(struct side *s, const struct simtrace *t, const struct replay_pool *p)
-{
-	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
-	if (!s->alias)
-		return PD_ENOMEM;
+	if (!ok)
+		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu workers", s->n);
+	memset(s->last, 0xff, keys * sizeof(*s->last));
+	/* The workers of a capture by their names. */
 	for (size_t i = 0; i < t->nworkers; i++) {
 		s->alias[i] = VROUTER_REFUSED;
 		for (size_t k = 0; k < s->n; k++)
@@ -57,27 +64,6 @@ static int find_aliases(struct side *s, const struct simtrace *t, const struct r
 				s->alias[i] = (uint32_t)k;
 	}
 	return PD_OK;
-}
-
-int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
-	      size_t pool, struct pd_msg *msg)
-{
-	struct vrouter_config v = {.names = cfg->pool[pool].names,
-				   .n = cfg->pool[pool].n,
-				   .policy = cfg->pool[pool].policy,
-				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
-				   .seed = cfg->seed};
-	int err;
-
-	memset(s, 0, sizeof(*s));
-	err = vrouter_init(&s->router, &v, msg);
-	if (err)
-		return err;
-	s->n = v.n;
-	s->pool = pool;
-	err = allocate(s, t, cfg, cfg->pool[pool].absent);
-	err = err ? err : find_aliases(s, t, &cfg->pool[pool]);
-	return err ? pd_fail(msg, err, "out of memory for %zu workers", s->n) : PD_OK;
 }
 
 void side_release(struct side *s)

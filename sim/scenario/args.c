@@ -73,65 +73,50 @@ static int add_policy(struct simulate_args *a, const char *text, size_t n)
 	return a->policy[a->npolicy++] ? PD_OK : PD_ENOMEM;
 }
 
-static int add_every(struct simulate_args *a)
+/* Policies separated by commas; "all" is each of them. */
+static int add_words(struct simulate_args *a, const char *word)
 {
 	int err = PD_OK;
 
-	for (size_t i = 0; !err && route_policies[i]; i++)
-		err = add_policy(a, route_policies[i]->name, strlen(route_policies[i]->name));
-	return err;
-}
-
-static int add_word(struct simulate_args *a, const char *word)
-{
 	for (;; word++) {
 		size_t n = strcspn(word, ",");
-		int err = n == 3 && memcmp(word, "all", 3) == 0 ? add_every(a)
-								: add_policy(a, word, n);
 
+		if (n == 3 && memcmp(word, "all", 3) == 0)
+			for (size_t i = 0; !err && route_policies[i]; i++)
+				err = add_policy(a, route_policies[i]->name,
+						 strlen(route_policies[i]->name));
+		else
+			err = add_policy(a, word, n);
 		word += n;
 		if (err || *word == '\0')
 			return err;
 	}
 }
 
-static int check_policies(const struct simulate_args *a, const struct route_settings *settings,
-			  struct pd_msg *msg)
-{
-	struct route_spec spec[REPLAY_POOLS];
-	struct pd_msg inner = {0};
-
-	for (size_t i = 0; i < a->npolicy; i++)
-		if (plan_policy_parse(a->policy[i], settings, spec, &inner))
-			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
-	return PD_OK;
-}
-
-/* Without a word about it a capture is replayed as it was. */
-static int default_policies(struct simulate_args *a)
-{
-	const struct capture_info *c = &a->capture;
-	char word[ARM_LABEL_MAX];
-
-	if (c->run == 0)
-		return add_word(a, "consistent_hash,round_robin");
-	if (a->prefill_count > 0)
-		(void)snprintf(word, sizeof(word), "%s/%s", c->policy[CAPTURE_ROLE_PREFILL],
-			       c->policy[CAPTURE_ROLE_DECODE]);
-	else
-		(void)snprintf(word, sizeof(word), "%s", c->policy[CAPTURE_ROLE_REGULAR]);
-	return add_policy(a, word, strlen(word));
-}
-
 static int read_policies(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
-	int err = a->policies.n ? PD_OK : default_policies(a);
+	const struct capture_info *c = &a->capture;
+	struct route_spec policy[REPLAY_POOLS];
+	struct pd_msg inner = {0};
+	char word[ARM_LABEL_MAX] = "consistent_hash,round_robin";
+	int err = PD_OK;
 
+	/* By default a capture is replayed with the policy of its router. */
+	if (c->run > 0 && a->prefill_count > 0)
+		(void)snprintf(word, sizeof(word), "%s/%s", c->policy[CAPTURE_ROLE_PREFILL],
+			       c->policy[CAPTURE_ROLE_DECODE]);
+	else if (c->run > 0)
+		(void)snprintf(word, sizeof(word), "%s", c->policy[CAPTURE_ROLE_REGULAR]);
+	if (a->policies.n == 0)
+		err = add_words(a, word);
 	for (size_t i = 0; !err && i < a->policies.n; i++)
-		err = add_word(a, a->policies.items[i]);
+		err = add_words(a, a->policies.items[i]);
 	spec->plan.policies = (const char *const *)a->policy;
 	spec->plan.npolicies = a->npolicy;
-	return err ? err : check_policies(a, &spec->plan.settings, msg);
+	for (size_t i = 0; !err && i < a->npolicy; i++)
+		if (plan_policy_parse(a->policy[i], &spec->plan.settings, policy, &inner))
+			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
+	return err;
 }
 
 static void captured_pool(struct plan_pool *p, const struct capture_info *c, enum capture_role role,

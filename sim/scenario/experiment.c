@@ -9,32 +9,28 @@
 
 #define GEN_MAX ((size_t)1 << 30)
 
-static int load_generated(const struct experiment_spec *spec, struct experiment *e,
-			  struct pd_msg *msg)
+static int load(const struct experiment_spec *spec, struct experiment *e, struct pd_msg *msg)
 {
-	struct generate_options g = *spec->gen;
+	struct generate_options g;
 	struct buf text;
 	int err;
 
+	if (spec->workload)
+		return simload_read(&e->trace, NULL, spec->workload, &spec->load, e->key,
+				    sizeof(e->key), msg);
+	if (!spec->gen) {
+		(void)snprintf(e->key, sizeof(e->key), "%s", shape_key_name(spec->shape));
+		return shape_make(spec->shape, spec->plan.seed, &e->trace, msg);
+	}
+	g = *spec->gen;
 	g.seed = spec->plan.seed;
 	buf_init(&text, GEN_MAX);
 	err = generate(&g, &text, msg);
 	if (!err)
-		err = simload_text(&e->trace, &text, spec->plan.source, &spec->load, e->key,
+		err = simload_read(&e->trace, &text, spec->plan.source, &spec->load, e->key,
 				   sizeof(e->key), msg);
 	buf_release(&text);
 	return err;
-}
-
-static int load(const struct experiment_spec *spec, struct experiment *e, struct pd_msg *msg)
-{
-	if (spec->workload)
-		return simload_file(&e->trace, spec->workload, &spec->load, e->key, sizeof(e->key),
-				    msg);
-	if (spec->gen)
-		return load_generated(spec, e, msg);
-	(void)snprintf(e->key, sizeof(e->key), "%s", shape_key_name(spec->shape));
-	return shape_make(spec->shape, spec->plan.seed, &e->trace, msg);
 }
 
 int experiment_run(const struct experiment_spec *spec, struct experiment *out, struct pd_msg *msg)

@@ -164,30 +164,16 @@ static int prefix_key(struct loader *l, const struct workload_request *r)
 	return err;
 }
 
-static int first_blocks_key(struct loader *l, const struct workload_request *r)
-{
-	int err = PD_OK;
-
-	for (uint32_t i = 0; !err && i < l->choice.blocks && i < r->nhash; i++)
-		err = buf_printf(&l->key, "%s%" PRIx64, i ? "-" : "blocks:", r->hash_ids[i]);
-	return err;
-}
-
-static int pattern_key(struct loader *l, const struct workload_request *r, size_t index,
-		       struct pd_msg *msg)
+static int make_key(struct loader *l, const struct workload_request *r, size_t index,
+		    struct pd_msg *msg)
 {
 	struct pattern_vars v = {.i = (int64_t)index,
 				 .session =
 					 r->session_no == WORKLOAD_NO_SESSION ? 0 : r->session_no,
 				 .turn = r->turn,
 				 .prefix = r->group < 0 ? 0 : r->group};
+	int err = PD_OK;
 
-	return pattern_eval(l->choice.pattern, &v, &l->key, msg);
-}
-
-static int make_key(struct loader *l, const struct workload_request *r, size_t index,
-		    struct pd_msg *msg)
-{
 	buf_clear(&l->key);
 	switch (l->choice.mode) {
 	case KEY_SESSION:
@@ -199,9 +185,12 @@ static int make_key(struct loader *l, const struct workload_request *r, size_t i
 	case KEY_GROUP:
 		return r->group < 0 ? PD_OK : buf_printf(&l->key, "group-%" PRId64, r->group);
 	case KEY_FIRST_BLOCKS:
-		return first_blocks_key(l, r);
+		for (uint32_t i = 0; !err && i < l->choice.blocks && i < r->nhash; i++)
+			err = buf_printf(&l->key, "%s%" PRIx64,
+					 i ? "-" : "blocks:", r->hash_ids[i]);
+		return err;
 	case KEY_PATTERN:
-		return pattern_key(l, r, index, msg);
+		return pattern_eval(l->choice.pattern, &v, &l->key, msg);
 	case KEY_AUTO:
 	case KEY_NONE:
 		break;
@@ -225,20 +214,6 @@ static int text_blocks(struct loader *l, struct span text, size_t *n)
 	}
 	*n = route_blocks(0, text.p, text.n, bytes, l->hashes, *n);
 	return PD_OK;
-}
-
-static int64_t tokens_in(const struct workload_request *r)
-{
-	if (r->input_tokens > 0)
-		return r->input_tokens;
-	return (int64_t)((text_of(r).n + SIMLOAD_CHARS_PER_TOKEN - 1) / SIMLOAD_CHARS_PER_TOKEN);
-}
-
-static int64_t arrival_of(const struct loader *l, size_t i)
-{
-	if (l->arrivals)
-		return l->arrivals[i];
-	return llround((double)l->w->req[i].arrival_ns / l->opt->speedup);
 }
 
 /* The bytes of a number in hexadecimal, as they lie in memory. Draws of older captures are longer
@@ -307,7 +282,10 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 {
 	const struct workload_request *r = &l->w->req[i];
 	const uint64_t *blocks = r->hash_ids;
-	size_t n = r->nhash;
+	size_t n = r->nhash, chars = text_of(r).n;
+	int64_t tokens = r->input_tokens > 0 ? r->input_tokens
+					     : (int64_t)((chars + SIMLOAD_CHARS_PER_TOKEN - 1) /
+							 SIMLOAD_CHARS_PER_TOKEN);
 	struct route_key key;
 	int err = make_key(l, r, i, msg);
 
@@ -322,9 +300,12 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 			       "block size in a file",
 			       path, r->line, r->block_tokens, l->block_tokens);
 	if (!err)
-		err = simtrace_add(
-			t, arrival_of(l, i), (struct span){key.text, key.len}, tokens_in(r),
-			r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens, blocks, n);
+		err = simtrace_add(t,
+				   l->arrivals ? l->arrivals[i]
+					       : llround((double)r->arrival_ns / l->opt->speedup),
+				   (struct span){key.text, key.len}, tokens,
+				   r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens,
+				   blocks, n);
 	if (!err) {
 		err = add_pick(l, t, r);
 		if (err == PD_EINVAL)
@@ -339,31 +320,16 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 	return err;
 }
 
-static int make_arrivals(struct loader *l)
-{
-	if (l->w->has_arrivals)
-		return PD_OK;
-	l->arrivals = reallocarray(NULL, l->w->n, sizeof(*l->arrivals));
-	if (!l->arrivals)
-		return PD_ENOMEM;
-	return arrivals_fill(l->arrivals, l->w->n, l->opt->request_rate, 1.0, l->opt->seed);
-}
-
-static void loader_release(struct loader *l)
-{
-	pattern_free(l->choice.pattern);
-	buf_release(&l->key);
-	buf_release(&l->body);
-	free(l->hashes);
-	free(l->arrivals);
-}
-
 static int load(struct loader *l, struct simtrace *t, const char *path, struct pd_msg *msg)
 {
 	int err = settle(l, path, msg);
 
-	if (!err)
-		err = make_arrivals(l);
+	if (!err && !l->w->has_arrivals) {
+		l->arrivals = reallocarray(NULL, l->w->n, sizeof(*l->arrivals));
+		err = l->arrivals ? arrivals_fill(l->arrivals, l->w->n, l->opt->request_rate, 1.0,
+						  l->opt->seed)
+				  : PD_ENOMEM;
+	}
 	l->block_tokens = l->w->nids > 0	     ? l->w->req[0].block_tokens
 			  : l->opt->block_tokens > 0 ? l->opt->block_tokens
 						     : ROUTE_BLOCK_TOKENS;
@@ -379,10 +345,8 @@ static int load(struct loader *l, struct simtrace *t, const char *path, struct p
 	return err;
 }
 
-/* `text` NULL: read the file. */
-static int read_and_load(struct simtrace *t, struct buf *text, const char *name,
-			 const struct simload_options *opt, char *key_used, size_t cap,
-			 struct pd_msg *msg)
+int simload_read(struct simtrace *t, struct buf *text, const char *name,
+		 const struct simload_options *opt, char *key_used, size_t cap, struct pd_msg *msg)
 {
 	struct workload_options wo = {.max_requests = opt->max_requests,
 				      .block_tokens = opt->block_tokens,
@@ -408,19 +372,11 @@ static int read_and_load(struct simtrace *t, struct buf *text, const char *name,
 	else
 		(void)snprintf(key_used, cap, "%s",
 			       l.choice.mode == KEY_PATTERN ? opt->key : mode_names[l.choice.mode]);
-	loader_release(&l);
+	pattern_free(l.choice.pattern);
+	buf_release(&l.key);
+	buf_release(&l.body);
+	free(l.hashes);
+	free(l.arrivals);
 	workload_release(&w);
 	return err;
-}
-
-int simload_file(struct simtrace *t, const char *path, const struct simload_options *opt,
-		 char *key_used, size_t cap, struct pd_msg *msg)
-{
-	return read_and_load(t, NULL, path, opt, key_used, cap, msg);
-}
-
-int simload_text(struct simtrace *t, struct buf *text, const char *name,
-		 const struct simload_options *opt, char *key_used, size_t cap, struct pd_msg *msg)
-{
-	return read_and_load(t, text, name, opt, key_used, cap, msg);
 }

@@ -40,13 +40,9 @@ struct simload_options {
  */
 int simload_key_check(const char *key, struct pd_msg *msg) PD_MUST;
 
-/* Reads the file ("-": standard input) into an initialised trace; *key_used (cap bytes) says which
- * key was chosen. */
-int simload_file(struct simtrace *t, const char *path, const struct simload_options *opt,
-		 char *key_used, size_t cap, struct pd_msg *msg) PD_MUST;
-
-/* The same for the text of a file; takes the text over. `name` is for messages. */
-int simload_text(struct simtrace *t, struct buf *text, const char *name,
+/* Reads `text`, which is taken over, or with NULL the file `name` ("-": standard input), into an
+ * initialised trace; *key_used (cap bytes) receives the key that was chosen. */
+int simload_read(struct simtrace *t, struct buf *text, const char *name,
 		 const struct simload_options *opt, char *key_used, size_t cap,
 		 struct pd_msg *msg) PD_MUST;
 
