@@ -177,7 +177,7 @@ def test_forwarded_on_demand(pdctl, tmp_path):
     ("sk-good\nsk-secret1 sk-secret2\n", ":2:11:", "second word"),
     ("sk-good\n\n  sk-secr\u00e9t\n", ":3:10:", "visible ASCII"),
     ("sk-good\nsk-sec\x01ret\n", ":2:7:", "visible ASCII"),
-    ("sk-secret\n# x\nsk-secret\n", ":3:1:", "further up"),
+    ("# y\nsk-secret\n# x\nsk-other\nsk-secret # again\n", ":5:1:", "duplicate key, first on line 2"),
     ("# nothing\n\n", ":1:1:", "no key"),
     ("", ":1:1:", "no key"),
     ("sk-secret" + "x" * 9000 + "\n", ":1:1:", "characters"),

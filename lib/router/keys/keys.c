@@ -56,9 +56,33 @@ static struct span without_comment(struct span line)
 	return span_trim(line);
 }
 
-/* The message must not show what may be a key with a slip of the pen in it. */
-static int add_line(struct key_table *t, struct span whole, const char *path, size_t number,
-		    struct pd_msg *msg)
+/* The line at *at, which moves behind it; false at the end. */
+static bool next_line(const struct buf *text, size_t *at, struct span *line)
+{
+	const char *p = text->data + *at, *eol;
+
+	if (*at >= text->len)
+		return false;
+	eol = memchr(p, '\n', text->len - *at);
+	*line = (struct span){p, eol ? (size_t)(eol - p) : text->len - *at};
+	*at += line->n + 1;
+	return true;
+}
+
+/* Where a key that is there twice stands first. */
+static size_t first_line_of(const struct buf *text, struct span key)
+{
+	struct span line;
+	size_t at = 0, number = 1;
+
+	while (next_line(text, &at, &line) && !span_eq(without_comment(line), key))
+		number++;
+	return number;
+}
+
+/* The message must not show what may be a mistyped key. */
+static int add_line(struct key_table *t, struct span whole, const struct buf *text,
+		    const char *path, size_t number, struct pd_msg *msg)
 {
 	struct span key = without_comment(whole);
 	size_t i = 0;
@@ -83,8 +107,8 @@ static int add_line(struct key_table *t, struct span whole, const char *path, si
 		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found more than %d keys", path, number,
 			       KEYS_MAX);
 	if (add(t, key) == PD_EEXIST)
-		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found a key that stands further up too",
-			       path, number);
+		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: duplicate key, first on line %zu", path,
+			       number, first_line_of(text, key));
 	return PD_OK;
 }
 
@@ -105,16 +129,12 @@ static int size_for(struct key_table *t, const struct buf *text)
 static int read_lines(struct key_table *t, const struct buf *text, const char *path,
 		      struct pd_msg *msg)
 {
-	const char *p = text->data, *end = p + text->len;
+	size_t at = 0, number = 1;
+	struct span line;
 	int err = PD_OK;
 
-	for (size_t number = 1; !err && p < end; number++) {
-		const char *eol = memchr(p, '\n', (size_t)(end - p));
-
-		eol = eol ? eol : end;
-		err = add_line(t, (struct span){p, (size_t)(eol - p)}, path, number, msg);
-		p = eol + 1;
-	}
+	for (; !err && next_line(text, &at, &line); number++)
+		err = add_line(t, line, text, path, number, msg);
 	return err;
 }
 

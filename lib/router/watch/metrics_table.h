@@ -15,18 +15,18 @@
 
 #define METRICS_COUNTERS(X)                                                                        \
 	X(RECEIVED, ROUTE, NONE, "pdctl_requests_received_total", "Requests accepted for routing", \
-	  "a request has been read and has a place at the gate")                                   \
+	  "a request has been read and admitted")                                                  \
 	X(REQUESTS, ROUTE, NONE, "vllm_router_requests_total", "Requests answered with 2xx",       \
 	  "a request with a 2xx status ends")                                                      \
 	X(RESPONSES, ROUTE, CODE, "pdctl_responses_total",                                         \
 	  "Answers by status class; 0xx: the client left before one",                              \
-	  "a request ends, or is refused at the gate")                                             \
+	  "a request ends, or is not admitted")                                                    \
 	X(ERRORS, ROUTE, ERROR, "vllm_router_request_errors_total", "Requests that failed",        \
 	  "a request ends with an error status or a cut stream, except for clients that left")     \
 	X(RETRIES, ROUTE, NONE, "vllm_router_retries_total", "Attempts after the first",           \
 	  "a failed attempt is followed by another one")                                           \
 	X(RETRY_CAUSES, CAUSE, NONE, "pdctl_retries_by_cause_total",                               \
-	  "Attempts after the first, by what the one before failed of",                            \
+	  "Attempts after the first, by the cause of the failure before",                          \
 	  "a failed attempt is followed by another one")                                           \
 	X(RETRIES_EXHAUSTED, ROUTE, NONE, "vllm_router_retries_exhausted_total",                   \
 	  "Requests that failed after their last attempt",                                         \
@@ -36,10 +36,10 @@
 	  "--retry-budget leaves nothing for another attempt")                                     \
 	X(LEG_FAILURES, STAGE, CAUSE, "pdctl_leg_failures_total",                                  \
 	  "Exchanges with a worker that failed, by cause",                                         \
-	  "a worker cannot be reached, refuses, stalls or breaks its answer")                      \
+	  "a worker cannot be reached, refuses, stalls or cuts its answer")                        \
 	X(STALE, ROUTE, NONE, "pdctl_stale_connections_total",                                     \
 	  "Requests sent again because a pooled connection was dead",                              \
-	  "a worker closed a kept connection while a request was on its way")                      \
+	  "a worker closed an idle connection while a request was sent on it")                     \
 	X(NO_WORKER, ROUTE, NONE, "pdctl_no_worker_total",                                         \
 	  "Decisions that found no available worker", "a pool has no worker that may be picked")   \
 	X(DECISIONS, STAGE, REASON, "pdctl_decisions_total", "Decisions by reason",                \
@@ -48,12 +48,12 @@
 	  "neither a header nor the body names a session or user")                                 \
 	X(FAILOVERS, ROUTE, NONE, "pdctl_failover_picks_total",                                    \
 	  "Picks that were not the key's first choice",                                            \
-	  "the key's own worker is unavailable, full or was tried")                                \
+	  "the key's first worker is unavailable, at its cap or was tried")                        \
 	X(CLIENT_LEFT, ROUTE, NONE, "pdctl_client_left_total",                                     \
 	  "Requests whose client left before the end", "a client closes its connection early")     \
 	X(WRITE_STALLS, ROUTE, NONE, "pdctl_write_stalls_total",                                   \
-	  "Answers given up because the client did not read",                                      \
-	  "a client takes nothing for --write-stall-timeout-secs")                                 \
+	  "Answers aborted because the client did not read",                                       \
+	  "a client reads nothing for --write-stall-timeout-secs")                                 \
 	X(STREAM_ERRORS, ROUTE, NONE, "pdctl_stream_errors_total",                                 \
 	  "Answers that a worker cut after the first byte",                                        \
 	  "a worker dies, breaks its framing or stalls within an answer")                          \
@@ -70,14 +70,14 @@
 	  "a request enters the prefill/decode path")                                              \
 	X(PD_ERRORS, PDERROR, NONE, "vllm_router_pd_errors_total",                                 \
 	  "P/D attempts that failed between the legs",                                             \
-	  "no pair can be picked, prefill hands nothing over, or the lease passes")                \
+	  "no pair can be picked, prefill returns no kv_transfer_params, or the lease expires")    \
 	X(PD_BODY_OVER, LEGSTAGE, NONE, "vllm_router_pd_body_over_limit_total",                    \
 	  "Prefill answers over 64 MiB", "a prefill worker's answer does not fit")                 \
 	X(PD_FALLBACK, ROUTE, NONE, "pdctl_pd_fallback_total",                                     \
 	  "P/D requests decoded without a prefill",                                                \
 	  "no prefill worker, or no kv_transfer_params, with --pd-fallback decode-only")           \
 	X(PD_REPREFILL, ROUTE, NONE, "pdctl_pd_reprefill_total",                                   \
-	  "Prefills repeated because decode failed or the lease passed",                           \
+	  "Prefills repeated because decode failed or the lease expired",                          \
 	  "an attempt fails after its prefill")                                                    \
 	X(PD_RELEASED, ROUTE, NONE, "pdctl_pd_released_total",                                     \
 	  "Decodes sent for clients that had left, to free the blocks",                            \
@@ -103,8 +103,8 @@
 	  "an event that is not the first goes out")                                               \
 	X(CONNECT, STAGE, FINE, "pdctl_upstream_connect_seconds",                                  \
 	  "Time until a connection to a worker was made", "a new connection is made")              \
-	X(QUEUE, NONE, FINE, "pdctl_queue_wait_seconds",                                           \
-	  "Wait for a place below the concurrency limit", "a request is accepted")                 \
+	X(QUEUE, NONE, FINE, "pdctl_queue_wait_seconds", "Time in the admission queue",            \
+	  "a request is accepted")                                                                 \
 	X(OVERHEAD, NONE, FINE, "pdctl_decision_seconds", "Request read to first dispatch",        \
 	  "a request ends")                                                                        \
 	X(LEG, STAGE, LONG, "pdctl_leg_first_byte_seconds",                                        \
@@ -133,16 +133,16 @@
 	  "a worker leaves the rotation (ejected, unhealthy, breaker, drain) or comes back")       \
 	X(LOAD, GAUGE, NONE, ANY, "vllm_router_worker_load",                                       \
 	  "What the policies compare: requests picked and not yet released",                       \
-	  "a worker is picked, or has done its part")                                              \
+	  "a worker is picked, or its part of the request ends")                                   \
 	X(RUNNING, GAUGE, NONE, ANY, "vllm_router_running_requests", "Requests in flight",         \
-	  "a worker is picked, or has done its part")                                              \
+	  "a worker is picked, or its part of the request ends")                                   \
 	X(PROCESSED, COUNTER, NONE, ANY, "vllm_router_processed_requests_total",                   \
 	  "Requests sent to the worker", "a worker is picked for an attempt")                      \
 	X(PICKS, COUNTER, POLICY, ANY, "vllm_router_policy_decisions_total",                       \
 	  "Decisions for the worker", "a worker is picked for an attempt")                         \
 	X(FAILURES, COUNTER, NONE, ANY, "pdctl_worker_errors_total",                               \
 	  "Failures that count for the circuit breaker",                                           \
-	  "a worker gives a 5xx, no answer, or half of one")                                       \
+	  "a worker answers 5xx, not at all, or with a truncated answer")                          \
 	X(CB_STATE, GAUGE, NONE, ANY, "vllm_router_cb_state",                                      \
 	  "Circuit breaker: 0 closed, 1 open, 2 half-open", "the breaker changes its state")       \
 	X(CB_MOVES, COUNTER, FROM_TO, ANY, "vllm_router_cb_state_transitions_total",               \
@@ -155,19 +155,19 @@
 	  "Times a failed connection took the worker out",                                         \
 	  "a connection to an available worker cannot be made")                                    \
 	X(CONNECTS, COUNTER, NONE, ANY, "pdctl_upstream_connects_total", "Connections made",       \
-	  "a request finds no kept connection")                                                    \
+	  "a request finds no idle connection")                                                    \
 	X(CONNECT_FAILURES, COUNTER, NONE, ANY, "pdctl_upstream_connect_failures_total",           \
 	  "Connections that could not be made", "a worker refuses or does not accept in time")     \
 	X(REUSED, COUNTER, NONE, ANY, "pdctl_upstream_reused_total",                               \
-	  "Requests on a pooled connection", "a request finds a kept connection")                  \
+	  "Requests on a pooled connection", "a request finds an idle connection")                 \
 	X(CLOSED, COUNTER, NONE, ANY, "pdctl_upstream_closed_total",                               \
-	  "Connections closed, kept ones and used ones",                                           \
-	  "a kept connection is too old, or an answer leaves one that cannot be kept")             \
+	  "Connections closed, idle ones and used ones",                                           \
+	  "an idle connection is too old, or a used one cannot be used again")                     \
 	X(STALE, COUNTER, NONE, ANY, "pdctl_upstream_stale_total",                                 \
 	  "Pooled connections that were dead",                                                     \
-	  "a worker closed a kept connection while a request was on its way")                      \
+	  "a worker closed an idle connection while a request was sent on it")                     \
 	X(IDLE, GAUGE, NONE, ANY, "pdctl_upstream_idle", "Pooled connections",                     \
-	  "a connection is kept after an answer, taken, or ended for its age")                     \
+	  "a connection becomes idle, is used again, or is closed for its age")                    \
 	X(PD_PREFILLS, COUNTER, NONE, PREFILL, "vllm_router_pd_prefill_requests_total",            \
 	  "P/D requests whose decode answered, by prefill worker",                                 \
 	  "decode answers a request that this worker prefilled")                                   \
@@ -181,7 +181,7 @@
 	  "Decode legs that failed, 4xx included",                                                 \
 	  "a decode leg gets an error status or no whole answer")                                  \
 	X(PD_STREAM_ERRORS, COUNTER, NONE, DECODE, "vllm_router_pd_stream_errors_total",           \
-	  "Decode answers cut after their first byte", "a decode worker breaks an answer off")     \
+	  "Decode answers cut after their first byte", "a decode worker cuts an answer off")       \
 	X(PD_OCCUPANCY, GAUGE, RANK, PREFILL, "vllm_router_pd_prefill_occupancy",                  \
 	  "Prefills in flight", "a prefill worker is picked, or has answered")                     \
 	X(PD_PENDING, GAUGE, RANK, DECODE, "vllm_router_pd_pending_decode_requests",               \
@@ -198,60 +198,63 @@
 	  "a worker changes its state")                                                            \
 	X(UPDATES, COUNTER, "", "vllm_router_discovery_updates_total",                             \
 	  "Changes of the set of workers after the start",                                         \
-	  "workers are added or removed, by a reload or by hand")                                  \
+	  "workers are added or removed, by a reload or through the admin port")                   \
 	X(ADDED, GAUGE, "", "vllm_router_discovery_workers_added",                                 \
 	  "Workers that the last change added", "workers are added or removed")                    \
 	X(REMOVED, GAUGE, "", "vllm_router_discovery_workers_removed",                             \
 	  "Workers that the last change removed", "workers are added or removed")                  \
 	X(RELOADS, COUNTER, "", "pdctl_reloads_total", "Successful reloads",                       \
-	  "SIGHUP or POST /reload reads a good workers file")                                      \
+	  "SIGHUP or POST /reload succeeds")                                                       \
 	X(RELOAD_FAILURES, COUNTER, "", "pdctl_reload_failures_total",                             \
-	  "Reloads that changed nothing", "SIGHUP or POST /reload finds a bad workers file")       \
+	  "Reloads that failed and changed nothing",                                               \
+	  "SIGHUP or POST /reload finds a file that cannot be used")                               \
 	X(ADMIN_REFUSED, COUNTER, "", "pdctl_admin_refused_total",                                 \
 	  "Changes of the fleet that were refused",                                                \
-	  "one is asked for on the data port, or by a web page")                                   \
-	X(VERSION, GAUGE, "", "pdctl_fleet_version",                                               \
-	  "Number of the set of workers in use; it counts up with each change",                    \
+	  "one comes to the data port, or from a web page")                                        \
+	X(VERSION, GAUGE, "", "pdctl_fleet_version", "Version of the set of workers in use",       \
 	  "a reload succeeds, a worker is added or removed")                                       \
-	X(IN_WORK, GAUGE, "", "pdctl_requests_in_work", "Requests that hold a place at the gate",  \
+	X(IN_WORK, GAUGE, "", "pdctl_requests_in_work",                                            \
+	  "Requests in flight, as --max-concurrent-requests counts them",                          \
 	  "a request is admitted, or ends")                                                        \
-	X(WAITING, GAUGE, "", "pdctl_requests_waiting", "Requests in the queue",                   \
-	  "--max-concurrent-requests are in work and another one comes")                           \
-	X(QUEUED, COUNTER, "", "pdctl_requests_queued_total", "Requests that had to wait",         \
-	  "--max-concurrent-requests are in work and another one comes")                           \
+	X(WAITING, GAUGE, "", "pdctl_requests_waiting", "Requests in the admission queue",         \
+	  "a request arrives while --max-concurrent-requests are in flight")                       \
+	X(QUEUED, COUNTER, "", "pdctl_requests_queued_total",                                      \
+	  "Requests that entered the admission queue",                                             \
+	  "a request arrives while --max-concurrent-requests are in flight")                       \
 	X(QUEUE_FULL, COUNTER, "", "pdctl_queue_full_total",                                       \
-	  "Requests refused because the queue was full", "--queue-size requests wait already")     \
+	  "Requests refused because the admission queue was full",                                 \
+	  "a request arrives while --queue-size requests are queued")                              \
 	X(QUEUE_TIMEOUTS, COUNTER, "", "pdctl_queue_timeouts_total",                               \
-	  "Requests that waited in vain", "a request waits for --queue-timeout-secs")              \
+	  "Requests that timed out in the admission queue",                                        \
+	  "a request is queued for --queue-timeout-secs")                                          \
 	X(QUEUE_LEFT, COUNTER, "", "pdctl_queue_left_total",                                       \
-	  "Requests whose client left the queue", "a client closes while its request waits")       \
+	  "Requests whose client left the admission queue",                                        \
+	  "a client disconnects while its request is queued")                                      \
 	X(LOOPS, COUNTER, "", "pdctl_loops_total", "Requests that had passed this router before",  \
-	  "a worker's address leads back here")                                                    \
-	X(UNAUTHORIZED, COUNTER, "", "pdctl_unauthorized_total",                                   \
-	  "Requests refused for want of a known key",                                              \
-	  "a request brings no key, or one that is not known")                                     \
-	X(KEY_CHECKS, COUNTER, "", "pdctl_key_checks_total",                                       \
-	  "Keys asked about at validation URLs",                                                   \
-	  "a key comes that is neither in the file nor remembered")                                \
+	  "a worker's URL leads back to this router")                                              \
+	X(UNAUTHORIZED, COUNTER, "", "pdctl_unauthorized_total", "Requests refused with 401",      \
+	  "a request has no key, or an invalid one")                                               \
+	X(KEY_CHECKS, COUNTER, "", "pdctl_key_checks_total", "Keys sent to validation URLs",       \
+	  "a key is neither in the file nor cached")                                               \
 	X(KEY_FAILURES, COUNTER, "", "pdctl_key_check_failures_total",                             \
-	  "Keys that nobody could judge",                                                          \
-	  "a validation URL does not answer and no other says yes")                                \
-	X(KEY_HITS, COUNTER, "", "pdctl_key_cache_hits_total", "Keys judged from memory",          \
-	  "a key comes again within its time")                                                     \
+	  "Keys that could not be validated",                                                      \
+	  "a validation URL does not answer and no other calls the key valid")                     \
+	X(KEY_HITS, COUNTER, "", "pdctl_key_cache_hits_total", "Keys answered from the cache",     \
+	  "a key comes again before its cached verdict expires")                                   \
 	X(KEY_WAITING, GAUGE, "", "pdctl_key_checks_waiting",                                      \
-	  "Requests that wait for the check of their key", "a key is asked about, or answered")    \
+	  "Requests that wait for the validation of their key", "a validation begins or ends")     \
 	X(EMBEDDINGS_QUEUE, GAUGE, "", "vllm_router_embeddings_queue_size",                        \
-	  "Embeddings requests in the queue", "an embeddings request has to wait for a place")     \
+	  "Embeddings requests in the admission queue", "an embeddings request is queued")         \
 	X(BUDGET, GAUGE, "", "pdctl_retry_budget", "Retries that may be spent now",                \
 	  "a retry is made, or earned by requests")                                                \
 	X(CONNECTIONS, GAUGE, "", "pdctl_connections", "Client connections",                       \
 	  "a client connects or leaves")                                                           \
 	X(PEAK, GAUGE, "", "pdctl_connections_peak", "Most client connections at once",            \
-	  "more clients than ever are connected")                                                  \
+	  "more clients are connected than before")                                                \
 	X(THREADS, GAUGE, "", "pdctl_event_loops", "Event loops; 0 with --io threads", "never")    \
 	X(FIBERS, GAUGE, "", "pdctl_fibers",                                                       \
 	  "Fibers, or threads with --io threads, those that wait for a request included",          \
-	  "more requests than ever are in flight")                                                 \
+	  "more requests are in flight than before")                                               \
 	X(FIBERS_IDLE, GAUGE, "", "pdctl_fibers_idle",                                             \
 	  "Fibers or threads that wait for a request", "requests begin and end")                   \
 	X(ACCEPTED, COUNTER, "", "pdctl_connections_accepted_total", "Connections accepted",       \
@@ -260,7 +263,7 @@
 	  "Connections refused at the limit",                                                      \
 	  "--max-connections clients are connected, or --io threads has no thread")                \
 	X(REFUSED_ADDRESS, COUNTER, "", "pdctl_connections_refused_per_ip_total",                  \
-	  "Connections refused because their address has its share",                               \
+	  "Connections refused because their address is at its limit",                             \
 	  "--max-connections-per-ip connections of one address are open")                          \
 	X(ACCEPT_ERRORS, COUNTER, "", "pdctl_accept_errors_total",                                 \
 	  "Times accept ran out of descriptors or memory", "the limit of open files is reached")   \
@@ -285,20 +288,20 @@
 	X(DRAINING, GAUGE, "", "pdctl_draining", "1 while the router drains",                      \
 	  "SIGTERM or SIGINT arrives")                                                             \
 	X(LOG_LOST, COUNTER, "log", "pdctl_log_lines_dropped_total",                               \
-	  "Log lines dropped because their reader stalled",                                        \
-	  "standard error takes nothing for longer than the log's buffer lasts")                   \
+	  "Log lines dropped because the log could not be written fast enough",                    \
+	  "standard error or the file stalls until the log's buffer is full")                      \
 	X(CAPTURE_RECORDS, COUNTER, "kind", "pdctl_capture_records_total",                         \
 	  "Records in the file of --capture", "a request is decided or has ended, 100 ms later")   \
 	X(CAPTURE_DROPPED, COUNTER, "kind, loss", "pdctl_capture_dropped_total",                   \
 	  "Records that are missing in the file of --capture",                                     \
-	  "--capture-queue records wait already, or the file cannot be written")                   \
+	  "--capture-queue records are queued, or the file cannot be written")                     \
 	X(CAPTURE_ERRORS, COUNTER, "", "pdctl_capture_write_errors_total",                         \
 	  "Transactions of --capture that failed", "the disk is full")                             \
 	X(CAPTURE_FAILING, GAUGE, "", "pdctl_capture_failing",                                     \
 	  "1 while the file of --capture cannot be written",                                       \
 	  "the disk is full, or has room again")                                                   \
 	X(CAPTURE_QUEUE, GAUGE, "", "pdctl_capture_queue_bytes",                                   \
-	  "Bytes that wait for the file of --capture", "a request is decided or has ended")        \
+	  "Bytes queued for the file of --capture", "a request is decided or has ended")           \
 	X(BUILD, GAUGE, "version", "pdctl_build_info", "1; the label is the version",              \
 	  "another version is started")                                                            \
 	X(START, GAUGE, "", "process_start_time_seconds", "When the process started, Unix time",   \

@@ -46,7 +46,7 @@ static const char missing[] =
 	"| `vllm_router_pd_active_prefill_tokens`, `vllm_router_pd_unknown_prefill_requests` | "
 	"the router has no tokenizer and counts requests, not tokens |\n"
 	"| `vllm_router_agent_aware_*`, `vllm_router_workflow_*` | program scheduling |\n"
-	"| `vllm_tokenizer_*` | there is no tokenizer: text is not looked into |\n";
+	"| `vllm_tokenizer_*` | there is no tokenizer |\n";
 
 static const char worker_values[] =
 	"| `policy` | as `--policy` |\n"
@@ -54,7 +54,8 @@ static const char worker_values[] =
 	"| `outcome` | `success` `failure` |\n"
 	"| `result` of `pdctl_health_checks_total` | `ok` `failed` |\n"
 	"| `rank` | a number, or `aggregate` for a worker without ranks |\n"
-	"| `state` | `available` `draining` `ejected` `unhealthy` `open` `half_open` |\n"
+	"| `state` | `available` `starting` `draining` `removing` `ejected` `unhealthy` `open` "
+	"`half_open` |\n"
 	"| `log` | `main` `access` |\n"
 	"| `kind` | `request` `decision` |\n"
 	"| `loss` | `queue_full` `write_error` |\n"
