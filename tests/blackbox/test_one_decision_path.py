@@ -1,77 +1,126 @@
-"""serve and simulate choose alike: the same requests in the same order through a running router and through the replay."""
+"""serve and simulate choose alike, for every policy and every pair of policies: the same requests in the same order through a running
+router and through the replay. scripts/identity asks the same with thousands of requests."""
 
 import json
 
+import identity
 import pytest
 
 from harness import run
 
-NAMES = ["alpha", "beta", "gamma"]
+REQUESTS = 300
 
 
-def sessions():
-    """90 requests of 23 sessions in an order of no pattern, a few without any session."""
-    state = 12345
-    for i in range(90):
-        state = (state * 1103515245 + 12345) % (1 << 31)
-        yield i, None if i % 13 == 5 else f"user-{state // 7 % 23}"
+def check(pools, workload, tmp_path, policies, n, pd):
+    raws = identity.wire(n)
+    want = identity.simulated(workload, tmp_path / "decisions.jsonl", policies, "--num-requests", n, *identity.simulate_args(pd))
+    assert list(want) == policies
+    for policy in policies:
+        one = pools.picks(policy, raws, 1)
+        eight = pools.picks(policy, raws[: n // (4 if pd else 1)], 8)
+        for got in (one, eight):
+            differs = [i for i in range(len(got)) if want[policy][i] != got[i]]
+            assert not differs, (policy, [(i, want[policy][i], got[i]) for i in differs[:5]])
+        assert len({tuple(w) for w in one}) >= 3, policy
 
 
 @pytest.fixture
 def workload(tmp_path):
     path = tmp_path / "w.jsonl"
-    with open(path, "w") as f:
-        for i, key in sessions():
-            record = {"prompt": f"request {i}", "output_tokens": 1, "timestamp": i * 1000}
-            if key:
-                record["session_id"] = key
-            f.write(json.dumps(record) + "\n")
+    identity.write_workload(path, REQUESTS)
     return path
 
 
-def simulated(workload, tmp_path, *args):
-    path = tmp_path / "decisions.jsonl"
-    done = run("simulate", "--workload", workload, "--routing-only", "--key", "session", "--decisions", path, *args)
+def test_every_policy(pdctl, workload, tmp_path):
+    check(identity.Pools(pdctl), workload, tmp_path, identity.policies(), REQUESTS, pd=False)
+
+
+def test_every_pair_of_policies(pdctl, workload, tmp_path):
+    check(identity.Pools(pdctl), workload, tmp_path, identity.pairs(), REQUESTS, pd=True)
+
+
+def test_parameters(pdctl, workload, tmp_path):
+    """Behind the name, by a flag, in the workers file, in a scenario: the same ring."""
+    pools = identity.Pools(pdctl)
+    spec = "consistent_hash:ring-hash=fbi:virtual-nodes=7"
+    raws = identity.wire(100)
+    args = ["--num-requests", 100, *identity.simulate_args(False)]
+    want = identity.simulated(workload, tmp_path / "d", [spec, "consistent_hash"], *args)
+    assert want[spec] != want["consistent_hash"]
+    assert pools.picks(spec, raws, 1) == want[spec]
+    by_flag = identity.simulated(workload, tmp_path / "d", ["consistent_hash@fbi"], "--virtual-nodes", 7, *args)
+    assert by_flag["consistent_hash@fbi"] == want[spec]
+    names = {u: n for n, _, u in (text.partition("=") for text in pools.plain)}
+    file = tmp_path / "workers.yaml"
+    for text in (f"policy: {spec}\n", "policy: consistent_hash\nvirtual_nodes: 7\nring_hash: fbi\n", "virtual_nodes: 7\nring_hash: fbi\n"):
+        file.write_text(text + f"workers: [{', '.join(pools.plain)}]\n")
+        router = pdctl("serve", "--workers-file", file, "--seed", identity.SEED, "--log-level", "warn")
+        assert identity.served(router.url, raws, ["x-worker"], names, 1) == want[spec], text
+        router.stop()
+    scenario = tmp_path / "s.yaml"
+    docs = []
+    for text in (f"policies: [{spec}]", "policies: [consistent_hash]\nparameters: {virtual_nodes: 7, ring_hash: fbi}",
+                 "policies: [consistent_hash]\nring: {vnodes: 7, hash: fbi}"):
+        scenario.write_text(f"name: s\nworkload: {{file: w.jsonl, key: session}}\nworkers: {{names: {json.dumps(identity.POOL)}}}\n{text}\n")
+        done = run("simulate", scenario, "--json", "-")
+        assert done.returncode == 0, done.stderr
+        doc = json.loads(done.stdout)["pdctl"]
+        assert (doc["ring_hash"], doc["vnodes"]) == ("fbi", 7)
+        docs.append(doc["pools"])
+    assert docs[0] == docs[1] == docs[2]
+
+
+@pytest.mark.parametrize("file, text, where", [
+    ("workers.yaml", "policy: random\nvirtual_nodes: 0\nworkers: [a=http://127.0.0.1:1]\n", "workers.yaml:2:16: found '0', expected a whole number from 1 to 65536"),
+    ("workers.yaml", "policy: consistent_hash:nodes=3\nworkers: [a=http://127.0.0.1:1]\n", "workers.yaml:1:9: policy consistent_hash has no parameter 'nodes'"),
+    ("s.yaml", "name: s\nworkload: {generate: {sessions: 2, turns: 2}}\nworkers: {count: 2}\npolicies: [random]\nparameters: {ring_hash: md5}\n",
+     "s.yaml:5:25: found 'md5', expected one of xxh3|fbi"),
+    ("s.yaml", "name: s\nworkload: {generate: {sessions: 2, turns: 2}}\nworkers: {count: 2}\npolicies: [random]\nparameters: {rings: 1}\n",
+     "s.yaml:5:14: unknown key 'rings'"),
+])
+def test_wrong_parameters_in_files(file, text, where, tmp_path):
+    path = tmp_path / file
+    path.write_text(text)
+    done = run("serve", "--workers-file", path) if file == "workers.yaml" else run("simulate", path)
+    assert done.returncode == 2 and where in done.stderr, done.stderr
+
+
+def test_wrong_parameters_on_the_command_line():
+    for command in (("serve", "--worker-urls", "http://127.0.0.1:1"), ("simulate", "--workload", "none.jsonl")):
+        for flags, want in ((("--virtual-nodes", "0"), "--virtual-nodes: found '0', expected a whole number from 1 to 65536"),
+                            (("--vnodes", "x"), "--virtual-nodes: found 'x'"),
+                            (("--ring-hash", "md5"), "--ring-hash: found 'md5', expected one of xxh3|fbi"),
+                            (("--policy", "radnom"), "--policy: unknown policy 'radnom', did you mean 'random'?"),
+                            (("--policy", "consistent_hash:x=1"), "--policy: policy consistent_hash has no parameter 'x'")):
+            done = run(*command, *flags)
+            assert done.returncode == 2 and want in done.stderr, (command, flags, done.stderr)
+
+
+def test_a_parameter_without_effect_is_said_once(pdctl):
+    worker = pdctl.worker()
+    router = pdctl("serve", "--worker-urls", worker.url, "--policy", "random", "--virtual-nodes", 40)
+    assert router.log().count("--virtual-nodes has no effect: no policy in use has this parameter") == 1
+
+
+def test_keyless_prefix(pdctl, tmp_path):
+    """Requests without a session, by the beginning of their prompt: a chat and a completion with one prompt meet, here and in simulate."""
+    pools = identity.Pools(pdctl)
+    names = {u: n for n, _, u in (text.partition("=") for text in pools.plain)}
+    workload, raws = tmp_path / "p.jsonl", []
+    with open(workload, "w") as f:
+        for i in range(120):
+            prompt = f"Question {i // 2 % 23}: why \u00e9? " * (1 + i // 2 % 5)
+            chat = [{"role": "user", "content": prompt}]
+            path, what = ("chat/completions", {"messages": chat}) if i % 2 else ("completions", {"prompt": prompt})
+            f.write(json.dumps({**what, "output_tokens": 1, "timestamp": i}) + "\n")
+            body = json.dumps({"model": "m", "max_tokens": 1, **what})
+            raws.append(f"POST /v1/{path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    router = pdctl("serve", "--worker-urls", *pools.plain, "--keyless", "prefix", "--log-level", "warn")
+    got = identity.served(router.url, raws, ["x-worker"], names, 1)
+    done = run("simulate", "--workload", workload, "--routing-only", "--key", "prefix", "--decisions", tmp_path / "d", "--worker-names", *identity.POOL,
+               "--policy", "consistent_hash")
     assert done.returncode == 0, done.stderr
-    return [[p["worker"] for p in json.loads(line)["pick"]] for line in path.read_text().splitlines()]
-
-
-def served(router, headers):
-    """The choices of the router, from its response headers; one request after the other."""
-    out = []
-    for i, key in sessions():
-        body = {"model": "m", "prompt": f"request {i}", "max_tokens": 1}
-        if key:
-            body["session_id"] = key
-        status, got, raw = router.request("POST", "/v1/completions", body)
-        assert status == 200, raw
-        out.append([got[h] for h in headers])
-    return out
-
-
-@pytest.mark.parametrize("policy", ["consistent_hash", "consistent_hash@fbi", "rendezvous_hash", "round_robin", "least_request"])
-def test_plain_pool(policy, pdctl, workload, tmp_path):
-    name, _, ring = policy.partition("@")
-    urls = [pdctl.worker("--speedup", 1000).url for _ in NAMES]
-    named = [f"{n}={u}" for n, u in zip(NAMES, urls)]
-    router = pdctl("serve", "--worker-urls", *named, "--policy", name, "--ring-hash", ring or "xxh3")
-    by_url = dict(zip(urls, NAMES))
-    want = simulated(workload, tmp_path, "--worker-names", *NAMES, "--policy", policy)
-    got = [[by_url[w]] for (w,) in served(router, ["X-Worker"])]
+    want = [[p["worker"] for p in json.loads(line)["pick"]] for line in open(tmp_path / "d")]
     assert got == want
+    assert got[0::2] == got[1::2]
     assert len({w for (w,) in got}) == 3
-
-
-def test_prefill_and_decode_pools(pdctl, workload, tmp_path):
-    prefill = [pdctl.worker("--role", "prefill", "--speedup", 1000).url for _ in range(2)]
-    decode = [pdctl.worker("--role", "decode", "--speedup", 1000).url for _ in range(2)]
-    flags = []
-    for i, url in enumerate(prefill):
-        flags += ["--prefill", f"prefill-{i + 1}={url}"]
-    for i, url in enumerate(decode):
-        flags += ["--decode", f"decode-{i + 1}={url}"]
-    router = pdctl("serve", "--pd-disaggregation", *flags, "--prefill-policy", "consistent_hash", "--decode-policy", "rendezvous_hash")
-    names = {u: f"prefill-{i + 1}" for i, u in enumerate(prefill)} | {u: f"decode-{i + 1}" for i, u in enumerate(decode)}
-    want = simulated(workload, tmp_path, "--prefill", 2, "--decode", 2, "--policy", "consistent_hash/rendezvous_hash")
-    got = [[names[p], names[d]] for p, d in served(router, ["X-Prefill-Worker", "X-Decode-Worker"])]
-    assert got == want
