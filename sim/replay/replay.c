@@ -1,8 +1,8 @@
 /*
  * The loop has three sources of time: the heap (step ends, hand-overs, timed pool events), the
- * arrivals (sorted, so an index suffices) and pool events tied to a request number. Step ends that
- * were overtaken by a change of the batch carry an old generation and are thrown away when they
- * surface, which is cheaper than removing them from the heap.
+ * arrivals (sorted, so an index suffices) and pool events tied to a request number. A step end that
+ * a change of the batch has made obsolete carries an old generation and is dropped when it is
+ * popped, which is cheaper than removing it from the heap.
  */
 #include "sim/replay/replay.h"
 
@@ -22,7 +22,7 @@ enum kind { STEP_END, HAND_OVER, POOL_EVENT };
 struct flight {
 	uint32_t worker[REPLAY_POOLS];
 	uint32_t missing; /* P/D: tokens to hand over */
-	int64_t issued;	  /* when it was routed: later than its arrival when the system was full */
+	int64_t issued;	  /* when it was routed; after its arrival with max_concurrency */
 	int64_t first;	  /* first token */
 	bool prefilled;	  /* P/D: the prefill worker was released */
 	bool lost;
@@ -98,7 +98,7 @@ static void completed(struct run *r, uint32_t req)
 		r->out->tpot[r->out->ntpot++] = (e2e - first) / (double)(q->output_tokens - 1);
 }
 
-/* P/D: the prompt is computed; the blocks that the decode worker misses travel. */
+/* P/D: the prompt is computed; the blocks that the decode worker misses are transferred. */
 static int hand_over(struct run *r, uint32_t req)
 {
 	struct flight *f = &r->flight[req];
@@ -181,7 +181,7 @@ static int pool_event(struct run *r, const struct replay_event *e)
 	return e->action == REPLAY_FAIL ? fail_worker(r, e->pool, e->worker) : PD_OK;
 }
 
-/* P/D: the blocks have arrived. A decode worker that failed meanwhile has lost the request. */
+/* P/D: the blocks have arrived. The request is lost when the decode worker has failed meanwhile. */
 static int handed_over(struct run *r, uint32_t req)
 {
 	struct flight *f = &r->flight[req];

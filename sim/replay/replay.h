@@ -40,7 +40,7 @@ struct replay_event {
 
 struct replay_pool {
 	const char *const *names; /* borrowed */
-	const bool *absent;	  /* borrowed; workers that only join later; NULL: all are there */
+	const bool *absent;	  /* borrowed; workers that join later; NULL: none */
 	size_t n;
 	struct route_spec policy;
 };
@@ -84,7 +84,7 @@ struct replay_pool_result {
 	uint64_t keys, multi_keys;  /* keys seen; with at least two requests */
 	uint64_t kept_keys;	    /* multi_keys with all requests on one worker */
 	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */
-	uint64_t compared, agreed;  /* choices of a capture: looked at, and made again */
+	uint64_t compared, agreed;  /* decisions of a capture: compared, and equal */
 	uint64_t reasons[REPLAY_REASONS];
 };
 

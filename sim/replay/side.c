@@ -101,8 +101,8 @@ static void count_key(struct side *s, uint32_t key, uint32_t worker)
 	s->last[key] = worker;
 }
 
-/* A choice of a worker that we do not have is compared with nothing, nor is that of a hash policy
- * for a key whose text is not known. */
+/* Not compared: a choice of a worker that is not in this pool, and that of a hash policy for a key
+ * whose text is unknown. */
 static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_t worker)
 {
 	uint32_t theirs = pick->worker[s->pool];

@@ -17,8 +17,9 @@ struct side {
 	bool *failed;  /* owned, n: the process is gone */
 	bool *broken;  /* per key: has changed its worker */
 	uint64_t moves, follow_ups;
-	size_t pool;	 /* which of a request's choices is ours */
-	uint32_t *alias; /* owned; trace worker to ours, VROUTER_REFUSED when we have none */
+	size_t pool;	 /* index of this pool in the choices of a request */
+	uint32_t *alias; /* owned; worker of the trace to worker of this pool, VROUTER_REFUSED: not
+			    in this pool */
 	uint64_t compared, agreed; /* with the choices of a capture */
 	uint64_t reasons[REPLAY_REASONS];
 };
@@ -29,7 +30,7 @@ void side_release(struct side *s);
 /* A worker joined or left. */
 void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now);
 
-/* What the router knows of request number `req`; the key is filled and lent. */
+/* Request number `req` as route_decide() gets it; it borrows *key, which is filled. */
 struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
 				  int64_t now, struct route_key *key);
 /* Looks the blocks of a routed request up and counts it; *uncached are the prompt tokens to

@@ -2,9 +2,9 @@
  * The router inside the simulator: a pool of virtual workers and their slots around
  * route_decide(), which is the only code that chooses. Nothing here decides.
  *
- * vrouter_sequence() answers the question "what does serve do with these keys in this order": every
- * request ends before the next begins. A test compares it with the response headers of a running
- * router. Not thread-safe: the owner thread only.
+ * vrouter_sequence() makes the decisions of serve for these keys in this order, when every request
+ * ends before the next begins. A test compares it with the response headers of a running router.
+ * Not thread-safe: the owner thread only.
  */
 #ifndef PD_SIM_REPLAY_VROUTER_H
 #define PD_SIM_REPLAY_VROUTER_H

@@ -1,6 +1,6 @@
 /*
- * The document is made of numbers and names only (no dates, no machine), so the same input gives
- * the same bytes. Pools are an object keyed by role and not an array, so that `compare` can address
+ * The document holds numbers and names only (no dates, no machine), so the same input gives the
+ * same bytes. Pools are an object keyed by role and not an array, so that `compare` can address
  * their figures by a dotted path.
  */
 #include "sim/report/report.h"

@@ -1,6 +1,6 @@
 /*
- * Options become the same specification that a scenario file becomes, so that a flag and its key
- * in a file cannot mean different things.
+ * Options and scenario files fill the same specification, so an option and its key in a file mean
+ * the same.
  */
 #include "sim/scenario/args.h"
 
@@ -154,7 +154,7 @@ static int settle(struct route_settings *s, const char *name, const char *value)
 	return route_setting(s, name) ? PD_OK : route_settings_put(s, name, value);
 }
 
-/* Reads what the router was, and takes over what no option says. */
+/* Reads the configuration of the captured router; options override it. */
 static int read_capture(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
 	int err;

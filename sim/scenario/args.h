@@ -1,4 +1,4 @@
-/* The words of `pdctl simulate --workload` as an experiment: lists separated by commas, defaults,
+/* The options of `pdctl simulate --workload` as an experiment: lists separated by commas, defaults,
  * limits. */
 #ifndef PD_SIM_SCENARIO_ARGS_H
 #define PD_SIM_SCENARIO_ARGS_H
@@ -40,8 +40,8 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec,
 
 /*
  * Writes one JSON line per decision of every arm:
- * {"policy","workers","request","key","pick":[{"worker","reason"}]}. The replay is repeated with
- * the choices kept, which gives the same choices.
+ * {"policy","workers","request","key","pick":[{"worker","reason"}]}. The replay is repeated to
+ * record the choices, which are the same each time.
  */
 int simulate_write_decisions(const char *path, const struct experiment *e,
 			     struct pd_msg *msg) PD_MUST;

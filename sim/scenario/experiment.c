@@ -1,6 +1,6 @@
 /*
- * From a specification to results, for scenario files and options alike: both are the same kind of
- * experiment and differ only in where they are read.
+ * From a specification to results, for scenario files and options alike: they differ only in where
+ * they are read.
  */
 #include "sim/scenario/experiment.h"
 

@@ -1,7 +1,6 @@
 /*
- * The key texts are the ones a router would hash: a session id as it is in the record, and for
- * `prefix` exactly what route_key_prefix makes of the body, so a replay places sessions where the
- * router does.
+ * The key texts are those that a router hashes: the session id of the record, or for `prefix` what
+ * route_key_prefix makes of the body. So a replay places sessions where the router does.
  */
 #include "sim/scenario/load.h"
 
@@ -109,7 +108,7 @@ static int settle(struct loader *l, const char *path, struct pd_msg *msg)
 	struct key_choice *c = &l->choice;
 
 	if (c->mode == KEY_AUTO) {
-		/* What a router did without a key it did without a key. */
+		/* A request that the router routed without a key has none here. */
 		c->mode = l->w->nsessions > 0 ? KEY_SESSION
 			  : l->w->has_picks   ? KEY_NONE
 			  : l->w->nids > 0    ? KEY_FIRST_BLOCKS
@@ -217,7 +216,7 @@ static int text_blocks(struct loader *l, struct span text, size_t *n)
 }
 
 /* The bytes of a number in hexadecimal, as they lie in memory. Draws of older captures are longer
- * and say nothing today. */
+ * and are not used. */
 static bool hex_word(const char *p, size_t n, uint64_t *out, bool *known)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -251,7 +250,7 @@ static int next_text(struct loader *l, struct span array, size_t *at, bool *more
 	return type == JSON_STRING ? json_string_decode(value, &l->body) : PD_EINVAL;
 }
 
-/* What the router chose for the request that was added last. */
+/* The decision of the captured router for the request that was added last. */
 static int add_pick(struct loader *l, struct simtrace *t, const struct workload_request *r)
 {
 	struct sim_pick pick = {.worker = {SIM_NO_PICK, SIM_NO_PICK}, .key_hashed = r->key_hashed};

@@ -20,14 +20,13 @@
 #include "sim/trace/trace.h"
 
 #define SIMLOAD_CHARS_PER_TOKEN 4u
-#define SIMLOAD_FIRST_BLOCKS                                                                       \
-	2 /* of auto: block 0 alone is shared by every request of the published trace */
+#define SIMLOAD_FIRST_BLOCKS	2 /* of auto: all requests of the published trace share block 0 */
 
 struct simload_options {
 	const char *key;     /* see above; NULL: auto */
 	uint64_t seed;	     /* of arrivals and of the spread */
 	double request_rate; /* for files without time stamps: Poisson, requests/s; INFINITY: all at
-				once */
+				time 0 */
 	double speedup;	     /* time stamps are divided by it; 1 */
 	bool spread;	     /* see simtrace_spread */
 	size_t max_requests; /* 0: all */

@@ -1,7 +1,7 @@
 /*
  * What is simulated: a workload, pools, policies and the dimensions that are varied. A scenario
- * file and the command line fill the same struct, so both mean the same. plan_arms() multiplies it
- * out: one arm per policy, worker count and cache size.
+ * file and the command line fill the same struct. plan_arms() makes one arm per combination of
+ * policy, worker count and cache size.
  */
 #ifndef PD_SIM_SCENARIO_PLAN_H
 #define PD_SIM_SCENARIO_PLAN_H

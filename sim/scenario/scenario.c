@@ -1,5 +1,5 @@
-/* From the schema's structs to an experiment: defaults, ranges, names of policies; each error is
- * put at its place in the file. */
+/* From the schema's structs to an experiment: defaults, ranges, names of policies. Each error names
+ * its line and column. */
 #include "sim/scenario/scenario.h"
 
 #include <inttypes.h>
@@ -57,7 +57,7 @@ static int whole(const struct scenario *s, const char *path, const uint64_t *fro
 {
 	if (!from)
 		return PD_OK;
-	if (*from > INT64_MAX) /* the schema's reader lets a minus sign through */
+	if (*from > INT64_MAX) /* libcyaml accepts a minus sign */
 		return at(s, msg, path, 0,
 			  "found %" PRId64 ": expected a whole number from %" PRIu64 " to %" PRIu64,
 			  (int64_t)*from, min, max);
@@ -496,8 +496,8 @@ static int read_expectations(struct scenario *s, struct pd_msg *msg)
 	return PD_OK;
 }
 
-/* Whatever only shows when the arms are built (events against pools, too many combinations) is an
- * error of the file too. */
+/* Errors that only building the arms finds (events against pools, too many combinations) get a
+ * place in the file as well. */
 static int try_arms(const struct scenario *s, struct pd_msg *msg)
 {
 	struct pd_msg inner = {.text = ""};

@@ -1,5 +1,5 @@
-/* Tables only. A string may be empty nowhere; ranges are checked after loading, where the message
- * can say more. */
+/* Tables only. No string may be empty. Ranges are checked after loading, where the message can name
+ * them. */
 #include "sim/scenario/schema.h"
 
 #include <string.h>

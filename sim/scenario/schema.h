@@ -1,5 +1,5 @@
 /* The form of a scenario file as libcyaml fills it. Optional values are pointers: NULL means "not
- * stated". Used by scenario*.c only. */
+ * stated". Used by scenario.c only. */
 #ifndef PD_SIM_SCENARIO_SCHEMA_H
 #define PD_SIM_SCENARIO_SCHEMA_H
 

@@ -1,4 +1,4 @@
-/* Members and types of errors are vLLM's, so that clients see what they would see there. */
+/* Members and types of errors are vLLM's. */
 #include "sim/worker/api.h"
 
 #include <stdarg.h>

@@ -1,5 +1,4 @@
-/* Faults on purpose: one table gives the JSON names of POST /pdctl/faults, which are those of the
- * flags with '_'. */
+/* One table gives the JSON names of POST /pdctl/faults: those of the flags, with '_'. */
 #include "sim/worker/faults.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /*
- * Faults on purpose: which ones are in force, whom they hit, and the page that changes them at run
- * time. Thread-safe.
+ * Injected faults: which are in force, which requests they hit, and the page that changes them at
+ * run time. Thread-safe.
  */
 #ifndef PD_SIM_WORKER_FAULTS_H
 #define PD_SIM_WORKER_FAULTS_H
@@ -12,7 +12,7 @@
 struct http_conn;
 struct http_request;
 
-/* What goes wrong on purpose. Counts are of generation requests since the faults were set. */
+/* Counts are of generation requests since the faults were set. */
 struct worker_faults {
 	double fail_rate;	   /* share of requests answered with fail_status, 0..1 */
 	int64_t fail_first;	   /* the first N requests fail */
@@ -37,7 +37,7 @@ enum fault_action { FAULT_NONE, FAULT_FAIL, FAULT_CRASH };
 void faults_init(struct fault_box *b, const struct worker_faults *f, uint64_t seed);
 void faults_release(struct fault_box *b);
 struct worker_faults faults_now(struct fault_box *b);
-/* Counts the request and says what happens to it; *f receives the faults in force. */
+/* Counts the request and decides what happens to it; *f receives the faults in force. */
 enum fault_action faults_next(struct fault_box *b, struct worker_faults *f);
 /* GET and POST /pdctl/faults */
 void faults_serve(struct fault_box *b, struct http_conn *c, const struct http_request *r);

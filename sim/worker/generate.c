@@ -154,7 +154,7 @@ static int stream_prompt(struct gen_flow *f, size_t prompt)
 
 /* -- whole answers -- */
 
-/* How far an answer had come when its client left. */
+/* Tokens of the answer that exist now. */
 static size_t tokens_by_now(const struct gen_flow *f)
 {
 	const struct engine_job *job = &f->run.job;
@@ -166,8 +166,7 @@ static size_t tokens_by_now(const struct gen_flow *f)
 	return k;
 }
 
-/* Faults that strike in the middle of a whole answer do so when a stream would have reached that
- * token. */
+/* A fault in the middle of a whole answer happens when a stream would have reached that token. */
 static int inject_midway(struct gen_flow *f, int64_t at)
 {
 	int64_t step = (at - (int64_t)f->sent) / f->g.n;

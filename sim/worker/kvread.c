@@ -89,8 +89,8 @@ static void release_read(struct kv_read *k)
 	free(k->block);
 }
 
-/* What is wrong with this read; MISTAKE_COUNT when nothing is. *free_blocks: the reader meant this
- * lease and is done with it. */
+/* The mistake of this read, or MISTAKE_COUNT. *free_blocks: it is a read of this lease, which ends
+ * it. */
 static enum worker_mistake judge_read(const struct core *core, const struct kv_read *k,
 				      const struct lease *l, bool *free_blocks)
 {

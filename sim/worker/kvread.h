@@ -1,7 +1,7 @@
 /*
  * The read of KV blocks: POST /pdctl/kv/read, in place of NIXL's RDMA read and its notification.
- * The decode worker asks with what the router passed on; the prefill worker answers with the kind
- * of mistake that the read was, if it was one, and frees the blocks. Thread-safe.
+ * The decode worker sends what the router passed on; the prefill worker answers with the kind of
+ * mistake, if the read is one, and frees the blocks. Thread-safe.
  */
 #ifndef PD_SIM_WORKER_KVREAD_H
 #define PD_SIM_WORKER_KVREAD_H

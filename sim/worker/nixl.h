@@ -1,7 +1,7 @@
 /*
- * The NIXL pull protocol as a router sees it (vLLM's NixlConnector): what a request may ask for,
- * and on a prefill worker the offer of blocks and their leases. A thread ends leases in time. The
- * read itself is in kvread.h. Thread-safe.
+ * The NIXL pull protocol as a router sees it (vLLM's NixlConnector): what a request may contain,
+ * and on a prefill worker the offer of blocks and their leases. A thread ends leases that expire.
+ * The read itself is in kvread.h. Thread-safe.
  */
 #ifndef PD_SIM_WORKER_NIXL_H
 #define PD_SIM_WORKER_NIXL_H
@@ -46,7 +46,7 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 		struct jout *o);
 /* The answer that carried the offer could not be sent: the blocks will never be read. */
 void nixl_withdraw(struct nixl *x, const char *lease_id);
-/* Ends leases whose time is over; returns the next one's time or CLOCK_NEVER. The caller holds
+/* Ends leases that have expired; returns the next one's time or CLOCK_NEVER. The caller holds
  * core->lock. */
 int64_t nixl_expire(struct nixl *x, int64_t now);
 

@@ -1,4 +1,4 @@
-/* What vLLM's pages say, as far as a router or a test looks at it. */
+/* vLLM's pages, as far as routers and tests read them. */
 #include "sim/worker/pages.h"
 
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /*
  * Types and limits as vLLM checks them. Sampling
  * parameters that would not change the simulated text (temperature, top_p, logprobs, tools_choice,
- * ...) are accepted and not looked at.
+ * ...) are accepted and ignored.
  */
 #include "sim/worker/request.h"
 

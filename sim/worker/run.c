@@ -212,8 +212,8 @@ void run_end(struct gen_run *run, struct kvcache_pin *keep)
 	(void)pthread_mutex_lock(&run->core->lock);
 	engine_finish(&run->core->engine, &run->job, clock_now(), keep);
 	(void)pthread_mutex_unlock(&run->core->lock);
-	/* The client left before the blocks were fetched: the read tells the prefill worker that
-	 * they are free. */
+	/* The client disconnected before the blocks were read: the read frees them on the prefill
+	 * worker. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)
 		(void)!kvread_fetch(run->nixl, run->c, run->g, run->seed, &ignored);
 	free(run->ids);

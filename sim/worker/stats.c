@@ -1,6 +1,6 @@
 /*
- * Names, labels and bucket limits are vLLM's, so that dashboards and autoscalers meant for it can
- * be tried against this worker.
+ * Names, labels and bucket limits are vLLM's, so that dashboards and autoscalers for vLLM work with
+ * this worker.
  */
 #include "sim/worker/stats.h"
 

@@ -1,7 +1,7 @@
 /*
  * The table of routes, and the life of a worker: its parts are set up from the bottom, and released
- * when the server's threads have ended. This file alone knows all parts; a page or a handler gets
- * the ones that it uses.
+ * when the server's threads have ended. Only this file has access to all parts; a page or a handler
+ * gets those that it uses.
  */
 #include "sim/worker/worker.h"
 

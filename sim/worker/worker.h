@@ -1,5 +1,5 @@
 /*
- * A simulated vLLM engine behind an HTTP server: what `pdctl worker` runs and tests talk to. See
+ * A simulated vLLM engine behind an HTTP server: what `pdctl worker` runs. See
  * docs/worker.md.
  *
  * It is strict where a real engine is: OpenAI routes, error shapes, streaming format, prefix cache,
