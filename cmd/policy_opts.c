@@ -60,16 +60,3 @@ const char *policy_opts_useless(const struct policy_opts *p, const struct route_
 	}
 	return NULL;
 }
-
-int policy_opts_list(bool markdown)
-{
-	struct buf b;
-	int err;
-
-	buf_init(&b, 1u << 20);
-	err = markdown ? route_policies_markdown(&b) : route_policies_print(&b);
-	if (!err)
-		cli_print(b.data, b.len);
-	buf_release(&b);
-	return err ? EXIT_RUNTIME : EXIT_OK;
-}

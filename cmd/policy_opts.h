@@ -22,7 +22,5 @@ int policy_opts_check(const struct policy_opts *p, struct pd_msg *msg) PD_MUST;
 /* The name of a flag that was given and that none of the policies has; NULL: there is none. */
 const char *policy_opts_useless(const struct policy_opts *p, const struct route_spec *spec,
 				size_t n);
-/* Prints the names of the policies, or their table for docs/. Returns an exit code. */
-int policy_opts_list(bool markdown);
 
 #endif

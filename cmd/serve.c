@@ -17,6 +17,7 @@
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/base/process.h"
+#include "lib/pd/connector.h"
 #include "lib/router/config/workersfile.h"
 #include "lib/router/router.h"
 #include "lib/router/watch/metricsdoc.h"
@@ -26,8 +27,8 @@
 
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
-		*key_compat, *keyless, *log_level, *log_format, *fallback, *workers_file,
-		*health_endpoint, *forwarded, *access_log, *access_format, *io;
+		*key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
+		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io;
 	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
 		health_failures, health_successes, threads;
@@ -37,7 +38,7 @@ static struct {
 		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics,
-		list_policies, admin_on_data_port;
+		list_policies, list_connectors, admin_on_data_port;
 } o;
 
 static struct policy_opts policies;
@@ -177,6 +178,10 @@ static const struct opt options[] = {
 	 NULL, 0.001, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "prefill/decode"},
+	{OPT_TEXT, "kv-connector", &o.connector, "NAME",
+	 "how the blocks of a prompt get from prefill to decode, a name of --list-connectors "
+	 "(nixl)",
+	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
 	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
 	 "request fails (decode-only)",
@@ -218,6 +223,8 @@ static const struct opt options[] = {
 	 NULL},
 	{OPT_FLAG, "list-policies", &o.list_policies, NULL,
 	 "print the name of each policy, one a line, and exit", NULL, 0, 0, NULL},
+	{OPT_FLAG, "list-connectors", &o.list_connectors, NULL,
+	 "print the name of each connector, one a line, and exit", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "io", &o.io, NULL,
 	 "events: a fiber per request in flight, on event loops; threads: a kernel thread per "
 	 "request in flight, to debug and trace (events)",
@@ -403,6 +410,8 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	c->pd_fallback =
 		strcmp(o.fallback, "fail") == 0 ? PD_FALLBACK_FAIL : PD_FALLBACK_DECODE_ONLY;
+	if (!err && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
+		err = pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)
@@ -567,6 +576,9 @@ static void announce(const struct router *rt, const struct router_config *c)
 	if (useless)
 		log_line(c->log, LOG_WARN,
 			 "--%s has no effect: no policy in use has this parameter", useless);
+	if (o.connector && !c->pd)
+		log_line(c->log, LOG_WARN,
+			 "--kv-connector has no effect without --prefill and --decode");
 	if (router_metrics_port(rt))
 		log_line(c->log, LOG_INFO, "admin and metrics on http://%s:%u", c->metrics_host,
 			 router_metrics_port(rt));
@@ -680,13 +692,13 @@ static int run(const struct router_config *c, struct capture *capture, const sig
 	return code;
 }
 
-static int list_metrics(void)
+static int list(int (*print)(struct buf *out))
 {
 	struct buf b;
 	int err;
 
 	buf_init(&b, 1u << 20);
-	err = metrics_markdown(&b);
+	err = print(&b);
 	if (!err)
 		cli_print(b.data, b.len);
 	buf_release(&b);
@@ -703,14 +715,20 @@ int cmd_serve(int argc, char **argv)
 
 	router_config_default(&c);
 	defaults(&c);
-	/* The table of policies in docs/ comes from here, as --help-markdown does. */
-	code = argc == 2 && strcmp(argv[1], "--policies-markdown") == 0
-		       ? policy_opts_list(true)
-		       : cli_parse(&command, argc, argv, NULL);
+	/* The tables of policies and connectors in docs/ come from here, as --help-markdown does.
+	 */
+	if (argc == 2 && strcmp(argv[1], "--policies-markdown") == 0)
+		code = list(route_policies_markdown);
+	else if (argc == 2 && strcmp(argv[1], "--connectors-markdown") == 0)
+		code = list(pd_connectors_markdown);
+	else
+		code = cli_parse(&command, argc, argv, NULL);
 	if (code < 0 && o.list_metrics) {
-		code = list_metrics();
+		code = list(metrics_markdown);
 	} else if (code < 0 && o.list_policies) {
-		code = policy_opts_list(false);
+		code = list(route_policies_print);
+	} else if (code < 0 && o.list_connectors) {
+		code = list(pd_connectors_print);
 	} else if (code < 0) {
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that arrives outside sigwait, and end the process. */

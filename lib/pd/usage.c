@@ -22,7 +22,7 @@ struct merge {
 	struct json_edit edit;
 	struct json_object usage; /* decode's usage object */
 	const struct names *names;
-	const struct pd_prefill_result *prefill;
+	const struct pd_prefill_usage *prefill;
 	struct span details; /* prefill's details object; n == 0 when it has none */
 	char number[3][24];  /* texts of the new numbers; the editor borrows them */
 	unsigned numbers;
@@ -211,7 +211,7 @@ static int merge_usage(struct merge *m, struct buf *out, bool *changed)
 
 /* `usage` is a validated object inside the scanned document. */
 static int merge_into(const struct json_object *doc, struct span usage,
-		      const struct pd_prefill_result *prefill, struct buf *out, bool *changed)
+		      const struct pd_prefill_usage *prefill, struct buf *out, bool *changed)
 {
 	struct merge m = {.prefill = prefill};
 	int err;
@@ -243,7 +243,7 @@ static bool find_usage(const struct json_object *o, struct span *usage)
 	       (json_object_path(o, "response.usage", &type, usage) && type == JSON_OBJECT);
 }
 
-int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill,
+int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_usage *prefill,
 		   struct buf *out, bool *changed)
 {
 	struct json_object o;
@@ -344,4 +344,43 @@ void pd_usage_tokens(struct pd_tokens *u, const char *p, size_t n)
 		if (at < end && *at == '{')
 			read_usage(u, braces_at(at, end));
 	}
+}
+
+/* -- of a prefill answer -- */
+
+/* An integer below the object; -1 when it is missing, negative or no integer. */
+static int64_t integer_at(const struct json_object *o, const char *path)
+{
+	enum json_type type;
+	struct span value;
+	int64_t n;
+
+	if (!json_object_path(o, path, &type, &value) || type != JSON_NUMBER ||
+	    json_int(value, &n) || n < 0)
+		return -1;
+	return n;
+}
+
+/* The value of a top-level member that is an object with members; an empty span otherwise. */
+struct span pd_object_at(const struct json_object *o, const char *name)
+{
+	const struct json_member *m = json_object_get(o, name);
+	struct json_member inner;
+	size_t at = 0;
+
+	if (!m || m->type != JSON_OBJECT || !json_object_next(m->value, &at, &inner))
+		return (struct span){NULL, 0};
+	return m->value;
+}
+
+void pd_usage_of_prefill(struct pd_prefill_usage *u, const struct json_object *answer)
+{
+	*u = PD_PREFILL_UNKNOWN;
+	u->usage = pd_object_at(answer, "usage");
+	u->prompt_tokens = integer_at(answer, "usage.prompt_tokens");
+	if (u->prompt_tokens < 0)
+		u->prompt_tokens = integer_at(answer, "usage.input_tokens");
+	u->cached_tokens = integer_at(answer, "usage.prompt_tokens_details.cached_tokens");
+	if (u->cached_tokens < 0)
+		u->cached_tokens = integer_at(answer, "usage.input_tokens_details.cached_tokens");
 }

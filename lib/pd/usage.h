@@ -7,7 +7,20 @@
 #ifndef PD_PD_USAGE_H
 #define PD_PD_USAGE_H
 
-#include "lib/pd/nixl.h"
+#include "lib/json/edit.h"
+
+/* What a prefill answer says of itself. Spans point into the answer. */
+struct pd_prefill_usage {
+	struct span usage;     /* the usage object; n == 0 when absent */
+	int64_t prompt_tokens; /* -1 unknown */
+	int64_t cached_tokens; /* -1 unknown */
+};
+#define PD_PREFILL_UNKNOWN ((struct pd_prefill_usage){.prompt_tokens = -1, .cached_tokens = -1})
+
+/* The value of a top-level member that is an object with members; an empty span otherwise. */
+struct span pd_object_at(const struct json_object *o, const char *name);
+
+void pd_usage_of_prefill(struct pd_prefill_usage *u, const struct json_object *answer);
 
 /*
  * Edits a JSON document (a whole response, or the data of one SSE event) whose `usage`, or
@@ -16,7 +29,7 @@
  * that is no JSON object ("[DONE]"), is left alone, and so is one that is right already. PD_ENOMEM,
  * or PD_ETOOBIG when `out` cannot hold it (*changed is false then).
  */
-int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_result *prefill,
+int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_usage *prefill,
 		   struct buf *out, bool *changed) PD_MUST;
 
 /* Quick test without scanning: may this text contain a usage object ("usage":null is none)? */

@@ -1,5 +1,6 @@
 /*
- * The texts of a P/D request: any JSON object as body, as prefill answer and as decode answer.
+ * The texts of a P/D request by every connector of the table: any JSON object as body, as prefill
+ * answer and as decode answer.
  *
  * The first byte selects the path. What must hold: the edited text is valid JSON; members that are
  * not ours stay, in order and byte for byte; the decode copy carries the parameters verbatim; a
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/pd/usage.h"
+#include "lib/pd/connector.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -62,8 +63,13 @@ static bool has(const struct json_object *o, const char *path, const char *text)
 	return json_object_path(o, path, &type, &value) && span_eq(value, span_of(text));
 }
 
-static void check_prefill(const struct json_object *body, const char *text, size_t n,
-			  enum pd_path path)
+static bool is_nixl(const struct pd_connector *by)
+{
+	return strcmp(by->name, "nixl") == 0;
+}
+
+static void check_prefill(const struct pd_connector *by, const struct json_object *body,
+			  const char *text, size_t n, enum pd_path path)
 {
 	struct json_object o;
 
@@ -74,7 +80,8 @@ static void check_prefill(const struct json_object *body, const char *text, size
 	same_others(body, &o);
 	expect(has(&o, "stream", "false") && json_object_count(&o, "stream_options") == 0,
 	       "stream");
-	expect(has(&o, "kv_transfer_params.do_remote_decode", "true"), "kv_transfer_params");
+	expect(!is_nixl(by) || has(&o, "kv_transfer_params.do_remote_decode", "true"),
+	       "kv_transfer_params");
 	if (path == PD_PATH_GENERATE)
 		expect(has(&o, "sampling_params.max_tokens", "1") &&
 			       has(&o, "sampling_params.min_tokens", "1"),
@@ -86,46 +93,78 @@ static void check_prefill(const struct json_object *body, const char *text, size
 	json_object_release(&o);
 }
 
-static void both_copies(const struct json_object *body, struct span params, enum pd_path path)
+/* The edited body in out; false: the connector refused it, with a sentence. */
+static bool copy_of(const struct json_object *body, struct pd_pair *p,
+		    int (*edit)(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg),
+		    struct buf *out)
 {
-	struct json_object o;
-	struct json_edit e;
 	struct pd_msg msg = {""};
-	struct buf out;
+	struct pd_copy c;
 	size_t total;
 	int err;
 
-	buf_init(&out, 1u << 24);
-	expect(json_edit_init(&e, body) == PD_OK, "init");
-	err = pd_nixl_prefill(&e, path, &msg);
+	buf_clear(out);
+	expect(pd_copy_init(&c, body, p) == PD_OK, "init");
+	err = edit(p, &c, &msg);
 	expect(err == PD_OK || (err == PD_EINVAL && msg.text[0]), "a refusal without a sentence");
-	if (!err) {
-		expect(json_edit_finish(&e, &total) == PD_OK && json_edit_copy(&e, &out) == PD_OK,
+	expect(c.id.n > 0 && c.nadd <= PD_COPY_FIELDS, "the head's fields");
+	if (!err)
+		expect(json_edit_finish(&c.body, &total) == PD_OK &&
+			       json_edit_copy(&c.body, out) == PD_OK && out->len == total,
 		       "finish");
-		check_prefill(body, out.data, out.len, path);
-	}
-	json_edit_release(&e);
-	buf_clear(&out);
-	if (json_object_count(body, "kv_transfer_params") <= 1) {
-		expect(json_edit_init(&e, body) == PD_OK && pd_nixl_decode(&e, params) == PD_OK,
-		       "decode");
-		expect(json_edit_finish(&e, &total) == PD_OK && json_edit_copy(&e, &out) == PD_OK,
-		       "finish");
-		json_edit_release(&e);
-		if (params.n == 0)
-			expect(span_eq(buf_span(&out), body->doc), "the decode copy changed");
-		else if (json_object_scan(&o, out.data, out.len, NULL) == PD_OK) {
-			const struct json_member *m = json_object_get(&o, "kv_transfer_params");
+	pd_copy_release(&c);
+	return !err;
+}
 
-			expect(m && span_eq(m->value, params), "the parameters are not verbatim");
-			same_others(body, &o);
-			json_object_release(&o);
-		}
-	}
+static void check_decode(const struct pd_connector *by, const struct json_object *body,
+			 const struct pd_pair *p, const struct buf *out)
+{
+	const struct json_member *m;
+	struct json_object o;
+
+	if (!p->blocks && json_object_count(body, "kv_transfer_params") == 0)
+		expect(span_eq(buf_span(out), body->doc), "the decode copy changed");
+	if (json_object_scan(&o, out->data, out->len, NULL))
+		return;
+	m = json_object_get(&o, "kv_transfer_params");
+	if (is_nixl(by))
+		expect(p->blocks ? m && span_eq(m->value, p->params) : !m,
+		       "the parameters are not verbatim");
+	same_others(body, &o);
+	json_object_release(&o);
+}
+
+static void copies(const struct pd_connector *by, const struct json_object *body, enum pd_path path)
+{
+	struct pd_pair p = {.path = path,
+			    .id = SPAN("req-1"),
+			    .prefill = {SPAN("p"), 8100, 8998, -1},
+			    .decode = {SPAN("d"), 8200, 0, 0},
+			    .draw = 1,
+			    .usage = PD_PREFILL_UNKNOWN};
+	struct pd_msg msg = {""};
+	struct buf out;
+	int err;
+
+	buf_init(&out, 1u << 24);
+	buf_init(&p.text, 65536);
+	err = by->check ? by->check(body, &msg) : PD_OK;
+	expect(err == PD_OK || (err == PD_EINVAL && msg.text[0]), "a check without a sentence");
+	if (copy_of(body, &p, by->prefill, &out))
+		check_prefill(by, body, out.data, out.len, path);
+	if (copy_of(body, &p, by->decode, &out))
+		check_decode(by, body, &p, &out);
+	/* The body as the prefill answer. */
+	expect(by->answered(&p, body->doc, NULL) == PD_OK, "the answer is a valid object");
+	if (copy_of(body, &p, by->decode, &out))
+		check_decode(by, body, &p, &out);
+	if (p.blocks && by->release)
+		(void)copy_of(body, &p, by->release, &out);
+	pd_pair_release(&p);
 	buf_release(&out);
 }
 
-static void merge(const struct json_object *doc, const struct pd_prefill_result *r)
+static void merge(const struct json_object *doc, const struct pd_prefill_usage *r)
 {
 	struct buf out, again;
 	enum json_type type;
@@ -157,19 +196,22 @@ static void merge(const struct json_object *doc, const struct pd_prefill_result 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	static const struct pd_prefill_result none = {.prompt_tokens = -1, .cached_tokens = -1};
-	static const struct pd_prefill_result some = {.prompt_tokens = 40, .cached_tokens = 32};
+	static const struct pd_prefill_usage none = {.prompt_tokens = -1, .cached_tokens = -1};
+	static const struct pd_prefill_usage some = {.prompt_tokens = 40, .cached_tokens = 32};
 	const char *p = (const char *)data + 1;
-	struct pd_prefill_result r;
+	struct pd_tokens tokens = PD_TOKENS_UNKNOWN;
+	struct pd_prefill_usage r;
 	struct json_object o;
 
 	if (n < 2 || n > 1u << 20)
 		return 0;
 	(void)pd_usage_maybe(p, n - 1);
+	pd_usage_tokens(&tokens, p, n - 1);
 	if (json_object_scan(&o, p, n - 1, NULL))
 		return 0;
-	expect(pd_nixl_prefill_result(&r, p, n - 1, NULL) == PD_OK, "the result of a valid object");
-	both_copies(&o, r.params, (enum pd_path)(data[0] % (PD_PATH_GENERATE + 1)));
+	pd_usage_of_prefill(&r, &o);
+	for (size_t i = 0; pd_connectors[i]; i++)
+		copies(pd_connectors[i], &o, (enum pd_path)(data[0] % (PD_PATH_GENERATE + 1)));
 	merge(&o, &r);
 	merge(&o, &none);
 	merge(&o, &some);

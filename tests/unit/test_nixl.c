@@ -8,32 +8,40 @@
 #include <cmocka.h>
 
 #include "lib/base/rng.h"
-#include "lib/pd/nixl.h"
+#include "lib/pd/connector.h"
 
 #define KV                                                                                         \
 	"{\"do_remote_decode\":true,\"do_remote_prefill\":false,\"remote_engine_id\":null,"        \
 	"\"remote_block_ids\":null,\"remote_host\":null,\"remote_port\":null}"
 
+extern const struct pd_connector pd_connector_nixl;
+
+static struct pd_pair pair_of(enum pd_path path)
+{
+	return (struct pd_pair){.path = path, .id = SPAN("req-1"), .usage = PD_PREFILL_UNKNOWN};
+}
+
 /* The prefill copy of body; PD_OK or the error. */
 static int prefill(const char *body, size_t n, enum pd_path path, struct buf *out,
 		   struct pd_msg *msg)
 {
+	struct pd_pair p = pair_of(path);
 	struct json_object o;
-	struct json_edit e;
+	struct pd_copy c;
 	size_t total;
 	int err;
 
 	buf_clear(out);
 	assert_int_equal(json_object_scan(&o, body, n, NULL), PD_OK);
-	assert_int_equal(json_edit_init(&e, &o), PD_OK);
-	err = pd_nixl_prefill(&e, path, msg);
+	assert_int_equal(pd_copy_init(&c, &o, &p), PD_OK);
+	err = pd_connector_nixl.prefill(&p, &c, msg);
 	if (!err) {
-		assert_int_equal(json_edit_finish(&e, &total), PD_OK);
-		assert_int_equal(json_edit_copy(&e, out), PD_OK);
+		assert_int_equal(json_edit_finish(&c.body, &total), PD_OK);
+		assert_int_equal(json_edit_copy(&c.body, out), PD_OK);
 		assert_int_equal(out->len, total);
 		assert_int_equal(json_validate(out->data, out->len, NULL), PD_OK);
 	}
-	json_edit_release(&e);
+	pd_copy_release(&c);
 	json_object_release(&o);
 	return err;
 }
@@ -296,17 +304,21 @@ static void random_bodies_keep_everything_else(void **state)
 
 static void decode_copy(const char *body, const char *params, struct buf *out)
 {
+	struct pd_pair p = pair_of(PD_PATH_CHAT);
 	struct json_object o;
-	struct json_edit e;
+	struct pd_copy c;
 	size_t total;
 
 	buf_clear(out);
 	assert_int_equal(json_object_scan(&o, body, strlen(body), NULL), PD_OK);
-	assert_int_equal(json_edit_init(&e, &o), PD_OK);
-	assert_int_equal(pd_nixl_decode(&e, span_of(params)), PD_OK);
-	assert_int_equal(json_edit_finish(&e, &total), PD_OK);
-	assert_int_equal(json_edit_copy(&e, out), PD_OK);
-	json_edit_release(&e);
+	p.params = span_of(params);
+	p.blocks = p.params.n > 0;
+	assert_int_equal(pd_copy_init(&c, &o, &p), PD_OK);
+	assert_true(span_eq(c.id, p.id) && c.nadd == 0);
+	assert_int_equal(pd_connector_nixl.decode(&p, &c, NULL), PD_OK);
+	assert_int_equal(json_edit_finish(&c.body, &total), PD_OK);
+	assert_int_equal(json_edit_copy(&c.body, out), PD_OK);
+	pd_copy_release(&c);
 	json_object_release(&o);
 }
 
@@ -346,31 +358,34 @@ static void prefill_results(void **state)
 					      "{\"kv_transfer_params\":\"x\",\"usage\":[]}",
 					      "{\"choices\":[{\"kv_transfer_params\":{\"a\":1}}]}"};
 	static const char *const broken[] = {"", "[]", "{\"a\":1", "upstream failed", "{}x"};
-	struct pd_prefill_result r;
+	struct pd_pair r = pair_of(PD_PATH_CHAT);
 	struct pd_msg msg;
 
 	(void)state;
-	assert_int_equal(pd_nixl_prefill_result(&r, full, sizeof(full) - 1, NULL), PD_OK);
+	assert_int_equal(
+		pd_connector_nixl.answered(&r, (struct span){full, sizeof(full) - 1}, NULL), PD_OK);
 	assert_true(span_eq(r.params, SPAN("{\"remote_blocks_expiry_time\":1763.25,\"a\":[[1]]}")));
-	assert_true(r.usage.n > 0 && r.usage.p[0] == '{');
-	assert_int_equal(r.prompt_tokens, 40);
-	assert_int_equal(r.cached_tokens, 32);
-	assert_true(r.expiry_s > 1763.2 && r.expiry_s < 1763.3);
-	assert_int_equal(pd_nixl_prefill_result(&r, responses, sizeof(responses) - 1, NULL), PD_OK);
-	assert_int_equal(r.prompt_tokens, 7);
-	assert_int_equal(r.cached_tokens, 0);
+	assert_true(r.usage.usage.n > 0 && r.usage.usage.p[0] == '{');
+	assert_int_equal(r.usage.prompt_tokens, 40);
+	assert_int_equal(r.usage.cached_tokens, 32);
+	assert_int_equal(pd_connector_nixl.answered(
+				 &r, (struct span){responses, sizeof(responses) - 1}, NULL),
+			 PD_OK);
+	assert_int_equal(r.usage.prompt_tokens, 7);
+	assert_int_equal(r.usage.cached_tokens, 0);
 	for (size_t i = 0; i < sizeof(without) / sizeof(without[0]); i++) {
-		assert_int_equal(pd_nixl_prefill_result(&r, without[i], strlen(without[i]), NULL),
+		assert_int_equal(pd_connector_nixl.answered(
+					 &r, (struct span){without[i], strlen(without[i])}, NULL),
 				 PD_OK);
 		assert_int_equal(r.params.n, 0);
-		assert_int_equal(r.usage.n, 0);
-		assert_int_equal(r.prompt_tokens, -1);
-		assert_int_equal(r.cached_tokens, -1);
-		assert_true(r.expiry_s >= 0 && r.expiry_s <= 0);
+		assert_int_equal(r.usage.usage.n, 0);
+		assert_int_equal(r.usage.prompt_tokens, -1);
+		assert_int_equal(r.usage.cached_tokens, -1);
 	}
 	for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++) {
 		msg.text[0] = '\0';
-		assert_int_not_equal(pd_nixl_prefill_result(&r, broken[i], strlen(broken[i]), &msg),
+		assert_int_not_equal(pd_connector_nixl.answered(
+					     &r, (struct span){broken[i], strlen(broken[i])}, &msg),
 				     PD_OK);
 		assert_true(msg.text[0] != '\0');
 	}
@@ -378,20 +393,18 @@ static void prefill_results(void **state)
 
 static void strange_numbers_are_unknown(void **state)
 {
-	static const char *const text[] = {
-		"{\"usage\":{\"prompt_tokens\":-1}}",
-		"{\"usage\":{\"prompt_tokens\":1.5}}",
-		"{\"usage\":{\"prompt_tokens\":99999999999999999999}}",
-		"{\"usage\":{\"prompt_tokens\":\"7\"}}",
-		"{\"kv_transfer_params\":{\"remote_blocks_expiry_time\":1e999}}",
-		"{\"kv_transfer_params\":{\"remote_blocks_expiry_time\":\"1\"}}"};
-	struct pd_prefill_result r;
+	static const char *const text[] = {"{\"usage\":{\"prompt_tokens\":-1}}",
+					   "{\"usage\":{\"prompt_tokens\":1.5}}",
+					   "{\"usage\":{\"prompt_tokens\":99999999999999999999}}",
+					   "{\"usage\":{\"prompt_tokens\":\"7\"}}"};
+	struct pd_pair r = pair_of(PD_PATH_CHAT);
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(text) / sizeof(text[0]); i++) {
-		assert_int_equal(pd_nixl_prefill_result(&r, text[i], strlen(text[i]), NULL), PD_OK);
-		assert_int_equal(r.prompt_tokens, -1);
-		assert_true(r.expiry_s >= 0 && r.expiry_s <= 0);
+		assert_int_equal(pd_connector_nixl.answered(
+					 &r, (struct span){text[i], strlen(text[i])}, NULL),
+				 PD_OK);
+		assert_int_equal(r.usage.prompt_tokens, -1);
 	}
 }
 
@@ -419,15 +432,70 @@ static void hidden_params_are_found(void **state)
 		{"{}", false},
 	};
 
+	struct pd_msg msg;
+
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		struct json_object o;
 
 		assert_int_equal(json_object_scan(&o, table[i].body, strlen(table[i].body), NULL),
 				 PD_OK);
-		assert_int_equal(pd_nixl_hidden_params(&o), table[i].hidden);
+		msg.text[0] = '\0';
+		assert_int_equal(pd_connector_nixl.check(&o, &msg),
+				 table[i].hidden ? PD_EINVAL : PD_OK);
+		assert_int_equal(msg.text[0] != '\0', table[i].hidden);
 		json_object_release(&o);
 	}
+}
+
+/* A release is the decode of one token with the blocks. */
+static void release_is_a_short_decode(void **state)
+{
+	struct pd_pair p = pair_of(PD_PATH_CHAT);
+	struct json_object o;
+	struct pd_copy c;
+	struct buf out;
+	size_t total;
+
+	(void)state;
+	p.params = SPAN("{\"r\":1}");
+	p.blocks = true;
+	buf_init(&out, 1 << 16);
+	assert_int_equal(json_object_scan(&o, "{\"stream\":true}", 15, NULL), PD_OK);
+	assert_int_equal(pd_copy_init(&c, &o, &p), PD_OK);
+	assert_int_equal(pd_connector_nixl.release(&p, &c, NULL), PD_OK);
+	assert_int_equal(json_edit_finish(&c.body, &total), PD_OK);
+	assert_int_equal(json_edit_copy(&c.body, &out), PD_OK);
+	assert_string_equal(out.data, "{\"stream\":false,\"max_tokens\":1,\"min_tokens\":1,"
+				      "\"kv_transfer_params\":{\"r\":1}}");
+	pd_copy_release(&c);
+	json_object_release(&o);
+	buf_release(&out);
+}
+
+static void each_connector_is_found_by_its_name(void **state)
+{
+	const struct pd_connector *found;
+	struct pd_msg msg = {0};
+	struct buf names;
+
+	(void)state;
+	buf_init(&names, 1 << 16);
+	assert_int_equal(pd_connectors_print(&names), PD_OK);
+	for (size_t i = 0; pd_connectors[i]; i++) {
+		const struct pd_connector *c = pd_connectors[i];
+
+		assert_string_equal(pd_connector_names[i], c->name);
+		assert_int_equal(pd_connector_find(&found, c->name, NULL), PD_OK);
+		assert_ptr_equal(found, c);
+		assert_non_null(strstr(names.data, c->name));
+		assert_true(c->help && c->prefill && c->answered && c->decode);
+	}
+	assert_int_equal(pd_connector_find(&found, "nixll", &msg), PD_EINVAL);
+	assert_string_equal(msg.text,
+			    "unknown connector 'nixll', did you mean 'nixl'? expected nixl");
+	assert_int_equal(pd_connector_find(&found, "", &msg), PD_EINVAL);
+	buf_release(&names);
 }
 
 static void paths(void **state)
@@ -452,6 +520,8 @@ int main(void)
 		cmocka_unit_test(prefill_results),
 		cmocka_unit_test(strange_numbers_are_unknown),
 		cmocka_unit_test(hidden_params_are_found),
+		cmocka_unit_test(release_is_a_short_decode),
+		cmocka_unit_test(each_connector_is_found_by_its_name),
 		cmocka_unit_test(paths),
 	};
 

@@ -142,7 +142,8 @@ static const struct merge_case cases[] = {
 
 static void usages_merge_exactly(void **state)
 {
-	struct pd_prefill_result r;
+	struct pd_prefill_usage r;
+	struct json_object o;
 	struct buf body, out;
 	bool changed;
 
@@ -156,7 +157,9 @@ static void usages_merge_exactly(void **state)
 		buf_clear(&out);
 		assert_int_equal(
 			buf_printf(&body, c->prefill ? "{\"usage\":%s}" : "{}", c->prefill), PD_OK);
-		assert_int_equal(pd_nixl_prefill_result(&r, body.data, body.len, NULL), PD_OK);
+		assert_int_equal(json_object_scan(&o, body.data, body.len, NULL), PD_OK);
+		pd_usage_of_prefill(&r, &o);
+		json_object_release(&o);
 		assert_int_equal(pd_usage_merge(c->decode, strlen(c->decode), &r, &out, &changed),
 				 PD_OK);
 		if (changed != (c->merged != NULL))
@@ -173,8 +176,8 @@ static void usages_merge_exactly(void **state)
 /* The caller may have kept the numbers and not the text of the prefill response. */
 static void numbers_alone_suffice(void **state)
 {
-	const struct pd_prefill_result r = {.prompt_tokens = 10,
-					    .cached_tokens = 9223372036854775807};
+	const struct pd_prefill_usage r = {.prompt_tokens = 10,
+					   .cached_tokens = 9223372036854775807};
 	static const char doc[] = "{\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":1,"
 				  "\"prompt_tokens_details\":{\"cached_tokens\":10}}}";
 	struct buf out;

@@ -6,6 +6,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/net/net.h"
+#include "lib/pd/connector.h"
 
 static const char *const default_id_headers[] = {"x-request-id", "x-correlation-id", "x-trace-id",
 						 "request-id"};
@@ -54,6 +55,7 @@ void router_config_default(struct router_config *c)
 		.key_invalid_ttl = 60 * NS_PER_S,
 		.key_cache = 65536,
 		.pd_lease = 30 * NS_PER_S,
+		.connector = pd_connectors[0],
 		.drain_timeout = 30 * NS_PER_S,
 		.batch_threads = true,
 		.version = "",

@@ -37,6 +37,8 @@ struct fleet_config {
 	struct route_spec policy[ROLES];
 };
 
+struct pd_connector;
+
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
 enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
 
@@ -114,6 +116,7 @@ struct router_config {
 	bool worker_tls_insecure;	/* their certificates are not looked at */
 
 	enum pd_fallback pd_fallback;
+	const struct pd_connector *connector; /* static */
 	int64_t pd_lease;
 	int64_t drain_delay, drain_timeout;
 	bool io_threads;  /* a kernel thread per request in work instead of event loops */

@@ -133,7 +133,7 @@ enum outcome attempt_failed(struct exchange *x, enum worker_role role, enum leg_
 }
 
 enum outcome attempt_answer(struct exchange *x, enum worker_role role,
-			    const struct pd_prefill_result *merge)
+			    const struct pd_prefill_usage *merge)
 {
 	struct leg *l = &x->leg;
 	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;

@@ -8,7 +8,7 @@
 #include "lib/router/way/leg.h"
 
 struct exchange;
-struct pd_prefill_result;
+struct pd_prefill_usage;
 
 enum outcome {
 	ATTEMPT_DONE,	    /* answered, or the client left */
@@ -32,6 +32,6 @@ enum outcome attempt_failed(struct exchange *x, enum worker_role role, enum leg_
  * it: passes it on. Leg and pick have ended, but the leg for ATTEMPT_REFUSED. `merge` may be NULL.
  */
 enum outcome attempt_answer(struct exchange *x, enum worker_role role,
-			    const struct pd_prefill_result *merge);
+			    const struct pd_prefill_usage *merge);
 
 #endif

@@ -131,8 +131,16 @@ static int put_forwarded_for(struct buf *b, const struct exchange *x)
 	return err ? err : buf_puts(b, "\r\n");
 }
 
+static bool is_added(const struct field *f, const struct field *add, size_t nadd)
+{
+	for (size_t i = 0; i < nadd; i++)
+		if (span_eq_case(f->name, add[i].name))
+			return true;
+	return false;
+}
+
 int head_for_worker(struct buf *b, const struct exchange *x, const struct worker *w, size_t length,
-		    bool pd, struct span id)
+		    bool pd, struct span id, const struct field *add, size_t nadd)
 {
 	const struct http_head *h = &x->req->head;
 	char rank[24];
@@ -141,9 +149,11 @@ int head_for_worker(struct buf *b, const struct exchange *x, const struct worker
 	buf_clear(b);
 	err = put_request_line(b, x, w);
 	for (size_t i = 0; !err && i < h->nfields; i++)
-		if (!drop_from_request(x, &h->field[i], pd))
+		if (!drop_from_request(x, &h->field[i], pd) && !is_added(&h->field[i], add, nadd))
 			err = put_field(b, &h->field[i]);
 	err = err ? err : put_line(b, SPAN("X-Request-Id"), id);
+	for (size_t i = 0; !err && i < nadd; i++)
+		err = put_field(b, &add[i]);
 	err = err ? err : put_span(b, x->way->own_lines);
 	if (!err &&
 	    (x->way->cfg->forwarded == FORWARDED_APPEND || x->way->cfg->forwarded == FORWARDED_SET))

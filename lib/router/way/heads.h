@@ -8,10 +8,13 @@
 struct exchange;
 struct worker;
 
-/* Request head for a worker. Content-Length is `length` unless it is SIZE_MAX (no body). The result
- * is in b. */
+/*
+ * Request head for a worker. Content-Length is `length` unless it is SIZE_MAX (no body). `pd`: the
+ * answer is read here, so it must come uncompressed. Each of `add` takes the place of the client's
+ * fields of that name. The result is in b.
+ */
 int head_for_worker(struct buf *b, const struct exchange *x, const struct worker *w, size_t length,
-		    bool pd, struct span id) PD_MUST;
+		    bool pd, struct span id, const struct field *add, size_t nadd) PD_MUST;
 #define HEAD_CHUNKED SIZE_MAX	    /* chunked, or until close for an HTTP/1.0 client */
 #define HEAD_NO_BODY (SIZE_MAX - 1) /* nothing to say */
 

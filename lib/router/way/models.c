@@ -148,7 +148,7 @@ static int collect_questions(struct asking *a)
 			buf_init(&q->head, x->lane->head.max);
 			buf_init(&q->body, MODELS_MAX);
 			a->n++;
-			err = head_for_worker(&q->head, x, w, SIZE_MAX, true, x->rec.id);
+			err = head_for_worker(&q->head, x, w, SIZE_MAX, true, x->rec.id, NULL, 0);
 			if (err)
 				return err;
 		}

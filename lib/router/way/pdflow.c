@@ -8,21 +8,22 @@
 #include <stdio.h>
 
 #include "lib/base/clock.h"
-#include "lib/pd/nixl.h"
+#include "lib/pd/connector.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 
 #define PD_SPANS	(2 * JSON_EDITS_MAX + 1)
+#define PAIR_TEXT_MAX	65536
 #define RELEASE_TIMEOUT (5 * NS_PER_S) /* for the decode that only frees blocks */
 
 struct pd_state {
 	struct exchange *x;
+	const struct pd_connector *connector;
+	struct pd_pair pair;
 	bool have_prefill;
-	struct pd_prefill_result prefill;
 	int64_t prefill_ns; /* when its answer was complete */
 	int64_t picked_ns;  /* when both workers were picked */
 	char id_text[300];
-	struct span id; /* the same on both legs */
 };
 
 static void count(struct exchange *x, enum metrics_counter c)
@@ -45,23 +46,36 @@ static void bump(_Atomic uint64_t *n)
 	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
 }
 
-/* The id of this attempt: engines refuse an id that is still in use, so repeated attempts get a
- * suffix. */
-static void attempt_id(struct pd_state *s)
+static struct pd_end end_of(const struct worker *w)
+{
+	return (struct pd_end){span_of(w->at.host), w->at.port, w->bootstrap, w->at.rank};
+}
+
+/* What the connector may know. Engines refuse an id that is still in use, so repeated attempts get
+ * a suffix. */
+static void begin_pair(struct pd_state *s)
 {
 	const struct exchange *x = s->x;
+	struct pd_pair *p = &s->pair;
 	int n;
 
-	s->id = x->rec.id;
+	p->path = pd_path_of(x->req->head.path);
+	p->id = x->rec.id;
+	p->usage = PD_PREFILL_UNKNOWN;
+	p->draw = rng_u64(&x->lane->rng);
+	p->decode = end_of(x->pick[ROLE_DECODE].worker);
+	if (x->pick[ROLE_PREFILL].worker)
+		p->prefill = end_of(x->pick[ROLE_PREFILL].worker);
+	buf_init(&p->text, PAIR_TEXT_MAX);
 	if (x->rec.attempt == 0)
 		return;
 	n = snprintf(s->id_text, sizeof(s->id_text), "%.*s-r%u", (int)x->rec.id.n, x->rec.id.p,
 		     x->rec.attempt);
-	s->id = (struct span){s->id_text, (size_t)n};
+	p->id = (struct span){s->id_text, (size_t)n};
 }
 
-/* Sends the edited body to the worker of the role; the answer's head is in x->leg then. */
-static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct json_edit *e,
+/* Sends the copy to the worker of the role; the answer's head is in x->leg then. */
+static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct pd_copy *c,
 			       int64_t first_byte)
 {
 	struct exchange *x = s->x;
@@ -70,10 +84,10 @@ static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct
 	struct iovec iov[PD_SPANS + 1];
 	size_t total, n;
 
-	if (json_edit_finish(e, &total) ||
-	    head_for_worker(&x->lane->head, x, w, total, true, s->id))
+	if (json_edit_finish(&c->body, &total) ||
+	    head_for_worker(&x->lane->head, x, w, total, true, c->id, c->add, c->nadd))
 		return LEG_LOCAL;
-	n = json_edit_spans(e, spans, PD_SPANS);
+	n = json_edit_spans(&c->body, spans, PD_SPANS);
 	iov[0] = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	for (size_t i = 0; i < n; i++)
 		iov[i + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].p,
@@ -107,12 +121,12 @@ static enum outcome read_prefill(struct pd_state *s)
 
 	x->rec.time.prefilled = s->prefill_ns = clock_now();
 	observe(x, HIST_PREFILL, s->prefill_ns - x->leg.call.sent_ns);
-	if (pd_nixl_prefill_result(&s->prefill, b->data, b->len, NULL))
+	if (s->connector->answered(&s->pair, buf_span(b), NULL))
 		return attempt_failed(x, ROLE_PREFILL, LEG_BROKEN);
-	if (s->prefill.params.n == 0 && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
+	if (!s->pair.blocks && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
 		(void)snprintf(x->failure.why, sizeof(x->failure.why),
-			       "prefill worker %.150s returned no kv_transfer_params",
-			       x->pick[ROLE_PREFILL].worker->url);
+			       "prefill worker %.150s returned no %s",
+			       x->pick[ROLE_PREFILL].worker->url, s->connector->returns);
 		x->failure.status = 502;
 		count_failure(x, PDERR_NO_PARAMS);
 		failure_note(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
@@ -120,7 +134,7 @@ static enum outcome read_prefill(struct pd_state *s)
 		pick_end(x, ROLE_PREFILL, VERDICT_FAILURE);
 		return ATTEMPT_RETRY;
 	}
-	if (s->prefill.params.n == 0)
+	if (!s->pair.blocks)
 		count(x, METRIC_PD_FALLBACK);
 	else
 		begin_handover(x);
@@ -134,23 +148,23 @@ static enum outcome prefill_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
 	struct http_call *c = &x->leg.call;
-	struct json_edit edit;
+	struct pd_copy copy;
 	struct pd_msg msg = {0};
 	enum leg_error e;
 	int err;
 
 	x->leg = (struct leg){.pick = &x->pick[ROLE_PREFILL]};
-	if (json_edit_init(&edit, &x->body) ||
-	    pd_nixl_prefill(&edit, pd_path_of(x->req->head.path), &msg)) {
-		json_edit_release(&edit);
+	if (pd_copy_init(&copy, &x->body, &s->pair) ||
+	    s->connector->prefill(&s->pair, &copy, &msg)) {
+		pd_copy_release(&copy);
 		pick_drop(x, ROLE_PREFILL);
 		pick_drop(x, ROLE_DECODE);
 		count(x, METRIC_PD_DUPLICATE);
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return ATTEMPT_DONE;
 	}
-	e = dispatch(s, ROLE_PREFILL, &edit, x->way->cfg->first_byte_timeout);
-	json_edit_release(&edit);
+	e = dispatch(s, ROLE_PREFILL, &copy, x->way->cfg->first_byte_timeout);
+	pd_copy_release(&copy);
 	x->rec.time.sent = c->sent_ns;
 	if (x->rec.time.dispatched == 0)
 		x->rec.time.dispatched = c->sent_ns;
@@ -179,27 +193,30 @@ static enum outcome prefill_leg(struct pd_state *s)
 
 /* -- the decode leg -- */
 
-/* The client left after prefill: a decode of one token makes the decode worker fetch and so free
- * the blocks. */
+static bool must_release(const struct pd_state *s)
+{
+	return s->pair.blocks && s->connector->release;
+}
+
+/* The client left after prefill: the decode worker is made to fetch and so free the blocks. */
 static enum outcome release_blocks(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct json_edit edit;
+	struct pd_copy copy;
 
 	x->detached = true;
 	x->deadline = clock_now() + RELEASE_TIMEOUT;
 	x->leg = (struct leg){.pick = &x->pick[ROLE_DECODE]};
-	if (json_edit_init(&edit, &x->body) == PD_OK &&
-	    pd_nixl_prefill(&edit, pd_path_of(x->req->head.path), NULL) == PD_OK &&
-	    pd_nixl_decode(&edit, s->prefill.params) == PD_OK &&
-	    dispatch(s, ROLE_DECODE, &edit, RELEASE_TIMEOUT) == LEG_OK) {
+	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
+	    s->connector->release(&s->pair, &copy, NULL) == PD_OK &&
+	    dispatch(s, ROLE_DECODE, &copy, RELEASE_TIMEOUT) == LEG_OK) {
 		buf_clear(&x->lane->side);
 		if (leg_collect(&x->leg, &x->lane->side))
 			x->leg.call.ended = false;
 		count(x, METRIC_PD_RELEASED);
 	}
 	(void)leg_end(&x->leg);
-	json_edit_release(&edit);
+	pd_copy_release(&copy);
 	pick_end(x, ROLE_DECODE, VERDICT_NONE);
 	x->rec.client_left = true;
 	return ATTEMPT_DONE;
@@ -218,21 +235,12 @@ static enum outcome decode_answered(struct pd_state *s)
 		bump(&x->pick[ROLE_PREFILL].worker->pd_requests);
 	if (c->head.status >= 400 && !retry_status(c->head.status))
 		bump(&w->pd_errors);
-	o = attempt_answer(x, ROLE_DECODE, s->have_prefill ? &s->prefill : NULL);
+	o = attempt_answer(x, ROLE_DECODE, s->have_prefill ? &s->pair.usage : NULL);
 	if (o == ATTEMPT_DONE && x->rec.error == ERROR_STREAM_CUT) {
 		bump(&w->pd_errors);
 		bump(&w->pd_cut);
 	}
 	return o;
-}
-
-/* With prefilled blocks their coordinates, verbatim; without them none, not even ones that the
- * client made up. */
-static int edit_decode(const struct pd_state *s, struct json_edit *e)
-{
-	if (s->have_prefill && s->prefill.params.n > 0)
-		return pd_nixl_decode(e, s->prefill.params);
-	return json_edit_remove(e, "kv_transfer_params");
 }
 
 static enum outcome lease_passed(struct exchange *x)
@@ -251,8 +259,7 @@ static enum outcome decode_leg(struct pd_state *s)
 	struct exchange *x = s->x;
 	struct pick *p = &x->pick[ROLE_DECODE];
 	const struct http_call *c = &x->leg.call;
-	bool blocks = s->have_prefill && s->prefill.params.n > 0;
-	struct json_edit edit;
+	struct pd_copy copy;
 	enum leg_error e = LEG_LOCAL;
 
 	if (s->have_prefill && clock_now() - s->prefill_ns > x->way->cfg->pd_lease)
@@ -260,13 +267,16 @@ static enum outcome decode_leg(struct pd_state *s)
 	/* From here on the decode worker does not wait for prefill any more. */
 	p->decoding = true;
 	atomic_fetch_add_explicit(&p->worker->decoding, 1, memory_order_relaxed);
-	/* The blocks can be read once: a decode that may have read them needs new ones. */
-	x->leg = (struct leg){.pick = p, .once = blocks, .first = handed_over};
-	if (json_edit_init(&edit, &x->body) == PD_OK && edit_decode(s, &edit) == PD_OK)
-		e = dispatch(s, ROLE_DECODE, &edit,
+	/* A decode that may have read blocks that can be read once needs new ones. */
+	x->leg = (struct leg){.pick = p,
+			      .once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE),
+			      .first = handed_over};
+	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
+	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
+		e = dispatch(s, ROLE_DECODE, &copy,
 			     x->rec.streaming ? x->way->cfg->first_byte_timeout
 					      : x->way->cfg->request_timeout);
-	json_edit_release(&edit);
+	pd_copy_release(&copy);
 	*(s->have_prefill ? &x->rec.time.decode_sent : &x->rec.time.sent) = c->sent_ns;
 	if (x->rec.time.dispatched == 0)
 		x->rec.time.dispatched = c->sent_ns;
@@ -279,7 +289,7 @@ static enum outcome decode_leg(struct pd_state *s)
 	(void)leg_end(&x->leg);
 	/* The client left before a byte of the request was sent: nobody told decode about the
 	 * blocks yet. */
-	if (e == LEG_CLIENT_LEFT && c->sent_ns == 0 && blocks)
+	if (e == LEG_CLIENT_LEFT && c->sent_ns == 0 && must_release(s))
 		return release_blocks(s);
 	return attempt_failed(x, ROLE_DECODE, e);
 }
@@ -288,6 +298,8 @@ static enum outcome decode_leg(struct pd_state *s)
 
 static bool acceptable(struct exchange *x)
 {
+	struct pd_msg msg = {0};
+
 	if (!span_eq(x->req->head.method, SPAN("POST"))) {
 		answer_error(x, 405, "invalid_request_error",
 			     "in prefill/decode mode only POST requests are routed");
@@ -302,7 +314,6 @@ static bool acceptable(struct exchange *x)
 	}
 	if (!x->rec.json) {
 		struct json_object again;
-		struct pd_msg msg = {0};
 
 		if (json_object_scan(&again, x->req->body.p, x->req->body.n, &msg) == PD_OK) {
 			json_object_release(&again);
@@ -311,11 +322,8 @@ static bool acceptable(struct exchange *x)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
-	if (pd_nixl_hidden_params(&x->body)) {
-		answer_error(
-			x, 400, "invalid_request_error",
-			"kv_transfer_params in extra_args or vllm_xargs: they name the host that "
-			"an engine connects to, which is the router's to choose");
+	if (x->way->cfg->connector->check && x->way->cfg->connector->check(&x->body, &msg)) {
+		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
 	return true;
@@ -323,9 +331,10 @@ static bool acceptable(struct exchange *x)
 
 enum outcome pdflow_attempt(struct exchange *x)
 {
-	struct pd_state s = {.x = x};
+	struct pd_state s = {.x = x, .connector = x->way->cfg->connector};
 	enum worker_role failed;
 	enum outcome o;
+	bool alone;
 	int err;
 
 	if (x->rec.attempt == 0) {
@@ -349,16 +358,13 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (!x->pick[ROLE_PREFILL].worker)
 		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
-	attempt_id(&s);
+	begin_pair(&s);
 	attempt_picked(x);
-	if (x->pick[ROLE_PREFILL].worker) {
-		o = prefill_leg(&s);
-		if (!s.have_prefill) {
-			pick_drop(x, ROLE_DECODE);
-			return o;
-		}
-	}
-	if (x->rec.client_left && s.prefill.params.n > 0)
+	alone = !x->pick[ROLE_PREFILL].worker;
+	o = alone ? ATTEMPT_DONE : prefill_leg(&s);
+	if (!alone && !s.have_prefill)
+		pick_drop(x, ROLE_DECODE);
+	else if (x->rec.client_left && must_release(&s))
 		o = release_blocks(&s);
 	else
 		o = decode_leg(&s);
@@ -366,5 +372,6 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (s.have_prefill && (o == ATTEMPT_RETRY || o == ATTEMPT_RETRY_FREE))
 		count(x, METRIC_PD_REPREFILL);
 	x->prefilled = s.have_prefill && o == ATTEMPT_REFUSED;
+	pd_pair_release(&s.pair);
 	return o;
 }

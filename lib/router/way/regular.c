@@ -14,8 +14,8 @@ static enum leg_error dispatch(struct exchange *x, enum worker_role role)
 
 	x->leg = (struct leg){.pick = &x->pick[role]};
 	if (head_for_worker(&x->lane->head, x, w,
-			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false,
-			    x->rec.id))
+			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false, x->rec.id,
+			    NULL, 0))
 		return LEG_LOCAL;
 	iov[0] = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)r->body.p, .iov_len = r->body.n};

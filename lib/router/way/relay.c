@@ -26,7 +26,7 @@
 struct relay {
 	struct exchange *x;
 	struct leg *leg;
-	const struct pd_prefill_result *merge;
+	const struct pd_prefill_usage *merge;
 	bool sse;
 	bool chunked;	/* we send chunks */
 	bool mid_event; /* part of an event was passed on: no error event can follow */
@@ -496,8 +496,7 @@ static bool type_is(const struct field *f, struct span type)
 	return f && f->value.n >= type.n && strncasecmp(f->value.p, type.p, type.n) == 0;
 }
 
-enum relay_end relay_answer(struct exchange *x, struct leg *l,
-			    const struct pd_prefill_result *merge)
+enum relay_end relay_answer(struct exchange *x, struct leg *l, const struct pd_prefill_usage *merge)
 {
 	const struct field *type = http_field_tag(&l->call.head, HTTP_CONTENT_TYPE);
 	bool plain = !http_field_tag(&l->call.head, HTTP_CONTENT_ENCODING),
