@@ -14,7 +14,7 @@ checked, which is 0, or N with ```sh test exit=N. In pages and blocks without th
 followed by output is refused by this test: mark the block, or show no output.
 
 Between "<!-- options NAME -->" and "<!-- end of options -->" stands what `pdctl NAME --help-markdown` prints.
-"<!-- policies -->" and "<!-- end of policies -->" is the table of `pdctl serve --policies-markdown`. DOCS_UPDATE=1 rewrites them.
+"<!-- policies -->" and "<!-- end of policies -->" is the table of `pdctl serve --policies-markdown`, likewise "connectors". DOCS_UPDATE=1 rewrites them.
 """
 
 import os
@@ -139,17 +139,18 @@ def test_options_of_a_page_are_those_of_the_command(name):
     assert listed == offered
 
 
-def test_the_table_of_policies_is_the_programs():
+@pytest.mark.parametrize("what", ["policies", "connectors"])
+def test_the_table_is_the_programs(what):
     page = ROOT / "docs" / "serve.md"
     text = page.read_text()
-    fresh = harness.run("serve", "--policies-markdown").stdout
-    first, last = "<!-- policies -->\n", "<!-- end of policies -->"
+    fresh = harness.run("serve", f"--{what}-markdown").stdout
+    first, last = f"<!-- {what} -->\n", f"<!-- end of {what} -->"
     rows = text.split(first)[1].split(last)[0]
     if os.environ.get("DOCS_UPDATE"):
         page.write_text(text.replace(first + rows + last, first + fresh + last))
         return
-    assert rows == fresh, "docs/serve.md is not what pdctl serve --policies-markdown prints; run with DOCS_UPDATE=1"
-    assert [row.split("`")[1] for row in rows.splitlines()[2:]] == harness.run("serve", "--list-policies").stdout.split()
+    assert rows == fresh, f"docs/serve.md is not what pdctl serve --{what}-markdown prints; run with DOCS_UPDATE=1"
+    assert [row.split("`")[1] for row in rows.splitlines()[2:]] == harness.run("serve", f"--list-{what}").stdout.split()
 
 
 def test_flags_in_prose_exist():

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from fake_engine import FakeEngine
-from harness import free_port, sse_events, wait_for
+from harness import free_port, run, sse_events, wait_for
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 
 pytestmark = pytest.mark.both_forms
@@ -584,3 +584,25 @@ def test_edited_fields_that_occur_twice_are_400(pdctl, field):
         assert not p.seen and not d.seen
         assert router.metric("pdctl_duplicate_fields_total") == 2
         idle(router)
+
+
+# -- connectors --
+
+
+def test_each_connector_serves(pdctl):
+    """By its name, end to end; a connector that the simulated worker does not know would decode without blocks."""
+    names = run("serve", "--list-connectors").stdout.split()
+    assert names[0] == "nixl"
+    p, d = (pdctl.worker("--role", role, *WORKER) for role in ("prefill", "decode"))
+    for name in names:
+        router = pd_pair(pdctl, p, d, *FAST, "--kv-connector", name)
+        code, headers, raw = router.post("/v1/completions", BODY)
+        assert code == 200 and headers["X-Prefill-Worker"] and json.loads(raw)["usage"]["prompt_tokens"] > 1, raw
+
+
+def test_an_unknown_connector_is_refused_and_one_without_use_named(pdctl):
+    done = run("serve", "--prefill", "http://127.0.0.1:1", "--decode", "http://127.0.0.1:2", "--kv-connector", "nixll")
+    assert done.returncode == 2 and "--kv-connector: unknown connector 'nixll', did you mean 'nixl'? expected nixl" in done.stderr
+    w = pdctl.worker(*WORKER)
+    router = pdctl("serve", "--worker-urls", w.url, "--kv-connector", "nixl")
+    wait_for("the warning", lambda: "--kv-connector has no effect without --prefill and --decode" in router.log())
