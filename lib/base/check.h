@@ -10,6 +10,9 @@
 #ifndef PD_BASE_CHECK_H
 #define PD_BASE_CHECK_H
 
+#include <pthread.h>
+#include <stdbool.h>
+
 #ifdef PD_CHECKS
 #define PD_CHECK(condition)                                                                        \
 	((condition) ? (void)0 : pd_check_failed(__FILE__, __LINE__, __func__, #condition))
@@ -19,5 +22,15 @@ _Noreturn void pd_check_failed(const char *file, int line, const char *function,
 #else
 #define PD_CHECK(condition) ((void)(0 && (condition)))
 #endif
+
+/* For PD_CHECK only: some thread holds the lock. (Which one a plain mutex does not know; a caller
+ * that forgot it is found as soon as no other thread holds it.) */
+static inline bool pd_lock_held(pthread_mutex_t *lock)
+{
+	if (pthread_mutex_trylock(lock) != 0)
+		return true;
+	(void)pthread_mutex_unlock(lock);
+	return false;
+}
 
 #endif

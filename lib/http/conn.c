@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
 
@@ -142,7 +143,7 @@ static int make_room(struct http_conn *c, size_t rest)
 	return err == PD_EAGAIN ? PD_OK : err;
 }
 
-/* More bytes before the deadline; `rest` is how many are missing, SIZE_MAX: who knows. */
+/* More bytes before the deadline; `rest` is how many are missing, SIZE_MAX: unknown. */
 static ssize_t read_more(struct http_conn *c, size_t rest, int64_t deadline)
 {
 	ssize_t n = make_room(c, rest);
@@ -251,7 +252,7 @@ static enum read_result read_body_chunked(struct http_conn *c)
 		if (http_chunked_feed(&chunked, c->work->in.data + raw, c->work->in.len - raw,
 				      &used, &piece))
 			return refuse(c, 400, "malformed chunked body");
-		/* What is announced counts too: nobody waits for a body that will be refused. */
+		/* What is announced counts too: a body that will be refused is not waited for. */
 		if (body + piece.n + http_chunked_rest(&chunked) > c->server->cfg.max_body)
 			return refuse(c, 413, "the request body is too large");
 		if (piece.n > 0)
@@ -387,6 +388,7 @@ bool conn_serve(struct http_conn *c, struct http_work *t)
 {
 	enum read_result result;
 
+	PD_CHECK(!c->work && !c->idle && c->io.fd >= 0);
 	c->work = t;
 	c->close_after = c->drain_input = false;
 	if (c->server->cfg.tls && !c->io.tls && !shake_hands(c))

@@ -3,8 +3,8 @@
  *
  *	server.c	start, accept, drain, stop
  *	slots.c		connection slots, idle connections, clients that leave
- *	ready.c		the driver --io events: a fiber per request in work, event loops
- *	threads.c	the driver --io threads: a kernel thread per request in work
+ *	ready.c		the driver --io events: a fiber per request in flight, on event loops
+ *	threads.c	the driver --io threads: a kernel thread per request in flight
  *	conn.c		one request after the other; knows neither driver
  *
  * A connection has one owner at a time, and only the owner touches what is not atomic or under a

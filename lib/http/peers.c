@@ -1,7 +1,7 @@
 /*
- * An address stands for itself as 64 bits: an IPv4 address below a mark, of an IPv6 address its
- * first half. Zero is nobody. A place that becomes free is filled by moving the entries behind it
- * up, so there are no tombstones that pile up.
+ * The key of an address has 64 bits: an IPv4 address below a mark, or the first half of an IPv6
+ * address. Zero is an empty slot. A deletion moves the entries behind it up, so there are no
+ * tombstones.
  */
 #include "lib/http/peers.h"
 

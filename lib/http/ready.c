@@ -1,12 +1,13 @@
 /*
  * The driver --io events. Each connection lives with one event loop from accept to close, and only
  * that loop's thread touches it. Bytes on an idle connection start a fiber, which serves requests
- * as long as they are there and then parks; so the number of stacks follows the requests in work,
- * not the connections. The same events tell when a client leaves.
+ * as long as there are bytes and then parks; so the number of stacks follows the requests in
+ * flight, not the connections. The same events tell when a client leaves.
  */
 #include <sched.h>
 #include <stdlib.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
 
@@ -32,6 +33,12 @@ static struct http_loop *home_of(const struct http_conn *c)
 	return atomic_load_explicit(&c->home, memory_order_relaxed);
 }
 
+/* Its fields are ours. */
+static bool on_its_loop(const struct http_conn *c)
+{
+	return home_of(c) && home_of(c)->loop == loop_self();
+}
+
 static void free_slot(struct http_conn *c)
 {
 	atomic_fetch_sub_explicit(&home_of(c)->connections, 1, memory_order_relaxed);
@@ -43,6 +50,7 @@ static void free_slot(struct http_conn *c)
  * connection of another loop. */
 static void close_connection(struct http_conn *c)
 {
+	PD_CHECK(on_its_loop(c) && !c->busy);
 	idle_remove(&home_of(c)->idle, c);
 	stream_close(&c->io);
 	if (atomic_load(&c->wake_posted))
@@ -90,6 +98,7 @@ static void start(struct http_conn *c)
 {
 	struct http_loop *h = home_of(c);
 
+	PD_CHECK(on_its_loop(c) && !c->busy && c->idle);
 	if (loop_spawn(h->loop, serve, c) != PD_OK) {
 		h->starved = true; /* it stays idle until a fiber is free */
 		return;
@@ -292,13 +301,14 @@ static void sleep_on_fiber(struct http_conn *c, int64_t deadline)
 
 static void wake(struct http_conn *c)
 {
+	PD_CHECK(on_its_loop(c));
 	c->woken = true;
 	if (c->sleeper)
 		loop_wake(c->sleeper);
 }
 
-/* The request it was meant for may have ended: then the next sleep is a short one, and whoever
- * sleeps looks at the clock. */
+/* The request it was meant for may have ended: then the next sleep is a short one, after
+ * which its caller looks at the clock. */
 static void wake_here(struct loop_task *t)
 {
 	struct http_conn *c = (struct http_conn *)((char *)t - offsetof(struct http_conn, wake));

@@ -1,7 +1,7 @@
 /*
- * Start, accept, drain, stop. One thread accepts and deals the connections out to the event loops.
- * Admission happens before anything is allocated, so that overload costs one accept and one fixed
- * answer; out of descriptors the acceptor pauses instead of spinning.
+ * Start, accept, drain, stop. One thread accepts and gives each connection to the driver. Admission
+ * happens before anything is allocated, so that overload costs one accept and one fixed answer; out
+ * of descriptors the acceptor pauses instead of spinning.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -61,7 +61,7 @@ static void turn_away(const struct http_server *s, int fd, _Atomic uint64_t *why
 	(void)close(fd);
 }
 
-/* Why a connection may not come in, as the counter of it; NULL: it may, and is counted. */
+/* The counter of the reason to refuse a connection; NULL: it is admitted, and counted. */
 static _Atomic uint64_t *count_in(struct http_server *s, const struct sockaddr *sa, uint64_t *peer)
 {
 	_Atomic uint64_t *why = NULL;
@@ -141,7 +141,7 @@ static bool accept_one(struct http_server *s)
 		out_of_descriptors(s, errno);
 		return !atomic_load(&s->draining);
 	}
-	/* Everything else is a pending error of a connection that is gone already: try the next. */
+	/* Other errors belong to a connection that is gone already: try the next. */
 	return errno != EINVAL && errno != EBADF;
 }
 
@@ -158,8 +158,8 @@ static void *acceptor(void *arg)
 		while ((p[0].revents & POLLIN) && !atomic_load(&s->draining) && accept_one(s))
 			continue;
 	}
-	/* What the kernel has accepted for us would be reset by the close. A socket that somebody
-	 * else keeps open is left to the next one who accepts. */
+	/* What is in the accept queue would be reset by the close. An inherited socket stays open
+	 * in another process, which accepts the rest. */
 	for (int i = 0; s->cfg.listen_fd < 0 && i < LISTEN_BACKLOG && accept_one(s); i++)
 		continue;
 	(void)close(s->listen_fd);
@@ -168,8 +168,8 @@ static void *acceptor(void *arg)
 
 /* -- start and stop -- */
 
-/* By default half of the descriptors, because each connection may need one to a worker; who asks
- * for more knows that most of them are idle. */
+/* By default half of the descriptors, because each connection may need one to a worker; more are
+ * an explicit choice. */
 static unsigned connection_limit(unsigned asked)
 {
 	struct rlimit r;
@@ -231,7 +231,9 @@ static int start_threads(struct http_server *s, struct pd_msg *msg)
 		return PD_OK;
 	(void)s->driver->stop(s);
 	s->driver->free(s);
-	return pd_fail(msg, PD_ENOMEM, "cannot start the threads that serve connections");
+	return pd_fail(
+		msg, PD_ENOMEM,
+		"cannot start the connection threads: out of memory, threads or descriptors");
 }
 
 int http_server_start(struct http_server **out, const struct http_server_config *cfg,

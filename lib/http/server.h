@@ -1,8 +1,8 @@
 /*
  * The HTTP/1.1 server: acceptor, keep-alive, admission before memory is spent, clients that leave
  * are noticed. Used by the router, its admin port and the simulated worker. Two forms with the same
- * handlers: an event loop per processor with a fiber per request in work, or a kernel thread per
- * request in work.
+ * handlers: an event loop per processor with a fiber per request in flight, or a kernel thread
+ * per request in flight.
  *
  * The handler is written as if it blocked, but waits only through streams and http_conn_sleep: on a
  * fiber (loop.h) any other wait would stop all of its loop. It holds no lock while it waits. It

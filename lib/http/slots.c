@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/http/conn.h"
 
@@ -23,6 +24,7 @@ static struct http_conn *new_slot(struct http_server *s)
 	unsigned n = atomic_load_explicit(&s->ntable, memory_order_relaxed);
 	struct http_conn *c = n < s->max_connections ? calloc(1, sizeof(*c)) : NULL;
 
+	PD_CHECK(pd_lock_held(&s->lock));
 	if (!c)
 		return NULL;
 	c->server = s;
@@ -61,6 +63,7 @@ void slot_give(struct http_conn *c)
 {
 	struct http_server *s = c->server;
 
+	PD_CHECK(c->io.fd < 0 && !c->idle && !c->up);
 	(void)pthread_mutex_lock(&s->lock);
 	c->next = s->spare;
 	s->spare = c;
@@ -84,6 +87,7 @@ void slots_free(struct http_server *s)
 
 void idle_add(struct http_idle_list *list, struct http_conn *c, int64_t now)
 {
+	PD_CHECK(!c->idle);
 	c->idle = true;
 	c->idle_since = now;
 	c->newer = NULL;
@@ -152,6 +156,7 @@ bool client_is_gone(const struct http_conn *c)
 
 bool http_conn_publish(struct http_conn *c, struct stream *up)
 {
+	PD_CHECK(c->work && !c->up);
 	if (client_is_gone(c))
 		return false;
 	c->up = up;
@@ -176,6 +181,7 @@ bool http_conn_client_left(struct http_conn *c)
 
 bool http_conn_sleep(struct http_conn *c, int64_t deadline)
 {
+	PD_CHECK(c->work);
 	if (!client_is_gone(c))
 		c->server->driver->sleep(c, deadline);
 	return client_is_gone(c);

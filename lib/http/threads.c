@@ -1,5 +1,5 @@
 /*
- * The driver --io threads: each connection in work has a kernel thread of its own, which blocks in
+ * The driver --io threads: each request in flight has a kernel thread of its own, which blocks in
  * poll, recv and send. The form to read, to debug (a debugger shows one thread per request, with
  * its whole call stack), to trace and to port; the same handlers as on event loops.
  *
@@ -82,14 +82,14 @@ struct http_threads {
 
 static void close_connection(struct http_conn *c)
 {
-	/* The lock keeps a cut from shutting down a descriptor that is somebody else's. */
+	/* The lock keeps a cut from shutting down a descriptor that has been reused. */
 	(void)pthread_mutex_lock(&c->lock);
 	stream_close(&c->io);
 	(void)pthread_mutex_unlock(&c->lock);
 	slot_give(c);
 }
 
-/* Gives it to the poller; afterwards it may be somebody else's already. */
+/* Gives it to the poller; afterwards another thread may serve it already. */
 static void park(struct http_threads *p, struct http_conn *c, int op)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c};
@@ -171,6 +171,7 @@ static void serve(struct http_thread *t, struct http_conn *c)
 
 static void unlink_spare(struct http_threads *p, struct http_thread *t)
 {
+	PD_CHECK(pd_lock_held(&p->lock));
 	if (t->newer)
 		t->newer->older = t->older;
 	else
@@ -185,6 +186,7 @@ static struct http_conn *take_queued(struct http_threads *p)
 {
 	struct http_conn *c = p->queue.oldest;
 
+	PD_CHECK(pd_lock_held(&p->lock));
 	if (c)
 		idle_remove(&p->queue, c);
 	atomic_store_explicit(&p->crowded, p->queue.oldest != NULL, memory_order_relaxed);
@@ -373,8 +375,8 @@ static void tick(struct http_threads *p, bool all)
 	}
 }
 
-/* Whoever waits sees the end of the client's socket. The acceptor has ended, so no slot is taken
- * meanwhile. */
+/* Each thread that waits sees the end of its client's socket. The acceptor has ended, so no slot is
+ * taken meanwhile. */
 static void cut_busy(struct http_server *s)
 {
 	unsigned n = atomic_load_explicit(&s->ntable, memory_order_acquire);

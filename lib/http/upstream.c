@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 
 /* A connection that was in use a moment ago is not asked again whether it lives: that is a system
@@ -53,6 +54,7 @@ static struct http_shelf *shelf_of(struct http_pool *p, bool make)
 /* Closes idle[0..k) and moves the rest down. Called with the lock held. */
 static void drop_oldest(struct http_pool *p, struct http_shelf *s, size_t k)
 {
+	PD_CHECK(pd_lock_held(&s->lock) && k <= s->n);
 	for (size_t i = 0; i < k; i++)
 		stream_free(s->idle[i].stream);
 	if (k > 0 && s->n > k)

@@ -52,7 +52,7 @@ __asm__(".text\n.p2align 4\n.globl pd_fiber_swap\n.hidden pd_fiber_swap\n"
 	"movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
 	"popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\n"
 	"ret\n.size pd_fiber_swap,.-pd_fiber_swap\n"
-	/* The first entry: the argument lies in a saved register, and nobody called. */
+	/* The first entry: the argument lies in a saved register, and there is no caller. */
 	".p2align 4\n.globl pd_fiber_entry\n.hidden pd_fiber_entry\n"
 	".type pd_fiber_entry,@function\npd_fiber_entry:\n"
 	"xorl %ebp,%ebp\nmovq %r12,%rdi\ncall *%r13\nud2\n"

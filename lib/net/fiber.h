@@ -28,7 +28,7 @@ void fiber_stack_thread(struct fiber_stack *t);
 int fiber_stack_init(struct fiber_stack *f, size_t size, void (*entry)(void *), void *arg) PD_MUST;
 /* Never the one that runs. */
 void fiber_stack_release(struct fiber_stack *f);
-/* Leaves `from`, which runs now, and enters `to`; returns when somebody enters `from` again. */
+/* Leaves `from`, which runs now, and enters `to`; returns when `from` is entered again. */
 void fiber_switch(struct fiber_stack *from, struct fiber_stack *to);
 /* Gives the untouched part of the running stack back to the system: what was used deeper than here
  * costs memory no longer. A system call. */

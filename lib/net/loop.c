@@ -1,11 +1,25 @@
 /*
- * Each round: wait for events, tell the watchers (they only mark fibers as ready), run posted work
- * and timers, then run every ready fiber once. Nothing is freed between the wait and the end of the
- * telling, so an event never meets a descriptor's owner that is gone.
+ * DESIGN
  *
- * Descriptors are watched edge-triggered from birth to close: a request costs no epoll_ctl. Waits
- * for a peer have coarse deadlines, found by a look at all fibers every 50 ms, so that a request
- * sets no timer; sleeps stand in a heap.
+ * A round of a loop, on its one thread:
+ *
+ *	wait for events --> tell the watchers --> posted tasks --> timers --> run the ready fibers
+ *	     ^ (epoll)       marks fibers ready     loop_post       tick         each one once    |
+ *	     +------------------------------------------------------------------------------------+
+ *
+ * Descriptors are watched edge-triggered from birth to close: a request costs no epoll_ctl. A wait
+ * for a peer has a coarse deadline, found by a look at all fibers every 50 ms, so that a request
+ * sets no timer; exact sleeps stand in a heap. The tick is a timerfd, an event like the others.
+ *
+ * Guaranteed: a fiber is left only in loop_wait and at its end, so what it does between two waits
+ *no other fiber of its loop sees half done. Events only mark: no fiber runs, and nothing is freed,
+ * between the wait and the end of the telling, so an event never meets a watcher that is gone. A
+ * fiber that becomes ready while fibers run is run in the next round, after new events: no fiber
+ * starves the others. Tasks run in the order of loop_post, each exactly once, also when the loop
+ * stops. Only loop_post, loop_stats and loop_stop may be called from other threads.
+ * Not guaranteed: an order among fibers that become ready in one round; that a coarse deadline is
+ * met to better than 50 ms; any progress while a fiber computes or waits for anything but
+ *loop_wait.
  */
 #include "lib/net/loop.h"
 
@@ -19,6 +33,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/process.h"
 #include "lib/net/epoll.h"
@@ -85,6 +100,7 @@ static void make_ready(struct fiber *f)
 
 static void enter(struct loop *l, struct fiber *f)
 {
+	PD_CHECK(!l->running && !f->waiting);
 	l->running = f;
 	fiber_switch(&l->home, &f->stack);
 	l->running = NULL;
@@ -156,6 +172,7 @@ int loop_spawn(struct loop *l, void (*fn)(void *), void *arg)
 {
 	struct fiber *f = l->idle;
 
+	PD_CHECK(self == l);
 	if (f) {
 		l->idle = f->next;
 		atomic_fetch_sub_explicit(&l->idle_fibers, 1, memory_order_relaxed);
@@ -238,8 +255,9 @@ static void heap_remove(struct loop *l, struct fiber *f)
 bool loop_wait(int64_t deadline, bool exact)
 {
 	struct loop *l = self;
-	struct fiber *f = l->running;
+	struct fiber *f = loop_fiber();
 
+	PD_CHECK(f && !f->waiting);
 	f->deadline = deadline;
 	f->timed_out = false;
 	f->waiting = true;
@@ -259,6 +277,7 @@ static void end_wait(struct fiber *f)
 
 void loop_wake(struct fiber *f)
 {
+	PD_CHECK(self == f->loop);
 	if (f->waiting)
 		end_wait(f);
 }
@@ -443,6 +462,14 @@ static void tick_event(struct loop_watch *w, uint32_t events)
 	(void)!read(l->tick_fd, &times, sizeof(times));
 }
 
+static int watch(struct loop *l, int fd, struct loop_watch *w)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+				 .data.ptr = w};
+
+	return epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? PD_OK : PD_EIO;
+}
+
 /* A wake-up of the kernel's own accord, so that no wait has to set a timer. */
 static int start_ticking(struct loop *l)
 {
@@ -451,7 +478,7 @@ static int start_ticking(struct loop *l)
 	l->tick_watch.notify = tick_event;
 	if (timerfd_settime(l->tick_fd, 0, &every, NULL) < 0)
 		return PD_EIO;
-	return loop_watch(l, l->tick_fd, &l->tick_watch);
+	return watch(l, l->tick_fd, &l->tick_watch);
 }
 
 static int open_descriptors(struct loop *l)
@@ -543,10 +570,8 @@ int64_t loop_now(const struct loop *l)
 
 int loop_watch(struct loop *l, int fd, struct loop_watch *w)
 {
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-				 .data.ptr = w};
-
-	return epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? PD_OK : PD_EIO;
+	PD_CHECK(self == l);
+	return watch(l, fd, w);
 }
 
 struct fiber *loop_fiber(void)

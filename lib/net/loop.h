@@ -1,11 +1,11 @@
 /*
  * An event loop: one thread, one epoll instance, and fibers that run on it in turn. A fiber that
- * waits for its peer costs a stack and no thread; one wake-up of the thread serves everybody who
- * has become ready.
+ * waits for its peer costs a stack and no thread; one wake-up of the thread runs all fibers that
+ * have become ready.
  *
- * A fiber is never interrupted: between two waits it owns the loop. So it must not wait for
- * anything but through loop_wait (no sleep, no name look-up, no lock that is held across a wait).
- * Functions are for the loop's own thread unless they say otherwise.
+ * A fiber is never preempted: between two waits it owns the loop. So it must wait through loop_wait
+ * only (no sleep, no name look-up, no lock that is held across a wait). Functions are for the
+ * loop's own thread unless they say otherwise; PD_CHECK enforces it.
  */
 #ifndef PD_NET_LOOP_H
 #define PD_NET_LOOP_H
@@ -20,14 +20,14 @@
 struct loop;
 struct fiber;
 
-/* Work that another thread leaves with a loop. Embedded in what it is about; posted again only
- * after it ran. */
+/* A task that another thread posts to a loop. Embedded in its subject; posted again only after it
+ * ran. */
 struct loop_task {
 	struct loop_task *next;
 	void (*run)(struct loop_task *t);
 };
 
-/* Somebody whom the loop tells about events of a descriptor. `notify` must not wait. */
+/* Called with the events of a descriptor. `notify` must not wait. */
 struct loop_watch {
 	void (*notify)(struct loop_watch *w, uint32_t epoll_events);
 };

@@ -1,6 +1,7 @@
 /*
- * Receive buffers that a thread lends to whoever has bytes in work. A handler that waits holds
- * none, so a thousand quiet streams cost a few buffers, and those are warm. Per thread; no locks.
+ * Receive buffers that a thread lends to handlers that have bytes to process. On an event loop a
+ * handler that waits holds none, so a thousand idle streams cost a few buffers, and those are warm.
+ * Per thread, without locks; bounded per thread and for the process.
  */
 #ifndef PD_NET_SHELF_H
 #define PD_NET_SHELF_H

@@ -38,7 +38,7 @@ int stream_open(struct stream *s, int fd, struct loop *l)
 {
 	int on = 1;
 
-	/* Without events whoever wants bytes has to ask for them. */
+	/* Without events only a receive tells whether there are bytes. */
 	*s = (struct stream){.watch.notify = notify,
 			     .readable = !l,
 			     .fd = fd,
@@ -113,6 +113,7 @@ static int wait_for(struct stream *s, uint32_t events, int64_t deadline)
 {
 	bool in_time;
 
+	PD_CHECK(s->fd >= 0 && !s->waiter);
 	if (s->interrupted)
 		return PD_ECLOSED;
 	if (!s->loop || !loop_fiber())
@@ -401,6 +402,7 @@ int stream_send(struct stream *s, const void *p, size_t n, int64_t stall_ns)
 
 void stream_interrupt(struct stream *s)
 {
+	PD_CHECK(!s->loop || s->loop == loop_self());
 	s->interrupted = true;
 	if (s->waiter)
 		loop_wake(s->waiter);

@@ -25,7 +25,7 @@ struct stream {
 	struct fiber *waiter;
 	struct stream *
 		guard; /* without a loop: waits for this one end when its peer leaves; NULL: none */
-	uint32_t waits_for; /* epoll events, while somebody waits */
+	uint32_t waits_for; /* epoll events, during a wait */
 	bool readable;	    /* there may be bytes, or the end */
 	bool ended;	    /* the peer has closed its side, or the connection broke */
 	bool interrupted;
@@ -35,7 +35,8 @@ struct stream {
 	struct tls *tls;	 /* owned; NULL: plain TCP */
 	enum tls_want tls_wants; /* what its last call waited for; plain TCP: nothing */
 	struct loop_task task;
-	/* Told about the peer's leaving and, while nobody waits, about bytes; NULL: not needed. */
+	/* Called when the peer has closed its side and, while no fiber waits, when bytes come;
+	 * may be NULL. */
 	void (*on_event)(struct stream *s, uint32_t epoll_events);
 };
 
@@ -48,23 +49,23 @@ int stream_new(struct stream **out, const struct net_addr *a) PD_MUST;
  */
 int stream_connect(struct stream *s, const struct net_addr *a, int64_t deadline) PD_MUST;
 /*
- * From here on TLS, as the server or as a client of `peer`. Returns when the handshake is over:
- * PD_OK, PD_ETIMEOUT, PD_ECLOSED, PD_EPROTO or PD_ENOMEM, and the message says why. After a failure
- * it can only be closed; a server may read on without TLS, so that its alert arrives, and tell a
- * client that speaks plain HTTP (*plain) so.
+ * Begins TLS, as the server or as a client of `peer`. Returns when the handshake is over: PD_OK,
+ * PD_ETIMEOUT, PD_ECLOSED, PD_EPROTO or PD_ENOMEM, and the message says why. After a failure the
+ * stream can only be closed; a server may continue to read without TLS, so that its alert arrives,
+ * and answer a client that speaks plain HTTP (*plain).
  */
 int stream_tls_accept(struct stream *s, struct tls_context *c, int64_t deadline, bool *plain,
 		      struct pd_msg *msg) PD_MUST;
 int stream_tls_connect(struct stream *s, struct tls_context *c, struct tls_peer *peer,
 		       int64_t deadline, struct pd_msg *msg) PD_MUST;
-/* Tells the peer that nothing follows, where the protocol has a word for it. Does not wait. */
+/* Sends close_notify where there is TLS. Does not wait. */
 void stream_goodbye(struct stream *s);
-/* Why the peer or TLS itself ended it, or "" when it was just closed. */
+/* Why TLS failed, or "". */
 const char *stream_why(const struct stream *s);
 /* Closes the descriptor; the memory is the caller's. */
 void stream_close(struct stream *s);
-/* Closes and frees what stream_new made. From any thread, as long as nobody uses it. NULL is
- * accepted. */
+/* Closes and frees what stream_new made. From any thread, when no thread uses it. Accepts
+ * NULL. */
 void stream_free(struct stream *s);
 
 /*

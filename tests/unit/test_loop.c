@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -439,6 +440,50 @@ static void lent_buffers(void **state)
 	assert_false(shelf_grow(&a, 10));
 }
 
+/* -- contracts: what only the loop's own thread may do -- */
+
+static void spawn_from_outside(struct loop *l)
+{
+	(void)!loop_spawn(l, wait_for_ever, NULL);
+}
+
+static void wait_without_a_fiber(struct loop *l)
+{
+	(void)l;
+	(void)loop_wait(clock_now(), false);
+}
+
+static void watch_from_outside(struct loop *l)
+{
+	struct loop_watch w = {.notify = NULL};
+
+	(void)!loop_watch(l, 0, &w);
+}
+
+static void checks_find_a_wrong_thread(void **state)
+{
+	static void (*const wrong[])(struct loop *) = {spawn_from_outside, wait_without_a_fiber,
+						       watch_from_outside};
+
+	(void)state;
+#ifndef PD_CHECKS
+	skip();
+#endif
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		int status = 0;
+		pid_t child = fork();
+
+		if (child == 0) {
+			(void)close(STDERR_FILENO);
+			(void)signal(SIGABRT, SIG_DFL);
+			wrong[i](start(1));
+			_exit(0);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +496,7 @@ int main(void)
 		cmocka_unit_test(many_threads_post),
 		cmocka_unit_test(every_loop_has_a_number_of_its_own),
 		cmocka_unit_test(lent_buffers),
+		cmocka_unit_test(checks_find_a_wrong_thread),
 	};
 
 	return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
