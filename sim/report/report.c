@@ -243,30 +243,31 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	return doc;
 }
 
-static int agreement_of(const struct arm *a, size_t pool, struct buf *out)
-{
-	const struct replay_pool_result *p = &a->result.pool[pool];
-	double share = p->compared ? (double)p->agreed / (double)p->compared : 0;
-	int err;
-
-	err = buf_printf(out, "agreement with the capture: %s, %s %zu: ", a->policy, role(a, pool),
-			 a->cfg.pool[pool].n);
-	if (err || p->compared == 0)
-		return err ? err : buf_puts(out, "nothing to compare\n");
-	/* 100 % is all of them. */
-	if (p->agreed < p->compared && share > 0.9999)
-		share = 0.9999;
-	return buf_printf(out, "%.2f %% (%llu of %llu decisions)\n", 100 * share,
-			  (unsigned long long)p->agreed, (unsigned long long)p->compared);
-}
-
 int simreport_agreement(const struct simreport *r, struct buf *out)
 {
 	int err = PD_OK;
 
-	for (size_t i = 0; !err && r->trace->npicks > 0 && i < r->arms->n; i++)
-		for (size_t p = 0; !err && p < r->arms->arm[i].cfg.npools; p++)
-			err = agreement_of(&r->arms->arm[i], p, out);
+	for (size_t i = 0; !err && r->trace->npicks > 0 && i < r->arms->n; i++) {
+		const struct arm *a = &r->arms->arm[i];
+
+		for (size_t k = 0; !err && k < a->cfg.npools; k++) {
+			const struct replay_pool_result *p = &a->result.pool[k];
+			double share = p->compared ? (double)p->agreed / (double)p->compared : 0;
+
+			err = buf_printf(out, "agreement with the capture: %s, %s %zu: ", a->policy,
+					 role(a, k), a->cfg.pool[k].n);
+			if (!err && p->compared == 0)
+				err = buf_puts(out, "nothing to compare\n");
+			if (err || p->compared == 0)
+				continue;
+			/* 100 % is all of them. */
+			if (p->agreed < p->compared && share > 0.9999)
+				share = 0.9999;
+			err = buf_printf(out, "%.2f %% (%llu of %llu decisions)\n", 100 * share,
+					 (unsigned long long)p->agreed,
+					 (unsigned long long)p->compared);
+		}
+	}
 	return err;
 }
 

@@ -2,6 +2,7 @@
 #include "sim/worker/answer.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/rng.h"
@@ -82,40 +83,35 @@ void answer_delta(struct jout *o, const struct gen_request *g, size_t index, str
 	jout_put(o, finish || g->kind != GEN_CHAT ? ",\"stop_reason\":null}" : "}");
 }
 
-static void put_base64(struct jout *o, const unsigned char *p, size_t n)
-{
-	static const char digit[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-	for (size_t i = 0; i < n; i += 3) {
-		unsigned v = (unsigned)p[i] << 16 | (i + 1 < n ? (unsigned)p[i + 1] << 8 : 0) |
-			     (i + 2 < n ? p[i + 2] : 0);
-		char out[4] = {digit[v >> 18], digit[v >> 12 & 63],
-			       i + 1 < n ? digit[v >> 6 & 63] : '=',
-			       i + 2 < n ? digit[v & 63] : '='};
-
-		jout_raw(o, out, sizeof(out));
-	}
-}
-
 static float component(uint64_t *state)
 {
 	return (float)((double)(rng_splitmix(state) >> 40) * 0x1p-23 - 1.0);
 }
 
-static void put_floats64(struct jout *o, uint64_t seed, size_t n)
+static void put_base64(struct jout *o, uint64_t seed, size_t n)
 {
-	struct buf raw;
+	static const char digit[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	float *value = reallocarray(NULL, n, sizeof(*value));
+	const unsigned char *p = (const unsigned char *)value;
+	size_t bytes = n * sizeof(*value);
 
-	buf_init(&raw, n * sizeof(float));
-	for (size_t d = 0; d < n && !o->err; d++) {
-		float v = component(&seed);
-
-		o->err = buf_append(&raw, &v, sizeof(v));
+	if (!value) {
+		o->err = PD_ENOMEM;
+		return;
 	}
-	if (!o->err)
-		put_base64(o, (const unsigned char *)raw.data, raw.len);
-	buf_release(&raw);
+	for (size_t d = 0; d < n; d++)
+		value[d] = component(&seed);
+	for (size_t i = 0; i < bytes; i += 3) {
+		unsigned v = (unsigned)p[i] << 16 | (i + 1 < bytes ? (unsigned)p[i + 1] << 8 : 0) |
+			     (i + 2 < bytes ? p[i + 2] : 0);
+		char out[4] = {digit[v >> 18], digit[v >> 12 & 63],
+			       i + 1 < bytes ? digit[v >> 6 & 63] : '=',
+			       i + 2 < bytes ? digit[v & 63] : '='};
+
+		jout_raw(o, out, sizeof(out));
+	}
+	free(value);
 }
 
 /* Components lie in [-1, 1) and depend on all tokens of the input; the vector is not normalised. */
@@ -124,7 +120,7 @@ void answer_embedding(struct jout *o, const struct gen_request *g, size_t index,
 	jout_fmt(o, "{\"index\":%zu,\"object\":\"embedding\",\"embedding\":%s", index,
 		 g->base64 ? "\"" : "[");
 	if (g->base64)
-		put_floats64(o, seed, g->dimensions);
+		put_base64(o, seed, g->dimensions);
 	else
 		for (size_t d = 0; d < g->dimensions; d++)
 			jout_fmt(o, "%s%.7f", d ? "," : "", (double)component(&seed));

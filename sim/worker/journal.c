@@ -37,26 +37,6 @@ void journal_release(struct journal *j)
 	(void)pthread_mutex_destroy(&j->lock);
 }
 
-static void write_headers(struct jout *o, const struct http_head *head)
-{
-	bool first = true;
-
-	jout_put(o, ",\"headers\":{");
-	for (size_t i = 0; i < head->nfields && o->b.len < JOURNAL_HEADERS_MAX; i++) {
-		struct span value = head->field[i].value;
-
-		if (value.n > 1024)
-			value.n = 1024;
-		if (!first)
-			jout_put(o, ",");
-		first = false;
-		jout_quote(o, head->field[i].name);
-		jout_put(o, ":");
-		jout_quote(o, value);
-	}
-	jout_put(o, "}");
-}
-
 void journal_describe(struct journal_entry *e, const struct http_head *head, struct span body)
 {
 	struct jout o;
@@ -73,9 +53,20 @@ void journal_describe(struct journal_entry *e, const struct http_head *head, str
 	jout_quote(&o, head->path.n < 2048 ? head->path : SPAN("?"));
 	jout_put(&o, ",\"body_bytes\":");
 	jout_uint(&o, body.n);
-	jout_fmt(&o, ",\"body_xxh3\":\"%016" PRIx64 "\"",
+	jout_fmt(&o, ",\"body_xxh3\":\"%016" PRIx64 "\",\"headers\":{",
 		 (uint64_t)XXH3_64bits(body.p ? body.p : "", body.n));
-	write_headers(&o, head);
+	for (size_t i = 0; i < head->nfields && o.b.len < JOURNAL_HEADERS_MAX; i++) {
+		struct span value = head->field[i].value;
+
+		if (value.n > 1024)
+			value.n = 1024;
+		if (i > 0)
+			jout_put(&o, ",");
+		jout_quote(&o, head->field[i].name);
+		jout_put(&o, ":");
+		jout_quote(&o, value);
+	}
+	jout_put(&o, "}");
 	if (o.err)
 		jout_release(&o);
 	else
@@ -141,24 +132,10 @@ void journal_update(struct journal *j, const struct journal_entry *e)
 	(void)pthread_mutex_unlock(&j->lock);
 }
 
-static void write_entry(const struct journal_entry *e, struct jout *o)
-{
-	char when[32];
-
-	clock_rfc3339(e->wall_ns, when, sizeof(when));
-	jout_fmt(o,
-		 "{\"number\":%" PRIu64
-		 ",\"time\":\"%s\",\"leg\":\"%s\",\"outcome\":\"%s\",\"status\":%d,"
-		 "\"prompt_tokens\":%zu,\"cached_tokens\":%zu,\"output_tokens\":%zu,",
-		 e->number, when, e->leg, e->outcome, e->status, e->prompt_tokens, e->cached_tokens,
-		 e->output_tokens);
-	jout_put(o, e->text ? e->text : "\"lost\":true");
-	jout_put(o, "}");
-}
-
 void journal_write(struct journal *j, size_t last, struct jout *o)
 {
 	uint64_t n, from;
+	char when[32];
 
 	(void)pthread_mutex_lock(&j->lock);
 	n = j->next < JOURNAL_MAX ? j->next : JOURNAL_MAX;
@@ -167,9 +144,17 @@ void journal_write(struct journal *j, size_t last, struct jout *o)
 	from = j->next - n;
 	jout_fmt(o, "{\"total\":%" PRIu64 ",\"requests\":[", j->next);
 	for (uint64_t i = from; i < j->next; i++) {
-		if (i > from)
-			jout_put(o, ",");
-		write_entry(&j->ring[i % JOURNAL_MAX], o);
+		const struct journal_entry *e = &j->ring[i % JOURNAL_MAX];
+
+		clock_rfc3339(e->wall_ns, when, sizeof(when));
+		jout_fmt(o,
+			 "%s{\"number\":%" PRIu64
+			 ",\"time\":\"%s\",\"leg\":\"%s\",\"outcome\":\"%s\",\"status\":%d,"
+			 "\"prompt_tokens\":%zu,\"cached_tokens\":%zu,\"output_tokens\":%zu,",
+			 i > from ? "," : "", e->number, when, e->leg, e->outcome, e->status,
+			 e->prompt_tokens, e->cached_tokens, e->output_tokens);
+		jout_put(o, e->text ? e->text : "\"lost\":true");
+		jout_put(o, "}");
 	}
 	jout_put(o, "]}\n");
 	(void)pthread_mutex_unlock(&j->lock);

@@ -16,6 +16,7 @@ NEVER = [
     ("lib/router/capture", "lib/router/way"), ("sim/worker", "sim/replay"), ("sim/replay", "sim/worker"), ("sim/scenario", "sim/worker"),
     ("sim/engine", "sim/replay"), ("sim/replay", "sim/figures"), ("sim/figures", "sim/report"), ("sim/replay", "sim/scenario"),
     ("sim/report", "sim/scenario"), ("sim/figures", "sim/scenario"), ("sim/trace", "sim/replay"),
+    ("lib/route", "lib/route/policy"), ("lib/route", "lib/route/key"), ("lib/route/policy", "lib/route/key"),
 ]
 
 
