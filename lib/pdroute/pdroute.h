@@ -172,6 +172,8 @@ PDROUTE_API int pdroute_policy_new(struct pdroute_policy **out, const char *name
 				   struct pdroute_message *msg) PDROUTE_MUST;
 PDROUTE_API void pdroute_policy_free(struct pdroute_policy *p);
 PDROUTE_API const char *pdroute_policy_name(const struct pdroute_policy *p);
+/* Does it look at prefix blocks (pdroute_request_find_blocks)? */
+PDROUTE_API bool pdroute_policy_wants_blocks(const struct pdroute_policy *p);
 
 /* -- pools -- */
 
@@ -263,7 +265,16 @@ PDROUTE_API void pdroute_request_set_time(struct pdroute_request *r, int64_t now
 PDROUTE_API void pdroute_request_set_tokens(struct pdroute_request *r, uint32_t prompt_tokens);
 PDROUTE_API int pdroute_request_set_model(struct pdroute_request *r, const char *model,
 					  size_t size) PDROUTE_MUST;
-/* The prompt's full prefix blocks as pdroute_blocks hashes them, or in the engine's own way. */
+/* What the request looks like, for policies that read it; borrowed until it is set again, cleared
+ * or freed. */
+PDROUTE_API int pdroute_request_set_input(struct pdroute_request *r,
+					  const struct pdroute_field *fields, size_t nfields,
+					  const char *body, size_t size) PDROUTE_MUST;
+/* The prompt's full prefix blocks, and its tokens by their bytes, as pdctl serve makes them. Only
+ * for policies that want them: a pass over the whole prompt. */
+PDROUTE_API int pdroute_request_find_blocks(struct pdroute_request *r,
+					    const struct pdroute_body *body) PDROUTE_MUST;
+/* The same as the caller knows them: hashed by pdroute_blocks, or in the engine's own way. */
 PDROUTE_API int pdroute_request_set_blocks(struct pdroute_request *r, const uint64_t *block,
 					   size_t n) PDROUTE_MUST;
 /* Chained hashes of the full blocks of `block` bytes each behind `parent` (0: none), at most `max`;
@@ -349,6 +360,11 @@ PDROUTE_API int pdroute_order(struct pdroute_pool *pool, const struct pdroute_re
 
 /* The name of the i-th connector, from 0; NULL: there is none. */
 PDROUTE_API const char *pdroute_connector_at(size_t i);
+/* One line about a connector; NULL for an unknown name. */
+PDROUTE_API const char *pdroute_connector_help(const char *name);
+/* Can its blocks be read once only? Then a decode that may have read them is not sent again without
+ * a new prefill. */
+PDROUTE_API bool pdroute_connector_reads_once(const char *name);
 
 /*
  * One attempt to serve a request by two workers. `path` is that of the request
@@ -360,6 +376,29 @@ PDROUTE_API int pdroute_transfer_new(struct pdroute_transfer **out, const char *
 				     const char *path, const struct pdroute_body *body,
 				     struct pdroute_message *msg) PDROUTE_MUST;
 PDROUTE_API void pdroute_transfer_free(struct pdroute_transfer *t);
+/*
+ * What connectors put into bodies and ids, before the first body is made. The id is the request's,
+ * for both workers; an attempt that is repeated needs one of its own. `draw` is a random number,
+ * new for each attempt.
+ */
+PDROUTE_API int pdroute_transfer_set_id(struct pdroute_transfer *t, const char *id, size_t size,
+					uint64_t draw) PDROUTE_MUST;
+
+/* Where a worker is. */
+struct pdroute_end {
+	const char *host;
+	uint16_t port;
+	uint16_t bootstrap_port; /* 0: none */
+	int rank;		 /* of a data-parallel server; -1: none */
+};
+
+PDROUTE_API int pdroute_transfer_set_ends(struct pdroute_transfer *t,
+					  const struct pdroute_end *prefill,
+					  const struct pdroute_end *decode) PDROUTE_MUST;
+/* The head's fields that go with the body that was made last and replace the client's of the same
+ * name, from 0 on; false: there is none. Lent until the next body. */
+PDROUTE_API bool pdroute_transfer_field(const struct pdroute_transfer *t, size_t i,
+					struct pdroute_field *out);
 /* The body for the prefill worker. All bytes that need no change are the client's own.
  * PDROUTE_EINVAL: a field that must be changed occurs twice. */
 PDROUTE_API int pdroute_transfer_prefill(struct pdroute_transfer *t, struct pdroute_text *out,

@@ -7,7 +7,6 @@
 
 #include "lib/route/hash.h"
 #include "lib/route/policy/policies.h"
-#include "lib/route/prefix.h"
 
 static void hold(_Atomic unsigned *holders)
 {
@@ -212,6 +211,11 @@ const char *pdroute_policy_name(const struct pdroute_policy *p)
 	return state_of(p)->spec.type->name;
 }
 
+bool pdroute_policy_wants_blocks(const struct pdroute_policy *p)
+{
+	return state_of(p)->spec.type->flags & ROUTE_WANTS_BLOCKS;
+}
+
 /* -- pools -- */
 
 static void pool_free(struct pdroute_pool *p)
@@ -322,6 +326,9 @@ static struct route_request ask(const struct pdroute_pool *pool, const struct pd
 		.nblocks = r->nblocks,
 		.tokens = r->tokens,
 		.model = {r->model, r->model_size},
+		.body = r->body,
+		.header = r->field,
+		.nheaders = r->nfields,
 		.tried = r->ntried > 0 ? tried : NULL,
 		.now_ns = r->now_ns,
 		.draw = route_dice(r->seed, role, r->number, r->attempt),
@@ -427,12 +434,6 @@ int pdroute_tell(struct pdroute_pool *pool, enum pdroute_event what, const struc
 	}
 	route_tell(pool->pool->state, &e);
 	return PD_OK;
-}
-
-size_t pdroute_blocks(uint64_t parent, const void *p, size_t size, size_t block, uint64_t *out,
-		      size_t max)
-{
-	return p && out && block > 0 ? route_blocks(parent, p, size, block, out, max) : 0;
 }
 
 struct pdroute_worker *pdroute_decision_worker(const struct pdroute_decision *d)

@@ -44,6 +44,9 @@ struct pdroute_request {
 	size_t model_size;
 	uint64_t *block; /* owned */
 	size_t nblocks;
+	struct field *field; /* owned list of borrowed text */
+	size_t nfields;
+	struct span body;
 	const struct pdroute_worker **tried; /* compared, never followed */
 	size_t ntried;
 };

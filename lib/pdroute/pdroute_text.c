@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/route/pool.h"
+#include "lib/route/prefix.h"
+
 _Static_assert((int)PDROUTE_EINVAL == PD_EINVAL && (int)PDROUTE_ENOMEM == PD_ENOMEM &&
 		       (int)PDROUTE_ETOOBIG == PD_ETOOBIG && (int)PDROUTE_ENOENT == PD_ENOENT &&
 		       (int)PDROUTE_EBUSY == PD_EBUSY,
@@ -135,7 +138,18 @@ void pdroute_request_clear(struct pdroute_request *r)
 	free(r->tried);
 	free(r->model);
 	free(r->block);
+	free(r->field);
 	*r = (struct pdroute_request){.ntried = 0};
+}
+
+static struct field *list_of(const struct pdroute_field *fields, size_t n)
+{
+	struct field *list = calloc(n + 1, sizeof(*list));
+
+	for (size_t i = 0; list && i < n; i++)
+		list[i] = (struct field){.name = {fields[i].name, fields[i].name_size},
+					 .value = {fields[i].value, fields[i].value_size}};
+	return list;
 }
 
 int pdroute_request_find_key(struct pdroute_request *r, const struct pdroute_keys *keys,
@@ -146,12 +160,9 @@ int pdroute_request_find_key(struct pdroute_request *r, const struct pdroute_key
 
 	if (!r || !keys || (!fields && nfields > 0))
 		return PD_EINVAL;
-	list = calloc(nfields + 1, sizeof(*list));
+	list = list_of(fields, nfields);
 	if (!list)
 		return PD_ENOMEM;
-	for (size_t i = 0; i < nfields; i++)
-		list[i] = (struct field){.name = {fields[i].name, fields[i].name_size},
-					 .value = {fields[i].value, fields[i].value_size}};
 	route_key_extract(&keys->spec, list, nfields, body ? &body->object : NULL, &r->key);
 	free(list);
 	return PD_OK;
@@ -248,6 +259,50 @@ int pdroute_request_set_blocks(struct pdroute_request *r, const uint64_t *block,
 	r->block = copy;
 	r->nblocks = n;
 	return PD_OK;
+}
+
+int pdroute_request_set_input(struct pdroute_request *r, const struct pdroute_field *fields,
+			      size_t nfields, const char *body, size_t size)
+{
+	struct field *list;
+
+	if (!r || (!fields && nfields > 0) || (!body && size > 0))
+		return PD_EINVAL;
+	list = list_of(fields, nfields);
+	if (!list)
+		return PD_ENOMEM;
+	free(r->field);
+	r->field = list;
+	r->nfields = nfields;
+	r->body = (struct span){body, size};
+	return PD_OK;
+}
+
+int pdroute_request_find_blocks(struct pdroute_request *r, const struct pdroute_body *body)
+{
+	struct span prompt;
+	uint64_t *block;
+	size_t max;
+
+	if (!r || !body)
+		return PD_EINVAL;
+	prompt = route_prompt(&body->object);
+	max = prompt.n / ROUTE_BLOCK_BYTES;
+	max = max < ROUTE_BLOCKS_MAX ? max : ROUTE_BLOCKS_MAX;
+	block = calloc(max + 1, sizeof(*block));
+	if (!block)
+		return PD_ENOMEM;
+	free(r->block);
+	r->block = block;
+	r->nblocks = route_blocks(0, prompt.p, prompt.n, ROUTE_BLOCK_BYTES, block, max);
+	r->tokens = (uint32_t)(prompt.n / ROUTE_TOKEN_BYTES);
+	return PD_OK;
+}
+
+size_t pdroute_blocks(uint64_t parent, const void *p, size_t size, size_t block, uint64_t *out,
+		      size_t max)
+{
+	return p && out && block > 0 ? route_blocks(parent, p, size, block, out, max) : 0;
 }
 
 int pdroute_request_add_tried(struct pdroute_request *r, const struct pdroute_worker *w)

@@ -16,17 +16,40 @@
 struct pdroute_transfer {
 	const struct json_object *body;
 	const struct pd_connector *connector;
-	struct pd_pair pair; /* points into `answer` */
+	struct pd_pair pair; /* points into the texts below */
 	struct buf answer;
+	char *id, *host[2];
+	struct field field[1 + PD_COPY_FIELDS]; /* of the body made last */
+	size_t nfields;
 };
 
 const char *pdroute_connector_at(size_t i)
 {
-	size_t n = 0;
+	for (size_t n = 0; pd_connectors[n]; n++)
+		if (n == i)
+			return pd_connectors[n]->name;
+	return NULL;
+}
 
-	while (pd_connector_names[n])
-		n++;
-	return i < n ? pd_connector_names[i] : NULL;
+static const struct pd_connector *connector_of(const char *name)
+{
+	const struct pd_connector *c = NULL;
+
+	return name && pd_connector_find(&c, name, NULL) == PD_OK ? c : NULL;
+}
+
+const char *pdroute_connector_help(const char *name)
+{
+	const struct pd_connector *c = connector_of(name);
+
+	return c ? c->help : NULL;
+}
+
+bool pdroute_connector_reads_once(const char *name)
+{
+	const struct pd_connector *c = connector_of(name);
+
+	return c && (c->flags & PD_READ_ONCE);
 }
 
 int pdroute_transfer_new(struct pdroute_transfer **out, const char *connector, const char *path,
@@ -54,6 +77,7 @@ int pdroute_transfer_new(struct pdroute_transfer **out, const char *connector, c
 	t->connector = found;
 	t->pair.path = pd_path_of(span_of(path));
 	t->pair.usage = PD_PREFILL_UNKNOWN;
+	t->pair.prefill.rank = t->pair.decode.rank = -1;
 	buf_init(&t->pair.text, PAIR_TEXT_MAX);
 	*out = t;
 	return PD_OK;
@@ -65,44 +89,109 @@ void pdroute_transfer_free(struct pdroute_transfer *t)
 		return;
 	buf_release(&t->answer);
 	pd_pair_release(&t->pair);
+	free(t->id);
+	free(t->host[0]);
+	free(t->host[1]);
 	free(t);
 }
 
-/* The edited body; releases the copy. */
-static int finish(struct pd_copy *c, int err, struct pdroute_text *out, struct pdroute_message *msg,
-		  const struct pd_msg *why)
+int pdroute_transfer_set_id(struct pdroute_transfer *t, const char *id, size_t size, uint64_t draw)
 {
+	char *copy;
+
+	if (!t || !id || size == 0)
+		return PD_EINVAL;
+	copy = malloc(size);
+	if (!copy)
+		return PD_ENOMEM;
+	memcpy(copy, id, size);
+	free(t->id);
+	t->id = copy;
+	t->pair.id = (struct span){copy, size};
+	t->pair.draw = draw;
+	return PD_OK;
+}
+
+int pdroute_transfer_set_ends(struct pdroute_transfer *t, const struct pdroute_end *prefill,
+			      const struct pdroute_end *decode)
+{
+	const struct pdroute_end *from[] = {prefill, decode};
+	struct pd_end *to[2];
+	char *host[2];
+
+	if (!t || !prefill || !decode || !prefill->host || !decode->host)
+		return PD_EINVAL;
+	host[0] = strdup(prefill->host);
+	host[1] = strdup(decode->host);
+	if (!host[0] || !host[1]) {
+		free(host[0]);
+		free(host[1]);
+		return PD_ENOMEM;
+	}
+	to[0] = &t->pair.prefill;
+	to[1] = &t->pair.decode;
+	for (int i = 0; i < 2; i++) {
+		free(t->host[i]);
+		t->host[i] = host[i];
+		*to[i] = (struct pd_end){.host = span_of(host[i]),
+					 .port = from[i]->port,
+					 .bootstrap = from[i]->bootstrap_port,
+					 .rank = from[i]->rank};
+	}
+	return PD_OK;
+}
+
+/* The body that a step of the connector makes, and the fields that go with it. */
+static int make(struct pdroute_transfer *t,
+		int (*step)(struct pd_pair *, struct pd_copy *, struct pd_msg *),
+		struct pdroute_text *out, struct pdroute_message *msg)
+{
+	struct pd_msg why = {0};
 	struct buf text;
+	struct pd_copy c;
 	size_t total = 0;
+	int err = pd_copy_init(&c, t->body, &t->pair);
 
 	if (!err)
-		err = json_edit_finish(&c->body, &total);
+		err = step(&t->pair, &c, &why);
+	if (!err)
+		err = json_edit_finish(&c.body, &total);
 	buf_init(&text, total);
 	if (!err)
-		err = json_edit_copy(&c->body, &text);
-	pd_copy_release(c);
-	if (err) {
-		buf_release(&text);
-		return pdroute_fail(msg, why, err);
+		err = json_edit_copy(&c.body, &text);
+	if (!err) {
+		t->nfields = 0;
+		if (c.id.n > 0)
+			t->field[t->nfields++] =
+				(struct field){.name = SPAN("X-Request-Id"), .value = c.id};
+		for (size_t i = 0; i < c.nadd; i++)
+			t->field[t->nfields++] = c.add[i];
+		out->size = text.len;
+		out->data = buf_detach(&text);
 	}
-	out->size = text.len;
-	out->data = buf_detach(&text);
-	return PD_OK;
+	pd_copy_release(&c);
+	buf_release(&text);
+	return err ? pdroute_fail(msg, &why, err) : PD_OK;
+}
+
+static int wrong(struct pdroute_message *msg)
+{
+	return pdroute_fail(msg, &(struct pd_msg){0}, PD_EINVAL);
 }
 
 int pdroute_transfer_prefill(struct pdroute_transfer *t, struct pdroute_text *out,
 			     struct pdroute_message *msg)
 {
-	struct pd_msg why = {0};
-	struct pd_copy c;
-	int err;
+	return t && out ? make(t, t->connector->prefill, out, msg) : wrong(msg);
+}
 
-	if (!t || !out)
-		return pdroute_fail(msg, &why, PD_EINVAL);
-	err = pd_copy_init(&c, t->body, &t->pair);
-	if (!err)
-		err = t->connector->prefill(&t->pair, &c, &why);
-	return finish(&c, err, out, msg, &why);
+bool pdroute_transfer_field(const struct pdroute_transfer *t, size_t i, struct pdroute_field *out)
+{
+	if (i >= t->nfields)
+		return false;
+	*out = (struct pdroute_field){t->field[i].name.p, t->field[i].name.n, t->field[i].value.p,
+				      t->field[i].value.n};
+	return true;
 }
 
 int pdroute_transfer_answered(struct pdroute_transfer *t, const char *answer, size_t size,
@@ -150,35 +239,18 @@ int64_t pdroute_transfer_cached_tokens(const struct pdroute_transfer *t)
 int pdroute_transfer_decode(struct pdroute_transfer *t, struct pdroute_text *out,
 			    struct pdroute_message *msg)
 {
-	struct pd_msg why = {0};
-	struct pd_copy c;
-	int err;
-
-	if (!t || !out)
-		return pdroute_fail(msg, &why, PD_EINVAL);
-	err = pd_copy_init(&c, t->body, &t->pair);
-	if (!err)
-		err = t->connector->decode(&t->pair, &c, &why);
-	return finish(&c, err, out, msg, &why);
+	return t && out ? make(t, t->connector->decode, out, msg) : wrong(msg);
 }
 
 int pdroute_transfer_drop(struct pdroute_transfer *t, struct pdroute_text *out,
 			  struct pdroute_message *msg)
 {
-	struct pd_msg why = {0};
-	struct pd_copy c;
-	int err;
-
 	if (!t || !out)
-		return pdroute_fail(msg, &why, PD_EINVAL);
-	if (!t->pair.blocks || !t->connector->release) {
-		*out = (struct pdroute_text){NULL, 0};
-		return PD_OK;
-	}
-	err = pd_copy_init(&c, t->body, &t->pair);
-	if (!err)
-		err = t->connector->release(&t->pair, &c, &why);
-	return finish(&c, err, out, msg, &why);
+		return wrong(msg);
+	if (t->pair.blocks && t->connector->release)
+		return make(t, t->connector->release, out, msg);
+	*out = (struct pdroute_text){NULL, 0};
+	return PD_OK;
 }
 
 int pdroute_transfer_usage(const struct pdroute_transfer *t, const char *doc, size_t size,

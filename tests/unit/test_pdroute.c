@@ -278,6 +278,59 @@ static void keys(void **state)
 	pdroute_request_free(r);
 }
 
+/* Everything that is copied or made is freed, whatever is set again. */
+static void facts(void **state)
+{
+	const struct pdroute_field header = {"X-A", 3, "1", 1};
+	uint64_t block[3] = {1, 2, 3}, made[2];
+	struct pdroute_request *r = request("k");
+	struct pdroute_policy *p = policy("round_robin");
+	struct pdroute_worker *w, *stranger;
+	struct pdroute_pool *one;
+	struct pdroute_body *b;
+	char text[400];
+
+	(void)state;
+	(void)snprintf(text, sizeof(text), "{\"prompt\":\"%0200d\"}", 7);
+	b = body(text);
+	assert_false(pdroute_policy_wants_blocks(p));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pdroute_request_set_input(r, &header, 1, text, strlen(text)), 0);
+		assert_int_equal(pdroute_request_set_model(r, "m", 1), 0);
+		assert_int_equal(pdroute_request_set_blocks(r, block, 3), 0);
+		assert_int_equal(pdroute_request_find_blocks(r, b), 0);
+		pdroute_request_set_time(r, 5);
+		pdroute_request_set_tokens(r, 6);
+	}
+	assert_int_equal(pdroute_request_set_input(r, NULL, 1, NULL, 0), PDROUTE_EINVAL);
+	assert_int_equal(pdroute_request_set_blocks(r, NULL, 3), PDROUTE_EINVAL);
+	assert_int_equal(pdroute_blocks(0, text, 128, 64, made, 2), 2);
+	assert_int_equal(pdroute_blocks(made[0], text + 64, 64, 64, block, 3), 1);
+	assert_int_equal(block[0], made[1]); /* chained */
+	w = worker("a");
+	stranger = worker("b");
+	one = pool(p, &w, 1);
+	pdroute_pool_announce(NULL, one, 1);
+	pdroute_pool_announce(one, one, 2);
+	pdroute_worker_set_signal(w, 1, 2, 500, 3);
+	assert_int_equal(pdroute_tell(one, PDROUTE_STORED, w, NULL, block, 2, 4), 0);
+	assert_int_equal(pdroute_tell(one, PDROUTE_STORED, stranger, NULL, block, 2, 4),
+			 PDROUTE_ENOENT);
+	assert_int_equal(pdroute_tell(one, PDROUTE_EVICTED, NULL, NULL, block, 2, 4),
+			 PDROUTE_EINVAL);
+	assert_int_equal(pdroute_tell(one, PDROUTE_FINISHED, NULL, r, NULL, 0, 4), 0);
+	assert_int_equal(pdroute_tell(one, PDROUTE_FINISHED, NULL, NULL, NULL, 0, 4),
+			 PDROUTE_EINVAL);
+	pdroute_pool_free(one);
+	pdroute_worker_free(w);
+	pdroute_worker_free(stranger);
+	pdroute_request_clear(r);
+	assert_int_equal(pdroute_request_set_model(r, NULL, 0), 0);
+	pdroute_request_free(r);
+	pdroute_body_free(b);
+	pdroute_policy_free(p);
+}
+
 /* -- prefill and decode -- */
 
 static void transfers(void **state)
@@ -294,7 +347,14 @@ static void transfers(void **state)
 		"{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":3,\"total_tokens\":4}}";
 
 	(void)state;
+	struct pdroute_end prefill = {"10.0.0.1", 8000, 0, -1}, decode = {"10.0.0.2", 8000, 0, 3};
+	struct pdroute_field field;
+
 	assert_string_equal(pdroute_connector_at(0), "nixl");
+	for (size_t i = 0; pdroute_connector_at(i); i++)
+		assert_non_null(pdroute_connector_help(pdroute_connector_at(i)));
+	assert_true(pdroute_connector_reads_once("nixl"));
+	assert_null(pdroute_connector_help("carrier pigeon"));
 	assert_int_equal(pdroute_transfer_new(&no, "carrier pigeon", "/v1/completions", b, &why),
 			 PDROUTE_EINVAL);
 	assert_int_equal(pdroute_transfer_new(&no, "nixl", "/v1/models", b, &why), PDROUTE_EINVAL);
@@ -308,7 +368,18 @@ static void transfers(void **state)
 	pdroute_transfer_free(t);
 
 	assert_int_equal(pdroute_transfer_new(&t, "nixl", "/v1/completions", b, &why), 0);
+	assert_false(pdroute_transfer_field(t, 0, &field));
+	assert_int_equal(pdroute_transfer_set_id(t, "", 0, 1), PDROUTE_EINVAL);
+	assert_int_equal(pdroute_transfer_set_id(t, "old", 3, 1), 0);
+	assert_int_equal(pdroute_transfer_set_id(t, "req-1", 5, 1), 0);
+	assert_int_equal(pdroute_transfer_set_ends(t, &prefill, NULL), PDROUTE_EINVAL);
+	assert_int_equal(pdroute_transfer_set_ends(t, &prefill, &decode), 0);
+	assert_int_equal(pdroute_transfer_set_ends(t, &prefill, &decode), 0);
 	assert_int_equal(pdroute_transfer_prefill(t, &text, &why), 0);
+	assert_true(pdroute_transfer_field(t, 0, &field));
+	assert_memory_equal(field.name, "X-Request-Id", field.name_size);
+	assert_memory_equal(field.value, "req-1", field.value_size);
+	assert_int_equal(field.value_size, 5);
 	assert_memory_equal(text.data, "{ \"prompt\":\"a\",\"seed\":1e400,\"max_tokens\":1,", 43);
 	assert_int_equal(text.size, strlen(text.data));
 	pdroute_text_free(&text);
@@ -417,6 +488,7 @@ int main(void)
 		cmocka_unit_test(wrong_arguments_change_nothing),
 		cmocka_unit_test(tried_full_and_gone),
 		cmocka_unit_test(keys),
+		cmocka_unit_test(facts),
 		cmocka_unit_test(transfers),
 		cmocka_unit_test(threads_share_workers),
 	};
