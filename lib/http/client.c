@@ -4,7 +4,7 @@
  *
  * A connection is watched from birth to close and tried before it is waited for, so a call on a
  * warm connection costs one send and one receive. The receive buffer is lent by the thread and
- * given back whenever the call waits with nothing in hand: hundreds of quiet streams share a few.
+ * given back whenever the call waits without bytes: hundreds of quiet streams share a few.
  */
 #include "lib/http/client.h"
 
@@ -21,10 +21,10 @@ const char *http_call_text(enum http_call_result r)
 	static const char *const texts[] = {
 		[HTTP_CALL_OK] = "ok",
 		[HTTP_CALL_CONNECT] = "cannot connect",
-		[HTTP_CALL_CLOSED] = "closed the connection without an answer",
-		[HTTP_CALL_TIMEOUT] = "did not answer in time",
-		[HTTP_CALL_BROKEN] = "sent a malformed or cut answer",
-		[HTTP_CALL_CANCELED] = "client left",
+		[HTTP_CALL_CLOSED] = "closed the connection without a response",
+		[HTTP_CALL_TIMEOUT] = "did not respond in time",
+		[HTTP_CALL_BROKEN] = "sent a malformed or truncated response",
+		[HTTP_CALL_CANCELED] = "the call was canceled",
 		[HTTP_CALL_LOCAL] = "out of memory or descriptors",
 	};
 
@@ -206,7 +206,7 @@ static enum http_call_result read_head(struct http_call *c, struct pd_msg *why)
 
 	buf_clear(c->in);
 	do {
-		/* Whoever waits with nothing in hand keeps no buffer, not even the one of the call
+		/* A call that waits without bytes holds no buffer, not even that of the call
 		 * before. */
 		if (c->in->len == 0 && !c->up->readable)
 			shelf_give(c->in);
@@ -245,8 +245,8 @@ static enum http_call_result talk(struct http_call *c, const struct iovec *iov, 
 	c->sent_ns = clock_now();
 	limit(c, c->sent_ns + c->limit.first_byte);
 	err = stream_send_iov(c->up, copy, n, c->limit.send, NULL);
-	/* A peer that refuses a body may close while we send: its answer may be there all the
-	 * same. */
+	/* A peer that refuses a body may close while it is being sent, with its response sent
+	 * before. */
 	c->unsent = err != PD_OK;
 	if (err == PD_ETIMEOUT)
 		return HTTP_CALL_TIMEOUT;
@@ -286,7 +286,7 @@ ssize_t http_call_more(struct http_call *c)
 		c->filled = in->len > 0 && in->len + 1 == in->cap;
 		c->at = in->len = 0;
 	}
-	/* Whoever waits with nothing in hand keeps no buffer. */
+	/* A call that waits without bytes holds no buffer. */
 	if (in->len == 0 && !c->up->readable)
 		shelf_give(in);
 	err = stream_await(c->up);

@@ -44,7 +44,7 @@
 #define HTTP_CALL_BUFFER     8192   /* room for one receive, at least half of it */
 #define HTTP_CALL_BUFFER_MAX 262144 /* the receive buffer grows to this while answers fill it */
 
-/* Whom to call. Everything in it is borrowed and outlives the call. */
+/* The server to call. Everything in it is borrowed and outlives the call. */
 struct http_target {
 	struct http_pool *pool;	 /* its idle connections; NULL: each call opens one and closes it */
 	struct tls_context *tls; /* NULL: plain HTTP */
@@ -99,7 +99,7 @@ struct http_call {
 	int64_t sent_ns; /* when sending began; 0: never */
 	int64_t head_ns; /* when the head was complete */
 
-	/* -- the raw body, for those who pass it on as it is -- */
+	/* -- the raw body, for a relay that passes it on as it is -- */
 	size_t at; /* first byte of `in` that was not handed out */
 	struct http_chunked chunked;
 	uint64_t left; /* with HTTP_BODY_LENGTH: bytes of the body not handed out */
@@ -125,7 +125,7 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 bool http_call_end(struct http_call *c);
 /* Ends the waits of the call, now and from now on. On the thread of its loop. */
 void http_call_cancel(struct http_call *c);
-/* "did not answer in time"; constant text, a clause for the peer. */
+/* "did not respond in time"; constant text, a clause for the peer. */
 const char *http_call_text(enum http_call_result r);
 
 /* -- the body -- */

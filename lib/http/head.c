@@ -1,6 +1,6 @@
 /*
- * One pass over the bytes with one class table; field names that somebody acts on are recognised
- * while they are read, so nobody compares names later. The whole head is parsed at once: a head
+ * One pass over the bytes with one class table; field names that the program acts on are recognised
+ * while they are read, so that no name is compared later. The whole head is parsed at once: a head
  * that arrives in pieces is only searched for its end (new bytes only) until it is complete,
  * because resumable per-byte states cost more than they save when nearly every head arrives in one
  * read. The rules are in head.h; framing is decided in frame_*() and nowhere else.
@@ -215,7 +215,7 @@ static const char *version(struct http_head *h, const char *p, const char *end)
 	if (!is_digit(p[5]) || p[6] != '.' || !is_digit(p[7]))
 		return refuse(h, 400, "the first line does not name an HTTP version");
 	if (p[5] != '1' || p[7] > '1')
-		return refuse(h, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+		return refuse(h, 505, "only HTTP/1.0 and HTTP/1.1 are supported");
 	h->minor = p[7] - '0';
 	return p + 8;
 }
@@ -231,7 +231,7 @@ static const char *method(struct http_head *h, const char *p, const char *end)
 	if (p == end)
 		return NULL;
 	if (*p != ' ' || p == start)
-		return refuse(h, 400, "the message does not start with a method");
+		return refuse(h, 400, "the request line does not start with a method");
 	h->method = (struct span){start, (size_t)(p - start)};
 	return p + 1;
 }
@@ -261,7 +261,7 @@ static size_t name_length(struct span v)
 	return i;
 }
 
-/* Bytes of "[" IPv6address "]" at the front; later address formats and zones are nobody's Host. */
+/* Bytes of "[" IPv6address "]" at the front; later address formats and zones occur in no Host. */
 static size_t literal_length(struct span v)
 {
 	size_t i = 1, colons = 0;
@@ -416,8 +416,8 @@ static void connection_field(struct framing *f, struct span value)
 }
 
 /* Connection takes fields away that the next hop does not know of. Framing, and fields that are
- * meant for whoever reads the content, are not for it to take (RFC 9110 7.6.1): a client could
- * otherwise hide from a worker what somebody in front of us has added. */
+ * meant for the reader of the content, are not for it to take (RFC 9110 7.6.1): a client could
+ * otherwise hide from a worker what a proxy in front has added. */
 static bool may_be_named(unsigned tag)
 {
 	return tag == HTTP_OTHER;
@@ -440,7 +440,7 @@ static void mark_named(struct http_head *h)
 	}
 }
 
-/* Acts on a field that somebody acts on. False: refused. */
+/* Acts on a field with a tag. False: refused. */
 static bool note_field(struct http_head *h, struct framing *f, const struct field *x)
 {
 	switch (x->tag) {
@@ -473,7 +473,7 @@ static bool note_field(struct http_head *h, struct framing *f, const struct fiel
 		if (span_eq_case(x->value, SPAN("100-continue"))) {
 			h->expect_continue = true;
 		} else if (h->method.n > 0 && x->value.n > 0) {
-			refuse(h, 417, "the only expectation that can be met is 100-continue");
+			refuse(h, 417, "unknown expectation, expected 100-continue");
 			return false;
 		}
 		break;
@@ -495,7 +495,7 @@ static const char *field_line(struct http_head *h, struct framing *f, struct fie
 		return NULL;
 	if (*p != ':' || p == start) {
 		if (p == start && (*p == ' ' || *p == '\t'))
-			return refuse(h, 400, "a field is folded over two lines");
+			return refuse(h, 400, "a field with obsolete line folding");
 		return *p == ' ' ? refuse(h, 400, "a space in a field name or before its colon")
 				 : refuse(h, 400, "a field name is malformed");
 	}
@@ -591,11 +591,12 @@ static bool frame_request(struct http_head *h, const struct framing *f)
 	else if (f->types > 1)
 		refuse(h, 400, "Content-Type is repeated");
 	else if (f->underscored)
-		refuse(h, 400, "a well-known field name is spelt with an underscore");
+		refuse(h, 400, "a known field name with underscores for hyphens");
 	else if (span_eq(h->method, SPAN("CONNECT")))
-		refuse(h, 501, "CONNECT is not offered here");
+		refuse(h, 501, "CONNECT is not supported");
 	else if (span_eq(h->method, SPAN("TRACE")))
-		refuse(h, 501, "TRACE is not offered here: it would show what we add for workers");
+		refuse(h, 501,
+		       "TRACE is not supported: it would show the fields added for workers");
 	else if (!target_form(h, f))
 		refuse(h, 400, "the request target is malformed");
 	h->expect_continue = h->expect_continue && h->minor == 1 &&
@@ -611,11 +612,11 @@ static bool frame_response(struct http_head *h, const struct framing *f, bool he
 		return false;
 	h->expect_continue = false;
 	if (h->status == 101) {
-		refuse(h, 502, "nobody asked to switch protocols");
+		refuse(h, 502, "found 101 Switching Protocols, but no Upgrade was sent");
 		return false;
 	}
 	if (bare && (f->codings > 0 || h->length > 0)) {
-		refuse(h, 502, "a status without body comes with one");
+		refuse(h, 502, "a status that allows no content announces some");
 		return false;
 	}
 	if (head_request || bare || h->status == 304) {

@@ -24,7 +24,7 @@
 
 enum http_body { HTTP_BODY_NONE, HTTP_BODY_LENGTH, HTTP_BODY_CHUNKED, HTTP_BODY_CLOSE };
 
-/* field.tag: the names that somebody acts on, recognised once while parsing. */
+/* field.tag: the names that the program acts on, recognised once while parsing. */
 enum http_name {
 	HTTP_OTHER,
 	HTTP_HOST,

@@ -1,4 +1,5 @@
-/* Reason phrases (RFC 9110 15, RFC 6585) as a sorted table; nobody acts on them, people read them.
+/* Reason phrases (RFC 9110 15, RFC 6585) as a sorted table. They are for people: no program acts on
+ * them.
  */
 #include <stdlib.h>
 

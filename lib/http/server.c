@@ -210,7 +210,7 @@ static int init_parts(struct http_server *s, struct pd_msg *msg)
 	if (s->listen_fd < 0)
 		err = net_listen(s->cfg.host, &s->port, LISTEN_BACKLOG, &s->listen_fd, msg);
 	else if (fcntl(s->listen_fd, F_SETFL, O_NONBLOCK) < 0)
-		err = pd_fail(msg, PD_EIO, "the inherited listening socket is not usable");
+		err = pd_fail(msg, PD_EIO, "the inherited listening socket cannot be used");
 	else
 		s->port = net_bound_port(s->listen_fd);
 	return err;

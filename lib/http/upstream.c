@@ -12,8 +12,9 @@
 #include "lib/base/clock.h"
 
 /* A connection that was in use a moment ago is not asked again whether it lives: that is a system
- * call per request. Not so when the loop has heard of bytes on it: nobody asked for them, so they
- * would be taken for the answer to the next request. And not without a loop, which would hear. */
+ * call per request. Not so when the loop has heard of bytes on it: no request asked for them, so
+ * they would be taken for the answer to the next request. And not without a loop, which would hear.
+ */
 #define TRUST_NS (20 * NS_PER_MS)
 
 struct http_shelf {
@@ -30,8 +31,8 @@ int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
 	return PD_OK;
 }
 
-/* The calling loop's own; threads without a loop share the last one, so that whoever serves the
- * next request finds the connection. */
+/* The calling loop's own; threads without a loop share the last one, so that the thread
+ * of the next request finds the connection. */
 static struct http_shelf *shelf_of(struct http_pool *p, bool make)
 {
 	struct loop *l = loop_self();

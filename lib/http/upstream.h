@@ -1,8 +1,8 @@
 /*
  * Idle keep-alive connections to one server, and counters of all that its calls opened (client.h):
  * a stack for each event loop (a connection lives with the loop that opened it), last in first out,
- * so that hot connections stay hot and the rest age out. Thread-safe. Nobody reads from an idle
- * connection.
+ * so that hot connections stay hot and the rest age out. Thread-safe. An idle connection has no
+ * reader.
  */
 #ifndef PD_HTTP_UPSTREAM_H
 #define PD_HTTP_UPSTREAM_H

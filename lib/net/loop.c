@@ -12,14 +12,14 @@
  * sets no timer; exact sleeps stand in a heap. The tick is a timerfd, an event like the others.
  *
  * Guaranteed: a fiber is left only in loop_wait and at its end, so what it does between two waits
- *no other fiber of its loop sees half done. Events only mark: no fiber runs, and nothing is freed,
+ * no other fiber of its loop sees half done. Events only mark: no fiber runs, and nothing is freed,
  * between the wait and the end of the telling, so an event never meets a watcher that is gone. A
  * fiber that becomes ready while fibers run is run in the next round, after new events: no fiber
  * starves the others. Tasks run in the order of loop_post, each exactly once, also when the loop
  * stops. Only loop_post, loop_stats and loop_stop may be called from other threads.
  * Not guaranteed: an order among fibers that become ready in one round; that a coarse deadline is
  * met to better than 50 ms; any progress while a fiber computes or waits for anything but
- *loop_wait.
+ * loop_wait.
  */
 #include "lib/net/loop.h"
 

@@ -113,16 +113,16 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	n = strlen(p);
 	for (size_t i = 0; i < n; i++)
 		if ((unsigned char)p[i] <= ' ' || (unsigned char)p[i] >= 0x7f)
-			return url_fail(msg, text, "white space or a control character in it");
+			return url_fail(msg, text, "found white space or a control character");
 	if (p[strcspn(p, "?#")])
-		return url_fail(msg, text, "a query or a fragment in it");
+		return url_fail(msg, text, "found a query or a fragment");
 	if (parse_rank(u, p, &n))
-		return url_fail(msg, text, "bad rank after '@'");
+		return url_fail(msg, text, "invalid rank after '@'");
 	slash = memchr(p, '/', n);
 	authority = slash ? (size_t)(slash - p) : n;
 	if (parse_authority(u, p, authority) ||
 	    copy_part(u->authority, sizeof(u->authority), p, authority))
-		return url_fail(msg, text, "bad host or port");
+		return url_fail(msg, text, "invalid host or port");
 	while (n > authority && p[n - 1] == '/')
 		n--;
 	if (copy_part(u->base, sizeof(u->base), p + authority, n - authority))

@@ -1,7 +1,7 @@
 /*
  * getaddrinfo cannot be interrupted, so a look-up that its asker has given up on goes on in its
- * thread and writes into memory that is its own by then. All who ask for one name meanwhile wait
- * for the same look-up. There is no memory of earlier answers: who keeps connections asks rarely,
+ * thread and writes into memory that is its own by then. Callers that ask for one name at the same
+ * time share one look-up. Results are not cached: with kept connections look-ups are rare,
  * and a name that moves must be followed.
  */
 #include "lib/net/resolver.h"
@@ -52,7 +52,7 @@ static void look_up_free(struct errand *e)
 	drop(r);
 }
 
-/* The answer is there: whoever asks from now on asks anew. */
+/* The result is there: a later call makes a look-up of its own. */
 static void finish(struct look_up *l)
 {
 	struct resolver *r = l->home;

@@ -1,7 +1,7 @@
 /*
- * Names to addresses for those who must not wait in getaddrinfo where they stand (a fiber would
+ * Names to addresses for callers that must not wait in getaddrinfo (a fiber would
  * stop all of its loop): each look-up has a thread of its own for as long as it takes, so that a
- * name server that hangs delays those who ask for its names and nobody else. Thread-safe.
+ * name server that hangs delays only calls that ask for its names. Thread-safe.
  */
 #ifndef PD_NET_RESOLVER_H
 #define PD_NET_RESOLVER_H

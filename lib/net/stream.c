@@ -187,7 +187,7 @@ static int handshake(struct stream *s, int64_t deadline, struct pd_msg *msg)
 		err = wait_for(s, events_for(s, 0), deadline);
 		if (err)
 			return pd_fail(msg, err, "%s",
-				       err == PD_ETIMEOUT ? "the handshake took too long"
+				       err == PD_ETIMEOUT ? "the handshake timed out"
 							  : "interrupted");
 	}
 	/* What came right behind the handshake may have been taken in already. */

@@ -1,6 +1,6 @@
 /*
  * Connections. OpenSSL sits between two callbacks that call recv and send on the descriptor, never
- * waiting; what it wants next goes to the caller, who waits in a way of his own and calls again.
+ * waiting; what it wants next goes to the caller, which waits in its own way and calls again.
  *
  * A BIO of our own instead of OpenSSL's socket BIO: sends carry MSG_NOSIGNAL, the descriptor may be
  * a blocking one, and the first bytes of the peer are at hand when it turns out to speak no TLS.

@@ -3,7 +3,7 @@
  *
  * Nothing here waits. A call that cannot go on returns PD_EAGAIN and says in *want what must be
  * waited for; the caller waits and repeats the call with the same arguments. OpenSSL keeps its
- * errors per thread, so a call is begun and finished on one thread, and nobody else runs on that
+ * errors per thread, so a call is begun and finished on one thread, and no other fiber runs on that
  * thread meanwhile.
  *
  * Contexts are thread-safe. A connection (`struct tls`) belongs to one owner at a time; it borrows
@@ -36,7 +36,7 @@ struct tls_config {
 	bool server;
 	enum tls_version min_version;
 	/* The server's certificates, chosen by the name the client asks for (SNI): an exact name
-	 * wins over a wildcard, the first pair serves everybody else. Client: none or one. */
+	 * wins over a wildcard, the first pair is the default. Client: none or one. */
 	const struct tls_pair *pairs;
 	size_t npairs;
 	/* PEM file with the CAs that the peer's certificate must come from. Server: needed with a
@@ -66,7 +66,7 @@ void tls_set_free(struct tls_set *s);
 /* There are files to read again. */
 bool tls_context_has_files(const struct tls_context *c);
 /*
- * Gives CAs and certificate to an SSL_CTX of somebody else (libcurl's), which verifies then as our
+ * Gives CAs and certificate to another owner's SSL_CTX (libcurl's), which verifies then as our
  * connections do: for `lent->host`, and what is wrong with the certificate stands in lent->why.
  * `lent` outlives the SSL_CTX. PD_ENOMEM.
  */
@@ -94,7 +94,7 @@ struct tls;
 /* NULL when out of memory. The descriptor stays the caller's. */
 struct tls *tls_accept_new(struct tls_context *c, int fd);
 struct tls *tls_connect_new(struct tls_context *c, struct tls_peer *peer, int fd);
-/* Frees without a word to the peer. Accepts NULL. */
+/* Frees without a close_notify. Accepts NULL. */
 void tls_free(struct tls *t);
 
 /*
@@ -106,7 +106,7 @@ int tls_handshake(struct tls *t, enum tls_want *want, struct pd_msg *msg) PD_MUS
 const char *tls_error(const struct tls *t);
 /* That failure was the peer's word or a broken protocol, not just a closed connection. */
 bool tls_refused(const struct tls *t);
-/* The handshake failed because the client speaks plain HTTP: it deserves a plain answer. */
+/* The handshake failed because the client speaks plain HTTP: a plain response can be read by it. */
 bool tls_plain_http(const struct tls *t);
 bool tls_resumed(const struct tls *t);
 /* "TLSv1.3"; constant text. */

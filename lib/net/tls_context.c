@@ -4,7 +4,7 @@
  * and connections keep the set they began with.
  *
  * Sessions are resumed by tickets only: a server-side cache would hold memory per client, and a
- * ticket dies with its set, so that a reload with another client CA resumes nobody.
+ * ticket dies with its set, so that no session is resumed after a reload with another client CA.
  */
 #include <openssl/err.h>
 #include <openssl/x509v3.h>

@@ -1,6 +1,6 @@
 /*
  * PEM files with positions: OpenSSL's readers skip what they do not know and say "no start line"
- * for everything, which helps nobody at three in the morning.
+ * for every mistake.
  */
 #include <openssl/err.h>
 #include <openssl/pem.h>

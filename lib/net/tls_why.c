@@ -123,18 +123,18 @@ static void why_certificate(const char *host, X509_STORE_CTX *store, struct pd_m
 		(void)pd_fail(msg, PD_EPROTO, "certificate is for %s, expected %s", names, host);
 		return;
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-		(void)pd_fail(msg, PD_EPROTO,
-			      "certificate '%s' is self-signed and not among the trusted ones",
+		(void)pd_fail(msg, PD_EPROTO, "certificate '%s' is self-signed and not trusted",
 			      subject);
 		return;
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-		(void)pd_fail(msg, PD_EPROTO,
-			      "certificate '%s' comes from an unknown CA '%s' (or an intermediate "
-			      "certificate is missing)",
-			      subject, issuer);
+		(void)pd_fail(
+			msg, PD_EPROTO,
+			"certificate '%s' was issued by an unknown CA '%s' (or an intermediate "
+			"certificate is missing)",
+			subject, issuer);
 		return;
 	default:
 		(void)pd_fail(msg, PD_EPROTO, "certificate '%s' is refused: %s", subject,
@@ -246,7 +246,7 @@ static int why_protocol(struct tls *t, struct pd_msg *msg)
 		return pd_fail(msg, PD_EPROTO, "no cipher in common with the peer");
 	case SSL_R_UNEXPECTED_EOF_WHILE_READING:
 		return pd_fail(msg, PD_ECLOSED,
-			       t->ready ? "the peer ended without close_notify"
+			       t->ready ? "the peer closed the connection without close_notify"
 					: "the peer closed the connection "
 					  "in the handshake");
 	default:

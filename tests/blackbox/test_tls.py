@@ -151,7 +151,7 @@ def test_sessions_are_resumed(pdctl, world):
 
 @pytest.mark.parametrize("mode", ["required", "optional"])
 @pytest.mark.parametrize("who, why", [("client", None), (None, "the client has no certificate, and one is required"),
-                                      ("stranger", "certificate 'stranger' comes from an unknown CA 'Other CA'"),
+                                      ("stranger", "certificate 'stranger' was issued by an unknown CA 'Other CA'"),
                                       ("expired", "certificate 'expired' has expired on 20")])
 def test_client_certificates(pdctl, world, mode, who, why):
     with FakeEngine(ok) as engine:
@@ -213,7 +213,7 @@ def test_rubbish_and_slow_handshakes(pdctl, world):
             assert s.recv(100) == b""
             s.close()
         assert 0.8 < time.monotonic() - began < 60
-        in_log(router, "the handshake took too long")
+        in_log(router, "the handshake timed out")
         wait_for("no connection to be left", lambda: router.metrics()["pdctl_connections"] <= 1)
 
 
@@ -594,7 +594,7 @@ def test_client_certificate_for_workers(pdctl, world):
     ("expired", "certificate 'expired' has expired on 20"),
     ("future", "certificate 'future' is not valid before 20"),
     ("elsewhere", "certificate is for elsewhere.example, 10.1.2.3, expected 127.0.0.1"),
-    ("stranger", "certificate 'stranger' comes from an unknown CA 'Other CA'"),
+    ("stranger", "certificate 'stranger' was issued by an unknown CA 'Other CA'"),
 ])
 def test_wrong_workers_are_refused(pdctl, world, what, why):
     with FakeEngine(ok, tls=getattr(world, what).server()) as engine:
@@ -626,7 +626,7 @@ def test_a_worker_that_never_ends_its_handshake(pdctl, world):
                        "--connect-timeout-secs", 2)
         for _ in range(4):
             assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
-        in_log(router, f"worker {url}: TLS: the handshake took too long")
+        in_log(router, f"worker {url}: TLS: the handshake timed out")
     patient = pdctl("serve", "--worker-urls", url, "--worker-ca", world.ca.cert, "--health-check-interval-secs", 300,
                     "--connect-timeout-secs", 300)
     s = patient.connect()

@@ -17,11 +17,11 @@ static void test_client_certificates(void **state)
 	} rows[] = {
 		{TLS_VERIFY_REQUIRED, "client", "client", NULL},
 		{TLS_VERIFY_REQUIRED, NULL, "", "the client has no certificate, and one is"},
-		{TLS_VERIFY_REQUIRED, "stranger", "", "comes from an unknown CA 'Other CA'"},
+		{TLS_VERIFY_REQUIRED, "stranger", "", "was issued by an unknown CA 'Other CA'"},
 		{TLS_VERIFY_REQUIRED, "oldclient", "", "certificate 'oldclient' has expired on"},
 		{TLS_VERIFY_OPTIONAL, "client", "client", NULL},
 		{TLS_VERIFY_OPTIONAL, NULL, "", NULL},
-		{TLS_VERIFY_OPTIONAL, "stranger", "", "comes from an unknown CA 'Other CA'"},
+		{TLS_VERIFY_OPTIONAL, "stranger", "", "was issued by an unknown CA 'Other CA'"},
 		{TLS_VERIFY_NONE, "stranger", "", NULL},
 	};
 
@@ -230,7 +230,8 @@ static void test_ends(void **state)
 	hears(l.client, "part");
 	assert_int_equal(tls_recv(l.client, &byte, 1, &want), PD_ECLOSED);
 	assert_int_equal(tls_recv(l.client, &byte, 1, &want), PD_ECLOSED);
-	assert_string_equal(tls_error(l.client), "the peer ended without close_notify");
+	assert_string_equal(tls_error(l.client),
+			    "the peer closed the connection without close_notify");
 	assert_int_equal(say(l.client, "x"), PD_ECLOSED);
 	cut(&l, true);
 	/* A forged record. */

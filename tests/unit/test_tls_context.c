@@ -28,7 +28,7 @@ static void test_names(void **state)
 		 "certificate is for b.example, x.b.example, *.b.example, expected 127.0.0.1"},
 		{"expired", "a.example", "certificate 'expired' has expired on 20"},
 		{"future", "a.example", "certificate 'future' is not valid before 20"},
-		{"lonely", "a.example", "comes from an unknown CA 'Intermediate'"},
+		{"lonely", "a.example", "was issued by an unknown CA 'Intermediate'"},
 		{"below", "a.example", NULL},
 	};
 
@@ -71,7 +71,7 @@ static void test_unknown_ca(void **state)
 	(void)state;
 	connect_pair(&l, c, s, NULL, "a.example");
 	assert_false(shake(&l));
-	SAYS(l.client_why, "certificate 'a' comes from an unknown CA 'Test CA'");
+	SAYS(l.client_why, "certificate 'a' was issued by an unknown CA 'Test CA'");
 	assert_int_equal(l.server_err, PD_EPROTO);
 	SAYS(l.server_why, "the client does not trust our certificate's CA");
 	cut(&l, true);
