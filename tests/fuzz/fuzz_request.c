@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/heads.h"
 #include "tests/fuzz/message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -25,7 +26,7 @@ static void expect(bool ok, const char *what)
 	}
 }
 
-struct way {
+struct passage {
 	const struct worker *w;
 	bool pd, body,
 		credentials; /* the client's credentials end at the router, which has its own */
@@ -33,7 +34,7 @@ struct way {
 };
 
 /* What the router does not pass on as it is: written down here once more, on purpose. */
-static bool stays(const struct field *f, const struct way *y)
+static bool stays(const struct field *f, const struct passage *y)
 {
 	static const char *const never[] = {"host",
 					    "content-length",
@@ -64,7 +65,7 @@ static bool stays(const struct field *f, const struct way *y)
 
 /* `sent` is what goes out for `h`. */
 static void check_fields(const struct http_head *h, const struct http_head *sent,
-			 const struct way *y)
+			 const struct passage *y)
 {
 	size_t at = 1;
 
@@ -84,7 +85,8 @@ static void check_fields(const struct http_head *h, const struct http_head *sent
 	       "a field too many");
 }
 
-static void check_sent(const struct http_head *h, const struct http_head *sent, const struct way *y)
+static void check_sent(const struct http_head *h, const struct http_head *sent,
+		       const struct passage *y)
 {
 	size_t base = strlen(y->w->at.base);
 	struct span rest = {h->path.p, (size_t)(h->target.p + h->target.n - h->path.p)};
@@ -107,25 +109,29 @@ static void pass_on(struct http_request *req, unsigned choice)
 	static const char *const urls[] = {"http://w1:8000", "http://[::1]:9/base@3"};
 	static struct worker worker[2];
 	static struct http_head sent;
-	static struct router rt;
+	static struct router_config cfg;
+	static struct way way;
 	static struct buf text;
-	struct exchange x = {.req = req, .rt = &rt};
+	struct exchange x = {.req = req, .way = &way};
 	struct message_mode m = {.first = 7};
-	struct way y = {.w = &worker[choice & 1],
-			.pd = choice >> 1 & 1,
-			.credentials = choice >> 2 & 1,
-			.body = h->body != HTTP_BODY_NONE,
-			.trace = &x.trace};
+	struct passage y = {.w = &worker[choice & 1],
+			    .pd = choice >> 1 & 1,
+			    .credentials = choice >> 2 & 1,
+			    .body = h->body != HTTP_BODY_NONE,
+			    .trace = &x.trace};
 
 	if (text.max == 0) {
 		buf_init(&text, 2 * HTTP_HEAD_MAX);
 		for (int i = 0; i < 2; i++)
 			expect(net_url_parse(&worker[i].at, urls[i], NULL) == PD_OK, "a URL");
 	}
-	rt.drop_credentials = y.credentials;
-	rt.own_lines = y.credentials ? SPAN("Via: 1.1 r\r\nAuthorization: Bearer k\r\n") : SPAN("");
+	way.cfg = &cfg;
+	way.drop_credentials = y.credentials;
+	way.own_lines =
+		y.credentials ? SPAN("Via: 1.1 r\r\nAuthorization: Bearer k\r\n") : SPAN("");
 	(void)trace_read(&x.trace, h);
-	expect(head_for_worker(&text, &x, y.w, y.body ? 17 : SIZE_MAX, y.pd, SPAN("id-1")) == PD_OK,
+	expect(head_for_worker(&text, &x, y.w, y.body ? 17 : SIZE_MAX, y.pd, SPAN("id-1"), NULL,
+			       0) == PD_OK,
 	       "no head for the worker");
 	/* a head at its limit may grow past ours, which is the worker's business; and so is an
 	 * asterisk behind a base path */
