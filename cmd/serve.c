@@ -672,7 +672,9 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	return EXIT_OK;
 }
 
-static int run(const struct router_config *c, struct capture *capture, const sigset_t *set)
+/* *ended: no thread uses the configuration any more. */
+static int run(const struct router_config *c, struct capture *capture, const sigset_t *set,
+	       bool *ended)
 {
 	struct pd_msg msg = {0};
 	struct router *rt;
@@ -688,7 +690,7 @@ static int run(const struct router_config *c, struct capture *capture, const sig
 	while (minor_signal(rt, c, sig, false));
 	notify_stopping(c->drain_delay + c->drain_timeout + STOP_MARGIN);
 	code = drain(rt, c, set);
-	router_free(rt);
+	*ended = router_free(rt);
 	return code;
 }
 
@@ -710,6 +712,7 @@ int cmd_serve(int argc, char **argv)
 	struct router_config c;
 	struct capture *capture = NULL;
 	struct pd_msg msg = {0};
+	bool ended = true;
 	sigset_t set;
 	int code;
 
@@ -736,7 +739,12 @@ int cmd_serve(int argc, char **argv)
 		code = read_config(&c, &msg) ||
 				       serve_capture_open(&capture, &command, argc, argv, &msg)
 			       ? cli_usage_error(&command, &msg)
-			       : run(&c, capture, &set);
+			       : run(&c, capture, &set, &ended);
+	}
+	if (!ended) {
+		log_stop(c.access_log);
+		log_stop(c.log);
+		return code;
 	}
 	log_free(c.access_log);
 	log_free(c.log);

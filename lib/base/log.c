@@ -223,7 +223,7 @@ int log_reopen(struct log *l, struct pd_msg *msg)
 	return PD_OK;
 }
 
-void log_free(struct log *l)
+void log_stop(struct log *l)
 {
 	if (!l)
 		return;
@@ -232,6 +232,13 @@ void log_free(struct log *l)
 	(void)pthread_cond_signal(&l->wake);
 	(void)pthread_mutex_unlock(&l->lock);
 	(void)pthread_join(l->thread, NULL);
+}
+
+void log_free(struct log *l)
+{
+	if (!l)
+		return;
+	log_stop(l);
 	(void)pthread_mutex_destroy(&l->lock);
 	(void)pthread_cond_destroy(&l->wake);
 	buf_release(&l->active);

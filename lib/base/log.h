@@ -32,6 +32,9 @@ int log_open(struct log **out, const char *path, struct pd_msg *msg) PD_MUST;
 int log_reopen(struct log *l, struct pd_msg *msg) PD_MUST;
 /* Writes what is left and stops the thread. Accepts NULL. */
 void log_free(struct log *l);
+/* The same, but the log stays, for threads that do not end before the process: what they log after
+ * this is lost. The last call on a log. Accepts NULL. */
+void log_stop(struct log *l);
 
 /* debug, info, warn or warning, error or critical, off. PD_EINVAL otherwise. */
 int log_level_parse(const char *name, enum log_level *out) PD_MUST;

@@ -347,7 +347,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	*out = rt;
 	return PD_OK;
 out:
-	router_free(rt);
+	(void)router_free(rt);
 	return err;
 }
 
@@ -469,22 +469,22 @@ unsigned router_wait(struct router *rt, int64_t deadline)
 	return http_server_wait(rt->server, deadline);
 }
 
-void router_free(struct router *rt)
+bool router_free(struct router *rt)
 {
 	if (!rt)
-		return;
+		return true;
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
 	if (!http_server_stop(rt->admin_server) || !http_server_stop(rt->server)) {
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory is not freed");
 		capture_stop(rt->capture);
-		return;
+		return false;
 	}
 	if (!changes_stop(rt->changes)) {
 		log_line(rt->cfg.log, LOG_WARN,
 			 "a name look-up or a file read did not end: its memory is not freed");
 		capture_stop(rt->capture);
-		return;
+		return false;
 	}
 	asks_stop(rt->asks);
 	health_stop(rt->health);
@@ -497,4 +497,5 @@ void router_free(struct router *rt)
 	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();
 	free(rt);
+	return true;
 }

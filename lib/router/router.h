@@ -31,8 +31,8 @@ void router_drain(struct router *rt);
 unsigned router_hurry(struct router *rt);
 /* Waits for streams to end, at most until the deadline; returns how many were cut. */
 unsigned router_wait(struct router *rt, int64_t deadline);
-/* Stops what still runs. What does not end (a handler, a look-up of a name) keeps its memory.
- * Accepts NULL. */
-void router_free(struct router *rt);
+/* Stops what still runs. False: a handler or a look-up of a name did not end; the router stays, and
+ * so must everything that its configuration lends. Accepts NULL. */
+bool router_free(struct router *rt);
 
 #endif
