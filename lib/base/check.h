@@ -22,6 +22,8 @@ _Noreturn void pd_check_failed(const char *file, int line, const char *function,
 #else
 #define PD_CHECK(condition) ((void)(0 && (condition)))
 #endif
+/* The caller holds this pthread_mutex_t (or, which the check cannot tell, another thread does). */
+#define PD_CHECK_LOCKED(mutex) PD_CHECK(pthread_mutex_trylock(mutex) != 0)
 
 /* For PD_CHECK only: some thread holds the lock. (Which one a plain mutex does not know; a caller
  * that forgot it is found as soon as no other thread holds it.) */

@@ -15,6 +15,7 @@
 #include "lib/base/file.h"
 #include "lib/router/capture/capture.h"
 #include "lib/router/capture/capture_record.h"
+#include "lib/router/fleet/fleet.h"
 
 #define RECORDS 50000 /* more than three transactions take */
 
@@ -190,12 +191,50 @@ static void a_full_file_says_what_it_lacks(void **state)
 	clean();
 }
 
+static void captured(void *ctx, struct fleet *f)
+{
+	capture_fleet(ctx, f);
+}
+
+/* The workers were replaced meanwhile; after the failure the writer still says which are available.
+ */
+static void a_failure_keeps_the_fleet_that_only_the_capture_has(void **state)
+{
+	struct capture *c = opened(1 << 20);
+	struct fleet_config fc = {.workers = {0}};
+	int64_t end = clock_now() + 20 * NS_PER_S;
+	struct fleet_holder h;
+	struct pd_msg msg;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	for (int r = 0; r < ROLES; r++)
+		fc.policy[r] = route_spec_of(route_policy_find(SPAN("random")));
+	h.on_change = captured;
+	h.ctx = c;
+	assert_int_equal(worker_list_add(&fc.workers, ROLE_REGULAR, "http://127.0.0.1:1", 1, &msg),
+			 PD_OK);
+	assert_int_equal(capture_start(c, &config, &msg), PD_OK);
+	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
+	while (ask("SELECT count(*) FROM fleet") == 0 && clock_now() < end)
+		clock_sleep_until(clock_now() + NS_PER_MS);
+	fleet_holder_release(&h);
+	worker_list_release(&fc.workers);
+	fill(c, RECORDS);
+	capture_stop(c);
+	assert_true(log_says("cannot write"));
+	log_free(config.log);
+	capture_free(c);
+	clean();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_queued_is_in_the_file_at_the_end),
 		cmocka_unit_test(a_file_that_is_gone_lacks_everything),
 		cmocka_unit_test(a_full_file_says_what_it_lacks),
+		cmocka_unit_test(a_failure_keeps_the_fleet_that_only_the_capture_has),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

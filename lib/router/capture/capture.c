@@ -1,11 +1,33 @@
 /*
- * The writer. It takes what the queue holds at one moment, writes it in one transaction and sleeps;
- * so a record is at most CAPTURE_PERIOD and one transaction away from the file. A failed
- * transaction is not repeated: its records are counted as dropped, because the disk that is full
- * now will be full for the next million requests as well. While the file fails, one transaction a
- * second tries again and everything else is thrown away.
+ * DESIGN: the writer of a capture
+ *
+ *	requests (any thread)                         the writer (one thread)
+ *	capture_reserve --> ring (bounded) ---------> batch: BEGIN, fleets, availability, records,
+ *	     | full: lost[] + 1                              losses, COMMIT
+ *	     v                                           | failed: unwritten[] + all of the batch
+ *	capture_commit -- a quarter full: wakes it       v
+ *	fleet_load ----> incoming (lock) -----------> backlog, until a transaction has it
+ *
+ * It takes what the queue holds at one moment (the mark), writes it in one transaction and sleeps
+ * for the rest of CAPTURE_PERIOD.
+ *
+ * Guaranteed:
+ * - A request never waits for the file: it copies into the ring or counts a loss.
+ * - A record is in the file after at most CAPTURE_PERIOD and one transaction, or it is counted as
+ *   lost: queue_full (no room) or write_error (its transaction failed). written + lost is what was
+ *   offered, also at the end, when a transaction fails with more behind it.
+ * - The file knows a fleet before the decisions from it: fleets are collected after the mark.
+ * - What the file says is committed as a whole: after kill -9 it has everything up to the last
+ *   transaction, and `dropped` for what was lost until then.
+ *
+ * Not guaranteed:
+ * - A failed transaction is not repeated: the disk that is full now will be full for the next
+ *   million requests too. While the file fails, one transaction a second tries again and the rest
+ *   is dropped.
+ * - Losses that happen after the last transaction are in the log and the metrics, not in the file.
+ * - The order of two records of different requests is that of their reservations, not of their
+ *   times.
  */
-#include "lib/base/rng.h"
 #include "lib/router/capture/capture.h"
 
 #include <errno.h>
@@ -14,6 +36,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
+#include "lib/base/rng.h"
 #include "lib/router/capture/capture_db.h"
 
 #define BATCH_MAX   16384 /* records of one transaction */
@@ -113,8 +137,10 @@ static void collect_fleets(struct capture_writer *w)
 /* From now on the workers of this fleet are looked at. */
 static void adopt(struct capture_writer *w, struct fleet *f)
 {
-	fleet_put(w->fleet);
+	struct fleet *before = w->fleet;
+
 	w->fleet = fleet_ref(f);
+	fleet_put(before); /* last: it may be the same */
 	w->known = true;
 	for (int r = 0; r < ROLES; r++) {
 		free(w->available[r]);
@@ -451,6 +477,7 @@ void capture_free(struct capture *c)
 	if (!c)
 		return;
 	capture_stop(c);
+	PD_CHECK(!w->started);
 	collect_fleets(w);
 	while ((p = w->backlog) != NULL) {
 		w->backlog = p->next;

@@ -53,7 +53,7 @@ int capture_start(struct capture *c, const struct router_config *rc, struct pd_m
 /* Writes what is queued, says that the run has ended and closes the file. Records that come later
  * are dropped. Accepts NULL, and a capture that was not started. */
 void capture_stop(struct capture *c);
-/* After stop; nobody may use it any more. Accepts NULL. */
+/* After capture_stop, when no request uses it any more. Accepts NULL. */
 void capture_free(struct capture *c);
 
 /* -- thread-safe; `c` may be NULL where it is an argument -- */
