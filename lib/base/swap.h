@@ -5,7 +5,7 @@
  *
  *	struct swap_look look = swap_enter(&s);		place[1 - current] = fresh;
  *	take what is needed from place[look.place];	old = swap_publish(&s);
- *	swap_leave(look);				release place[old], nobody looks there
+ *	swap_leave(look);				release place[old], no reader is there
  *
  * A look must be short, a few instructions: what is needed for longer has a count of references,
  * which is taken within the look. Writers exclude each other by a lock of their own. All zeros:
@@ -34,7 +34,7 @@ struct swap_look swap_enter(struct swap *s);
 void swap_leave(struct swap_look look);
 /* For the writer: the place to fill. */
 unsigned swap_spare(const struct swap *s);
-/* Makes the spare place current and waits until nobody looks at the other one, which it returns. */
+/* Makes the spare place current and waits until no reader is at the other one, which it returns. */
 unsigned swap_publish(struct swap *s);
 
 #endif

@@ -14,11 +14,10 @@
  * Guaranteed:
  * - Errands are taken in the order in which they were posted. How many are carried out at once, and
  *   in which order they end, is the round's business.
- * - What the thread wrote before errand_done is seen by everybody for whom errand_wait returns
- *   PD_OK.
+ * - What the thread wrote before errand_done is visible where errand_wait returns PD_OK.
  * - An asker that gives up is not woken any more: its waiter is taken out under the lock before
  *   errand_wait returns. Its connection may be reused at once.
- * - The errand lives until both sides have dropped it, whoever is last: an asker that leaves takes
+ * - The errand lives until both sides have dropped it, in either order: an asker that leaves takes
  *   nothing away from the thread, and a thread that is late writes into memory that is still there.
  * - There are never more than `max` errands. A full box refuses; it never makes the asker wait.
  * - No sleep is without a deadline, as errand_wait has one; an early end of a sleep is no answer.
@@ -81,7 +80,7 @@ void errand_drop(struct errand *e)
 
 /* -- the asker -- */
 
-/* Puts it into the queue, with this waiter (or for nobody). */
+/* Puts it into the queue, with this waiter (NULL: none). */
 static int enqueue(struct errands *s, struct errand *e, struct errand_waiter *w)
 {
 	bool room;
@@ -91,7 +90,7 @@ static int enqueue(struct errands *s, struct errand *e, struct errand_waiter *w)
 	room = s->n < s->cfg.max && !s->stop;
 	if (room) {
 		e->home = s;
-		e->for_nobody = !w;
+		e->unattended = !w;
 		e->waiters = w;
 		*s->last = errand_ref(e);
 		s->last = &e->next;
@@ -197,7 +196,7 @@ bool errand_wanted(struct errand *e)
 	bool wanted;
 
 	(void)pthread_mutex_lock(&e->home->lock);
-	wanted = e->for_nobody || e->waiters;
+	wanted = e->unattended || e->waiters;
 	(void)pthread_mutex_unlock(&e->home->lock);
 	return wanted;
 }

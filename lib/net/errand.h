@@ -35,7 +35,7 @@ struct errand {
 	struct errands *home;	       /* since it was posted */
 	struct errand_waiter *waiters; /* this and the rest under the lock of `home` */
 	bool done, ended;	       /* ended: it will not be done */
-	bool for_nobody;	       /* posted without a waiter */
+	bool unattended;	       /* posted without a waiter */
 	_Atomic unsigned refs;
 	void (*release)(struct errand *e);
 };
@@ -93,9 +93,9 @@ void errands_wake(struct errands *s);
 
 /* On the thread: the oldest errand of the queue, or NULL. It ends with errand_done. */
 struct errand *errand_take(struct errands *s);
-/* What was asked for is in the errand: wakes those who wait, drops the thread's reference. */
+/* The result is in the errand: wakes its waiters, drops the thread's reference. */
 void errand_done(struct errand *e);
-/* Somebody waits for it, or it was posted for nobody. False: it can be cut short. */
+/* It has a waiter, or was posted without one. False: it can be cut short. */
 bool errand_wanted(struct errand *e);
 /* On the thread, for rounds without a wait of their own: until there is an errand in the queue,
  * errands_wake, or the time (monotonic ns). */

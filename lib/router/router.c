@@ -275,7 +275,7 @@ static int start_auth(struct router *rt, struct pd_msg *msg)
 	return auth_start(&rt->auth, &ac, msg);
 }
 
-/* A certificate of ours that nobody will accept, now or soon. */
+/* Certificates of ours that have expired, or will within a week. */
 static void warn_of_dates(const struct router *rt)
 {
 	struct tls_context *const both[] = {rt->cfg.tls, rt->cfg.worker_tls};

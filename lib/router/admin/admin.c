@@ -1,7 +1,7 @@
 /*
- * The router's own routes, as one table: who may ask what with which method, here and on the data
+ * The router's own routes, as one table: path, methods, and whether they are served on the data
  * port. None of them waits for a place at the gate. What changes something is for the admin port,
- * because everybody who may ask for tokens reaches the data port.
+ * because every client reaches the data port.
  */
 #include "lib/router/admin/admin.h"
 

@@ -17,7 +17,7 @@
 #define HEALTH_STEP (50 * NS_PER_MS)  /* how often a handler looks whether its worker is there */
 #define GONE_WAIT   (400 * NS_PER_MS) /* an idle worker is gone by then */
 
-/* What somebody asks to add. */
+/* The worker that a request asks to add. */
 struct wanted {
 	enum worker_role role; /* ROLES: not said */
 	bool wait;

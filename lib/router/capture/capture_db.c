@@ -127,7 +127,7 @@ static int system_error(const char *path, struct pd_msg *msg)
 		       pd_errno_text(errnum, text, sizeof(text)));
 }
 
-/* Who may read a capture can read session keys: only the owner, unless the file was there. */
+/* A capture contains session keys: a new file is readable by its owner only. */
 static int examine(const char *path, bool *fresh, struct pd_msg *msg)
 {
 	int fd, err;
@@ -404,7 +404,7 @@ static int put_run(struct capture_db *db, struct pd_msg *msg)
 	return err;
 }
 
-/* SQLite goes on writing into a file that nobody can find any more. Asked once a second. */
+/* SQLite goes on writing into a file that was unlinked. Checked once a second. */
 static int check_place(struct capture_db *db, struct pd_msg *msg)
 {
 	int64_t now = clock_now();
@@ -557,7 +557,7 @@ int capture_db_decision(struct capture_db *db, const struct capture_decision *d,
 	return step(db, &r, msg);
 }
 
-/* A name for the key that nobody can turn back without this run's secret. */
+/* A name for the key that cannot be turned back without this run's secret. */
 static size_t pseudonym(const struct capture_db *db, const char *key, size_t n, char *out)
 {
 	static const char digits[] = "0123456789abcdef";

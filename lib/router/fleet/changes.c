@@ -1,7 +1,7 @@
 /*
  * One thread makes all changes that a request asked for, one after the other: each is an errand
- * (lib/net/errand.h), so a client that leaves takes nothing away from the thread, and a look-up
- * that hangs holds up later changes and nobody else.
+ * (lib/net/errand.h), so a client that leaves takes nothing away from the thread. A look-up that
+ * hangs delays later changes and nothing else.
  */
 #include "lib/router/fleet/changes.h"
 
@@ -90,7 +90,7 @@ static bool is_name(const struct worker *w)
 	return w->at.host[strspn(w->at.host, "0123456789abcdefABCDEF.:")] != '\0';
 }
 
-/* A look-up may take seconds: whoever waits for a change comes first. */
+/* A look-up may take seconds: changes that arrive meanwhile come before the next one. */
 static void resolve_all(struct changes *s, struct errands *errands)
 {
 	struct fleet *f = fleet_get(s->cfg.fleet);

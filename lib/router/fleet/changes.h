@@ -47,8 +47,8 @@ bool changes_stop(struct changes *s);
  * many wait, PD_ETIMEOUT: it is still under way, PD_ECANCELED: the client left, PD_ENOMEM.
  */
 int changes_do(struct changes *s, struct http_conn *c, struct change *ch) PD_MUST;
-/* A reload that nobody waits for: `done` is called on the thread when it has ended, well or not.
- * False: too many wait, or no memory. */
+/* A reload without a handler that waits: `done` is called on the thread when it has ended, well or
+ * not. False: too many wait, or no memory. */
 bool changes_reload(struct changes *s, void (*done)(void)) PD_MUST;
 /* A worker is leaving: take it out as soon as nothing needs it. */
 void changes_reap(struct changes *s);

@@ -15,10 +15,10 @@
  *	                                          workers that no other snapshot has
  *
  * Guaranteed:
- * - A fleet never changes: whoever holds one sees one set of workers with one version, from its
+ * - A fleet never changes: its holder sees one set of workers with one version, from its
  *   decision to its last byte. What changes is inside the workers (worker.h), by atomics or under
  *   the worker's lock.
- * - fleet_get takes no lock and waits for nobody (lib/base/swap.h); a change waits for those that
+ * - fleet_get takes no lock and never waits (lib/base/swap.h); a change waits for those that
  *   are within fleet_get, a few instructions.
  * - A worker that stays (same role, name and URL) keeps its counters, breaker and connections. One
  *   that goes lives until the last stream on it has ended; its idle connections are closed at once
@@ -241,8 +241,10 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 static int build_and_keep(struct fleet_holder *h, const struct router_config *c,
 			  struct fleet_config *next, struct pd_msg *msg)
 {
-	int err = load(h, c, next, msg);
+	int err;
 
+	PD_CHECK_LOCKED(&h->loading);
+	err = load(h, c, next, msg);
 	if (err) {
 		worker_list_release(&next->workers);
 		return err;
@@ -281,7 +283,7 @@ static bool by_hand_and_not_listed(const struct worker_spec *s, void *arg)
 	return s->by_hand && !listed(arg, s);
 }
 
-/* Who is listed stays, even if somebody had removed it by hand and it was still busy. */
+/* A worker of the list stays, even if it was removed by hand and is still leaving. */
 static void keep_listed(struct fleet_holder *h, const struct worker_list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {

@@ -29,9 +29,9 @@ struct fleet_holder {
 	struct fleet_config wanted; /* what `now` was built from; owned, under `loading` */
 	struct fleet *now;	    /* for changes, under `loading`; one reference */
 	uint64_t version;
-	struct swap swap; /* for everybody else: published[] at its current place is `now` */
+	struct swap swap; /* for readers: published[] at its current place is `now` */
 	struct fleet *published[2];
-	/* Told of each new fleet before a request can see it, under `loading`; NULL: nobody. Set
+	/* Told of each new fleet before a request can see it, under `loading`; may be NULL. Set
 	 * before the first load. */
 	void (*on_change)(void *ctx, struct fleet *f);
 	void *ctx;

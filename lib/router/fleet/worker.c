@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
 
@@ -14,8 +15,13 @@
 
 void worker_unref(struct worker *w)
 {
-	if (atomic_fetch_sub(&w->refs, 1) != 1)
+	unsigned before = atomic_fetch_sub(&w->refs, 1);
+
+	PD_CHECK(before > 0);
+	if (before != 1)
 		return;
+	/* Each request holds a fleet until its picks have ended. */
+	PD_CHECK(atomic_load(&w->slot.in_flight) == 0 && atomic_load(&w->handovers) == 0);
 	http_pool_release(&w->pool);
 	tls_peer_free(w->peer);
 	(void)pthread_mutex_destroy(&w->lock);
@@ -69,13 +75,14 @@ static struct breaker_limits limits(const struct router_config *c)
 
 /*
  * Called with the lock held after every change. A half-open breaker hands out one permit; the next
- * one follows when the trial has reported. A permit that nobody took is taken back first, so that a
+ * one follows when the trial has reported. A permit that was not used is withdrawn first, so that a
  * drain or a failed probe in between can neither lose it nor double it.
  */
 static void sync(struct worker *w)
 {
 	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED;
 
+	PD_CHECK_LOCKED(&w->lock);
 	if (atomic_exchange(&w->slot.permits, 0) > 0)
 		w->trial = false;
 	if (usable && w->breaker.state == BREAKER_HALF_OPEN && !w->trial) {

@@ -1,6 +1,6 @@
 /*
- * Who may come in: clients that bring a key of --client-api-keys, or one that a validation URL
- * calls valid. Decided with the head, before a body is read or a place is taken. Thread-safe.
+ * Authentication of clients: by a key of --client-api-keys, or one that a validation URL calls
+ * valid. Decided with the head, before the body is read and before admission. Thread-safe.
  */
 #ifndef PD_ROUTER_AUTH_H
 #define PD_ROUTER_AUTH_H
@@ -10,7 +10,7 @@
 
 struct auth_config {
 	const char *keys_file;	  /* NULL: none; borrowed, read again on reload */
-	struct keyask_config ask; /* no URLs: nobody is asked */
+	struct keyask_config ask; /* no URLs: only the file counts */
 };
 
 struct auth {

@@ -1,7 +1,7 @@
 /*
  * One lock over memory and the list of open questions; it is held for look-ups and list work only.
  * A question is an errand (lib/net/errand.h) for which any number of requests may wait. It leaves
- * the list before it is done, so whoever finds it there gets its verdict. The answers are
+ * the list before it is done, so a request that finds it there gets its verdict. The answers are
  * kept in two tables of small sets: a new one takes the place of the oldest in its set, so a table
  * never grows and needs no list.
  */
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/siphash.h"
 #include "lib/router/keys/keys.h"
@@ -154,6 +155,7 @@ static struct question *question_about(struct keyask *a, struct sip_tag tag, str
 {
 	struct question *q = a->open;
 
+	PD_CHECK_LOCKED(&a->lock);
 	while (q && !sip_equal(q->tag, tag))
 		q = q->next;
 	if (q) {
@@ -268,13 +270,13 @@ static void finish(struct keyask *a, struct question *q, enum key_verdict v)
 	int64_t now = clock_now();
 
 	for (at = &a->running; *at != q; at = &(*at)->next_running)
-		;
+		PD_CHECK(*at);
 	*at = q->next_running;
 	a->nrunning--;
 	q->verdict = v;
 	(void)pthread_mutex_lock(&a->lock);
 	for (at = &a->open; *at != q; at = &(*at)->next)
-		;
+		PD_CHECK(*at);
 	*at = q->next;
 	if (v == KEY_VALID)
 		remember(&a->valid, q->tag, now + a->cfg.valid_ttl);
@@ -430,6 +432,7 @@ void keyask_stop(struct keyask *a)
 {
 	if (!a)
 		return;
+	PD_CHECK(atomic_load(&a->waiting) == 0);
 	(void)errands_stop(a->errands, CLOCK_NEVER); /* its rounds end by themselves */
 	while (a->running) {
 		if (a->running->easy)

@@ -1,5 +1,5 @@
 /*
- * Keys that somebody else knows: each is asked about at the validation URLs (GET with
+ * Keys that a validation service knows: each is sent to the validation URLs (GET with
  * "Authorization: Bearer KEY", 200 means valid), by one thread with libcurl, so that no request's
  * thread waits in a look-up. Answers are remembered for a time, under a keyed hash; a key in
  * question is asked about once however many requests bring it. Bounded: keys remembered (separately

@@ -23,8 +23,8 @@ static bool is_empty(struct sip_tag t)
 	return (t.t[0] | t.t[1]) == 0;
 }
 
-/* Where the tag is, or the free place where it belongs. The way there depends on a hash whose key
- * nobody outside knows, so its length tells nothing about the keys. */
+/* Where the tag is, or the free place where it belongs. The probe sequence depends on a hash with a
+ * secret key, so its length tells nothing about the client keys. */
 static size_t place_of(const struct key_table *t, struct sip_tag tag)
 {
 	size_t i = tag.t[0] & t->mask;

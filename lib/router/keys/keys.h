@@ -30,7 +30,7 @@ struct keys {
 
 /*
  * Reads a file into `out`. PD_EINVAL names file, line and column, never what stands there; an empty
- * file is refused, as it would let nobody in.
+ * file is refused, as every request would be.
  */
 int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg) PD_MUST;
 void key_table_release(struct key_table *t);

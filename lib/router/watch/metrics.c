@@ -1,5 +1,5 @@
 /*
- * Counters in stripes, added up when somebody asks: threads on different cores must not share a
+ * Counters in stripes, added up for the page: threads on different cores must not share a
  * cache line for each request. The families lie one behind the other in one array, so that a label
  * costs an index and no look-up.
  */

@@ -1,6 +1,6 @@
 /*
  * The router's counters and histograms. Striped by connection, so that threads do not share cache
- * lines; relaxed atomics; summed when somebody asks. What there is stands in metrics_table.h. The
+ * lines; relaxed atomics; summed for the page. The families are in metrics_table.h. The
  * text is Prometheus format 0.0.4. Thread-safe.
  */
 #ifndef PD_ROUTER_METRICS_H
@@ -55,7 +55,7 @@ enum metrics_error {
 	ERROR_QUEUE_FULL,
 	ERROR_QUEUE_TIMEOUT,
 	ERROR_UNAUTHORIZED,
-	ERROR_KEY_CHECK, /* nobody could say whether the key is good */
+	ERROR_KEY_CHECK, /* the key could not be validated */
 	ERROR_STREAM_CUT,
 	METRICS_ERRORS
 };
