@@ -22,14 +22,15 @@ const char *route_reason_name(enum route_reason r)
 
 size_t route_eligible(const struct route_view *v, uint32_t *list)
 {
+	const struct route_worker *worker = v->pool->worker;
+	const struct route_view view = *v; /* so that the loop need not read it again */
+	uint32_t workers = (uint32_t)v->pool->n;
 	size_t n = 0;
 
-	for (uint32_t w = 0; w < v->pool->n; w++) {
-		const struct route_slot *slot = v->pool->worker[w].slot;
-
-		if (route_may_pick(v, w) && route_has_room(slot, route_load(slot)))
+	for (uint32_t w = 0; w < workers; w++)
+		if (route_may_pick(&view, w) &&
+		    route_has_room(worker[w].slot, route_load(worker[w].slot)))
 			list[n++] = w;
-	}
 	return n;
 }
 
@@ -183,10 +184,11 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq)
 {
 	release(pool->worker[worker].slot);
-	route_tell(pool->state, &(struct route_event){.kind = ROUTE_ENDED,
-						      .worker = pool->worker[worker].id,
-						      .at_ns = rq ? rq->now_ns : 0,
-						      .request = rq});
+	if (pool->state->spec.type->learn)
+		route_tell(pool->state, &(struct route_event){.kind = ROUTE_ENDED,
+							      .worker = pool->worker[worker].id,
+							      .at_ns = rq ? rq->now_ns : 0,
+							      .request = rq});
 }
 
 /* The first pick comes to nothing: neither its place nor its permit was used. */
