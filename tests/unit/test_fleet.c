@@ -12,6 +12,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
 #include "lib/router/fleet/fleet.h"
+#include "tests/unit/pupil.h"
 
 static struct router_config config;
 
@@ -93,6 +94,47 @@ static void a_reload_keeps_who_stays(void **state)
 	assert_string_equal(b->url, "http://127.0.0.1:2");
 	fleet_put(now);
 	fleet_put(old);
+	fleet_holder_release(&h);
+}
+
+/* A policy goes on over reloads that leave it as it is, and hears who joins and who leaves. */
+static void a_policy_outlives_reloads(void **state)
+{
+	const struct route_spec spec = route_spec_of(&pupil_type);
+	struct fleet_holder h;
+	struct fleet_config fc;
+	struct pd_msg msg;
+	struct fleet *first, *f;
+	struct pupil *p;
+
+	(void)state;
+	assert_int_equal(fleet_holder_init(&h), PD_OK);
+	list(&fc, (const char *const[]){"a=http://127.0.0.1:1", "b=http://127.0.0.1:2", NULL});
+	fc.policy[ROLE_REGULAR] = spec;
+	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
+	worker_list_release(&fc.workers);
+	first = fleet_get(&h);
+	p = first->pool[ROLE_REGULAR].ring->state->memory;
+	assert_int_equal(p->told[ROUTE_JOINED], 2);
+	assert_true(p->at > 0);
+
+	list(&fc, (const char *const[]){"c=http://127.0.0.1:3", "b=http://127.0.0.1:2",
+					"d=http://127.0.0.1:4", NULL});
+	fc.policy[ROLE_REGULAR] = spec;
+	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
+	f = fleet_get(&h);
+	assert_ptr_equal(f->pool[ROLE_REGULAR].ring->state, first->pool[ROLE_REGULAR].ring->state);
+	assert_true(p->told[ROUTE_JOINED] == 4 && p->told[ROUTE_LEFT] == 1);
+	fleet_put(f);
+
+	/* Another policy has another memory; the old one lives as long as its fleet. */
+	fc.policy[ROLE_REGULAR] = route_spec_of(route_policy_find(SPAN("random")));
+	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
+	worker_list_release(&fc.workers);
+	assert_true(p->told[ROUTE_JOINED] == 4 && p->told[ROUTE_LEFT] == 1);
+	assert_int_equal(pupils, 1);
+	fleet_put(first);
+	assert_int_equal(pupils, 0);
 	fleet_holder_release(&h);
 }
 
@@ -369,6 +411,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_reload_keeps_who_stays),
+		cmocka_unit_test(a_policy_outlives_reloads),
 		cmocka_unit_test(a_failed_reload_changes_nothing),
 		cmocka_unit_test(reloads_race_with_everything),
 		cmocka_unit_test(workers_added_by_hand_survive_a_reload),

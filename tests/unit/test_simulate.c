@@ -17,6 +17,7 @@
 #include "sim/replay/vrouter.h"
 #include "sim/trace/shape.h"
 #include "sim/trace/trace.h"
+#include "tests/unit/pupil.h"
 #include "tests/unit/route_kit.h"
 
 static void near(double a, double b, double eps)
@@ -311,6 +312,20 @@ static int pick(struct vrouter *v, struct span text, struct route_decision *d)
 	return route_decide(v->pool, &(struct route_request){.key = &key}, d);
 }
 
+static struct pupil kept;
+
+static int kept_new(const void *params, void **memory)
+{
+	(void)params;
+	*memory = &kept;
+	return PD_OK;
+}
+
+static void kept_free(void *memory)
+{
+	(void)memory;
+}
+
 /* A worker that is unavailable and a pool without it give the same homes, and moved keys counts
  * exactly those. */
 static void test_moved_keys(void **state)
@@ -372,6 +387,39 @@ static void test_moved_keys_unknown(void **state)
 	assert_int_equal(movedkeys_measure(&t, &vc, &m, NULL), PD_OK);
 	assert_true(m.known);
 	assert_int_equal(m.removals, 0);
+	simtrace_release(&t);
+}
+
+/* A policy hears of each pick, each end, and who joins and leaves, at the virtual time. */
+static void test_policies_are_told(void **state)
+{
+	const struct replay_event events[] = {
+		{.by_request = true, .request = 100, .action = REPLAY_LEAVE, .worker = 1},
+		{.by_request = true, .request = 200, .action = REPLAY_FAIL, .worker = 2},
+		{.by_request = true, .request = 300, .action = REPLAY_JOIN, .worker = 2}};
+	struct route_policy_type type = pupil_type;
+	struct replay_config c = config("random");
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	type.memory_new = kept_new; /* it is read after the replay */
+	type.memory_free = kept_free;
+	c.pool[0].policy = route_spec_of(&type);
+	c.events = events;
+	c.nevents = 3;
+	for (int engines = 0; engines < 2; engines++) {
+		memset(&kept, 0, sizeof(kept));
+		c.routing_only = !engines;
+		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+		assert_int_equal(kept.told[ROUTE_PICKED], 400);
+		assert_int_equal(kept.told[ROUTE_ENDED], 400);
+		assert_int_equal(kept.told[ROUTE_JOINED], WORKERS + 1);
+		assert_int_equal(kept.told[ROUTE_LEFT], 2);
+		assert_true(kept.keyed && kept.at >= 399000000);
+		replay_result_release(&r);
+	}
 	simtrace_release(&t);
 }
 
@@ -637,6 +685,7 @@ int main(void)
 		cmocka_unit_test(test_sequence_and_replay_choose_alike),
 		cmocka_unit_test(test_moved_keys),
 		cmocka_unit_test(test_moved_keys_unknown),
+		cmocka_unit_test(test_policies_are_told),
 		cmocka_unit_test(test_failure_is_accounted),
 		cmocka_unit_test(test_no_worker_left_is_refused),
 		cmocka_unit_test(test_pd_latency_of_one_request),
