@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include <xxhash.h>
 
 #define NIL UINT32_MAX
 
@@ -330,17 +329,4 @@ void kvcache_stats(const struct kvcache *c, struct kvcache_stats *out)
 				      .pinned = c->pinned,
 				      .cached = c->cached,
 				      .evictions = c->evictions};
-}
-
-size_t kvcache_hash_blocks(uint64_t parent, const uint32_t *token, size_t ntokens,
-			   size_t block_size, uint64_t *out)
-{
-	size_t n = block_size ? ntokens / block_size : 0;
-
-	for (size_t i = 0; i < n; i++) {
-		parent = XXH3_64bits_withSeed(token + i * block_size, block_size * sizeof(*token),
-					      parent);
-		out[i] = parent;
-	}
-	return n;
 }

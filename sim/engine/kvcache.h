@@ -75,11 +75,4 @@ void kvcache_clear(struct kvcache *c);
 
 void kvcache_stats(const struct kvcache *c, struct kvcache_stats *out);
 
-/*
- * Chained hashes of the full blocks of a token sequence: out[i] = XXH3(tokens of block i, seed =
- * out[i - 1]), out[-1] = parent. Writes ntokens / block_size hashes and returns how many.
- */
-size_t kvcache_hash_blocks(uint64_t parent, const uint32_t *token, size_t ntokens,
-			   size_t block_size, uint64_t *out);
-
 #endif

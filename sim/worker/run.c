@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/route/prefix.h"
 
 #define DEFAULT_CHAT_TOKENS	  64
 #define DEFAULT_COMPLETION_TOKENS 16
@@ -107,8 +108,8 @@ int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
 				       .remote = g->kv.do_remote_prefill,
 				       .wake = wake,
 				       .ctx = run};
-	run->job.nhash =
-		kvcache_hash_blocks(g->salt, run->ids, p->n + out - 1, cfg->block_size, run->hash);
+	run->job.nhash = route_blocks(g->salt, run->ids, (p->n + out - 1) * sizeof(*run->ids),
+				      cfg->block_size * sizeof(*run->ids), run->hash, SIZE_MAX);
 	return PD_OK;
 }
 

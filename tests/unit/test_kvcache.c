@@ -314,24 +314,6 @@ static void test_full_of_pins(void **state)
 	kvcache_free(c);
 }
 
-static void test_hashes_are_chained(void **state)
-{
-	uint32_t t[12], u[12];
-	uint64_t a[4], b[4];
-
-	(void)state;
-	for (uint32_t i = 0; i < 12; i++)
-		t[i] = u[i] = i;
-	assert_int_equal(kvcache_hash_blocks(0, t, 11, 4, a), 2);
-	assert_int_equal(kvcache_hash_blocks(0, t, 12, 4, a), 3);
-	u[5] = 77;
-	assert_int_equal(kvcache_hash_blocks(0, u, 12, 4, b), 3);
-	assert_true(a[0] == b[0] && a[1] != b[1] && a[2] != b[2]);
-	assert_int_equal(kvcache_hash_blocks(1, t, 12, 4, b), 3);
-	assert_true(a[0] != b[0] && a[2] != b[2]);
-	assert_int_equal(kvcache_hash_blocks(0, t, 12, 0, b), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -340,7 +322,6 @@ int main(void)
 		cmocka_unit_test(test_unlimited_reuses_unnamed_blocks),
 		cmocka_unit_test(test_tail_goes_before_head),
 		cmocka_unit_test(test_full_of_pins),
-		cmocka_unit_test(test_hashes_are_chained),
 	};
 
 	return cmocka_run_group_tests_name("kvcache", tests, NULL, NULL);
