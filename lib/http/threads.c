@@ -220,9 +220,13 @@ static struct http_conn *next_connection(struct http_threads *p, struct http_thr
 {
 	struct http_conn *c;
 
-	/* A spare thread holds no memory but its stack. */
-	buf_release(&t->work.in);
+	/* A spare thread holds nothing but its stack. */
+	work_release(&t->work);
+	work_init(&t->work, p->server, t->work.lane);
 	shelf_clear();
+	if (t->event_fd >= 0)
+		(void)close(t->event_fd);
+	t->event_fd = -1;
 	(void)pthread_mutex_lock(&p->lock);
 	c = take_queued(p);
 	if (!c)

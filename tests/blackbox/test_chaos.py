@@ -18,8 +18,9 @@ def chaos(*args):
     return subprocess.run([sys.executable, CHAOS, *args], capture_output=True, text=True, timeout=280, env=env)
 
 
-def test_nothing_is_lost_when_workers_break():
-    done = chaos("--seconds", "20", "--clients", "60", "--seed", os.environ.get("PDCTL_CHAOS_SEED", "1"))
+@pytest.mark.parametrize("io", ["events", "threads"])
+def test_nothing_is_lost_when_workers_break(io):
+    done = chaos("--io", io, "--seconds", "20", "--clients", "60", "--seed", os.environ.get("PDCTL_CHAOS_SEED", "1"))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     assert done.stdout.endswith("verdict: PASS\n") and not REPORTS.search(done.stderr)
 
@@ -39,6 +40,7 @@ def test_memory_is_judged_by_what_keeps_growing(script):
     assert script.judge_memory(9_400, [10_300, 10_900, 11_400], 200) == []
     assert "grows" in script.judge_memory(9_400, [9_800, 11_300, 13_000], 200)[0]
     assert "at most" in script.judge_memory(10_300, [15_000, 15_000, 15_000], 200)[0]
+    assert script.judge_memory(10_300, [15_000, 15_000, 15_000], 200, threads=True) == []
     assert len(script.judge_memory(10_800, [20_000, 25_000, 30_000], 200)) == 2
 
 

@@ -13,6 +13,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/router/way/gate.h"
+#include "tests/unit/forms.h"
 #include "tests/unit/sock.h"
 
 /* Each request takes a place, stays until `open` lets it go (or for the time in its path), and
@@ -58,6 +59,7 @@ static void club_open(struct club *club, unsigned limit, unsigned queue, int64_t
 	*club = (struct club){.wait = wait};
 	assert_int_equal(gate_init(&club->gate, limit, queue), PD_OK);
 	http_server_config_default(&cfg);
+	cfg.io = io_form;
 	cfg.ctx = club;
 	cfg.on_request = on_request;
 	assert_int_equal(http_server_start(&club->server, &cfg, &msg), PD_OK);
@@ -232,9 +234,9 @@ static void the_cap_holds_in_a_crowd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(first_come_first_served),  cmocka_unit_test(a_full_queue_refuses),
-		cmocka_unit_test(no_queue_at_all),	    cmocka_unit_test(waits_end),
-		cmocka_unit_test(the_cap_holds_in_a_crowd),
+		IN_BOTH_FORMS(first_come_first_served),	 IN_BOTH_FORMS(a_full_queue_refuses),
+		IN_BOTH_FORMS(no_queue_at_all),		 IN_BOTH_FORMS(waits_end),
+		IN_BOTH_FORMS(the_cap_holds_in_a_crowd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
