@@ -57,7 +57,8 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 
 static void release(struct route_slot *s)
 {
-	atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
+	/* In one order with a look at who waits for the place, which may follow. */
+	atomic_fetch_sub(&s->in_flight, 1);
 }
 
 /* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.

@@ -136,6 +136,128 @@ def test_all_workers_at_their_cap_is_503_after_the_queue_time(pdctl):
         join(threads)
 
 
+class OneByOne:
+    """An engine that answers a request when it is told to go on; `order` is how they came."""
+
+    def __init__(self):
+        self.order = []
+        self.turn = threading.Semaphore(0)
+
+    def __call__(self, seen, wire):
+        self.order.append(seen.json().get("n"))
+        self.turn.acquire(timeout=30)
+        wire.json({"choices": []})
+
+
+def in_flight(router):
+    return router.metric("pdctl_requests_in_work")
+
+
+def ask_in_order(router, numbers):
+    """One request after the other, each when the one before is in the router: (threads, results)."""
+    threads, results = [], []
+    for n in numbers:
+        before = in_flight(router)
+        more, _ = start(1, lambda _, n=n: results.append((n, router.post("/v1/completions", {**BODY, "n": n})[0])))
+        threads += more
+        wait_for("it to be in the router", lambda before=before: in_flight(router) > before)
+        time.sleep(0.02)  # from the gate to the worker's line
+    return threads, results
+
+
+def test_requests_wait_for_a_worker_in_order(pdctl):
+    """First come first served, whatever their keys; each release wakes the next one. Polling mixed them up."""
+    engine = OneByOne()
+    with FakeEngine(engine) as one:
+        router = pdctl("serve", "--worker-urls", one.url, "--worker-max-in-flight", 1, "--queue-timeout-secs", 60)
+        threads, results = ask_in_order(router, range(12))
+        for n in range(12):
+            wait_for("the next one", lambda n=n: len(engine.order) == n + 1)
+            engine.turn.release()
+        join(threads)
+        assert engine.order == list(range(12))
+        assert sorted(results) == [(n, 200) for n in range(12)]
+
+
+def test_a_client_that_leaves_the_line_takes_nobodys_turn(pdctl):
+    engine = OneByOne()
+    with FakeEngine(engine) as one:
+        router = pdctl("serve", "--worker-urls", one.url, "--worker-max-in-flight", 1, "--queue-timeout-secs", 60)
+        threads, results = ask_in_order(router, [0])
+        wait_for("the first", lambda: engine.order == [0])
+        gone = router.connect()
+        gone.sendall(message({**BODY, "n": "gone"}))
+        wait_for("it to be in the router", lambda: in_flight(router) == 2)
+        more, later = ask_in_order(router, [1, 2])
+        gone.close()
+        wait_for("its leaving", lambda: in_flight(router) == 3)
+        for n in range(3):
+            wait_for("the next one", lambda n=n: len(engine.order) == n + 1)
+            engine.turn.release()
+        join(threads + more)
+        assert engine.order == [0, 1, 2] and [code for _, code in results + later] == [200] * 3
+        assert router.metric("pdctl_client_left_total") == 1
+
+
+def test_a_worker_that_comes_serves_those_who_wait(pdctl):
+    """Nothing is released: the new worker alone is why the waiting requests go on."""
+    busy, free = OneByOne(), OneByOne()
+    for _ in range(20):
+        free.turn.release()
+    with FakeEngine(busy) as one, FakeEngine(free) as two:
+        router = pdctl("serve", "--worker-urls", one.url, "--worker-max-in-flight", 1, "--queue-timeout-secs", 60, "--health-check-interval-secs", 0.2)
+        threads, _ = ask_in_order(router, [0])
+        more, results = ask_in_order(router, range(1, 5))
+        assert free.order == []
+        assert router.admin("POST", f"/add_worker?url={two.url}")[0] == 200
+        join(more)
+        assert free.order == [1, 2, 3, 4] and sorted(results) == [(n, 200) for n in range(1, 5)]
+        busy.turn.release()
+        join(threads)
+
+
+def test_a_worker_that_comes_back_serves_those_who_wait(pdctl):
+    """Drained while others are full, then back in the rotation."""
+    busy, free = OneByOne(), OneByOne()
+    for _ in range(20):
+        free.turn.release()
+    with FakeEngine(busy) as one, FakeEngine(free) as two:
+        router = pdctl("serve", "--worker-urls", f"a={one.url}", f"b={two.url}", "--worker-max-in-flight", 1, "--queue-timeout-secs", 60)
+        assert router.admin("POST", "/workers/b/drain")[0] == 200
+        threads, _ = ask_in_order(router, [0])
+        more, results = ask_in_order(router, range(1, 4))
+        assert router.admin("POST", "/workers/b/undrain")[0] == 200
+        join(more)
+        assert free.order == [1, 2, 3] and [code for _, code in results] == [200] * 3
+        busy.turn.release()
+        join(threads)
+
+
+def test_a_pair_waits_without_holding_the_other_worker(pdctl):
+    """Prefill at its cap: the waiting requests are not counted at decode, and both pools serve in order."""
+    prefill, decode = OneByOne(), OneByOne()
+
+    def answer(seen, wire):
+        prefill.order.append(seen.json().get("n"))
+        prefill.turn.acquire(timeout=30)
+        wire.json({"kv_transfer_params": {"remote_block_ids": [1]}})
+
+    with FakeEngine(answer) as p, FakeEngine(decode) as d:
+        router = pdctl("serve", "--prefill", p.url, "--decode", d.url, "--worker-max-in-flight", 2, "--queue-timeout-secs", 60)
+        threads, results = ask_in_order(router, range(6))
+        wait_for("both places", lambda: prefill.order == [0, 1])
+        loads = json.loads(router.get("/get_loads")[2])["loads"]
+        assert list(loads.values()) == [2, 2], loads
+        for n in range(6):
+            prefill.turn.release()
+            wait_for("decode", lambda n=n: len(decode.order) == n + 1)
+            decode.turn.release()
+        join(threads)
+        assert [code for _, code in results] == [200] * 6
+        # Two run beside each other, so neighbours may swap; none is passed by later ones.
+        assert all(abs(n - at) <= 1 for at, n in enumerate(prefill.order)), prefill.order
+
+
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/stat", encoding="ascii") as f:
         fields = f.read().rsplit(")", 1)[1].split()

@@ -88,10 +88,11 @@ static int build_ring(struct fleet_pool *p, const struct fleet_pool *old,
 	return err;
 }
 
-static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet *old,
+static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_holder *h,
 		      const struct router_config *c, const struct fleet_config *fc,
 		      struct pd_msg *msg)
 {
+	struct fleet *old = h->now;
 	int err = PD_OK;
 
 	p->n = 0;
@@ -108,7 +109,7 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet 
 		if (w)
 			atomic_fetch_add(&w->refs, 1);
 		else
-			err = worker_new(&w, spec, c, msg);
+			err = worker_new(&w, spec, c, &h->waiting[role], msg);
 		if (!err)
 			p->worker[p->n++] = w;
 	}
@@ -152,8 +153,12 @@ void fleet_put(struct fleet *f)
 
 int fleet_holder_init(struct fleet_holder *h)
 {
+	int err = PD_OK;
+
 	*h = (struct fleet_holder){0};
-	return pthread_mutex_init(&h->loading, NULL) == 0 ? PD_OK : PD_ENOMEM;
+	for (int r = 0; !err && r < ROLES; r++)
+		err = waitlist_init(&h->waiting[r]);
+	return err || pthread_mutex_init(&h->loading, NULL) != 0 ? PD_ENOMEM : PD_OK;
 }
 
 void fleet_holder_release(struct fleet_holder *h)
@@ -161,6 +166,8 @@ void fleet_holder_release(struct fleet_holder *h)
 	worker_list_release(&h->wanted.workers);
 	fleet_put(h->now);
 	h->now = NULL;
+	for (int r = 0; r < ROLES; r++)
+		waitlist_release(&h->waiting[r]);
 	(void)pthread_mutex_destroy(&h->loading);
 }
 
@@ -215,7 +222,7 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	atomic_store(&f->refs, 1);
 	for (int r = 0; !err && r < ROLES; r++)
-		err = pool_build(&f->pool[r], (enum worker_role)r, h->now, c, fc, msg);
+		err = pool_build(&f->pool[r], (enum worker_role)r, h, c, fc, msg);
 	if (err) {
 		fleet_free(f);
 		return err;
@@ -229,6 +236,8 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	h->published[swap_publish(&h->swap)] = NULL;
 	for (int r = 0; r < ROLES; r++)
 		route_pool_announce(old ? old->pool[r].ring : NULL, f->pool[r].ring, clock_now());
+	for (int r = 0; r < ROLES; r++)
+		waitlist_call(&h->waiting[r]);
 	if (old)
 		replace(h, old, f);
 	fleet_put(old);

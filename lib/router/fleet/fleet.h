@@ -31,6 +31,8 @@ struct fleet_holder {
 	uint64_t version;
 	struct swap swap; /* for readers: published[] at its current place is `now` */
 	struct fleet *published[2];
+	/* Requests that wait for a worker; they outlive snapshots. */
+	struct waitlist waiting[ROLES];
 	/* Told of each new fleet before a request can see it, under `loading`; may be NULL. Set
 	 * before the first load. */
 	void (*on_change)(void *ctx, struct fleet *f);

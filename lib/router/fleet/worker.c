@@ -31,7 +31,7 @@ void worker_unref(struct worker *w)
 }
 
 int worker_new(struct worker **out, const struct worker_spec *spec, const struct router_config *c,
-	       struct pd_msg *msg)
+	       struct waitlist *waiting, struct pd_msg *msg)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	int err;
@@ -51,6 +51,7 @@ int worker_new(struct worker **out, const struct worker_spec *spec, const struct
 	w->name = strdup(spec->name);
 	w->url = strdup(spec->url);
 	atomic_store(&w->refs, 1);
+	w->waiting = waiting;
 	atomic_store(&w->slot.available, w->healthy);
 	atomic_store(&w->slot.cap, c->worker_cap);
 	atomic_store(&w->quiet, true);
@@ -91,6 +92,8 @@ static void sync(struct worker *w)
 	}
 	atomic_store(&w->slot.available, usable && closed);
 	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
+	if (w->waiting)
+		waitlist_call(w->waiting);
 }
 
 void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,

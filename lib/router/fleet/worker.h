@@ -12,6 +12,7 @@
 #include "lib/http/upstream.h"
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/breaker.h"
+#include "lib/router/fleet/waitlist.h"
 
 struct worker {
 	char *name, *url; /* owned */
@@ -21,8 +22,9 @@ struct worker {
 	struct net_url at;
 	struct route_slot slot;
 	struct http_pool pool;
-	struct tls_peer *peer; /* NULL: http:// */
-	_Atomic unsigned refs; /* fleets that contain it */
+	struct tls_peer *peer;	  /* NULL: http:// */
+	_Atomic unsigned refs;	  /* fleets that contain it */
+	struct waitlist *waiting; /* who waits for a worker of its pool; borrowed, NULL: nobody */
 
 	pthread_mutex_t
 		lock; /* the fields below; slot.available and slot.permits are written under it */
@@ -65,7 +67,7 @@ enum worker_state {
 
 /* A worker out of its configuration with one reference; its name is resolved, which blocks. */
 int worker_new(struct worker **out, const struct worker_spec *spec, const struct router_config *c,
-	       struct pd_msg *msg) PD_MUST;
+	       struct waitlist *waiting, struct pd_msg *msg) PD_MUST;
 /* Gives one reference back; the last one frees it. */
 void worker_unref(struct worker *w);
 

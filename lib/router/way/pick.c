@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/route/hash.h"
 #include "lib/route/key/key_extract.h"
@@ -130,25 +131,90 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	return PD_OK;
 }
 
-/* Waits while all workers are at their cap. `pair`: prefill and decode; else *role. */
+/* -- waiting -- */
+
+/* The fleet may have changed during a wait, in which nothing is picked: what was tried stays tried.
+ */
+static void renew_fleet(struct exchange *x)
+{
+	struct fleet *now = fleet_get(x->way->fleet), *old = x->fleet;
+
+	for (int r = 0; now != old && r < ROLES; r++) {
+		struct pick *p = &x->pick[r];
+		bool *tried = p->tried ? calloc(now->pool[r].n + 1, sizeof(bool)) : NULL;
+
+		PD_CHECK(!p->counted);
+		p->worker = NULL;
+		for (size_t i = 0; tried && i < old->pool[r].n; i++)
+			for (size_t k = 0; p->tried[i] && k < now->pool[r].n; k++)
+				tried[k] |= now->pool[r].worker[k] == old->pool[r].worker[i];
+		free(p->tried);
+		p->tried = tried;
+	}
+	x->fleet = now;
+	x->rec.fleet = now;
+	fleet_put(old);
+}
+
+/* Does somebody who came before wait for a worker of the role, or of one of the pair? The list `at`
+ * does not count: who is called there has its turn. */
+static bool must_wait(struct exchange *x, bool pair, enum worker_role *role,
+		      const struct waitlist *at, int64_t ticket)
+{
+	const struct waitlist *l = x->way->fleet->waiting;
+
+	if (!pair)
+		return at != &l[*role] && waitlist_ahead(&l[*role], ticket);
+	for (int r = ROLE_PREFILL; r <= ROLE_DECODE; r++)
+		if (at != &l[r] && waitlist_ahead(&l[r], ticket)) {
+			*role = (enum worker_role)r;
+			return true;
+		}
+	return false;
+}
+
+/* Waits in line while all workers are at their cap; nothing is counted meanwhile. `pair`: prefill
+ * and decode; else *role. */
 static int choose(struct exchange *x, bool pair, enum worker_role *role)
 {
-	int64_t deadline = 0, step = NS_PER_MS, now;
+	struct waitlist *lists = x->way->fleet->waiting, *at = NULL;
+	struct waiter w = {.conn = x->conn, .ticket = WAITLIST_NO_TICKET};
+	int64_t deadline = 0;
 	int err;
 
-	while ((err = pair ? decide_pair(x, role) : decide(x, *role)) == PD_EBUSY) {
-		now = clock_now();
-		deadline = deadline ? deadline : now + x->way->cfg->queue_timeout;
-		if (now >= deadline)
-			return PD_EBUSY;
-		if (http_conn_sleep(x->conn, now + step < deadline ? now + step : deadline))
-			return PD_ECANCELED;
-		step = step < 50 * NS_PER_MS ? step * 2 : step;
+	for (;;) {
+		err = must_wait(x, pair, role, at, w.ticket) ? PD_EBUSY
+		      : pair				     ? decide_pair(x, role)
+							     : decide(x, *role);
+		if (err != PD_EBUSY)
+			break;
+		if (!at) {
+			w.ticket = clock_now();
+			deadline = w.ticket + x->way->cfg->queue_timeout;
+		}
+		/* What the first pick of a pair held for a moment is free again. */
+		if (pair)
+			waitlist_call(&lists[*role == ROLE_PREFILL ? ROLE_DECODE : ROLE_PREFILL]);
+		if (at == &lists[*role]) {
+			waitlist_pass(at, &w);
+		} else {
+			if (at)
+				waitlist_leave(at, &w);
+			at = &lists[*role];
+			w.particular = x->pick[*role].tried != NULL;
+			waitlist_join(at, &w);
+		}
+		err = waitlist_turn(at, &w, deadline);
+		if (err)
+			break;
+		renew_fleet(x);
 	}
-	if (err)
+	if (at)
+		waitlist_leave(at, &w);
+	if (err && err != PD_ECANCELED)
 		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_WORKER, x->rec.route,
 			      1);
-	return err;
+	return err == PD_ETIMEOUT ? PD_EBUSY : err;
 }
 
 static void chosen(struct exchange *x, enum worker_role role)
@@ -201,6 +267,7 @@ void pick_release(struct exchange *x, struct pick *p)
 	if (ring->state->spec.type->learn)
 		rq = request_of(x, role);
 	route_end(ring, p->decision.worker, ring->state->spec.type->learn ? &rq : NULL);
+	waitlist_call(&x->way->fleet->waiting[role]);
 }
 
 void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
 #include "lib/router/capture/capture.h"
@@ -375,8 +376,11 @@ static void finish(struct exchange *x)
 	rec->time.ended = clock_now();
 	pick_describe(x);
 	record_ended(rec);
-	for (int r = 0; r < ROLES; r++)
+	for (int r = 0; r < ROLES; r++) {
+		PD_CHECK(!x->pick[r].counted && !x->pick[r].decoding);
 		free(x->pick[r].tried);
+	}
+	PD_CHECK(!x->handing);
 	free(x->block);
 	if (rec->json)
 		json_object_release(&x->body);
