@@ -274,7 +274,7 @@ def test_after_the_first_event_nothing_is_sent_again(pdctl):
         assert json.loads(events[2])["error"]["code"] == 502 and len(events) == 3
         assert len(p.seen) == 1 and len(one.seen) + len(two.seen) == 1
         assert router.metric("pdctl_stream_errors_total") == 1
-        assert "after 2 events" in router.log()
+        wait_for("the line", lambda: "after 2 events" in router.log())
         idle(router)
 
 
