@@ -342,8 +342,8 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	warn_of_dates(rt);
 	if (cfg->worker_tls_insecure)
 		log_line(cfg->log, LOG_WARN,
-			 "--worker-tls-insecure: the certificates of workers are not verified, "
-			 "an attacker between here and there can read and change what is sent");
+			 "--worker-tls-insecure: the certificates of workers are not verified: an "
+			 "attacker on the path can read and change the traffic");
 	*out = rt;
 	return PD_OK;
 out:

@@ -441,7 +441,7 @@ def test_a_client_that_leaves_in_a_silent_prefill_stops_it(pdctl):
     idle(router, ps + ds)
     assert [r["outcome"] for r in ps[0].get_json("/pdctl/requests")["requests"]] == ["aborted"]
     assert ds[0].get_json("/pdctl/requests")["requests"] == [], "there was nothing to free"
-    assert router.metric("pdctl_client_left_total") == 1
+    wait_for("it to be counted", lambda: router.metric("pdctl_client_left_total") == 1)
     assert mistakes(ps + ds) == {}
 
 
@@ -487,7 +487,7 @@ def test_a_client_that_leaves_in_decode_stops_it_and_frees_the_blocks(pdctl):
         idle(router, [p, d])
     wait_for("the last lease", lambda: p.metric("pdctl_worker_kv_leases") == 0)
     assert mistakes([p, d]) == {}
-    assert router.metric("pdctl_client_left_total") == 5
+    wait_for("it to be counted", lambda: router.metric("pdctl_client_left_total") == 5)
 
 
 # -- breaker, ids, bodies --

@@ -117,7 +117,7 @@ def test_a_client_that_leaves_is_noticed_at_once(pdctl, begin, how):
         wait_for("the counts to be zero", lambda: idle(router))
         worker = router.get_json("/workers")["workers"][0]
         assert worker["state"] == "available" and worker["errors"] == 0, "the worker is not to blame"
-        assert router.metric("pdctl_client_left_total") == 1
+        wait_for("it to be counted", lambda: router.metric("pdctl_client_left_total") == 1)
         engine.check()
 
 

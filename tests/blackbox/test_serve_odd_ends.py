@@ -40,7 +40,7 @@ def test_half_a_body_on_an_own_route_takes_no_place(pdctl):
                 sock.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf".encode())
                 sock.shutdown(socket.SHUT_WR)
                 read_all(sock)
-        assert router.metric("pdctl_requests_in_work") == 0
+        wait_for("it to be counted", lambda: router.metric("pdctl_requests_in_work") == 0)
         assert router.post("/v1/chat/completions", CHAT)[0] == 200
         with router.connect() as sock:  # a routed request of this kind gives its place back
             sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
@@ -85,7 +85,7 @@ def test_prefill_that_stops_in_its_answer_is_repeated_elsewhere(pdctl):
             assert json.loads(body)["usage"]["prompt_tokens"] == 1
         assert bad.seen and len(decode.seen) == 4
         assert router.metric("pdctl_client_left_total") == 0
-        assert router.metric("vllm_router_running_requests") == 0
+        wait_for("it to be counted", lambda: router.metric("vllm_router_running_requests") == 0)
 
 
 def test_pause_of_the_client_is_not_the_workers_silence(pdctl):

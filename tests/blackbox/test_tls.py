@@ -526,6 +526,7 @@ def test_workers_over_https(pdctl, world):
             assert router.post_json("/v1/completions", BODY)["choices"][0]["text"] == "x"
         posts = [s for s in engine.seen if s.method == "POST"]
         assert posts[0].target == "/base/v1/completions" and posts[0].header("host") == f"127.0.0.1:{engine.port}"
+        wait_for("the first health check, which has a connection of its own", lambda: any(s.method == "GET" for s in engine.seen))
         before = len(engine.handshakes)
         assert router.metric("pdctl_upstream_connects_total") == 1 and router.metric("pdctl_upstream_reused_total") == 19
         wait_for("the connection to be too old", lambda: router.metric("pdctl_upstream_idle") == 0)
@@ -635,7 +636,7 @@ def test_a_worker_that_never_ends_its_handshake(pdctl, world):
     wait_for("the request to be in work", lambda: patient.metrics()["pdctl_requests_in_work"] == 1)
     s.close()
     wait_for("it to be over", lambda: patient.metrics()["pdctl_requests_in_work"] == 0)
-    assert patient.metric("pdctl_client_left_total") == 1
+    wait_for("it to be counted", lambda: patient.metric("pdctl_client_left_total") == 1)
     mute.close()
 
 

@@ -96,7 +96,7 @@ def test_queue_for_a_seat_or_for_blocks(pdctl, limits):
     t.join(20)
     assert result and result[0]["usage"]["completion_tokens"] == 1
     assert w.metric("pdctl_worker_aborted_requests_total") == 1
-    assert w.metric("pdctl_worker_running") == 0 and w.metric("vllm:kv_cache_usage_perc") == 0
+    wait_for("it to be counted", lambda: w.metric("pdctl_worker_running") == 0 and w.metric("vllm:kv_cache_usage_perc") == 0)
 
 
 def test_queue_is_first_come_first_served(pdctl):
@@ -205,7 +205,7 @@ def test_close_mid_stream(pdctl):
         answer.read()
     with pytest.raises((http.client.HTTPException, ConnectionError)):
         w.post(TEXT, {"prompt": "x", "max_tokens": 10})
-    assert w.metric("pdctl_worker_running") == 0 and w.metric("pdctl_worker_faults_total") == 2
+    wait_for("it to be counted", lambda: w.metric("pdctl_worker_running") == 0 and w.metric("pdctl_worker_faults_total") == 2)
     w.post_json("/pdctl/faults", {"close_mid_stream": -1})
     assert w.post(TEXT, {"prompt": "x", "max_tokens": 10})[0] == 200
 

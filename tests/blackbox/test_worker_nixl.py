@@ -192,7 +192,7 @@ def test_wrong_coordinates(pdctl, case, mode):
         assert case.split(":")[0] in answer["error"]["message"] and answer["error"]["param"] == "kv_transfer_params"
     else:
         assert answer["choices"][0]["text"] == want
-    assert pair.d.metric("pdctl_worker_running") == 0
+    wait_for("it to be counted", lambda: pair.d.metric("pdctl_worker_running") == 0)
 
 
 @pytest.mark.parametrize("mode", ["lax", "strict"])

@@ -357,8 +357,8 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 
 	if (!find_added(&m, a->admin, w)) {
 		release_matches(&m);
-		admin_error(a, 409, "WORKER_NOT_FOUND", "worker %.200s was removed meanwhile",
-			    w->url.data);
+		admin_error(a, 409, "WORKER_NOT_FOUND",
+			    "worker %.200s has been removed in the meantime", w->url.data);
 		return;
 	}
 	buf_init(&b, ADMIN_MAX);

@@ -102,7 +102,7 @@ int ask_worker(struct ask *a, struct worker *w)
 		a->cap = cap;
 	}
 	one = &a->one[a->n++];
-	*one = (struct ask_one){.worker = w, .why = "was not asked"};
+	*one = (struct ask_one){.worker = w, .why = "not asked"};
 	buf_init(&one->body, ASK_BODY_MAX);
 	return PD_OK;
 }

@@ -236,10 +236,8 @@ static int refuse_loop(struct way *w, struct http_conn *c, const struct http_req
 {
 	atomic_fetch_add(&w->loops, 1);
 	tell_refused(w, c, r, RECORD_REFUSED, 508, ERROR_LOOP, capture_begin(w->watch.capture));
-	(void)http_reply_error(
-		c, 508, "server_error", NULL,
-		"this request has passed this router before: one of its workers leads "
-		"back to it");
+	(void)http_reply_error(c, 508, "server_error", NULL,
+			       "forwarding loop: the URL of a worker leads back to this router");
 	return -1;
 }
 
