@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
 
@@ -82,8 +83,12 @@ static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why
 	int err;
 
 	deadline = deadline < c->deadline ? deadline : c->deadline;
-	if (c->to.address(c->to.ctx, deadline, &a, why))
-		return canceled(c) ? HTTP_CALL_CANCELED : HTTP_CALL_CONNECT;
+	err = c->to.address(c->to.ctx, deadline, &a, why);
+	if (err && canceled(c))
+		return HTTP_CALL_CANCELED;
+	if (err)
+		return err == PD_ETIMEOUT && deadline == c->deadline ? HTTP_CALL_TIMEOUT
+								     : HTTP_CALL_CONNECT;
 	if (stream_new(&c->up, &a))
 		return HTTP_CALL_LOCAL;
 	if (!publish(c)) {
@@ -258,6 +263,7 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 {
 	enum http_call_result r;
 
+	PD_CHECK(c->in && c->to.address && !c->up);
 	c->ended = c->unsent = c->filled = c->stale = false;
 	c->open_ns = c->sent_ns = 0;
 	for (;;) {
@@ -282,6 +288,7 @@ ssize_t http_call_more(struct http_call *c)
 	ssize_t n;
 	int err;
 
+	PD_CHECK(c->up && c->at <= in->len);
 	if (c->at == in->len) {
 		c->filled = in->len > 0 && in->len + 1 == in->cap;
 		c->at = in->len = 0;
@@ -307,6 +314,7 @@ bool http_call_piece(struct http_call *c, struct span *piece, int *err)
 {
 	size_t used;
 
+	PD_CHECK(c->at <= c->in->len);
 	*err = PD_OK;
 	*piece = (struct span){0};
 	while (!c->ended && c->at < c->in->len) {
@@ -363,6 +371,7 @@ int http_call_whole(struct http_call *c, struct span *body)
 	ssize_t n;
 	int err;
 
+	PD_CHECK(c->up && c->head.body == HTTP_BODY_LENGTH);
 	if (in->len < need && need >= in->cap) {
 		err = buf_reserve(in, need - in->len);
 		if (err)
