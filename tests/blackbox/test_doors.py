@@ -37,7 +37,7 @@ def test_a_router_that_is_its_own_worker_says_so(pdctl):
                    "--health-check-endpoint", "/liveness", port=port)  # its /health says that a worker is out: itself
     wait_for("the router to find itself", lambda: router.get("/readiness")[0] == 200)
     status, _, body = router.post("/v1/completions", BODY)
-    assert status == 508 and "before" in json.loads(body)["error"]["message"]
+    assert status == 508 and "forwarding loop" in json.loads(body)["error"]["message"]
     assert router.metric("pdctl_loops_total") == 1
 
 

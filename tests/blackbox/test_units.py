@@ -169,7 +169,7 @@ def test_the_sandbox_lets_the_router_do_its_work(tmp_path):
     if os.geteuid() == 0:
         forbidden -= {"fchown"}  # SQLite, for files that root makes; the service is not root
     assert forbidden == set(), f"the unit's SystemCallFilter forbids {sorted(forbidden)}"
-        assert not re.search(r"(?:mmap|mprotect)\([^)]*PROT_WRITE\|PROT_EXEC", text), "MemoryDenyWriteExecute forbids that"
+    assert not re.search(r"(?:mmap|mprotect)\([^)]*PROT_WRITE\|PROT_EXEC", text), "MemoryDenyWriteExecute forbids that"
     families = set(re.findall(r"socket(?:pair)?\((AF_\w+)", text)) - {"AF_NETLINK"}  # glibc goes without the list of addresses
     assert families <= set(settings(SERVICE)["RestrictAddressFamilies"][0].split())
 
