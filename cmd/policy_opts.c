@@ -32,7 +32,7 @@ void policy_opts_init(struct policy_opts *p, const char *before)
 	for (size_t i = 0; route_policies[i] && len < sizeof(p->names); i++)
 		len += (size_t)snprintf(p->names + len, sizeof(p->names) - len, "%s%s",
 					i ? ", " : "", route_policies[i]->name);
-	if (len < sizeof(p->names))
+	if (route_policies[0] && len < sizeof(p->names))
 		(void)snprintf(p->names + len, sizeof(p->names) - len, " (%s)",
 			       route_policies[0]->name);
 }

@@ -77,7 +77,7 @@ static size_t policies(void)
 	while (route_policies[n])
 		n++;
 	expect(n <= POLICIES_MAX, "room for the policies");
-	return n;
+	return n ? n : 1;
 }
 
 /* The policy with the ring of the input, where it has one. */

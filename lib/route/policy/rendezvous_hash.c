@@ -43,7 +43,7 @@ static void begin(const struct route_view *v, void *walk)
 /* Of equal scores the later worker comes first. */
 static bool before(const struct walk *w, uint32_t a, uint32_t b)
 {
-	return w->score[a] > w->score[b] || (w->score[a] == w->score[b] && a > b);
+	return w->score[a] != w->score[b] ? w->score[a] > w->score[b] : a > b;
 }
 
 /* The best behind the last one. Behind the first few only workers that can be picked are looked
