@@ -100,12 +100,7 @@ uint64_t pdroute_worker_picks(const struct pdroute_worker *w)
 void pdroute_worker_set_signal(struct pdroute_worker *w, uint32_t waiting, uint32_t running,
 			       uint32_t kv_permille, int64_t at_ns)
 {
-	struct route_signal *s = &w->slot.signal;
-
-	atomic_store_explicit(&s->waiting, waiting, memory_order_relaxed);
-	atomic_store_explicit(&s->running, running, memory_order_relaxed);
-	atomic_store_explicit(&s->kv_permille, kv_permille, memory_order_relaxed);
-	atomic_store_explicit(&s->at_ns, at_ns, memory_order_release);
+	route_signal_set(&w->slot.signal, waiting, running, kv_permille, at_ns);
 }
 
 /* -- policies -- */

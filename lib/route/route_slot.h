@@ -29,6 +29,16 @@ struct route_slot {
 	struct route_signal signal;
 };
 
+/* The time is written last: who reads it first sees figures at least that new. */
+static inline void route_signal_set(struct route_signal *s, uint32_t waiting, uint32_t running,
+				    uint32_t kv_permille, int64_t at_ns)
+{
+	atomic_store_explicit(&s->waiting, waiting, memory_order_relaxed);
+	atomic_store_explicit(&s->running, running, memory_order_relaxed);
+	atomic_store_explicit(&s->kv_permille, kv_permille, memory_order_relaxed);
+	atomic_store_explicit(&s->at_ns, at_ns, memory_order_release);
+}
+
 static inline uint32_t route_load(const struct route_slot *s)
 {
 	return atomic_load_explicit(&s->in_flight, memory_order_relaxed);

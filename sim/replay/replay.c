@@ -59,6 +59,19 @@ static int push(struct run *r, int64_t at, enum kind kind, uint32_t subject, uin
 	return events_push(&r->heap, &e);
 }
 
+/* What a router would read from the engine now. */
+static void signal_load(struct run *r, uint32_t pool, uint32_t worker)
+{
+	const struct vengine *e = &r->side[pool].engine[worker];
+	uint64_t kv = 0;
+
+	for (size_t i = 0; e->p.kv_tokens > 0 && i < e->nrun; i++)
+		kv += e->run[i].ctx;
+	route_signal_set(&r->side[pool].router.slot[worker].signal, (uint32_t)e->nwait,
+			 (uint32_t)e->nrun,
+			 e->p.kv_tokens ? (uint32_t)(1000 * kv / e->p.kv_tokens) : 0, r->now);
+}
+
 static int schedule_step(struct run *r, uint32_t pool, uint32_t worker)
 {
 	const struct vengine *e = &r->side[pool].engine[worker];
@@ -73,6 +86,7 @@ static int submit(struct run *r, uint32_t pool, uint32_t req, uint32_t prefill, 
 	uint32_t gen = e->gen;
 	int err = vengine_submit(e, r->now, req, prefill, r->t->req[req].input_tokens, output);
 
+	signal_load(r, pool, worker);
 	if (err || e->gen == gen)
 		return err;
 	return schedule_step(r, pool, worker);
@@ -136,6 +150,7 @@ static int step_end(struct run *r, const struct event *ev)
 		done(r, o.req, pool);
 		completed(r, o.req);
 	}
+	signal_load(r, pool, worker);
 	if (err || !e->stepping)
 		return err;
 	return schedule_step(r, pool, worker);

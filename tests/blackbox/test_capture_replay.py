@@ -277,3 +277,18 @@ def test_wrong_input(tmp_path, pdctl, workers):
     cut = tmp_path / "cut.db"
     cut.write_bytes(full.read_bytes()[:20000])
     assert run("simulate", "--workload", cut).returncode == 2
+
+
+def test_draws_of_older_captures_are_passed_over(pdctl, workers, tmp_path):
+    """They were states of a generator, 32 bytes; the replay then draws with its own seed, and hash policies agree as ever."""
+    db = tmp_path / "c.db"
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "random", "--capture", db)
+    send(router)
+    router.stop()
+    assert replay(db) == [("random", "workers", 100.0, 80)]
+    with contextlib.closing(sqlite3.connect(db)) as c:
+        assert c.execute("SELECT DISTINCT length(draw) FROM decision").fetchall() == [(8,)]
+        c.execute("UPDATE decision SET draw = randomblob(32)")
+        c.commit()
+    ((policy, _, share, compared),) = replay(db)
+    assert policy == "random" and compared == 80 and share < 70

@@ -390,6 +390,47 @@ static void test_moved_keys_unknown(void **state)
 	simtrace_release(&t);
 }
 
+/* The most that a policy saw of the workers' signals. */
+static struct {
+	uint32_t waiting, running, kv;
+	int64_t at;
+} seen;
+
+static void watching_begin(const struct route_view *v, void *walk)
+{
+	for (size_t i = 0; i < v->pool->n; i++) {
+		const struct route_signal *s = &v->pool->worker[i].slot->signal;
+
+		seen.waiting = s->waiting > seen.waiting ? s->waiting : seen.waiting;
+		seen.running = s->running > seen.running ? s->running : seen.running;
+		seen.kv = s->kv_permille > seen.kv ? s->kv_permille : seen.kv;
+		assert_true(s->at_ns <= v->rq->now_ns);
+		seen.at = s->at_ns > seen.at ? s->at_ns : seen.at;
+	}
+	pupil_begin(v, walk);
+}
+
+static void test_signals_of_the_engines(void **state)
+{
+	struct route_policy_type type = pupil_type;
+	struct replay_config c = config("random");
+	struct replay_result r;
+	struct simtrace t;
+
+	(void)state;
+	make_trace(&t);
+	type.begin = watching_begin;
+	c.pool[0].policy = route_spec_of(&type);
+	c.routing_only = false;
+	c.engine.max_num_seqs = 2;
+	c.engine.kv_tokens = 200;
+	assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
+	assert_true(seen.at > 0 && seen.waiting > 0 && seen.running == 2);
+	assert_in_range(seen.kv, 100, 1000);
+	replay_result_release(&r);
+	simtrace_release(&t);
+}
+
 /* A policy hears of each pick, each end, and who joins and leaves, at the virtual time. */
 static void test_policies_are_told(void **state)
 {
@@ -686,6 +727,7 @@ int main(void)
 		cmocka_unit_test(test_moved_keys),
 		cmocka_unit_test(test_moved_keys_unknown),
 		cmocka_unit_test(test_policies_are_told),
+		cmocka_unit_test(test_signals_of_the_engines),
 		cmocka_unit_test(test_failure_is_accounted),
 		cmocka_unit_test(test_no_worker_left_is_refused),
 		cmocka_unit_test(test_pd_latency_of_one_request),
