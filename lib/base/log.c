@@ -262,6 +262,12 @@ uint64_t log_dropped(const struct log *l)
 	return atomic_load_explicit(&l->dropped, memory_order_relaxed);
 }
 
+void log_lost(struct log *l)
+{
+	if (l)
+		atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+}
+
 /* A line in pieces: whole, or dropped and counted. */
 static void append(struct log *l, enum log_level level, const struct span *piece, size_t n)
 {

@@ -59,6 +59,9 @@ void log_json(struct log *l, enum log_level level, const char *msg, const char *
 /* One finished line, its end included, as it is. NULL log: nothing. */
 void log_put(struct log *l, const char *line, size_t n);
 
+/* A line that the caller could not make: it counts as dropped. NULL log: nothing. */
+void log_lost(struct log *l);
+
 /* Lines dropped so far because the reader stalled. */
 uint64_t log_dropped(const struct log *l);
 

@@ -266,3 +266,21 @@ def test_policies_spread(pdctl):
         for _ in range(10):
             assert router.post("/v1/completions", {"model": "m", "prompt": "p"}, {"X-Session-Id": "same"})[0] == 200
         assert (len(a.seen), len(b.seen)) == (5, 5)
+
+
+@pytest.mark.parametrize("length", [10, 250])
+def test_a_decision_line_is_never_lost_for_its_length(pdctl, length):
+    """Long names: the line is shortened between two candidates, says so, and is one JSON object. It was dropped."""
+    with FakeEngine(reply_completion) as engine:
+        names = [f"{i}" + "\x01" * length for i in range(4)]  # six bytes each in the line
+        urls = [f"{name}=http://127.0.0.1:{engine.port}/{i}" for i, name in enumerate(names)]
+        router = pdctl("serve", "--worker-urls", *urls, "--policy", "least_request", "--log-level", "info")
+        for _ in range(8):
+            assert router.post("/v1/completions", {"model": "m", "prompt": "p"}, {"X-Request-Id": "r" * 250})[0] == 200
+        wait_for("all lines", lambda: router.log().count('"Scoring decision"') == 8)
+        lines = [json.loads(line) for line in router.log().splitlines() if '"Scoring decision"' in line]
+        for line in lines:
+            assert line["reason"] == "load" and "margin" in line and line["attempt"] == 0
+            assert len(line["scores"]) + line.get("scores_omitted", 0) == 4
+            assert set(line["scores"]) <= set(names) and ("scores_omitted" in line) == (length == 250)
+        assert router.metric("pdctl_log_lines_dropped_total") == 0

@@ -272,8 +272,9 @@ void access_ended(const struct record *x)
 	}
 	put(&l, "}", l.json ? 1 : 0);
 	put(&l, "\n", 1);
-	/* A line that does not fit cannot happen with the limits of its parts; half a line must
-	 * not. */
-	if (!l.err)
+	/* Its parts have limits, so it fits unless there is no memory; half a line must not be. */
+	if (l.err)
+		log_lost(c->access_log);
+	else
 		log_put(c->access_log, l.b->data, l.b->len);
 }

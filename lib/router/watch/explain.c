@@ -9,6 +9,9 @@
 #include "lib/base/clock.h"
 #include "lib/route/hash.h"
 
+#define LINE_GOAL      3500u	  /* no further candidate once a line is so long */
+#define LINE_MAX_BYTES (1u << 17) /* more than the parts of a line can be together */
+
 static const char *policy_of(const struct record *x, enum worker_role r)
 {
 	return route_pool_policy(x->fleet->pool[r].ring);
@@ -40,19 +43,25 @@ static void grep_line(const struct record *x)
 			 policy_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL));
 }
 
+/* What was compared, best first. Names may be long and candidates many: the line is shortened
+ * between two of them, and says so. */
 static int put_scores(const struct record *x, enum worker_role r, struct buf *b)
 {
 	const struct route_decision *d = x->pick[r].decision;
 	int err = buf_puts(b, "\"scores\":{");
+	uint32_t i = 0;
 
-	for (uint32_t i = 0; !err && i < d->ncandidates; i++) {
+	for (; !err && i < d->ncandidates && (i == 0 || b->len < LINE_GOAL); i++) {
 		const struct worker *w = x->fleet->pool[r].worker[d->candidate[i].worker];
 
 		err = buf_puts(b, i ? "," : "");
 		err = err ? err : json_quote(b, w->name, strlen(w->name));
 		err = err ? err : buf_printf(b, ":%.9g", d->candidate[i].score);
 	}
-	return err ? err : buf_putc(b, '}');
+	err = err ? err : buf_putc(b, '}');
+	return err || i == d->ncandidates
+		       ? err
+		       : buf_printf(b, ",\"scores_omitted\":%u", d->ncandidates - i);
 }
 
 static int put_decision(const struct record *x, enum worker_role r, struct buf *b)
@@ -77,7 +86,7 @@ static void json_line(const struct record *x, enum worker_role r)
 	struct buf b;
 	int err;
 
-	buf_init(&b, 3500);
+	buf_init(&b, LINE_MAX_BYTES);
 	err = buf_puts(&b, "\"request_id\":");
 	err = err ? err : json_quote(&b, x->id.p, x->id.n);
 	err = err ? err : buf_putc(&b, ',');
@@ -90,6 +99,8 @@ static void json_line(const struct record *x, enum worker_role r)
 			(unsigned long long)route_hash(ROUTE_HASH_XXH3, x->key->text, x->key->len));
 	if (!err)
 		log_json(x->to->cfg->log, LOG_INFO, "Scoring decision", b.data);
+	else
+		log_lost(x->to->cfg->log);
 	buf_release(&b);
 }
 
