@@ -1,9 +1,11 @@
-"""A new policy is one new file and one line: the example of the page is applied to a copy of the tree, built and used."""
+"""A new policy or connector is one new file and one line: the example of its page is applied to a copy of the tree, built and used."""
 
 import json
 import subprocess
 
 import adding
+import harness
+from fake_engine import FakeEngine
 
 
 def test_a_policy(tmp_path):
@@ -28,5 +30,36 @@ def test_a_policy(tmp_path):
 
     # serve routes with it, as simulate does; the rules of the house hold; the pages can be written anew.
     adding.tests_of(program, tree, "tests/blackbox/test_one_decision_path.py", "-k", "every_policy or wrong_parameters")
+    done = subprocess.run([tree / "scripts" / "check-tree"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_connector(tmp_path, pdctl, monkeypatch):
+    tree = tmp_path / "tree"
+    program, files, added, removed = adding.build("adding-a-connector.md", tree)
+    assert [f.name for f in files] == ["shared_storage.c"] and (added, removed) == (1, 0)
+    assert adding.run(program, "serve", "--list-connectors").stdout.split() == ["nixl", "shared_storage"]
+    done = adding.run(program, "serve", "--prefill", "http://127.0.0.1:1", "--decode", "http://127.0.0.1:2", "--kv-connector", "shared")
+    assert done.returncode == 2 and "expected nixl or shared_storage" in done.stderr
+
+    # Prefill computes one token and returns no parameters; decode gets the client's own bytes.
+    def prefill(seen, wire):
+        wire.json({"usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}})
+
+    def decode(seen, wire):
+        wire.json({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 2, "total_tokens": 2}})
+
+    monkeypatch.setattr(harness, "PDCTL", str(program))
+    body = b'{"model":"m", "prompt":"p","max_tokens":9,"stream":false}'
+    with FakeEngine(prefill) as p, FakeEngine(decode) as d:
+        router = pdctl("serve", "--prefill", p.url, "--decode", d.url, "--kv-connector", "shared_storage", "--pd-fallback", "fail")
+        status, headers, raw = router.post("/v1/completions", body, {"Content-Type": "application/json"})
+        assert status == 200 and headers["X-Prefill-Worker"] == p.url and json.loads(raw)["usage"]["prompt_tokens"] == 7
+        assert p.seen[0].body == b'{"model":"m", "prompt":"p","max_tokens":1,"stream":false,"min_tokens":1}'
+        assert d.seen[0].body == body
+        assert router.metric("pdctl_pd_fallback_total") == 0
+
+    # Tests that walk the table walk the new row; the rules of the house hold.
+    adding.tests_of(program, tree, "tests/blackbox/test_pd_faults.py", "-k", "connector")
     done = subprocess.run([tree / "scripts" / "check-tree"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -492,8 +492,8 @@ static void each_connector_is_found_by_its_name(void **state)
 		assert_true(c->help && c->prefill && c->answered && c->decode);
 	}
 	assert_int_equal(pd_connector_find(&found, "nixll", &msg), PD_EINVAL);
-	assert_string_equal(msg.text,
-			    "unknown connector 'nixll', did you mean 'nixl'? expected nixl");
+	assert_non_null(
+		strstr(msg.text, "unknown connector 'nixll', did you mean 'nixl'? expected nixl"));
 	assert_int_equal(pd_connector_find(&found, "", &msg), PD_EINVAL);
 	buf_release(&names);
 }

@@ -1,5 +1,32 @@
 /*
- * The way of a request: admission with the head, then everything else with the body.
+ * DESIGN: the way of a request. One call stack on the connection's own fiber or thread, top to
+ * bottom; what an arrow calls lies below and knows nothing of its caller.
+ *
+ *	router.c   on_head ----> proxy_admit ----> gate_enter        a place, or 429 / 408
+ *	           on_request -> proxy_serve
+ *	                            |  the body is scanned, the key found
+ *	                            v
+ *	           attempt_run  <-- the one retry loop: again, refusal passed on, or give up
+ *	                            |  regular_attempt | pdflow_attempt   one attempt
+ *	                            v
+ *	           pick_choose ---> route_decide        counted in flight; waitlist while all are full
+ *	           record_decided
+ *	           leg_exchange --> http_call_begin     one conversation with a worker
+ *	           record_answered
+ *	           attempt_answer
+ *	             relay_answer -> leg_piece ...      bytes to the client as they come
+ *	             leg_end, pick_end                  connection to the pool, verdict to the breaker
+ *	                            |
+ *	                            v
+ *	           record_ended                         metrics, log, access log, capture
+ *	           on_request -> proxy_leave -----> gate_leave
+ *
+ * Guaranteed: each pick is counted down once, at the end of its body by framing or at the end of
+ * its attempt (checked when the request ends). Nothing is sent to a second worker once a byte went
+ * to the client. Every wait has a deadline and ends when the client leaves.
+ *
+ * Not guaranteed: that a refused or failed worker has not begun its work; only a P/D decode that
+ * may have read its blocks is never repeated with the same ones (lib/pd/connector.h).
  */
 #include "lib/router/way/proxy.h"
 
