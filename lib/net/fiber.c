@@ -139,7 +139,8 @@ static void swap(struct fiber_stack *from, struct fiber_stack *to)
 {
 	ucontext_t here;
 
-	if (!from->entry) /* the thread's own */
+	if (!from->entry) /* the thread's own; entered again before this frame ends */
+		/* cppcheck-suppress autoVariables */
 		from->sp = &here;
 	(void)swapcontext(from->sp, to->sp);
 }
