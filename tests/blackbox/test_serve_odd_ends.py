@@ -143,6 +143,7 @@ TAILS = {
     "only crlf": ([b"\r\n"], False),
     "crlf in halves": ([b"\r", b"\n"], False),
     "half the next": ([b"y\n\ndata: {"], True),
+    "half the next, at once": ([b"y\n\ndata: {"], True),
 }
 
 
@@ -150,13 +151,16 @@ TAILS = {
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_failure_after_a_large_event(pdctl, tail, after):
     """An event above 1 MiB passes in parts. When it has ended, a failure is an error event again; within it the stream is cut."""
-    parts, ends = TAILS[tail]
+    parts, ends = list(TAILS[tail][0]), TAILS[tail][1]
 
     def handler(seen, wire):
         wire.begin_stream()
         wire.chunk(b"data: " + LARGE[100:])
         time.sleep(0.3)
-        wire.chunk(LARGE[:100])  # now it is above 1 MiB: all of it goes out
+        if "at once" in tail:  # what makes it too large to hold comes with its end
+            wire.chunk(LARGE[:100] + parts.pop())
+        else:
+            wire.chunk(LARGE[:100])  # now it is above 1 MiB: all of it goes out
         for part in parts:
             time.sleep(0.05)
             wire.chunk(part)

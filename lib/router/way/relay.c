@@ -237,7 +237,7 @@ static void pass_held(struct relay *r, bool ended)
 
 	if (n > 0)
 		r->mid_event = false;
-	if (n < held->len && (ended || held->len > MERGE_EVENT_MAX)) {
+	if (n < held->len && (ended || held->len - n > MERGE_EVENT_MAX)) {
 		n = held->len;
 		r->mid_event = !ended;
 		r->last = p[n - 1];
