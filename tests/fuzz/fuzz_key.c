@@ -76,8 +76,7 @@ struct found {
 	const char *source;
 	char text[ROUTE_KEY_MAX + 64];
 	size_t len;
-	bool exact;  /* text is known; else only the source */
-	bool unsure; /* there were blanks around a value: perhaps written as escapes, which stay */
+	bool exact; /* text is known; else only the source */
 };
 
 static bool from_header(const struct request *r, const char *name, struct found *f)
@@ -120,7 +119,6 @@ static bool from_value(const cJSON *v, const char *source, struct found *f)
 	f->exact = cJSON_IsString(v);
 	if (f->exact) {
 		s = span_trim(span_of(v->valuestring));
-		f->unsure |= s.n < strlen(v->valuestring);
 		if (s.n == 0)
 			return false;
 		f->exact = s.n <= 200;
@@ -242,14 +240,11 @@ static void second_opinion(const struct request *r, const struct route_key *key,
 			   const struct route_key *compat)
 {
 	struct found f = {.source = ""};
-	bool escapes = r->body && memchr(r->body->doc.p, '\\', r->body->doc.n);
 	const char *prefix;
 	char text[sizeof(f.text) + 64];
 	bool found = find_default(r, &f);
 	int n;
 
-	if (escapes && f.unsure)
-		return;
 	if (found) {
 		same_source(key, f.source);
 		expect(!f.exact || (key->len == f.len && memcmp(key->text, f.text, f.len) == 0),
@@ -258,8 +253,6 @@ static void second_opinion(const struct request *r, const struct route_key *key,
 		same_source(key, "");
 	}
 	found = find_compat(r, &f, &prefix);
-	if (escapes && f.unsure)
-		return;
 	if (!found) {
 		same_source(compat, "request");
 		expect(strncmp(compat->text, "request:", 8) == 0 ||
@@ -375,8 +368,13 @@ static void header_or_body(const struct route_keyspec *s, const struct route_key
 	struct span text = {key->text, key->len};
 	struct route_key other;
 
-	if (span_trim(text).n != text.n || span_starts(text, SPAN("xxh3:")))
+	expect(span_trim(text).n == text.n && text.n > 0, "white space around a key");
+	if (span_starts(text, SPAN("xxh3:")))
 		return;
+	route_key_of_text(text, &other);
+	expect(other.level == ROUTE_KEY_SESSION && other.len == key->len &&
+		       memcmp(other.text, key->text, key->len) == 0,
+	       "an id as a text is another session than in the body");
 	r.header[0] = (struct field){SPAN("X-SESSION-ID"), text, 0};
 	extract(s, &r, &other);
 	expect(other.len == key->len && memcmp(other.text, key->text, key->len) == 0,
