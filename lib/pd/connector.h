@@ -1,6 +1,6 @@
 /*
  * A connector: how the KV blocks of a request get from its prefill to its decode worker, as far as
- * a router has to know. It writes and reads text only; whoever uses it does the I/O. One file per
+ * a router has to know. It writes and reads text only; its user does the I/O. One file per
  * connector and one line in connectors.c; nothing else names one. Pure, thread-safe.
  *
  *	struct pd_pair p = {.path = pd_path_of(path), ...};

@@ -1,9 +1,9 @@
 /*
  * Requests that wait for a worker of a pool, first come first served. What they wait for (a place
  * below a worker's cap, a worker that becomes available, a new worker) is not kept here: something
- * has changed when waitlist_call says so, and the first waiter looks whether it can go on. Nobody
- * overtakes: newcomers ask waitlist_ahead first. Thread-safe; with nobody waiting a call is one
- *load.
+ * has changed when waitlist_call says so, and the first waiter looks whether it can go on. No
+ * request overtakes: newcomers ask waitlist_ahead first. Thread-safe; on an empty list a call is
+ *one load.
  *
  *	struct waiter w = {.conn = c, .ticket = clock_now()};
  *
@@ -22,7 +22,7 @@
 #include "lib/base/err.h"
 #include "lib/http/server.h"
 
-#define WAITLIST_NO_TICKET INT64_MAX /* of those who have not waited yet */
+#define WAITLIST_NO_TICKET INT64_MAX /* of requests that have not waited yet */
 
 /* On the waiter's stack while it is in a list. */
 struct waiter {
@@ -36,13 +36,13 @@ struct waiter {
 struct waitlist {
 	pthread_mutex_t lock;
 	struct waiter *first;
-	_Atomic int64_t head; /* ticket of the first; WAITLIST_NO_TICKET: nobody waits */
+	_Atomic int64_t head; /* ticket of the first; WAITLIST_NO_TICKET: the list is empty */
 };
 
 int waitlist_init(struct waitlist *l) PD_MUST;
 void waitlist_release(struct waitlist *l);
 
-/* Does somebody wait who came before this ticket? */
+/* Does a request wait that came before this ticket? */
 static inline bool waitlist_ahead(const struct waitlist *l, int64_t ticket)
 {
 	return atomic_load(&l->head) < ticket;
@@ -51,7 +51,7 @@ static inline bool waitlist_ahead(const struct waitlist *l, int64_t ticket)
 /* Something may be free for a waiter: the first one looks. */
 void waitlist_call(struct waitlist *l);
 
-/* In the order of tickets. The first, and whoever stands behind particular waiters only, has its
+/* In the order of tickets. The first, and one behind particular waiters only, has its
  * turn at once: what it waits for may have become free in between. */
 void waitlist_join(struct waitlist *l, struct waiter *w);
 /* Waits for its turn. PD_OK, PD_ETIMEOUT, PD_ECANCELED (the client left). */

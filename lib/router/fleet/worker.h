@@ -22,9 +22,10 @@ struct worker {
 	struct net_url at;
 	struct route_slot slot;
 	struct http_pool pool;
-	struct tls_peer *peer;	  /* NULL: http:// */
-	_Atomic unsigned refs;	  /* fleets that contain it */
-	struct waitlist *waiting; /* who waits for a worker of its pool; borrowed, NULL: nobody */
+	struct tls_peer *peer; /* NULL: http:// */
+	_Atomic unsigned refs; /* fleets that contain it */
+	struct waitlist
+		*waiting; /* requests that wait for a worker of its pool; borrowed, or NULL */
 
 	pthread_mutex_t
 		lock; /* the fields below; slot.available and slot.permits are written under it */

@@ -42,8 +42,9 @@ struct record_times {
 	int64_t accepted; /* the first byte */
 	int64_t queued;	  /* a duration: the wait at the gate */
 	int64_t head, body;
-	int64_t decided;     /* the first pick; this and the next only while somebody wants them */
-	int64_t picked;	     /* last */
+	int64_t decided; /* the first pick; this and the next only with an access log or a capture
+			  */
+	int64_t picked;	 /* last */
 	int64_t dispatched;  /* the first byte to a worker */
 	int64_t sent;	     /* last: to prefill, or to the only worker */
 	int64_t prefilled;   /* last: the prefill answer was complete */

@@ -1,7 +1,7 @@
 /*
- * The true cap on requests in work: from admission to the last byte. Above it requests wait in a
- * bounded queue, first come first served, and are told no when it is full. A waiter costs its
- * connection's thread and nothing else: its body was not read yet. Thread-safe. When there is room,
+ * The cap on requests in flight, from admission to the last byte. Above it requests wait in the
+ * admission queue, first come first served, and are refused when that is full. A waiter holds its
+ * connection and its fiber or thread; its body was not read yet. Thread-safe. When there is room,
  * entering and leaving are one atomic operation each.
  */
 #ifndef PD_ROUTER_GATE_H
@@ -27,10 +27,10 @@ struct gate {
 
 int gate_init(struct gate *g, unsigned limit, unsigned queue_size) PD_MUST;
 void gate_release(struct gate *g);
-/* PD_OK; PD_EBUSY: the queue is full; PD_ETIMEOUT: the wait is over; PD_ECANCELED: the client left.
- * gate_leave follows PD_OK only. */
 /* A place without waiting; gate_leave follows true. False: gate_enter decides. */
 bool gate_try(struct gate *g);
+/* PD_OK; PD_EBUSY: the queue is full; PD_ETIMEOUT: the wait is over; PD_ECANCELED: the client left.
+ * gate_leave follows PD_OK only. */
 int gate_enter(struct gate *g, struct http_conn *c, int64_t deadline) PD_MUST;
 void gate_leave(struct gate *g);
 

@@ -1,6 +1,6 @@
 /*
- * The body's functions are wrapped for one reason: whoever reads the last byte of an answer has
- * ended the worker's part, and nobody upward needs to be told. A detached request goes on although
+ * The body's functions are wrapped for one reason: the read of an answer's last byte
+ * ends the worker's part, and no caller needs to be told. A detached request goes on although
  * its client has left.
  */
 #include "lib/router/way/leg.h"

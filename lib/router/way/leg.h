@@ -27,7 +27,7 @@ struct leg {
 	struct pick *pick; /* NULL: nothing is counted */
 	bool once; /* never sent twice, not even when a pooled connection was dead: the request may
 		      have been read */
-	void (*first)(struct exchange *x); /* called at the first byte of the body; NULL: nobody */
+	void (*first)(struct exchange *x); /* called at the first byte of the body; NULL: no call */
 
 	struct exchange *x;
 	struct worker *worker;

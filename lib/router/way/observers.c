@@ -1,4 +1,4 @@
-/* The order matters to nobody; the table is walked for each request, so that it has no holes but
+/* The order has no meaning. The table is walked for each request, so that it has no holes but
  * NULL. */
 #include "lib/router/way/observers.h"
 

@@ -1,7 +1,7 @@
 /*
- * Prefill, then decode: both workers are picked first, so that no prompt is computed that nobody
- * can decode. Each attempt has fresh coordinates: a failed decode means a new prefill. Once the
- * answer has begun nothing is repeated.
+ * Prefill, then decode: both workers are picked first, so that no prompt is computed that no
+ * worker can decode. Each attempt has fresh coordinates: a failed decode means a new prefill. Once
+ * the answer has begun nothing is repeated.
  */
 #include "lib/router/way/pdflow.h"
 
@@ -287,7 +287,7 @@ static enum outcome decode_leg(struct pd_state *s)
 	if (e == LEG_OK)
 		return decode_answered(s);
 	(void)leg_end(&x->leg);
-	/* The client left before a byte of the request was sent: nobody told decode about the
+	/* The client left before a byte of the request was sent: decode does not know of the
 	 * blocks yet. */
 	if (e == LEG_CLIENT_LEFT && c->sent_ns == 0 && must_release(s))
 		return release_blocks(s);

@@ -156,8 +156,8 @@ static void renew_fleet(struct exchange *x)
 	fleet_put(old);
 }
 
-/* Does somebody who came before wait for a worker of the role, or of one of the pair? The list `at`
- * does not count: who is called there has its turn. */
+/* Does an earlier request wait for a worker of the role, or of one of the pair? The list `at`
+ * does not count: a waiter that is called there has its turn. */
 static bool must_wait(struct exchange *x, bool pair, enum worker_role *role,
 		      const struct waitlist *at, int64_t ticket)
 {
@@ -173,7 +173,7 @@ static bool must_wait(struct exchange *x, bool pair, enum worker_role *role,
 	return false;
 }
 
-/* Waits in line while all workers are at their cap; nothing is counted meanwhile. `pair`: prefill
+/* Queues while all workers are at their cap; nothing is counted meanwhile. `pair`: prefill
  * and decode; else *role. */
 static int choose(struct exchange *x, bool pair, enum worker_role *role)
 {

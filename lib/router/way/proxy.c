@@ -9,13 +9,13 @@
  *	           attempt_run  <-- the one retry loop: again, refusal passed on, or give up
  *	                            |  regular_attempt | pdflow_attempt   one attempt
  *	                            v
- *	           pick_choose ---> route_decide        counted in flight; waitlist while all are full
- *	           record_decided
- *	           leg_exchange --> http_call_begin     one conversation with a worker
+ *	           pick_choose ---> route_decide        counted in flight; waitlist while all are
+ *full record_decided leg_exchange --> http_call_begin     one conversation with a worker
  *	           record_answered
  *	           attempt_answer
  *	             relay_answer -> leg_piece ...      bytes to the client as they come
- *	             leg_end, pick_end                  connection to the pool, verdict to the breaker
+ *	             leg_end, pick_end                  connection to the pool, verdict to the
+ *breaker
  *	                            |
  *	                            v
  *	           record_ended                         metrics, log, access log, capture
@@ -389,7 +389,7 @@ static void finish(struct exchange *x)
 	struct record *rec = &x->rec;
 	char peer[NET_ADDR_TEXT];
 
-	/* Also when nobody noticed before: it is no error of ours. */
+	/* Also when it was not noticed before: it is no error of ours. */
 	rec->client_left |= !x->started && http_conn_client_left(x->conn);
 	if (rec->client_left && !x->started)
 		http_conn_abort(x->conn, false);
