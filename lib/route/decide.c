@@ -6,6 +6,8 @@
  */
 #include "lib/route/decide.h"
 
+#include "lib/base/check.h"
+
 /* How often a pick that lost against others is repeated before the cap alone decides. */
 #define TRIES_MAX 256
 
@@ -58,7 +60,9 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 static void release(struct route_slot *s)
 {
 	/* In one order with a look at who waits for the place, which may follow. */
-	atomic_fetch_sub(&s->in_flight, 1);
+	uint32_t before = atomic_fetch_sub(&s->in_flight, 1);
+
+	PD_CHECK(before > 0); /* each pick ends once */
 }
 
 /* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.
@@ -114,8 +118,10 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 	rank->begin(v, walk);
 	for (; !(runner && d->ncandidates == ROUTE_CANDIDATES) && rank->next(v, walk, &c);
 	     first = false) {
-		struct route_slot *slot = v->pool->worker[c.worker].slot;
+		struct route_slot *slot;
 
+		PD_CHECK(c.worker < v->pool->n);
+		slot = v->pool->worker[c.worker].slot;
 		if (first)
 			d->home = c.worker;
 		if (v->settled) {
