@@ -31,9 +31,8 @@ struct swap_look swap_enter(struct swap *s)
 
 void swap_leave(struct swap_look look)
 {
-	unsigned before = atomic_fetch_sub(look.counted, 1);
-
-	PD_CHECK(before > 0);
+	PD_CHECK(atomic_load(look.counted) > 0);
+	atomic_fetch_sub(look.counted, 1);
 }
 
 unsigned swap_spare(const struct swap *s)

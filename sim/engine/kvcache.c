@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-
 #define NIL UINT32_MAX
 
 struct block {

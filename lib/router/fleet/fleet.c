@@ -136,9 +136,8 @@ struct fleet *fleet_get(struct fleet_holder *h)
 
 struct fleet *fleet_ref(struct fleet *f)
 {
-	unsigned before = atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
-
-	PD_CHECK(before > 0);
+	PD_CHECK(atomic_load(&f->refs) > 0);
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
 	return f;
 }
 
