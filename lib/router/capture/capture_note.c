@@ -63,9 +63,9 @@ static void note_decision(const struct record *r, unsigned role)
 void capture_decided(const struct record *r)
 {
 	/* Decode was picked first (lib/router/way/pdflow.c). */
-	for (unsigned role = ROLES; r->number && role-- > 0;)
+	for (int role = ROLES - 1; r->number && role >= 0; role--)
 		if (r->pick[role].worker)
-			note_decision(r, role);
+			note_decision(r, (enum worker_role)role);
 }
 
 /* -- the request -- */
