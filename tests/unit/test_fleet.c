@@ -127,6 +127,9 @@ static void a_policy_outlives_reloads(void **state)
 	assert_true(p->told[ROUTE_JOINED] == 4 && p->told[ROUTE_LEFT] == 1);
 	fleet_put(f);
 
+	fleet_session_finished(first, SPAN(" s "), 9);
+	assert_true(p->told[ROUTE_FINISHED] == 1 && p->keyed && p->at == 9);
+
 	/* Another policy has another memory; the old one lives as long as its fleet. */
 	fc.policy[ROLE_REGULAR] = route_spec_of(route_policy_find(SPAN("random")));
 	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);

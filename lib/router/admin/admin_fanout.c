@@ -168,9 +168,10 @@ void admin_model_info(struct admin_call *a)
 
 /* -- /finish_session -- */
 
-/* As vllm-router answers for policies that remember no session: there is nothing to forget. */
+/* The policies may forget the session; vllm-router's answer. */
 void admin_finish_session(struct admin_call *a)
 {
+	struct fleet *f = fleet_get(a->admin->fleet);
 	struct buf id, b;
 	int err;
 
@@ -180,6 +181,7 @@ void admin_finish_session(struct admin_call *a)
 		admin_error(a, 400, "invalid_request_error",
 			    "found no session_id, expected /finish_session?session_id=ID");
 	} else {
+		fleet_session_finished(f, buf_span(&id), clock_now());
 		err = buf_puts(&b, "{\"status\":\"ok\",\"session_id\":");
 		err = err ? err : json_quote(&b, id.data, id.len);
 		err = err ? err : buf_putc(&b, '}');
@@ -187,4 +189,5 @@ void admin_finish_session(struct admin_call *a)
 	}
 	buf_release(&b);
 	buf_release(&id);
+	fleet_put(f);
 }

@@ -38,6 +38,7 @@
 
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
+#include "lib/route/key/key_extract.h"
 
 /* -- pools -- */
 
@@ -427,6 +428,18 @@ size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t 
 	}
 	(void)pthread_mutex_unlock(&h->loading);
 	return left;
+}
+
+void fleet_session_finished(struct fleet *f, struct span id, int64_t now)
+{
+	struct route_key key;
+	struct route_request rq = {.key = &key, .now_ns = now};
+
+	route_key_of_text(id, &key);
+	for (int r = 0; r < ROLES; r++)
+		route_tell(f->pool[r].ring->state, &(struct route_event){.kind = ROUTE_FINISHED,
+									 .at_ns = now,
+									 .request = &rq});
 }
 
 size_t fleet_available(const struct fleet_pool *p)

@@ -69,6 +69,8 @@ size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t 
 
 /* Workers of a pool that may be picked now. */
 size_t fleet_available(const struct fleet_pool *p);
+/* Tells the policies that a session will send no more. */
+void fleet_session_finished(struct fleet *f, struct span id, int64_t now);
 /*
  * The workers that an id means: those of this role (ROLES: of each) whose name or URL it is, else
  * all ranks of a server by the name or URL without "@rank". One URL may serve two roles. Fills at
