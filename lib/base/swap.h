@@ -9,7 +9,7 @@
  *
  * A look must be short, a few instructions: what is needed for longer has a count of references,
  * which is taken within the look. Writers exclude each other by a lock of their own. All zeros:
- *place 0 is current.
+ * place 0 is current.
  */
 #ifndef PD_BASE_SWAP_H
 #define PD_BASE_SWAP_H

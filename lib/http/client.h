@@ -1,6 +1,6 @@
 /*
  * An HTTP/1.1 client on lib/net streams: one request, one answer, and the connection is kept for
- *the next call. On a fiber a wait suspends the fiber, elsewhere it blocks the thread.
+ * the next call. On a fiber a wait suspends the fiber, elsewhere it blocks the thread.
  *
  *	struct http_call c = {
  *		.to = {.pool = &worker->pool, .address = where_is, .ctx = worker},
@@ -28,8 +28,8 @@
  *	}
  *
  * The head of the request is the caller's to write. Informational answers are skipped (at most 8),
- *101 is refused. An answer that comes while the request is still being sent counts. Owner thread
- *only, but for http_call_cancel.
+ * 101 is refused. An answer that comes while the request is still being sent counts. Owner thread
+ * only, but for http_call_cancel.
  */
 #ifndef PD_HTTP_CLIENT_H
 #define PD_HTTP_CLIENT_H

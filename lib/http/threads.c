@@ -20,16 +20,15 @@
  * A thread that waits, for its worker or in http_conn_sleep, polls the client's socket too: no
  * other thread tells it that the client has left. (For the first BLOCK_NS of client.c it waits in
  * recv alone, which is a system call less and long enough for most answers.) The end of a drain
- *shuts the client's socket down, which those polls see as well. So nothing of a connection in work
- *is shared but what a wake-up needs: `lock` of the slot.
+ * shuts the client's socket down, which those polls see as well. So nothing of a connection in work
+ * is shared but what a wake-up needs: `lock` of the slot.
  *
  * Guaranteed: at most `max` threads; a connection is parked, queued or owned by one thread; a
- *parked connection is closed by the poller only, so that no event meets a descriptor that is gone;
- *each hand-over re-arms epoll once (EPOLLONESHOT), so an event is seen by one thread. A thread that
- * cannot be created is a 503 and counted. With `max` threads in work requests queue in the order
- * of their arrival, at most head_timeout_ns, then 503.
- * Not guaranteed: that a queued request is served at once when a thread has only just begun to hold
- * an idle connection (HOLD at most).
+ * parked connection is closed by the poller only, so that no event meets a descriptor that is gone;
+ * each hand-over re-arms epoll once (EPOLLONESHOT), so an event is seen by one thread. A thread
+ * that cannot be created is a 503 and counted. With `max` threads in work requests queue in the
+ * order of their arrival, at most head_timeout_ns, then 503. Not guaranteed: that a queued request
+ * is served at once when a thread has only just begun to hold an idle connection (HOLD at most).
  */
 #include <errno.h>
 #include <sched.h>

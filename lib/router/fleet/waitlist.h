@@ -3,7 +3,7 @@
  * below a worker's cap, a worker that becomes available, a new worker) is not kept here: something
  * has changed when waitlist_call says so, and the first waiter looks whether it can go on. No
  * request overtakes: newcomers ask waitlist_ahead first. Thread-safe; on an empty list a call is
- *one load.
+ * one load.
  *
  *	struct waiter w = {.conn = c, .ticket = clock_now()};
  *
