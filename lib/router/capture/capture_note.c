@@ -111,7 +111,7 @@ static void find_parts(const struct record *x, struct parts *p, struct capture_r
 	if (x->json)
 		find_prompt(x, p, r);
 	p->text[TEXT_ID] = x->id;
-	if (x->key->level != ROUTE_KEY_NONE) {
+	if (x->key && x->key->level != ROUTE_KEY_NONE) {
 		p->text[TEXT_KEY] = (struct span){x->key->text, x->key->len};
 		p->text[TEXT_SOURCE] = span_of(x->key->source);
 		/* The fallback of another router's order is the beginning of the body itself. */
