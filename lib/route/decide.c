@@ -1,8 +1,8 @@
 /*
  * The one entry point of all decisions. Counting a request in is a compare-and-swap on the worker's
  * counter: policies by load take a worker at the number in flight that they ranked it by, and when
- * somebody was faster everything is ranked again. So a burst of concurrent callers spreads as if
- * they had come one by one.
+ * another caller was faster everything is ranked again. So a burst of concurrent callers spreads as
+ * if they had come one by one.
  */
 #include "lib/route/decide.h"
 
@@ -59,13 +59,14 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 
 static void release(struct route_slot *s)
 {
-	/* In one order with a look at who waits for the place, which may follow. */
+	/* Sequentially consistent: a look at the queue for this place may follow. */
 	uint32_t before = atomic_fetch_sub(&s->in_flight, 1);
 
 	PD_CHECK(before > 0); /* each pick ends once */
 }
 
-/* An available worker needs no permit; of a worker on probation one is taken, if nobody was faster.
+/* An available worker needs no permit; of a worker on probation one is taken, unless another caller
+ * was faster.
  */
 static bool permitted(struct route_slot *s, bool *trial)
 {
@@ -88,7 +89,7 @@ static void note(struct route_decision *d, const struct route_choice *c)
 	d->candidate[d->ncandidates++].score = c->score;
 }
 
-/* Nobody was taken. PD_EAGAIN: by now somebody could be. */
+/* Why no worker was taken. PD_EAGAIN: by now one could be. */
 static int why_none(const struct route_view *v)
 {
 	int why = PD_ENOENT;

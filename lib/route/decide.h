@@ -61,9 +61,9 @@ struct route_pair {
 };
 
 /*
- * Both picks in one order everywhere: decode first, so that no prompt is computed that nobody can
- * decode; the second sees the first as its partner. Errors of route_decide for the end `failed`;
- * nothing is counted in flight then.
+ * Both picks in one order everywhere: decode first, so that no prompt is computed that no worker
+ * can decode; the second sees the first as its partner. Errors of route_decide for the end
+ * `failed`; nothing is counted in flight then.
  */
 int route_decide_pair(struct route_pair *p) PD_MUST;
 

@@ -87,7 +87,7 @@ struct route_policy_type {
 	const struct route_param *params;	 /* ends with ROUTE_PARAM_END; NULL: none */
 	size_t params_size;			 /* at most ROUTE_PARAMS_SIZE */
 	size_t walk_size;			 /* at most ROUTE_WALK_MAX */
-	const struct route_policy_type *keyless; /* BY_KEY: who ranks requests without a key */
+	const struct route_policy_type *keyless; /* BY_KEY: ranks requests without a key */
 	/* NULL: no table. The pool has its workers, not its table. */
 	int (*table_new)(const struct route_pool *pool, const void *params, void **table,
 			 struct pd_msg *msg);

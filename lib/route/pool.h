@@ -41,8 +41,8 @@ int route_pool_new(struct route_pool **out, const char *const *names,
 void route_pool_free(struct route_pool *p);
 
 /*
- * Tells the policy of `now` who joined, and who left when `before` had the same policy with the
- * same memory. before NULL: all joined.
+ * Tells the policy of `now` which workers joined, and which left when `before` had the same policy
+ * with the same memory. before NULL: all joined.
  */
 void route_pool_announce(const struct route_pool *before, const struct route_pool *now,
 			 int64_t at_ns);

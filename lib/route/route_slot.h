@@ -10,7 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What a worker said about itself, and when. Written by whoever reads the worker's figures. */
+/* What a worker said about itself, and when. Written by the code that reads the worker's figures.
+ */
 struct route_signal {
 	_Atomic uint32_t waiting, running; /* requests in the engine's queue, and in its batch */
 	_Atomic uint32_t kv_permille;	   /* of its KV memory in use */
@@ -29,7 +30,7 @@ struct route_slot {
 	struct route_signal signal;
 };
 
-/* The time is written last: who reads it first sees figures at least that new. */
+/* The time is written last: a reader that loads it first sees figures at least that new. */
 static inline void route_signal_set(struct route_signal *s, uint32_t waiting, uint32_t running,
 				    uint32_t kv_permille, int64_t at_ns)
 {

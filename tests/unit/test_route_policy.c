@@ -308,7 +308,7 @@ static void test_state_refuses(void **state)
 	type.params_size = ROUTE_PARAMS_SIZE + 1;
 	assert_int_equal(route_state_new(&s, &spec), PD_EINVAL);
 	type = pupil_type;
-	type.flags = ROUTE_BY_KEY; /* and nobody for requests without a key */
+	type.flags = ROUTE_BY_KEY; /* and no policy for requests without a key */
 	assert_int_equal(route_state_new(&s, &spec), PD_EINVAL);
 	assert_null(s);
 }
@@ -371,7 +371,7 @@ static void test_pair(void **state)
 	make_of(&d, &looking, 2);
 	make_of(&w, &wants, 2);
 
-	/* Decode first; prefill sees whom. */
+	/* Decode first; prefill sees its partner. */
 	pair = pair_of(&p, &d);
 	assert_int_equal(route_decide_pair(&pair), PD_OK);
 	assert_null(seen_partner[0]);
@@ -388,7 +388,7 @@ static void test_pair(void **state)
 	}
 	p.slot[0].in_flight = d.slot[0].in_flight = w.slot[0].in_flight = 0;
 
-	/* The second has nobody: nothing is counted, and a permit is given back. */
+	/* No worker for the second: nothing is counted, and a permit is given back. */
 	for (unsigned i = 0; i < 3; i++)
 		p.slot[i].cap = p.slot[i].in_flight = 1;
 	d.slot[0].available = d.slot[1].available = false;
