@@ -107,10 +107,9 @@ static int why_none(const struct route_view *v)
 }
 
 /* One ranking, until a worker is taken and explained. PD_EAGAIN: a race was lost. */
-static int rank_once(const struct route_policy_type *rank, struct route_view *v,
+static int rank_once(const struct route_policy_type *rank, struct route_view *v, void *walk,
 		     struct route_decision *d)
 {
-	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX];
 	bool exact = (rank->flags & ROUTE_BY_LOAD) && v->tries < TRIES_MAX, first = true;
 	bool runner = false; /* the one behind the chosen was seen */
 	struct route_choice c = {0};
@@ -161,6 +160,7 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 			       .memory = s->memory,
 			       .turn = &s->turn,
 			       .rq = rq};
+	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX]; /* kept from try to try */
 	int err;
 
 	if (pool->n == 0)
@@ -169,7 +169,7 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		rank = type->keyless;
 	do {
 		*out = (struct route_decision){.draw = rq->draw};
-		err = rank_once(rank, &v, out);
+		err = rank_once(rank, &v, walk, out);
 		v.tries++;
 	} while (err == PD_EAGAIN);
 	if (err)
