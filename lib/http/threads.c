@@ -20,15 +20,16 @@
  * A thread that waits, for its worker or in http_conn_sleep, polls the client's socket too: no
  * other thread tells it that the client has left. (For the first BLOCK_NS of client.c it waits in
  * recv alone, which is a system call less and long enough for most answers.) The end of a drain
- * shuts the client's socket down, which those polls see as well. So nothing of a connection in work
- * is shared but what a wake-up needs: `lock` of the slot.
+ * shuts down the client's socket, which those polls see as well. So a connection shares nothing
+ * with other threads but what a wake-up needs: `lock` of the slot.
  *
- * Guaranteed: at most `max` threads; a connection is parked, queued or owned by one thread; a
- * parked connection is closed by the poller only, so that no event meets a descriptor that is gone;
- * each hand-over re-arms epoll once (EPOLLONESHOT), so an event is seen by one thread. A thread
- * that cannot be created is a 503 and counted. With `max` threads in work requests queue in the
- * order of their arrival, at most head_timeout_ns, then 503. Not guaranteed: that a queued request
- * is served at once when a thread has only just begun to hold an idle connection (HOLD at most).
+ * Guaranteed: at most `max` threads; a connection is parked, queued or owned by one thread; only
+ * the poller closes a parked one, so that no event meets a descriptor that is gone; an event is
+ * seen once (EPOLLONESHOT), and parking arms it again. A thread that cannot be created is a 503
+ * and counted. With `max` threads busy requests queue in the order of their arrival, at most
+ * head_timeout_ns, then 503.
+ * Not guaranteed: that a queued request is served at once when a thread has only just begun to hold
+ * an idle connection (HOLD at most).
  */
 #include <errno.h>
 #include <sched.h>
@@ -67,6 +68,8 @@ struct http_threads {
 	bool polls;
 	pthread_mutex_t lock; /* what follows, and the connections of the two lists */
 	pthread_cond_t ended;
+	pthread_t last; /* that ended, not joined yet */
+	bool any_ended;
 	struct http_thread *spare; /* the one that worked last: its stack is warm */
 	unsigned n, nspare, max;
 	struct http_idle_list parked;
@@ -251,6 +254,8 @@ static void *run(void *arg)
 	struct http_threads *p = t->pool;
 	struct sched_param zero = {0};
 	struct http_conn *c;
+	pthread_t before;
+	bool join;
 
 	(void)pthread_setname_np(pthread_self(), "pdctl-conn");
 	if (p->server->cfg.batch_threads)
@@ -258,10 +263,18 @@ static void *run(void *arg)
 	for (c = t->conn, t->conn = NULL; c; c = next_connection(p, t))
 		serve(t, c);
 	thread_free(t);
+	/* Each joins the one that ended before it, so that the stop joins the last one only, and no
+	 * thread is still on its way out when the process ends. */
 	(void)pthread_mutex_lock(&p->lock);
+	join = p->any_ended;
+	before = p->last;
+	p->any_ended = true;
+	p->last = pthread_self();
 	if (--p->n == 0)
 		(void)pthread_cond_broadcast(&p->ended);
 	(void)pthread_mutex_unlock(&p->lock);
+	if (join)
+		(void)pthread_join(before, NULL);
 	return NULL;
 }
 
@@ -285,7 +298,6 @@ static bool start_thread(struct http_threads *p, struct http_conn *c, unsigned l
 	(void)pthread_cond_init(&t->given, &clock);
 	(void)pthread_condattr_destroy(&clock);
 	(void)pthread_attr_init(&attr);
-	(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	rc = pthread_attr_setstacksize(&attr, p->server->cfg.stack_bytes);
 	rc = rc ? rc : pthread_create(&id, &attr, run, t);
 	(void)pthread_attr_destroy(&attr);
@@ -486,6 +498,9 @@ static bool stop_pool(struct http_server *s)
 		rc = pthread_cond_timedwait(&p->ended, &p->lock, &ts);
 	all = p->n == 0;
 	(void)pthread_mutex_unlock(&p->lock);
+	if (all && p->any_ended)
+		(void)pthread_join(p->last, NULL);
+	p->any_ended = p->any_ended && !all;
 	return all;
 }
 
