@@ -1,7 +1,4 @@
-/* pdctl serve: options into a router_config, signals into drain and reload. */
-#include <errno.h>
-#include <math.h>
-#include <pthread.h>
+/* pdctl serve: options into a router_config. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,25 +6,24 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
-#include "cmd/notify.h"
 #include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
 #include "cmd/serve_keys.h"
+#include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
+#include "cmd/serve_vllm.h"
 #include "lib/base/cli.h"
-#include "lib/base/clock.h"
-#include "lib/base/process.h"
 #include "lib/pd/connector.h"
 #include "lib/router/config/workersfile.h"
+#include "lib/router/keys/cors.h"
 #include "lib/router/router.h"
 #include "lib/router/watch/metricsdoc.h"
 
-#define LISTEN_FD   3		    /* first inherited descriptor of socket activation */
-#define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: closed streams end, memory is freed */
+#define LISTEN_FD 3 /* first inherited descriptor of socket activation */
 
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
-		*key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
+		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
 		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io;
 	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
@@ -36,9 +32,10 @@ static struct {
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, startup, lease, drain_delay, drain_timeout;
-	struct opt_list workers, prefill, decode, id_headers;
+	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics,
-		list_policies, list_connectors, admin_on_data_port;
+		list_policies, list_connectors, admin_on_data_port, version,
+		keyless_given; /* --keyless was, on the command line */
 } o;
 
 static struct policy_opts policies;
@@ -59,6 +56,14 @@ static const struct opt options[] = {
 	 NULL, -1, 65535, "prometheus-port"},
 	{OPT_FLAG, "admin-on-data-port", &o.admin_on_data_port, NULL,
 	 "allow changes of the fleet on --port too, by anyone who can connect", NULL, 0, 0, NULL},
+	{OPT_LIST, "cors-allowed-origins", &o.cors, "ORIGIN...",
+	 "origins whose pages may read answers in a browser, like https://chat.example; no word or "
+	 "*: any; none: no page (any)",
+	 NULL, 0, 0, NULL},
+	{OPT_CHOICE, "compat", &o.compat, NULL,
+	 "vllm-router's defaults where others are better: --policy cache_aware, --key-compat, "
+	 "--ring-hash fbi, --admin-on-data-port, statuses of its admin routes (none)",
+	 "none|vllm-router", 0, 0, NULL},
 
 	{.type = OPT_HEADING,
 	 .help = "workers ([NAME=]http[s]://HOST:PORT[@RANK]; the name is the identity on the "
@@ -218,6 +223,7 @@ static const struct opt options[] = {
 	 "text|json", 0, 0, NULL},
 	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
 	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
+	{OPT_FLAG, "version", &o.version, NULL, "print the version and exit", NULL, 0, 0, NULL},
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
 	 NULL},
@@ -237,6 +243,7 @@ static const struct opt options[] = {
 	 "SCHED_BATCH for these threads; --no-batch-threads turns it off (on)", NULL, 0, 0, NULL},
 	{OPT_FLAG, "half-close", &o.half_close, NULL,
 	 "a client that shuts down its sending side is still connected", NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = serve_vllm_rows},
 	{.type = OPT_END},
 };
 
@@ -245,7 +252,8 @@ static const struct opt_command command = {
 	.usage = "pdctl serve (--worker-urls URL... | --pd-disaggregation --prefill URL ... "
 		 "--decode URL ...) [options]",
 	.summary = "Route requests to LLM workers: a plain pool, or prefill and decode pools.",
-	.about = "Option names and defaults are vllm-router's where it has the option. Own routes: "
+	.about = "Option names and defaults are vllm-router's where it has the option; all of its "
+		 "flags are accepted (docs/migration.md).\nOwn routes: "
 		 "/health /liveness /readiness /health_generate\n"
 		 "/metrics /v1/models /workers /list_workers /add_worker /remove_worker /get_loads "
 		 "/flush_cache /get_server_info /get_model_info /reload;\n"
@@ -256,16 +264,17 @@ static const struct opt_command command = {
 		 "USR1 reopens the access log.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
 		 "refuses no connection.",
-	.examples = "  two workers, sessions stay where they are:\n"
-		    "    pdctl serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000 "
-		    "--policy consistent_hash\n"
-		    "  prefill and decode pools; names keep sessions in place when ports change:\n"
-		    "    pdctl serve --pd-disaggregation --prefill p1=http://10.0.0.1:8000 "
-		    "--prefill p2=http://10.0.0.2:8000 \\\n"
-		    "                --decode d1=http://10.0.0.3:8000 --decode "
-		    "d2=http://10.0.0.4:8000\n"
-		    "  coming from vllm-router, sessions keep their workers:\n"
-		    "    pdctl serve --worker-urls ... --ring-hash fbi --key-compat vllm-router\n",
+	.examples =
+		"  two workers, sessions stay where they are:\n"
+		"    pdctl serve --worker-urls http://10.0.0.1:8000 http://10.0.0.2:8000 "
+		"--policy consistent_hash\n"
+		"  prefill and decode pools; names keep sessions in place when ports change:\n"
+		"    pdctl serve --pd-disaggregation --prefill p1=http://10.0.0.1:8000 "
+		"--prefill p2=http://10.0.0.2:8000 \\\n"
+		"                --decode d1=http://10.0.0.3:8000 --decode "
+		"d2=http://10.0.0.4:8000\n"
+		"  coming from vllm-router, sessions keep their workers:\n"
+		"    pdctl serve --compat vllm-router --worker-urls ... --policy consistent_hash\n",
 	.opts = options,
 };
 
@@ -283,12 +292,14 @@ static void defaults(const struct router_config *c)
 {
 	memset(&o, 0, sizeof(o));
 	policy_opts_init(&policies, "");
+	serve_vllm_defaults();
 	serve_tls_defaults();
 	o.host = c->host;
 	o.port = c->port;
 	o.admin_host = c->metrics_host;
 	o.admin_port = c->metrics_port;
 	o.policy = "consistent_hash";
+	o.compat = "none";
 	o.key_compat = "none";
 	o.keyless = "least_request";
 	o.log_level = "info";
@@ -332,6 +343,21 @@ static void defaults(const struct router_config *c)
 	serve_capture_defaults();
 	o.batch = c->batch_threads;
 	serve_keys_defaults(c);
+}
+
+/* --compat vllm-router: its defaults, each for an option that was not given. */
+static void read_compat(struct router_config *c, int argc, char **argv)
+{
+	o.keyless_given = opt_given(&command, argc, argv, "keyless");
+	c->compat = strcmp(o.compat, "vllm-router") == 0;
+	if (!c->compat)
+		return;
+	if (!opt_given(&command, argc, argv, "policy"))
+		o.policy = "cache_aware";
+	if (!opt_given(&command, argc, argv, "key-compat"))
+		o.key_compat = "vllm-router";
+	if (!opt_given(&command, argc, argv, "admin-on-data-port"))
+		o.admin_on_data_port = true;
 }
 
 static void read_limits(struct router_config *c)
@@ -395,27 +421,52 @@ static void read_times(struct router_config *c)
 	c->drain_timeout = ns(o.drain_timeout);
 }
 
+/* The ring of --compat stays out of the flags' own settings: those are checked for being of use. */
+static void read_settings(struct router_config *c)
+{
+	c->settings = policies.settings;
+	for (size_t i = 0; c->compat && policies.rows[i].type; i++)
+		if (strcmp(policies.rows[i].name, "ring-hash") == 0 && !c->settings.value[i])
+			c->settings.value[i] = "fbi";
+}
+
 static int read_policy(struct router_config *c, struct pd_msg *msg)
 {
 	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
 					  o.decode_policy ? o.decode_policy : o.policy};
 	static const char *const flags[ROLES] = {"policy", "prefill-policy", "decode-policy"};
+	const char *const from[ROLES] = {flags[0], flags[o.prefill_policy ? 1 : 0],
+					 flags[o.decode_policy ? 2 : 0]};
 	struct pd_msg inner = {0};
+	bool prefix = false;
 	int err = policy_opts_check(&policies, msg);
 
-	c->settings = policies.settings;
-	for (int r = 0; !err && r < ROLES; r++)
-		if (route_spec_parse(&c->fleet.policy[r], names[r], &c->settings, &inner))
+	read_settings(c);
+	for (int r = 0; !err && r < ROLES; r++) {
+		const char *name = names[r];
+
+		/* Only of a pool that there is. */
+		if ((r == ROLE_REGULAR) != c->pd)
+			name = serve_vllm_policy(from[r], name, &prefix);
+		else
+			name = serve_vllm_policy(NULL, name, &prefix);
+		if (route_spec_parse(&c->fleet.policy[r], name, &c->settings, &inner))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
-	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
+	}
+	c->keyless = strcmp(o.keyless, "prefix") == 0 || (prefix && !o.keyless_given)
+			     ? KEYLESS_PREFIX
+			     : KEYLESS_LEAST_REQUEST;
 	c->pd_fallback =
 		strcmp(o.fallback, "fail") == 0 ? PD_FALLBACK_FAIL : PD_FALLBACK_DECODE_ONLY;
-	if (!err && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
+	if (!err && c->pd && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
 		err = pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)
 		c->keys.compat = ROUTE_COMPAT_VLLM_ROUTER;
+	/* vllm-router takes the text of a request for its key; not where something else was asked
+	 * for. */
+	c->keys.fields_only = o.keyless_given || c->keyless == KEYLESS_PREFIX;
 	return err;
 }
 
@@ -459,7 +510,6 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 {
 	int err;
 
-	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
 	c->workers_file = o.workers_file;
 	if (c->pd && o.workers.n > 0)
 		return pd_fail(msg, PD_EINVAL,
@@ -485,16 +535,6 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 	err = add_list(c, ROLE_DECODE, "decode", &o.decode, msg);
 	if (err)
 		return err;
-	if (!c->pd && o.workers.n == 0)
-		return pd_fail(msg, PD_EINVAL,
-			       "no workers: expected --worker-urls URL..., --prefill and --decode, "
-			       "or --workers-file FILE");
-	if (c->pd && o.decode.n == 0)
-		return pd_fail(msg, PD_EINVAL,
-			       "prefill/decode mode needs at least one --decode URL");
-	if (c->pd && o.prefill.n == 0 && c->pd_fallback == PD_FALLBACK_FAIL)
-		return pd_fail(msg, PD_EINVAL,
-			       "--pd-fallback fail needs at least one --prefill URL");
 	return PD_OK;
 }
 
@@ -541,13 +581,22 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 			       "--threads: found %u, expected 0 to %d event loops (more: --io "
 			       "threads)",
 			       c->threads, HTTP_LOOPS_MAX);
+	c->cors_origins = o.cors.items;
+	c->cors_origins_n = o.cors.n;
+	err = cors_check(c->cors_origins, c->cors_origins_n, msg);
+	if (err)
+		return err;
 	err = serve_keys_read(c, msg);
 	if (err)
 		return err;
+	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
 	err = read_policy(c, msg);
 	if (err)
 		return err;
 	err = read_workers(c, msg);
+	if (err)
+		return err;
+	err = serve_vllm_check(c, msg);
 	if (err)
 		return err;
 	err = serve_tls_open(c, msg);
@@ -579,6 +628,12 @@ static void announce(const struct router *rt, const struct router_config *c)
 	if (o.connector && !c->pd)
 		log_line(c->log, LOG_WARN,
 			 "--kv-connector has no effect without --prefill and --decode");
+	serve_vllm_announce(c->log);
+	if (c->fleet.workers.n == 0)
+		log_line(
+			c->log, LOG_WARN,
+			"no workers: requests get 503 until one is added, with `pdctl workers add` "
+			"or by a reload of --workers-file");
 	if (router_metrics_port(rt))
 		log_line(c->log, LOG_INFO, "admin and metrics on http://%s:%u", c->metrics_host,
 			 router_metrics_port(rt));
@@ -588,110 +643,6 @@ static void announce(const struct router *rt, const struct router_config *c)
 		 c->host, router_port(rt), c->pd ? "prefill/decode" : "regular",
 		 c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name, c->fleet.workers.n,
 		 c->max_body >> 20);
-}
-
-static void block_signals(sigset_t *set)
-{
-	(void)sigemptyset(set);
-	(void)sigaddset(set, SIGTERM);
-	(void)sigaddset(set, SIGINT);
-	(void)sigaddset(set, SIGHUP);
-	(void)sigaddset(set, SIGUSR1);
-	(void)pthread_sigmask(SIG_BLOCK, set, NULL);
-}
-
-/* On the reloading thread: a slow name look-up must not delay TERM. */
-static void reload_ended(void)
-{
-	notify("READY=1");
-}
-
-/* HUP and USR1: the process goes on. False for the signals that end it. */
-static bool minor_signal(struct router *rt, const struct router_config *c, int sig, bool draining)
-{
-	struct pd_msg msg = {0};
-
-	if (sig == SIGHUP && !draining) {
-		notify_reloading();
-		if (!router_reload_begin(rt, reload_ended)) {
-			log_line(c->log, LOG_ERROR,
-				 "too many reloads pending: this one is ignored");
-			reload_ended();
-		}
-	} else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg)) {
-		log_line(c->log, LOG_ERROR, "access log: %s; still writing to the old file",
-			 msg.text);
-	}
-	return sig == SIGHUP || sig == SIGUSR1;
-}
-
-struct second_signal {
-	const struct router_config *cfg;
-	sigset_t set;
-	struct router *rt;
-	_Atomic bool done;
-	_Atomic unsigned cut;
-};
-
-/* During a drain: the next TERM or INT closes what is left. */
-static void *await_second(void *arg)
-{
-	struct second_signal *s = arg;
-	int sig;
-
-	do
-		(void)sigwait(&s->set, &sig);
-	while (!atomic_load(&s->done) && minor_signal(s->rt, s->cfg, sig, true));
-	if (!atomic_load(&s->done))
-		atomic_store(&s->cut, router_hurry(s->rt));
-	return NULL;
-}
-
-static int drain(struct router *rt, const struct router_config *c, const sigset_t *set)
-{
-	struct second_signal second = {.cfg = c, .set = *set, .rt = rt};
-	bool watching;
-	pthread_t thread;
-	unsigned cut;
-
-	log_line(c->log, LOG_INFO,
-		 "draining: no new connections, up to %.0f s for streams in flight",
-		 (double)c->drain_timeout / 1e9);
-	watching = pthread_create(&thread, NULL, await_second, &second) == 0;
-	router_drain(rt);
-	cut = router_wait(rt, clock_now() + c->drain_timeout);
-	atomic_store(&second.done, true);
-	if (watching) {
-		/* NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread): sigwait takes it */
-		(void)pthread_kill(thread, SIGTERM);
-		(void)pthread_join(thread, NULL);
-	}
-	cut += atomic_load(&second.cut);
-	log_line(c->log, cut ? LOG_WARN : LOG_INFO,
-		 "stopped: %u connections closed by the drain timeout", cut);
-	return EXIT_OK;
-}
-
-/* *ended: no thread uses the configuration any more. */
-static int run(const struct router_config *c, struct capture *capture, const sigset_t *set,
-	       bool *ended)
-{
-	struct pd_msg msg = {0};
-	struct router *rt;
-	int sig, code;
-
-	if (router_start(&rt, c, capture, &msg))
-		return cli_runtime_error(&command, &msg);
-	announce(rt, c);
-	notify("READY=1");
-	process_trim();
-	do
-		(void)sigwait(set, &sig);
-	while (minor_signal(rt, c, sig, false));
-	notify_stopping(c->drain_delay + c->drain_timeout + STOP_MARGIN);
-	code = drain(rt, c, set);
-	*ended = router_free(rt);
-	return code;
 }
 
 static int list(int (*print)(struct buf *out))
@@ -724,9 +675,14 @@ int cmd_serve(int argc, char **argv)
 		code = list(route_policies_markdown);
 	else if (argc == 2 && strcmp(argv[1], "--connectors-markdown") == 0)
 		code = list(pd_connectors_markdown);
+	else if (argc == 2 && strcmp(argv[1], "--vllm-router-markdown") == 0)
+		code = list(serve_vllm_markdown);
 	else
 		code = cli_parse(&command, argc, argv, NULL);
-	if (code < 0 && o.list_metrics) {
+	if (code < 0 && o.version) {
+		cli_print("pdctl " PDCTL_VERSION "\n", sizeof("pdctl " PDCTL_VERSION "\n") - 1);
+		code = EXIT_OK;
+	} else if (code < 0 && o.list_metrics) {
 		code = list(metrics_markdown);
 	} else if (code < 0 && o.list_policies) {
 		code = list(route_policies_print);
@@ -735,11 +691,12 @@ int cmd_serve(int argc, char **argv)
 	} else if (code < 0) {
 		/* Before the first thread, the log's: one that did not block them would take a
 		 * signal that arrives outside sigwait, and end the process. */
-		block_signals(&set);
+		serve_block_signals(&set);
+		read_compat(&c, argc, argv);
 		code = read_config(&c, &msg) ||
 				       serve_capture_open(&capture, &command, argc, argv, &msg)
 			       ? cli_usage_error(&command, &msg)
-			       : run(&c, capture, &set, &ended);
+			       : serve_run(&command, &c, capture, &set, announce, &ended);
 	}
 	if (!ended) {
 		log_stop(c.access_log);
@@ -754,6 +711,8 @@ int cmd_serve(int argc, char **argv)
 	opt_list_release(&o.prefill);
 	opt_list_release(&o.decode);
 	opt_list_release(&o.id_headers);
+	opt_list_release(&o.cors);
+	serve_vllm_release();
 	serve_keys_release();
 	return code;
 }

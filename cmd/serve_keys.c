@@ -9,6 +9,11 @@
 
 struct serve_keys serve_keys;
 static char *worker_key; /* owned */
+static char *url_text;	 /* owned; the words of API_KEY_VALIDATION_URLS */
+
+#define SEPARATORS ", \t"
+#define URLS_VARIABLE                                                                              \
+	"API_KEY_VALIDATION_URLS" /* vllm-router reads it when the flag is not given */
 
 static int64_t ns(double seconds)
 {
@@ -79,9 +84,34 @@ static int read_worker_key(struct pd_msg *msg)
 	return err;
 }
 
+static int read_variable(struct pd_msg *msg)
+{
+	const char *text = getenv(URLS_VARIABLE);
+	struct opt_list *l = &serve_keys.urls;
+	size_t most;
+
+	if (l->occurrences > 0 || !text || !*text)
+		return PD_OK;
+	url_text = strdup(text);
+	most = url_text ? strlen(url_text) / 2 + 1 : 0;
+	l->items = calloc(most, sizeof(*l->items));
+	if (!url_text || !l->items)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	for (char *word = url_text; *word; word += strcspn(word, SEPARATORS)) {
+		if (strchr(SEPARATORS, *word))
+			*word++ = '\0';
+		if (*word && !strchr(SEPARATORS, *word))
+			l->items[l->n++] = word;
+	}
+	return PD_OK;
+}
+
 static int read_urls(struct router_config *c, struct pd_msg *msg)
 {
 	struct pd_msg inner = {0};
+
+	if (read_variable(msg))
+		return PD_ENOMEM;
 
 	if (serve_keys.urls.n > KEYASK_URLS_MAX)
 		return pd_fail(msg, PD_EINVAL, "--api-key-validation-urls: more than %d URLs",
@@ -142,5 +172,7 @@ void serve_keys_release(void)
 	wipe(worker_key);
 	free(worker_key);
 	worker_key = NULL;
+	free(url_text);
+	url_text = NULL;
 	opt_list_release(&serve_keys.urls);
 }

@@ -42,8 +42,8 @@ struct opt {
 	enum opt_type type;
 	const char *name; /* without dashes */
 	void *value;
-	const char *arg;     /* "URL", "N", ... in help; NULL for flags */
-	const char *help;    /* one line; says the unit and the default */
+	const char *arg;  /* "URL", "N", ... in help; NULL for flags */
+	const char *help; /* one line; says the unit and the default. NULL: accepted, not shown */
 	const char *choices; /* OPT_CHOICE */
 	double min, max;
 	const char *alias; /* a second spelling, or NULL; not shown in the usage line */

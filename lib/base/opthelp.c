@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lib/base/check.h"
 #include "lib/base/opt.h"
 
 #define HELP_COLUMN 34
@@ -20,7 +19,6 @@ static int option_line(const struct opt *o, struct buf *out)
 	char left[160];
 	int err;
 
-	PD_CHECK(o->help);
 	left_side(o, left, sizeof(left));
 	if (strlen(left) + 4 > HELP_COLUMN)
 		err = buf_printf(out, "  %s\n  %*s%s", left, HELP_COLUMN, "", o->help);
@@ -43,8 +41,9 @@ int opt_help(const struct opt_command *c, struct buf *out)
 	if (!err && c->opts->type != OPT_HEADING)
 		err = buf_puts(out, "\noptions:\n");
 	for (const struct opt *o; !err && (o = opt_next(&walk));)
-		err = o->type == OPT_HEADING ? buf_printf(out, "\n%s:\n", o->help)
-					     : option_line(o, out);
+		err = !o->help		       ? PD_OK
+		      : o->type == OPT_HEADING ? buf_printf(out, "\n%s:\n", o->help)
+					       : option_line(o, out);
 	if (!err && c->examples)
 		err = buf_printf(out, "\nexamples:\n%s", c->examples);
 	if (!err && out->data[out->len - 1] != '\n')
@@ -73,6 +72,8 @@ int opt_markdown(const struct opt_command *c, struct buf *out)
 			err = buf_printf(out, "| **%s** | |\n", o->help);
 			continue;
 		}
+		if (!o->help)
+			continue;
 		left_side(o, left, sizeof(left));
 		err = markdown_text(out, "| `", left, "` | ");
 		if (!err)

@@ -307,6 +307,7 @@ static enum read_result read_request(struct http_conn *c)
 	enum read_result result = c->work->in.len > 0 ? READ_OK : read_first(c);
 
 	c->started = c->complete = c->chunked_out = false;
+	c->extra = (struct span){0};
 	if (result == READ_OK)
 		result = read_head(c);
 	if (result == READ_OK)
@@ -420,6 +421,16 @@ void work_release(struct http_work *w)
 }
 
 /* -- small accessors -- */
+
+void http_conn_set_extra(struct http_conn *c, struct span lines)
+{
+	c->extra = lines;
+}
+
+struct span http_conn_extra(const struct http_conn *c)
+{
+	return c->extra;
+}
 
 void http_conn_peer(const struct http_conn *c, char text[NET_ADDR_TEXT])
 {

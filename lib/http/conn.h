@@ -52,8 +52,9 @@ struct http_conn {
 	struct stream *up;	/* the published leg */
 	struct http_work *work; /* while busy */
 
-	bool started;  /* a response head was sent */
-	bool complete; /* the response ended by its framing */
+	struct span extra; /* http_conn_set_extra */
+	bool started;	   /* a response head was sent */
+	bool complete;	   /* the response ended by its framing */
 	bool close_after;
 	bool chunked_out;
 	bool drain_input; /* unread body may be on its way: close lingering */

@@ -51,6 +51,7 @@ enum http_name {
 	HTTP_ACCEPT,
 	HTTP_ACCEPT_ENCODING,
 	HTTP_VIA,
+	HTTP_ORIGIN,
 	HTTP_X_API_KEY,
 	HTTP_X_FORWARDED_FOR,
 	HTTP_FORWARDED, /* Forwarded, X-Real-IP and the other X-Forwarded fields */

@@ -34,6 +34,8 @@ static int put_head(struct http_conn *c, struct buf *b, int status, const char *
 		err = buf_printf(b, "Content-Type: %s\r\n", ctype);
 	if (!err && extra)
 		err = buf_puts(b, extra);
+	if (!err && c->extra.n > 0)
+		err = buf_append(b, c->extra.p, c->extra.n);
 	if (!err && http_conn_closing(c))
 		err = buf_puts(b, "Connection: close\r\n");
 	else if (!err && c->work->req.head.minor == 0)

@@ -120,6 +120,11 @@ int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 int http_stream_write(struct http_conn *c, const void *p, size_t n) PD_MUST;
 int http_stream_end(struct http_conn *c);
 
+/* Complete header lines that every answer to this request gets besides its own; set in on_head.
+ * They must stay until the request has ended. A handler that writes to the stream itself adds them
+ * itself. */
+void http_conn_set_extra(struct http_conn *c, struct span lines);
+struct span http_conn_extra(const struct http_conn *c);
 /* The client's address, as net_peer_addr has it. */
 void http_conn_peer(const struct http_conn *c, char text[NET_ADDR_TEXT]);
 /* The client's side, and what the relay reports after writing to it itself. */

@@ -24,6 +24,7 @@
 #include "lib/router/capture/capture.h"
 #include "lib/router/config/workersfile.h"
 #include "lib/router/keys/auth.h"
+#include "lib/router/keys/cors.h"
 #include "lib/router/watch/prom.h"
 #include "lib/router/way/proxy.h"
 
@@ -36,6 +37,7 @@ struct router {
 	struct router_config cfg;
 	struct fleet_holder fleet;
 	struct auth auth;
+	struct cors cors;
 	struct metrics metrics;
 	struct way way;
 	struct capture *capture;	    /* owned; NULL: none */
@@ -95,6 +97,9 @@ static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
 	struct router *rt = ctx;
 	struct auth_refusal no;
 
+	http_conn_set_extra(c, cors_lines(&rt->cors, &r->head));
+	if (cors_is_preflight(&r->head))
+		return 0;
 	if (auth_admit(&rt->auth, c, r, &no))
 		return admin_route(r) ? 0 : proxy_admit(&rt->way, c, r);
 	if (no.status == 0)
@@ -111,6 +116,10 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 
+	if (cors_is_preflight(&r->head)) {
+		cors_answer(c, http_conn_extra(c), &r->head);
+		return;
+	}
 	if (admin_answer(&rt->admin, c, r, false))
 		return;
 	if (admin_generates(r))
@@ -124,6 +133,8 @@ static void on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct router *rt = ctx;
 
+	if (cors_is_preflight(&r->head))
+		return;
 	proxy_abandon(&rt->way, c, r);
 	if (!admin_route(r))
 		proxy_leave(&rt->way);
@@ -324,6 +335,11 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	err = start_auth(rt, msg);
 	if (err)
 		goto out;
+	err = cors_init(&rt->cors, cfg->cors_origins, cfg->cors_origins_n);
+	if (err) {
+		(void)pd_fail(msg, err, "out of memory");
+		goto out;
+	}
 	rt->way.cfg = &rt->cfg;
 	rt->way.fleet = &rt->fleet;
 	rt->way.health = rt->health;
@@ -493,6 +509,7 @@ bool router_free(struct router *rt)
 	(void)http_server_free(rt->admin_server);
 	(void)http_server_free(rt->server);
 	way_release(&rt->way);
+	cors_release(&rt->cors);
 	auth_release(&rt->auth);
 	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();

@@ -64,7 +64,7 @@ class Wire:
 
 
 class FakeEngine:
-    def __init__(self, handler=None, models=("m",), tls=None):
+    def __init__(self, handler=None, models=("m",), tls=None, port=0):
         self.tls = tls  # an ssl.SSLContext: https
         self.handshakes = []  # (resumed, client certificate) of each connection
         self.handler = handler
@@ -72,7 +72,7 @@ class FakeEngine:
         self.seen = []  # requests that reached the handler
         self.probes = []  # health checks and the like, answered here
         self.lock = threading.Lock()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=128)
         self.port = self.listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         self.conns = set()
@@ -88,6 +88,10 @@ class FakeEngine:
 
     def close(self):
         self.closed = True
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)  # else a thread in accept keeps the port
+        except OSError:
+            pass
         self.listener.close()
         with self.lock:
             conns = list(self.conns)

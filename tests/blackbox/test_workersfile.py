@@ -7,9 +7,8 @@ import harness
 BAD = [
     ("", "1:1: found an empty file"),
     ("# nothing but a comment\n", "1:1: found an empty file"),
-    ("{}\n", "1:1: found no workers, expected the key 'workers'"),
-    ("workers: []\n", "1:1: found no workers"),
-    ("policy: random\n", "1:1: found no workers"),
+    ("{}\n", "1:1: found no key 'workers', expected it, with [] when there are no workers yet"),
+    ("policy: random\n", "1:1: found no key 'workers'"),
     ("workers:\n  - http://127.0.0.1:1\npolcy: x\n", "3:1: unknown key 'polcy', did you mean 'policy'?"),
     ("workers: [http://127.0.0.1:1\n", "2:1: did not find expected ',' or ']'"),
     ("workers:\n  - ftp://127.0.0.1:1\n", "2:5: URL 'ftp://127.0.0.1:1': unknown scheme"),
@@ -35,4 +34,20 @@ def test_pools_need_decode_workers(tmp_path):
     path = tmp_path / "workers.yaml"
     path.write_text("prefill: [http://127.0.0.1:1]\n")
     done = harness.run("serve", "--pd-disaggregation", "--workers-file", path, "--port", 0, "--prometheus-port", -1)
-    assert (done.returncode, f"{path}:1:1: found no workers, expected the key 'decode'" in done.stderr) == (2, True)
+    assert (done.returncode, f"{path}:1:1: found no key 'decode'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("text, words", [("workers: []\n", []), ("prefill: []\ndecode: []\n", ["--pd-disaggregation"])])
+def test_an_empty_list_is_no_missing_one(pdctl, tmp_path, text, words):
+    """A controller writes the file before its first worker runs, and after its last one ended."""
+    path = tmp_path / "workers.yaml"
+    path.write_text(text)
+    router = pdctl("serve", *words, "--workers-file", path)
+    assert router.get("/readiness")[0] == 503
+    worker = pdctl("worker", "--model", "m", "--role", "decode" if words else "both")
+    path.write_text(text.replace("decode: []", f"decode: [{worker.url}]").replace("workers: []", f"workers: [{worker.url}]"))
+    assert router.admin("POST", "/reload")[0] == 200
+    harness.wait_for("the worker", lambda: router.get("/readiness")[0] == 200)
+    path.write_text(text)
+    assert router.admin("POST", "/reload")[0] == 200
+    harness.wait_for("no worker", lambda: router.get("/readiness")[0] == 503)

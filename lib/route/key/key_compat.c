@@ -82,9 +82,11 @@ static void from_text(struct span text, struct route_key *out)
 }
 
 void key_extract_vllm_router(const struct field *headers, size_t nheaders,
-			     const struct json_object *body, struct route_key *out)
+			     const struct json_object *body, bool fields_only,
+			     struct route_key *out)
 {
 	if (from_headers(headers, nheaders, out) || (body && from_fields(body, out)))
 		return;
-	from_text(body ? body->text : SPAN(""), out);
+	if (!fields_only)
+		from_text(body ? body->text : SPAN(""), out);
 }

@@ -126,7 +126,7 @@ void route_key_extract(const struct route_keyspec *s, const struct field *header
 {
 	key_clear(out);
 	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
-		key_extract_vllm_router(headers, nheaders, body, out);
+		key_extract_vllm_router(headers, nheaders, body, s->fields_only, out);
 		return;
 	}
 	for (int level = ROUTE_KEY_SESSION; level >= ROUTE_KEY_USER; level--) {

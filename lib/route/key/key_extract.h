@@ -32,6 +32,7 @@ struct route_source {
 
 struct route_keyspec {
 	enum route_key_compat compat;
+	bool fields_only; /* in compat mode: the text of a request is no key */
 	size_t n;
 	struct route_source source[ROUTE_SOURCES_MAX];
 };
@@ -56,7 +57,7 @@ int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg
  * In default mode a request without any key gets level NONE; the caller may then ask
  * route_key_prefix. In compat mode the list is vllm-router's, the text carries its prefixes
  * ("header:x-session-id:..."), and there always is a key: its fallback is "request:{body}" up to
- * 100 bytes of body and "request_hash:{fbi_hash of the body}" above.
+ * 100 bytes of body and "request_hash:{fbi_hash of the body}" above; with fields_only it has none.
  */
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out);

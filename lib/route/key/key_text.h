@@ -32,6 +32,7 @@ bool key_header(const struct field *headers, size_t n, const char *name, struct 
 
 /* vllm-router's extraction. */
 void key_extract_vllm_router(const struct field *headers, size_t nheaders,
-			     const struct json_object *body, struct route_key *out);
+			     const struct json_object *body, bool fields_only,
+			     struct route_key *out);
 
 #endif

@@ -372,7 +372,11 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 	if (!err)
 		err = m.n == 1 ? admin_put_worker(m.worker[0], &b) : put_array(&m, &b);
 	err = err ? err : buf_putc(&b, '}');
-	admin_answer_json(a, all_available(&m) ? 201 : status, NULL, &b, err);
+	if (a->admin->cfg->compat)
+		status = 200;
+	else if (all_available(&m))
+		status = 201;
+	admin_answer_json(a, status, NULL, &b, err);
 	buf_release(&b);
 	release_matches(&m);
 }
@@ -392,12 +396,13 @@ static bool is_set(const struct http_request *r, const char *name)
 /* POST /workers */
 static void create(struct admin_call *a)
 {
+	bool compat = a->admin->cfg->compat;
 	struct pd_msg msg = {0};
 	struct wanted w;
 	int status;
 
 	wanted_init(&w);
-	w.wait = is_set(a->req, "wait");
+	w.wait = compat || is_set(a->req, "wait");
 	if (read_wanted(&w, a->req->body, &msg) || check_role(a->admin, &w, &msg))
 		status = 400;
 	else
@@ -405,8 +410,8 @@ static void create(struct admin_call *a)
 	if (status == 201 || status == 202)
 		answer_added(a, &w, status);
 	else if (status)
-		admin_error(a, status, status == 409 ? "WORKER_EXISTS" : "ADD_WORKER_FAILED", "%s",
-			    msg.text);
+		admin_error(a, compat ? 400 : status,
+			    status == 409 ? "WORKER_EXISTS" : "ADD_WORKER_FAILED", "%s", msg.text);
 	wanted_release(&w);
 }
 
@@ -497,7 +502,7 @@ static void delete_one(struct admin_call *a, struct matches *m, enum worker_role
 	err = buf_puts(&b, "{\"success\":true,\"message\":");
 	err = err ? err : admin_put_text(&b, text);
 	err = err ? err : buf_putc(&b, '}');
-	admin_answer_json(a, gone ? 200 : 202, NULL, &b, err);
+	admin_answer_json(a, gone || a->admin->cfg->compat ? 200 : 202, NULL, &b, err);
 	buf_release(&b);
 }
 
@@ -610,6 +615,8 @@ void admin_remove_worker(struct admin_call *a)
 	} else {
 		if (find_matches(&m, a->admin, role, buf_span(&url)) == PD_OK) {
 			leave(a->admin, &m, is_set(a->req, "force"));
+			plain(a, 200, "Successfully removed worker: ", buf_span(&url));
+		} else if (a->admin->cfg->compat) {
 			plain(a, 200, "Successfully removed worker: ", buf_span(&url));
 		} else {
 			plain(a, 404, "no worker has this name or URL: ", buf_span(&url));

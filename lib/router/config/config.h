@@ -55,8 +55,11 @@ struct router_config {
 	uint16_t port;
 	int listen_fd; /* -1, or inherited */
 	const char *metrics_host;
-	int metrics_port;	 /* -1: none */
-	bool admin_on_data_port; /* workers are added, removed and drained there too */
+	int metrics_port;		 /* -1: none */
+	bool admin_on_data_port;	 /* workers are added, removed and drained there too */
+	bool compat;			 /* admin routes answer with vllm-router's statuses */
+	const char *const *cors_origins; /* as cors_init has them */
+	size_t cors_origins_n;
 	int64_t startup_timeout; /* longest wait for the health of an added worker */
 	bool pd;
 	struct fleet_config fleet;

@@ -147,8 +147,10 @@ int fleet_config_parse(const char *text, size_t n, const char *path,
 	s.y = data;
 	err = err ? err : read_policies(&s, base, out, msg);
 	err = err ? err : read_workers(&s, base, out, msg);
-	if (!err && (base->pd ? s.y->decode_count : s.y->workers_count) == 0)
-		err = pd_fail(msg, PD_EINVAL, "%s:1:1: found no workers, expected the key '%s'",
+	if (!err && !yamlpos_find(&s.pos, base->pd ? "decode" : "workers"))
+		err = pd_fail(msg, PD_EINVAL,
+			      "%s:1:1: found no key '%s', expected it, with [] when there are no "
+			      "workers yet",
 			      path, base->pd ? "decode" : "workers");
 	yamlload_free(&schema.top, data);
 	yamlpos_release(&s.pos);

@@ -195,6 +195,13 @@ static int put_status_line(struct buf *b, const struct http_head *h)
 	return err ? err : buf_puts(b, "\r\n");
 }
 
+/* What a worker says about origins: the router speaks for it. */
+static bool is_cors(const struct field *f)
+{
+	return f->name.n > 15 &&
+	       span_eq_case((struct span){f->name.p, 15}, SPAN("access-control-"));
+}
+
 /* Names that only we give: a client must be able to believe them. */
 static bool is_ours(const struct field *f)
 {
@@ -207,15 +214,17 @@ static bool is_ours(const struct field *f)
 int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
 {
 	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
+	struct span extra = http_conn_extra(x->conn);
 	int err;
 
 	buf_clear(b);
 	err = put_status_line(b, h);
+	err = err ? err : put_span(b, extra);
 	for (size_t i = 0; !err && i < h->nfields; i++) {
 		const struct field *f = &h->field[i];
 
 		if (http_hop_by_hop(f) || is_ours(f) ||
-		    (f->tag == HTTP_CONTENT_LENGTH && !keep_length))
+		    (f->tag == HTTP_CONTENT_LENGTH && !keep_length) || (extra.n > 0 && is_cors(f)))
 			continue;
 		err = put_field(b, f);
 	}

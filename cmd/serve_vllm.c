@@ -1,0 +1,257 @@
+#include "cmd/serve_vllm.h"
+
+#include <string.h>
+
+enum effect {
+	WORKS,	   /* an option of pdctl serve */
+	NO_EFFECT, /* accepted, named at the start */
+	LATER,	   /* likewise, and will be supported */
+	REFUSED	   /* not supported, and a request could be routed wrongly without it: exit 2 */
+};
+
+static const struct flag {
+	const char *name, *alias; /* the spelling of its other launcher, or NULL */
+	enum opt_type type;
+	enum effect effect;
+	const char *note; /* may be NULL: a word for the table, and for REFUSED the reason */
+} flags[] = {
+	{"host", NULL, OPT_TEXT, WORKS, NULL},
+	{"port", NULL, OPT_INT, WORKS, NULL},
+	{"worker-urls", NULL, OPT_LIST, WORKS, "http and https; no grpc"},
+	{"policy", NULL, OPT_TEXT, WORKS,
+	 "`cache_aware`, `kv_aware` and `sticky_least_loaded`: see below"},
+	{"prefill-policy", NULL, OPT_TEXT, WORKS, "as `--policy`"},
+	{"decode-policy", NULL, OPT_TEXT, WORKS, "as `--policy`"},
+	{"cache-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
+	{"balance-abs-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
+	{"balance-rel-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
+	{"eviction-interval", "eviction-interval-secs", OPT_TEXT, LATER, "with `cache_aware`"},
+	{"max-tree-size", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
+	{"router-temperature", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-penalty-host", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-penalty-external", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-penalty-disk", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-aware-session-affinity-ttl-secs", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-event-source", NULL, OPT_LIST, LATER, "with `kv_aware`"},
+	{"kv-event-replay-source", NULL, OPT_LIST, LATER, "with `kv_aware`"},
+	{"kv-event-block-size", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"kv-event-model", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"pd-kv-events", NULL, OPT_LIST, LATER, "with `kv_aware`"},
+	{"vllm-pd-disaggregation", "pd-disaggregation", OPT_FLAG, WORKS, NULL},
+	{"prefill", NULL, OPT_LIST, WORKS, NULL},
+	{"decode", NULL, OPT_LIST, WORKS, NULL},
+	{"vllm-discovery-address", NULL, OPT_TEXT, LATER,
+	 "starts without workers; with `--prefill` or `--decode` an error, as vllm-router would "
+	 "ignore these"},
+	{"kv-connector", NULL, OPT_TEXT, WORKS, "those of `--list-connectors`; others: exit 2"},
+	{"intra-node-data-parallel-size", NULL, OPT_INT, WORKS, NULL},
+	{"worker-startup-timeout-secs", NULL, OPT_REAL, WORKS,
+	 "of workers that are added; the router itself starts at once"},
+	{"worker-startup-check-interval", NULL, OPT_TEXT, NO_EFFECT,
+	 "a new worker is checked at once"},
+	{"max-payload-size", NULL, OPT_INT, WORKS, NULL},
+	{"request-timeout-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"pool-idle-timeout-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"max-concurrent-requests", NULL, OPT_INT, WORKS, "a true limit of requests in flight"},
+	{"queue-size", NULL, OPT_INT, WORKS, NULL},
+	{"queue-timeout-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"rate-limit-tokens-per-second", NULL, OPT_TEXT, NO_EFFECT,
+	 "admission counts requests in flight, not a rate"},
+	{"cors-allowed-origins", NULL, OPT_LIST, WORKS, NULL},
+	{"api-key", NULL, OPT_TEXT, WORKS, "on all requests to workers"},
+	{"api-key-validation-urls", NULL, OPT_LIST, WORKS,
+	 "also the variable `API_KEY_VALIDATION_URLS`"},
+	{"request-id-headers", NULL, OPT_LIST, WORKS, NULL},
+	{"retry-max-retries", NULL, OPT_INT, WORKS, NULL},
+	{"retry-initial-backoff-ms", NULL, OPT_REAL, WORKS, NULL},
+	{"retry-max-backoff-ms", NULL, OPT_REAL, WORKS, NULL},
+	{"retry-backoff-multiplier", NULL, OPT_REAL, WORKS, NULL},
+	{"retry-jitter-factor", NULL, OPT_REAL, WORKS, NULL},
+	{"disable-retries", NULL, OPT_FLAG, WORKS, NULL},
+	{"cb-failure-threshold", NULL, OPT_INT, WORKS, NULL},
+	{"cb-success-threshold", NULL, OPT_INT, WORKS, NULL},
+	{"cb-timeout-duration-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"cb-window-duration-secs", NULL, OPT_TEXT, NO_EFFECT,
+	 "vllm-router does not use it either"},
+	{"disable-circuit-breaker", NULL, OPT_FLAG, WORKS, NULL},
+	{"health-failure-threshold", NULL, OPT_INT, WORKS, NULL},
+	{"health-success-threshold", NULL, OPT_INT, WORKS, NULL},
+	{"health-check-timeout-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"health-check-interval-secs", NULL, OPT_REAL, WORKS, NULL},
+	{"health-check-endpoint", NULL, OPT_TEXT, WORKS, NULL},
+	{"service-discovery", NULL, OPT_FLAG, LATER, "no workers are discovered until then"},
+	{"selector", NULL, OPT_LIST, LATER, "with `--service-discovery`"},
+	{"service-discovery-port", NULL, OPT_TEXT, LATER, "with `--service-discovery`"},
+	{"service-discovery-namespace", NULL, OPT_TEXT, LATER, "with `--service-discovery`"},
+	{"prefill-selector", NULL, OPT_LIST, LATER, "with `--service-discovery`"},
+	{"decode-selector", NULL, OPT_LIST, LATER, "with `--service-discovery`"},
+	{"prometheus-host", NULL, OPT_TEXT, WORKS, "also `--admin-host`"},
+	{"prometheus-port", NULL, OPT_INT, WORKS, "also `--admin-port`"},
+	{"log-dir", NULL, OPT_TEXT, NO_EFFECT, "lines go to standard error"},
+	{"log-level", NULL, OPT_TEXT, WORKS, NULL},
+	{"enable-trace", NULL, OPT_FLAG, NO_EFFECT, "`traceparent` is checked and passed on"},
+	{"otlp-traces-endpoint", NULL, OPT_TEXT, NO_EFFECT, "as `--enable-trace`"},
+	{"otel-sampling-ratio", NULL, OPT_TEXT, NO_EFFECT, "as `--enable-trace`"},
+	{"otel-excluded-paths", NULL, OPT_LIST, NO_EFFECT, "as `--enable-trace`"},
+	{"backend", "runtime", OPT_TEXT, NO_EFFECT, "workers speak the OpenAI API"},
+	{"history-backend", NULL, OPT_TEXT, NO_EFFECT, "the router stores no history"},
+	{"profile", NULL, OPT_FLAG, NO_EFFECT, NULL},
+	{"mini-lb", NULL, OPT_FLAG, NO_EFFECT, "a debugging aid"},
+	{"epd-config", NULL, OPT_TEXT, REFUSED, "requests with media would miss their encoder"},
+	{"enable-igw", NULL, OPT_FLAG, REFUSED, "a request could reach a worker of another model"},
+	{"enable-program-scheduling", NULL, OPT_FLAG, LATER, "requests are routed one by one"},
+	{"program-scheduling-config-json", NULL, OPT_TEXT, LATER,
+	 "with `--enable-program-scheduling`"},
+	{"wasm-middleware", NULL, OPT_TEXT, REFUSED,
+	 "requests would pass that the module rejects or changes"},
+	{"wasm-middleware-sha256", NULL, OPT_TEXT, NO_EFFECT, "with `--wasm-middleware`"},
+	{"wasm-middleware-route", NULL, OPT_LIST, NO_EFFECT, "with `--wasm-middleware`"},
+	{"help", NULL, OPT_FLAG, WORKS, NULL},
+	{"version", NULL, OPT_FLAG, WORKS, NULL},
+};
+#define FLAGS (sizeof(flags) / sizeof(flags[0]))
+
+struct opt serve_vllm_rows[FLAGS + 1];
+
+/* What was given for flags[i]. */
+static struct {
+	bool on;
+	const char *text;
+	struct opt_list list;
+} given[FLAGS];
+
+/* Policies of vllm-router whose place another takes until they are here. */
+static const struct stand_in {
+	const char *name, *runs_as;
+	bool prefix;
+} stand_ins[] = {
+	{"cache_aware", "consistent_hash", true},
+	{"kv_aware", "consistent_hash", true},
+	{"sticky_least_loaded", "consistent_hash", false},
+};
+
+static const struct stand_in *used[ROLES];
+static const char *used_by[ROLES];
+
+void serve_vllm_defaults(void)
+{
+	struct opt *row = serve_vllm_rows;
+
+	memset(given, 0, sizeof(given));
+	memset(used, 0, sizeof(used));
+	for (size_t i = 0; i < FLAGS; i++) {
+		if (flags[i].effect == WORKS)
+			continue;
+		*row++ =
+			(struct opt){.type = flags[i].type,
+				     .name = flags[i].name,
+				     .alias = flags[i].alias,
+				     .value = flags[i].type == OPT_FLAG	  ? (void *)&given[i].on
+					      : flags[i].type == OPT_LIST ? (void *)&given[i].list
+									  : (void *)&given[i].text};
+	}
+	*row = (struct opt){.type = OPT_END};
+}
+
+static bool is_given(size_t i)
+{
+	return given[i].on || given[i].text || given[i].list.occurrences > 0;
+}
+
+static bool given_by_name(const char *name)
+{
+	for (size_t i = 0; i < FLAGS; i++)
+		if (strcmp(flags[i].name, name) == 0)
+			return is_given(i);
+	return false;
+}
+
+int serve_vllm_check(const struct router_config *c, struct pd_msg *msg)
+{
+	for (size_t i = 0; i < FLAGS; i++)
+		if (flags[i].effect == REFUSED && is_given(i))
+			return pd_fail(msg, PD_EINVAL,
+				       "--%s is not supported and cannot be ignored: %s",
+				       flags[i].name, flags[i].note);
+	if (given_by_name("vllm-discovery-address") && c->fleet.workers.n > 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--vllm-discovery-address is not supported yet, and with it "
+			       "vllm-router ignores the workers that are listed: leave one of the "
+			       "two out");
+	return PD_OK;
+}
+
+const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix)
+{
+	size_t n = strcspn(name, ":");
+
+	for (size_t i = 0; i < sizeof(stand_ins) / sizeof(stand_ins[0]); i++) {
+		const struct stand_in *s = &stand_ins[i];
+		size_t k = 0;
+
+		if (strlen(s->name) != n || memcmp(s->name, name, n) != 0)
+			continue;
+		while (k < ROLES && used[k] && used[k] != s)
+			k++;
+		if (flag && k < ROLES && !used[k]) {
+			used[k] = s;
+			used_by[k] = flag;
+		}
+		*prefix |= flag && s->prefix;
+		return s->runs_as;
+	}
+	return name;
+}
+
+static void say(struct log *log, enum effect effect, const char *text)
+{
+	struct buf names;
+	int err = PD_OK;
+
+	buf_init(&names, 8192);
+	for (size_t i = 0; !err && i < FLAGS; i++)
+		if (flags[i].effect == effect && is_given(i))
+			err = buf_printf(&names, "%s--%s", names.len ? ", " : "", flags[i].name);
+	if (!err && names.len)
+		log_line(log, LOG_WARN, "%s: %s", text, names.data);
+	buf_release(&names);
+}
+
+void serve_vllm_announce(struct log *log)
+{
+	say(log, NO_EFFECT, "accepted without effect");
+	say(log, LATER, "not supported yet, without effect until then");
+	for (int k = 0; k < ROLES && used[k]; k++)
+		log_line(log, LOG_WARN, "--%s %s is not supported yet and runs as %s%s", used_by[k],
+			 used[k]->name, used[k]->runs_as,
+			 used[k]->prefix ? " --keyless prefix" : "");
+}
+
+int serve_vllm_markdown(struct buf *out)
+{
+	static const char *const words[] = {
+		[WORKS] = "works",
+		[NO_EFFECT] = "accepted without effect",
+		[LATER] = "not yet",
+		[REFUSED] = "not yet, exit 2",
+	};
+	int err = buf_puts(out, "| flag of vllm-router | here | note |\n|---|---|---|\n");
+
+	for (size_t i = 0; !err && i < FLAGS; i++) {
+		const struct flag *f = &flags[i];
+
+		err = buf_printf(out, "| `--%s`", f->name);
+		if (!err && f->alias)
+			err = buf_printf(out, ", `--%s`", f->alias);
+		err = err ? err
+			  : buf_printf(out, " | %s | %s |\n", words[f->effect],
+				       f->note ? f->note : "");
+	}
+	return err;
+}
+
+void serve_vllm_release(void)
+{
+	for (size_t i = 0; i < FLAGS; i++)
+		opt_list_release(&given[i].list);
+}
