@@ -16,6 +16,9 @@ BAD = [
     ("workers: 7\n", "1:10: 'workers': found a single value, expected a list"),
     ("workers: [http://127.0.0.1:1]\npolicy: roundrobin\n", "2:9: unknown policy 'roundrobin'"),
     ("policy: random\npolicy: random\nworkers: [http://127.0.0.1:1]\n", "2:1: duplicate key 'policy'"),
+    ("workers:\n  - a=http://127.0.0.1:1\n  - b=http://127.0.0.1:2\n  - a=http://127.0.0.1:3\n", "4:5: duplicate name 'a', first on line 2"),
+    ("workers:\n  - a=http://127.0.0.1:1\n  - b=http://127.0.0.1:2\n  - c=http://127.0.0.1:2\n", "4:5: duplicate URL 'http://127.0.0.1:2', first on line 3"),
+    ("workers: [http://127.0.0.1:1,\n  http://127.0.0.1:1]\n", "2:3: duplicate name 'http://127.0.0.1:1', first on line 1"),
     ("prefill: [http://127.0.0.1:1]\n", "1:10: found workers of prefill/decode mode"),
 ]
 

@@ -207,6 +207,24 @@ static void test_compat(void **state)
 		check(&s, &compat[i]);
 }
 
+/* With fields_only what is no field gives no key, and what is one gives the same. */
+static void test_compat_fields_only(void **state)
+{
+	struct route_keyspec s;
+
+	(void)state;
+	route_keyspec_default(&s);
+	s.compat = ROUTE_COMPAT_VLLM_ROUTER;
+	s.fields_only = true;
+	for (size_t i = 0; i < sizeof(compat) / sizeof(compat[0]); i++) {
+		if (compat[i].level != ROUTE_KEY_PREFIX)
+			check(&s, &compat[i]);
+		else
+			assert_int_equal(extract(&s, compat[i].headers, compat[i].body).level,
+					 ROUTE_KEY_NONE);
+	}
+}
+
 static void test_compat_body(void **state)
 {
 	char body[160], want[200];
@@ -473,11 +491,17 @@ static void test_prefix_limit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_default),	      cmocka_unit_test(test_compat),
-		cmocka_unit_test(test_compat_body),   cmocka_unit_test(test_long_values),
-		cmocka_unit_test(test_context_limit), cmocka_unit_test(test_spec),
-		cmocka_unit_test(test_bad_spec),      cmocka_unit_test(test_prefix),
-		cmocka_unit_test(test_no_prefix),     cmocka_unit_test(test_prefix_limit),
+		cmocka_unit_test(test_default),
+		cmocka_unit_test(test_compat),
+		cmocka_unit_test(test_compat_fields_only),
+		cmocka_unit_test(test_compat_body),
+		cmocka_unit_test(test_long_values),
+		cmocka_unit_test(test_context_limit),
+		cmocka_unit_test(test_spec),
+		cmocka_unit_test(test_bad_spec),
+		cmocka_unit_test(test_prefix),
+		cmocka_unit_test(test_no_prefix),
+		cmocka_unit_test(test_prefix_limit),
 	};
 
 	return cmocka_run_group_tests_name("route_key", tests, NULL, NULL);

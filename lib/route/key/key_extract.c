@@ -29,6 +29,7 @@ static const struct route_source default_source[] = {
 void route_keyspec_default(struct route_keyspec *s)
 {
 	s->compat = ROUTE_COMPAT_NONE;
+	s->fields_only = false;
 	s->n = sizeof(default_source) / sizeof(default_source[0]);
 	memcpy(s->source, default_source, sizeof(default_source));
 }

@@ -80,7 +80,7 @@ static int parse_item(struct route_source *src, struct span item, size_t number,
 
 int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg *msg)
 {
-	struct route_keyspec spec = {.compat = s->compat};
+	struct route_keyspec spec = {.compat = s->compat, .fields_only = s->fields_only};
 
 	for (;;) {
 		size_t n = strcspn(text, ",");

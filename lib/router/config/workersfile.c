@@ -105,6 +105,34 @@ static int read_policies(const struct source *s, const struct router_config *bas
 	return PD_OK;
 }
 
+/* Entry i of `key` brought the workers from `from` on: has another one of their pool their name or
+ * URL? entry[] says which entry a worker came from. */
+static int check_new(const struct source *s, const struct worker_list *l, size_t from,
+		     const char *key, size_t i, const size_t *entry, struct pd_msg *msg)
+{
+	for (size_t a = from; a < l->n; a++) {
+		for (size_t b = 0; b < from; b++) {
+			const struct worker_spec *new = &l->spec[a], *old = &l->spec[b];
+			bool name = strcmp(new->name, old->name) == 0,
+			     url = strcmp(new->url, old->url) == 0;
+			const struct yamlpos_entry *e;
+			char path[64], text[400];
+
+			if (new->role != old->role || (!name && !url))
+				continue;
+			(void)snprintf(path, sizeof(path), "%s[%zu]", key, entry[b]);
+			e = yamlpos_find(&s->pos, path);
+			(void)snprintf(text, sizeof(text),
+				       name ? "duplicate name '%.200s', first on line %zu"
+					    : "duplicate URL '%.200s', first on line %zu: a worker "
+					      "has one name",
+				       name ? new->name : new->url, e ? e->value_line : 1);
+			return at(s, key, i, text, msg);
+		}
+	}
+	return PD_OK;
+}
+
 static int read_workers(const struct source *s, const struct router_config *base,
 			struct fleet_config *out, struct pd_msg *msg)
 {
@@ -112,6 +140,8 @@ static int read_workers(const struct source *s, const struct router_config *base
 	char *const *lists[ROLES] = {s->y->workers, s->y->prefill, s->y->decode};
 	unsigned counts[ROLES] = {s->y->workers_count, s->y->prefill_count, s->y->decode_count};
 	struct pd_msg inner = {0};
+	size_t entry[ROUTE_WORKERS_MAX]; /* of the file, for each worker: worker_list_add refuses
+					    more */
 
 	for (int r = 0; r < ROLES; r++) {
 		if (counts[r] > 0 && (r == ROLE_REGULAR) == base->pd)
@@ -123,10 +153,17 @@ static int read_workers(const struct source *s, const struct router_config *base
 					: "found workers of prefill/decode mode, expected workers, "
 					  "or --pd-disaggregation",
 				msg);
-		for (unsigned i = 0; i < counts[r]; i++)
+		for (unsigned i = 0; i < counts[r]; i++) {
+			size_t from = out->workers.n;
+
 			if (worker_list_add(&out->workers, (enum worker_role)r, lists[r][i],
 					    base->dp_size, &inner))
 				return at(s, keys[r], i, inner.text, msg);
+			for (size_t k = from; k < out->workers.n; k++)
+				entry[k] = i;
+			if (check_new(s, &out->workers, from, keys[r], i, entry, msg))
+				return PD_EINVAL;
+		}
 	}
 	return PD_OK;
 }
