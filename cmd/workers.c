@@ -129,6 +129,7 @@ static int print_table(const cJSON *first, size_t n)
 	table_column(&t, "role");
 	table_column(&t, "state");
 	table_column(&t, ">in flight");
+	table_column(&t, ">silent");
 	table_column(&t, ">hand-overs");
 	table_column(&t, ">requests");
 	table_column(&t, ">errors");
@@ -141,6 +142,10 @@ static int print_table(const cJSON *first, size_t n)
 		table_cell(&t, "%s", text_of(w, "worker_type"));
 		table_cell(&t, "%s", text_of(w, "state"));
 		table_cell(&t, "%.0f", number_of(w, "load"));
+		if (cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(w, "oldest_silent_s")))
+			table_cell(&t, "%.1f s", number_of(w, "oldest_silent_s"));
+		else
+			table_cell(&t, "-");
 		table_cell(&t, "%.0f", number_of(w, "handovers"));
 		table_cell(&t, "%.0f", number_of(w, "requests"));
 		table_cell(&t, "%.0f", number_of(w, "errors"));

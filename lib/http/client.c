@@ -16,6 +16,9 @@
 
 #define BLOCK_NS	  (50 * NS_PER_MS) /* a thread waits for an answer in recv, then in poll */
 #define INFORMATIONAL_MAX 8
+/* An address that does not answer leaves the others half of the time, and is left after this: what
+ * a first SYN and its repetition after 1 s (RFC 6298) need. */
+#define ADDRESS_NS (2 * NS_PER_S)
 
 const char *http_call_text(enum http_call_result r)
 {
@@ -24,6 +27,7 @@ const char *http_call_text(enum http_call_result r)
 		[HTTP_CALL_CONNECT] = "cannot connect",
 		[HTTP_CALL_CLOSED] = "closed the connection without a response",
 		[HTTP_CALL_TIMEOUT] = "did not respond in time",
+		[HTTP_CALL_CUT] = "stopped responding",
 		[HTTP_CALL_BROKEN] = "sent a malformed or truncated response",
 		[HTTP_CALL_CANCELED] = "the call was canceled",
 		[HTTP_CALL_LOCAL] = "out of memory or descriptors",
@@ -35,6 +39,11 @@ const char *http_call_text(enum http_call_result r)
 static void count(_Atomic uint64_t *n)
 {
 	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
+}
+
+static bool is_cut(const struct http_call *c)
+{
+	return atomic_load_explicit(&c->use.cut, memory_order_relaxed);
 }
 
 static bool canceled(const struct http_call *c)
@@ -57,6 +66,12 @@ static void limit(struct http_call *c, int64_t deadline)
 
 void http_call_heard(struct http_call *c, int64_t now)
 {
+	struct http_use *u = &c->use;
+	int64_t before = atomic_load_explicit(&u->heard, memory_order_relaxed),
+		gap = now - (before ? before : u->begun);
+
+	u->gap = gap > u->gap ? gap : u->gap;
+	atomic_store_explicit(&u->heard, now, memory_order_relaxed);
 	limit(c, now + c->limit.between);
 }
 
@@ -72,30 +87,59 @@ static void drop(struct http_call *c)
 {
 	if (c->of)
 		(void)http_conn_withdraw(c->of);
+	http_use_end(&c->use);
 	stream_free(c->up);
 	c->up = NULL;
+}
+
+static int connect_to(struct http_call *c, const struct net_addr *a, int64_t deadline)
+{
+	int err = stream_new(&c->up, a);
+
+	if (err)
+		return PD_EIO;
+	if (!publish(c))
+		err = PD_ECANCELED;
+	if (!err && c->to.pool)
+		http_pool_use(c->to.pool, c->up, clock_now(), &c->use);
+	err = err ? err : stream_connect(c->up, a, deadline);
+	if (err)
+		drop(c);
+	return err;
+}
+
+/* To the first address that takes the connection, one after the other. */
+static int connect_any(struct http_call *c, const struct net_addrs *to, int64_t deadline)
+{
+	int err = PD_EIO;
+
+	for (unsigned i = 0; i < to->n; i++) {
+		int64_t now = clock_now(), share = (deadline - now) / 2;
+
+		share = share < ADDRESS_NS ? share : ADDRESS_NS;
+		err = connect_to(c, &to->a[i], i + 1 < to->n ? now + share : deadline);
+		if (!err && i > 0 && c->to.connected)
+			c->to.connected(c->to.ctx, &to->a[i]);
+		if (!err || canceled(c) || is_cut(c))
+			break;
+	}
+	return err;
 }
 
 static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why)
 {
 	int64_t begun = clock_now(), deadline = begun + c->limit.connect;
-	struct net_addr a;
+	struct net_addrs to;
 	int err;
 
 	deadline = deadline < c->deadline ? deadline : c->deadline;
-	err = c->to.address(c->to.ctx, deadline, &a, why);
+	err = c->to.address(c->to.ctx, deadline, &to, why);
 	if (err && canceled(c))
 		return HTTP_CALL_CANCELED;
 	if (err)
 		return err == PD_ETIMEOUT && deadline == c->deadline ? HTTP_CALL_TIMEOUT
 								     : HTTP_CALL_CONNECT;
-	if (stream_new(&c->up, &a))
-		return HTTP_CALL_LOCAL;
-	if (!publish(c)) {
-		drop(c);
-		return HTTP_CALL_CANCELED;
-	}
-	err = stream_connect(c->up, &a, deadline);
+	err = connect_any(c, &to, deadline);
 	if (!err && c->to.tls) {
 		err = stream_tls_connect(c->up, c->to.tls, c->to.name, deadline, why);
 		err = err == PD_ENOMEM ? PD_EIO : err;
@@ -107,9 +151,12 @@ static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why
 			count(&c->to.pool->connects);
 		return HTTP_CALL_OK;
 	}
-	drop(c);
+	if (c->up)
+		drop(c);
 	if (canceled(c))
 		return HTTP_CALL_CANCELED;
+	if (is_cut(c))
+		return HTTP_CALL_CONNECT;
 	if (err == PD_EIO)
 		return HTTP_CALL_LOCAL;
 	/* Out of time for the whole call: that says nothing about the peer. */
@@ -125,10 +172,10 @@ static enum http_call_result take_connection(struct http_call *c, struct pd_msg 
 	struct http_pool *p = c->to.pool;
 
 	c->reused = false;
-	while (p && !c->stale && !c->reused && (c->up = http_pool_get(p, clock_now()))) {
+	while (p && !c->stale && !c->reused && (c->up = http_pool_get(p, clock_now(), &c->use))) {
 		c->reused = !c->probe || stream_idle_ok(c->up);
 		if (!c->reused)
-			http_pool_end(p, c->up);
+			http_pool_end(p, c->up, &c->use);
 	}
 	if (!c->reused)
 		return connect_new(c, why);
@@ -146,10 +193,10 @@ bool http_call_end(struct http_call *c)
 	if (!c->to.pool)
 		stream_free(c->up);
 	else if (c->ended && c->head.keep_alive && c->at == c->in->len && !left && !c->canceled &&
-		 !c->unsent)
-		http_pool_put(c->to.pool, c->up, clock_now());
+		 !c->unsent && !is_cut(c))
+		http_pool_put(c->to.pool, c->up, clock_now(), &c->use);
 	else
-		http_pool_end(c->to.pool, c->up);
+		http_pool_end(c->to.pool, c->up, &c->use);
 	c->up = NULL;
 	return left;
 }
@@ -179,6 +226,8 @@ static enum http_call_result no_bytes(const struct http_call *c, ssize_t n, bool
 
 	if (canceled(c))
 		return HTTP_CALL_CANCELED;
+	if (is_cut(c))
+		return HTTP_CALL_CUT;
 	if (n == PD_ETIMEOUT)
 		return HTTP_CALL_TIMEOUT;
 	/* With TLS 1.3 a peer that refuses our certificate says so only now. */
@@ -235,6 +284,7 @@ static enum http_call_result read_head(struct http_call *c, struct pd_msg *why)
 	c->ended = c->head.body == HTTP_BODY_NONE ||
 		   (c->head.body == HTTP_BODY_LENGTH && c->left == 0);
 	http_chunked_init(&c->chunked);
+	atomic_store_explicit(&c->use.away, true, memory_order_relaxed);
 	return HTTP_CALL_OK;
 }
 
@@ -265,6 +315,7 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 
 	PD_CHECK(c->in && c->to.address && !c->up);
 	c->ended = c->unsent = c->filled = c->stale = false;
+	c->use = (struct http_use){0};
 	c->open_ns = c->sent_ns = 0;
 	for (;;) {
 		if (why)
@@ -289,6 +340,7 @@ ssize_t http_call_more(struct http_call *c)
 	int err;
 
 	PD_CHECK(c->up && c->at <= in->len);
+	atomic_store_explicit(&c->use.away, false, memory_order_relaxed);
 	if (c->at == in->len) {
 		c->filled = in->len > 0 && in->len + 1 == in->cap;
 		c->at = in->len = 0;
@@ -298,11 +350,13 @@ ssize_t http_call_more(struct http_call *c)
 		shelf_give(in);
 	err = stream_await(c->up);
 	err = err ? err : make_room(c);
-	if (err)
-		return err;
-	n = stream_recv(c->up, in->data + in->len, in->cap - 1 - in->len);
+	n = err ? err : stream_recv(c->up, in->data + in->len, in->cap - 1 - in->len);
+	/* What follows may wait for somebody else: the client, who reads slowly. */
+	atomic_store_explicit(&c->use.away, true, memory_order_relaxed);
 	if (n > 0)
 		in->len += (size_t)n;
+	else if (is_cut(c))
+		n = PD_ETIMEOUT;
 	else if (n == 0 && c->head.body == HTTP_BODY_CLOSE)
 		c->ended = true;
 	else if (n == 0)
@@ -377,10 +431,11 @@ int http_call_whole(struct http_call *c, struct span *body)
 		if (err)
 			return err;
 	}
+	atomic_store_explicit(&c->use.away, false, memory_order_relaxed);
 	while (in->len < need) {
 		n = stream_recv(c->up, in->data + in->len, need - in->len);
 		if (n <= 0)
-			return n == 0 ? PD_ECLOSED : (int)n;
+			return is_cut(c) ? PD_ETIMEOUT : n == 0 ? PD_ECLOSED : (int)n;
 		in->len += (size_t)n;
 		if (in->len < need)
 			http_call_heard(c, clock_now());

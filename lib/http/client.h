@@ -49,15 +49,18 @@ struct http_target {
 	struct http_pool *pool;	 /* its idle connections; NULL: each call opens one and closes it */
 	struct tls_context *tls; /* NULL: plain HTTP */
 	struct tls_peer *name;	 /* with tls: the name that its certificate must have */
-	/* Its address, asked before a connection is opened, never for a pooled one. It waits as the
-	 * call does (not with getaddrinfo on a fiber). */
-	int (*address)(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why);
+	/* Its addresses, asked before a connection is opened, never for a pooled one: they are
+	 * tried in this order until one connects. It waits as the call does (not with getaddrinfo
+	 * on a fiber). */
+	int (*address)(void *ctx, int64_t deadline, struct net_addrs *out, struct pd_msg *why);
+	/* Told when one that is not the first has connected; NULL: nobody. Must not wait. */
+	void (*connected)(void *ctx, const struct net_addr *a);
 	void *ctx;
 };
 
 /* Durations in ns. */
 struct http_limits {
-	int64_t connect;    /* TCP and TLS together */
+	int64_t connect;    /* all addresses and TLS together */
 	int64_t send;	    /* the peer takes nothing of the request for so long */
 	int64_t first_byte; /* from the begin of sending to the end of the answer's head */
 	int64_t between;    /* between two receives of the body */
@@ -68,6 +71,7 @@ enum http_call_result {
 	HTTP_CALL_CONNECT,  /* cannot connect: nothing was sent */
 	HTTP_CALL_CLOSED,   /* sent, closed before one byte of an answer */
 	HTTP_CALL_TIMEOUT,  /* no head within the limit */
+	HTTP_CALL_CUT,	    /* no head, and http_pool_cut ended the wait for it */
 	HTTP_CALL_BROKEN,   /* the head is malformed or cut */
 	HTTP_CALL_CANCELED, /* http_call_cancel, or the client of `of` has left */
 	HTTP_CALL_LOCAL,    /* out of memory or descriptors here */
@@ -105,9 +109,10 @@ struct http_call {
 	uint64_t left; /* with HTTP_BODY_LENGTH: bytes of the body not handed out */
 
 	/* -- private -- */
-	struct stream *up; /* NULL: not open */
-	bool filled;	   /* the last receive filled the buffer */
-	bool unsent;	   /* not all of the request went out: not for the pool */
+	struct http_use use; /* listed in the pool while `up` is open */
+	struct stream *up;   /* NULL: not open */
+	bool filled;	     /* the last receive filled the buffer */
+	bool unsent;	     /* not all of the request went out: not for the pool */
 	bool canceled;
 };
 
@@ -132,7 +137,8 @@ const char *http_call_text(enum http_call_result r);
 
 /*
  * Receives more raw bytes; the spans handed out before are void. > 0; 0: the body that lasts until
- * the connection closes has ended (c->ended); PD_ETIMEOUT, PD_ECLOSED (cut), PD_ENOMEM, PD_ETOOBIG.
+ * the connection closes has ended (c->ended); PD_ETIMEOUT (also after http_pool_cut), PD_ECLOSED
+ * (cut off), PD_ENOMEM, PD_ETOOBIG.
  */
 ssize_t http_call_more(struct http_call *c) PD_MUST;
 /* The next piece of the body out of what was received; false: receive more, or the body ended.

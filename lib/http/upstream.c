@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
@@ -21,6 +22,8 @@ struct http_shelf {
 	pthread_mutex_t lock;
 	struct http_idle *idle; /* owned; oldest first */
 	size_t n, cap;
+	struct http_use *used; /* calls under way */
+	int64_t heard, gap;    /* of those that have ended */
 };
 
 int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
@@ -112,7 +115,135 @@ void http_pool_release(struct http_pool *p)
 	}
 }
 
-static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *since)
+/* -- calls under way: listed and taken out under a lock that a call takes anyway -- */
+
+static void use_begin(struct http_shelf *s, struct http_use *u, int fd, int64_t now)
+{
+	PD_CHECK(pd_lock_held(&s->lock) && !u->at);
+	*u = (struct http_use){.next = s->used, .at = &s->used, .shelf = s, .fd = fd, .begun = now};
+	if (u->next)
+		u->next->at = &u->next;
+	s->used = u;
+}
+
+static void use_finish(struct http_use *u)
+{
+	struct http_shelf *s = u->shelf;
+	int64_t heard = atomic_load_explicit(&u->heard, memory_order_relaxed);
+
+	PD_CHECK(pd_lock_held(&s->lock));
+	*u->at = u->next;
+	if (u->next)
+		u->next->at = u->at;
+	u->at = NULL;
+	s->heard = heard > s->heard ? heard : s->heard;
+	s->gap = u->gap > s->gap ? u->gap : s->gap;
+}
+
+void http_use_end(struct http_use *u)
+{
+	struct http_shelf *s = u->shelf;
+
+	if (!u->at)
+		return;
+	(void)pthread_mutex_lock(&s->lock);
+	use_finish(u);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void http_pool_use(struct http_pool *p, const struct stream *stream, int64_t now,
+		   struct http_use *u)
+{
+	struct http_shelf *s = shelf_of(p, true);
+
+	if (!s)
+		return;
+	(void)pthread_mutex_lock(&s->lock);
+	use_begin(s, u, stream->fd, now);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+static int64_t older(int64_t a, int64_t b)
+{
+	return a == 0 || b < a ? b : a;
+}
+
+static void watch_one(const struct http_use *u, struct http_watch *out)
+{
+	int64_t heard = atomic_load_explicit(&u->heard, memory_order_relaxed);
+
+	out->calls++;
+	out->heard = heard > out->heard ? heard : out->heard;
+	if (heard == 0)
+		out->unanswered = older(out->unanswered, u->begun);
+	if (atomic_load_explicit(&u->away, memory_order_relaxed))
+		return;
+	out->waiting++;
+	out->silent = older(out->silent, heard ? heard : u->begun);
+	out->begun = older(out->begun, u->begun);
+}
+
+static void look(struct http_pool *p, int64_t fade, struct http_watch *out)
+{
+	*out = (struct http_watch){0};
+	for (size_t i = 0; i <= LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_lock(&s->lock);
+		for (const struct http_use *u = s->used; u; u = u->next)
+			watch_one(u, out);
+		s->gap -= fade ? s->gap / fade : 0;
+		out->heard = s->heard > out->heard ? s->heard : out->heard;
+		out->gap = s->gap > out->gap ? s->gap : out->gap;
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+}
+
+void http_pool_watch(struct http_pool *p, int64_t now, struct http_watch *out)
+{
+	bool fade = now - p->faded >= NS_PER_S;
+
+	p->faded = fade ? now : p->faded;
+	look(p, fade ? 64 : 0, out);
+}
+
+void http_pool_look(struct http_pool *p, struct http_watch *out)
+{
+	look(p, 0, out);
+}
+
+unsigned http_pool_cut(struct http_pool *p, int64_t before)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i <= LOOPS_MAX; i++) {
+		struct http_shelf *s = atomic_load_explicit(&p->shelf[i], memory_order_acquire);
+
+		if (!s)
+			continue;
+		(void)pthread_mutex_lock(&s->lock);
+		for (struct http_use *u = s->used; u; u = u->next) {
+			int64_t heard = atomic_load_explicit(&u->heard, memory_order_relaxed);
+
+			if ((heard ? heard : u->begun) > before ||
+			    atomic_load_explicit(&u->away, memory_order_relaxed) ||
+			    atomic_exchange(&u->cut, true))
+				continue;
+			/* It is open: its owner takes it off this list before it closes it. */
+			(void)shutdown(u->fd, SHUT_RDWR);
+			n++;
+		}
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+	return n;
+}
+
+/* -- idle connections, taken and given back -- */
+
+static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *since, int64_t now,
+			  struct http_use *u)
 {
 	struct stream *found = NULL;
 
@@ -120,6 +251,7 @@ static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *si
 	if (s->n > 0) {
 		*since = s->idle[--s->n].since;
 		found = s->idle[s->n].stream;
+		use_begin(s, u, found->fd, now);
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	if (found)
@@ -127,25 +259,26 @@ static struct stream *pop(struct http_pool *p, struct http_shelf *s, int64_t *si
 	return found;
 }
 
-void http_pool_end(struct http_pool *p, struct stream *s)
+void http_pool_end(struct http_pool *p, struct stream *s, struct http_use *u)
 {
+	http_use_end(u);
 	stream_free(s);
 	atomic_fetch_add_explicit(&p->ended, 1, memory_order_relaxed);
 }
 
-struct stream *http_pool_get(struct http_pool *p, int64_t now)
+struct stream *http_pool_get(struct http_pool *p, int64_t now, struct http_use *u)
 {
 	struct http_shelf *shelf = shelf_of(p, false);
 	struct stream *s;
 	int64_t since = 0;
 
-	while (shelf && (s = pop(p, shelf, &since))) {
+	while (shelf && (s = pop(p, shelf, &since, now, u))) {
 		int64_t age = now - since;
 
 		if (!s->ended && ((age < TRUST_NS && s->loop && !s->readable) ||
 				  (age < p->max_idle_ns && stream_idle_ok(s))))
 			return s;
-		http_pool_end(p, s);
+		http_pool_end(p, s, u);
 	}
 	return NULL;
 }
@@ -167,13 +300,15 @@ static bool room_for_one(struct http_pool *p, struct http_shelf *s)
 	return true;
 }
 
-void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now)
+void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now, struct http_use *u)
 {
 	struct http_shelf *s = shelf_of(p, true);
 	bool kept = false;
 
 	if (s) {
 		(void)pthread_mutex_lock(&s->lock);
+		if (u->at && u->shelf == s)
+			use_finish(u);
 		kept = room_for_one(p, s);
 		if (kept) {
 			s->idle[s->n++] = (struct http_idle){stream, now};
@@ -182,7 +317,7 @@ void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now)
 		(void)pthread_mutex_unlock(&s->lock);
 	}
 	if (!kept)
-		http_pool_end(p, stream);
+		http_pool_end(p, stream, u);
 }
 
 size_t http_pool_idle(struct http_pool *p)

@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 static int url_fail(struct pd_msg *msg, const char *text, const char *why)
@@ -100,14 +101,21 @@ static int parse_authority(struct net_url *u, const char *p, size_t n)
 	return PD_OK;
 }
 
+static void lower(char *p)
+{
+	for (; *p; p++)
+		if (*p >= 'A' && *p <= 'Z')
+			*p = (char)(*p | 0x20);
+}
+
 int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 {
 	const char *p = text, *slash;
 	size_t n, authority;
 
 	*u = (struct net_url){.rank = -1};
-	u->tls = strncmp(p, "https://", 8) == 0;
-	if (!u->tls && strncmp(p, "http://", 7) != 0)
+	u->tls = strncasecmp(p, "https://", 8) == 0;
+	if (!u->tls && strncasecmp(p, "http://", 7) != 0)
 		return url_fail(msg, text, "unknown scheme");
 	p += u->tls ? 8 : 7;
 	n = strlen(p);
@@ -123,6 +131,8 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	if (parse_authority(u, p, authority) ||
 	    copy_part(u->authority, sizeof(u->authority), p, authority))
 		return url_fail(msg, text, "invalid host or port");
+	lower(u->host);
+	lower(u->authority);
 	while (n > authority && p[n - 1] == '/')
 		n--;
 	if (copy_part(u->base, sizeof(u->base), p + authority, n - authority))
@@ -130,8 +140,18 @@ int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg)
 	return PD_OK;
 }
 
-/* 0, or the code of getaddrinfo. */
-static int look_up(struct net_addr *a, const char *host, uint16_t port, int flags)
+void net_url_text(const struct net_url *u, char out[NET_URL_TEXT])
+{
+	int n = snprintf(out, NET_URL_TEXT, "%s://%s%s", u->tls ? "https" : "http", u->authority,
+			 u->base);
+
+	if (u->rank >= 0)
+		(void)snprintf(out + n, (size_t)(NET_URL_TEXT - n), "@%d", u->rank);
+}
+
+/* Up to `max` addresses. 0, or the code of getaddrinfo. */
+static int look_up(struct net_addr *a, unsigned max, unsigned *n, const char *host, uint16_t port,
+		   int flags)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags},
 			*list = NULL;
@@ -142,25 +162,52 @@ static int look_up(struct net_addr *a, const char *host, uint16_t port, int flag
 	rc = getaddrinfo(host, service, &hints, &list);
 	if (rc != 0)
 		return rc;
-	memset(a, 0, sizeof(*a));
-	memcpy(&a->sa, list->ai_addr, list->ai_addrlen);
-	a->len = list->ai_addrlen;
+	*n = 0;
+	for (const struct addrinfo *i = list; i && *n < max; i = i->ai_next) {
+		struct net_addr *to = &a[*n];
+
+		memset(to, 0, sizeof(*to));
+		memcpy(&to->sa, i->ai_addr, i->ai_addrlen);
+		to->len = i->ai_addrlen;
+		(*n)++;
+	}
 	freeaddrinfo(list);
 	return 0;
 }
 
-bool net_literal(struct net_addr *a, const char *host, uint16_t port)
+bool net_addr_same(const struct net_addr *a, const struct net_addr *b)
 {
-	return look_up(a, host, port, AI_NUMERICHOST) == 0;
+	return a->len == b->len && memcmp(&a->sa, &b->sa, a->len) == 0;
 }
 
-int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg)
+bool net_literal(struct net_addr *a, const char *host, uint16_t port)
 {
-	int rc = look_up(a, host, port, 0);
+	unsigned n;
+
+	return look_up(a, 1, &n, host, port, AI_NUMERICHOST) == 0;
+}
+
+static int resolve(struct net_addr *a, unsigned max, unsigned *n, const char *host, uint16_t port,
+		   struct pd_msg *msg)
+{
+	int rc = look_up(a, max, n, host, port, 0);
 
 	return rc == 0 ? PD_OK
 		       : pd_fail(msg, PD_ENOENT, "cannot resolve host '%s': %s", host,
 				 gai_strerror(rc));
+}
+
+int net_resolve_all(struct net_addrs *out, const char *host, uint16_t port, struct pd_msg *msg)
+{
+	out->n = 0;
+	return resolve(out->a, NET_ADDRS_MAX, &out->n, host, port, msg);
+}
+
+int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg)
+{
+	unsigned n;
+
+	return resolve(a, 1, &n, host, port, msg);
 }
 
 static uint16_t port_of(const struct sockaddr_storage *sa)

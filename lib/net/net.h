@@ -16,8 +16,16 @@ struct net_addr {
 	socklen_t len;
 };
 
-/* "http[s]://host[:port][/base]" split; host without brackets. PD_EINVAL with a sentence for
- * anything else. */
+#define NET_ADDRS_MAX 16 /* of one name; more are not used */
+/* What a name stands for, in the order of RFC 6724 (that of getaddrinfo). */
+struct net_addrs {
+	struct net_addr a[NET_ADDRS_MAX];
+	unsigned n;
+};
+
+/* "http[s]://host[:port][/base]" split; host without brackets. Scheme and host are not
+ * case-sensitive (RFC 3986, 6.2.2.1): the host is in lower case here. PD_EINVAL with a sentence
+ * for anything else. */
 struct net_url {
 	bool tls; /* https:// */
 	char host[256];
@@ -27,12 +35,19 @@ struct net_url {
 	int rank;	     /* data-parallel rank from a trailing "@N"; -1 when absent */
 };
 int net_url_parse(struct net_url *u, const char *text, struct pd_msg *msg) PD_MUST;
+#define NET_URL_TEXT 640
+/* The URL in one spelling: scheme and host in lower case, no slash at the end. */
+void net_url_text(const struct net_url *u, char out[NET_URL_TEXT]);
 
 /* An IPv4 or IPv6 literal to an address; false when it is none. Does not wait. */
 bool net_literal(struct net_addr *a, const char *host, uint16_t port);
-/* Name or literal to an address; blocks in getaddrinfo for names: never on the request path
- * (resolver.h). */
+/* Name or literal to its addresses, at least one; blocks in getaddrinfo for names: never on the
+ * request path (resolver.h). PD_ENOENT. */
+int net_resolve_all(struct net_addrs *out, const char *host, uint16_t port,
+		    struct pd_msg *msg) PD_MUST;
+/* The first of them. */
 int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_msg *msg) PD_MUST;
+bool net_addr_same(const struct net_addr *a, const struct net_addr *b);
 
 /* Port of a bound socket; 0 when it has none. */
 uint16_t net_bound_port(int fd);

@@ -29,7 +29,7 @@ struct look_up {
 	struct look_up *next;
 	char host[256];
 	uint16_t port;
-	struct net_addr found;
+	struct net_addrs found;
 	int err;
 	struct pd_msg msg;
 };
@@ -70,7 +70,7 @@ static void *look_up(void *arg)
 {
 	struct look_up *l = arg;
 
-	l->err = net_resolve(&l->found, l->host, l->port, &l->msg);
+	l->err = net_resolve_all(&l->found, l->host, l->port, &l->msg);
 	finish(l);
 	return NULL;
 }
@@ -158,22 +158,66 @@ static int join(struct resolver *r, const char *host, uint16_t port, struct look
 	return err;
 }
 
+int resolver_begin(struct resolver *r, const char *host, uint16_t port, struct look_up **out,
+		   struct pd_msg *msg)
+{
+	int err;
+
+	*out = NULL;
+	if (strlen(host) >= sizeof((*out)->host))
+		return pd_fail(msg, PD_EINVAL, "host name of %zu bytes, at most %zu", strlen(host),
+			       sizeof((*out)->host) - 1);
+	err = join(r, host, port, out);
+	return err ? pd_fail(msg, err, "cannot resolve host '%s': %s", host,
+			     err == PD_EBUSY ? "too many look-ups pending" : pd_err_text(err))
+		   : PD_OK;
+}
+
+static bool sleep_not(void *who, int64_t deadline)
+{
+	(void)who;
+	(void)deadline;
+	return false;
+}
+
+static void wake_not(void *who)
+{
+	(void)who;
+}
+
+int resolver_look(struct look_up *l, struct net_addrs *out, struct pd_msg *msg)
+{
+	const struct errand_sleeper who = {sleep_not, wake_not, NULL};
+	int err = errand_wait(&l->errand, &who, 0);
+
+	if (err == PD_ETIMEOUT)
+		return PD_EAGAIN;
+	if (err || l->err)
+		return pd_fail(msg, err ? err : l->err, "%s", err ? pd_err_text(err) : l->msg.text);
+	*out = l->found;
+	return PD_OK;
+}
+
+void resolver_drop(struct look_up *l)
+{
+	if (l)
+		errand_drop(&l->errand);
+}
+
 int resolver_find(struct resolver *r, const char *host, uint16_t port,
-		  const struct errand_sleeper *who, int64_t deadline, struct net_addr *out,
+		  const struct errand_sleeper *who, int64_t deadline, struct net_addrs *out,
 		  struct pd_msg *msg)
 {
 	struct look_up *l;
 	int err;
 
-	if (net_literal(out, host, port))
+	out->n = 1;
+	if (net_literal(&out->a[0], host, port))
 		return PD_OK;
-	if (strlen(host) >= sizeof(l->host))
-		return pd_fail(msg, PD_EINVAL, "host name of %zu bytes, at most %zu", strlen(host),
-			       sizeof(l->host) - 1);
-	err = join(r, host, port, &l);
+	out->n = 0;
+	err = resolver_begin(r, host, port, &l, msg);
 	if (err)
-		return pd_fail(msg, err, "cannot resolve host '%s': %s", host,
-			       err == PD_EBUSY ? "too many look-ups pending" : pd_err_text(err));
+		return err;
 	err = errand_wait(&l->errand, who, deadline);
 	if (err)
 		(void)pd_fail(msg, err, "cannot resolve host '%s': %s", host, pd_err_text(err));

@@ -19,13 +19,25 @@ int resolver_new(struct resolver **out) PD_MUST;
  * frees the memory. Accepts NULL. */
 void resolver_free(struct resolver *r);
 /*
- * The first address of a name; of a literal at once. The asker sleeps meanwhile (errand.h).
+ * The addresses of a name; of a literal at once. The asker sleeps meanwhile (errand.h).
  * PD_ENOENT: no such name. PD_ETIMEOUT: not by the deadline (monotonic ns). PD_ECANCELED: the asker
  * gave up. PD_EBUSY: RESOLVER_MAX look-ups hang. PD_ENOMEM. PD_EINVAL: the name is too long. The
  * message says it in a sentence.
  */
 int resolver_find(struct resolver *r, const char *host, uint16_t port,
-		  const struct errand_sleeper *who, int64_t deadline, struct net_addr *out,
+		  const struct errand_sleeper *who, int64_t deadline, struct net_addrs *out,
 		  struct pd_msg *msg) PD_MUST;
+
+/* A look-up for a caller that does something else meanwhile. */
+struct look_up;
+/* Begins one, or joins one of the same name that is under way. The same errors as above, but for
+ * those of the look-up itself. */
+int resolver_begin(struct resolver *r, const char *host, uint16_t port, struct look_up **out,
+		   struct pd_msg *msg) PD_MUST;
+/* PD_EAGAIN: it is under way. Else what came of it. Does not wait. */
+int resolver_look(struct look_up *l, struct net_addrs *out, struct pd_msg *msg) PD_MUST;
+/* The caller has no use for it any more, also when it is under way. From any thread, also after
+ * resolver_free. Accepts NULL. */
+void resolver_drop(struct look_up *l);
 
 #endif

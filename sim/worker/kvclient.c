@@ -174,7 +174,7 @@ static void wake_up(void *who)
 	http_conn_wake(who);
 }
 
-static int find(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why)
+static int find(void *ctx, int64_t deadline, struct net_addrs *out, struct pd_msg *why)
 {
 	const struct where *w = ctx;
 	struct errand_sleeper who = {sleep_on, wake_up, w->conn};

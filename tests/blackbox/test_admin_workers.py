@@ -122,7 +122,7 @@ def test_a_worker_that_never_gets_well_is_taken_back(pdctl):
         wait_for("the reason", lambda: listed(router)["slow"]["last_failure"] == "health check answered 503")
         sick.set()
         wait_for("it to come in", lambda: listed(router)["slow"]["state"] == "available", timeout=5)
-        assert listed(router)["slow"]["last_failure"] is None
+        assert listed(router)["slow"]["out_because"] is None
         assert router.log().count(f"worker {slow.url}: not healthy yet: health check answered 503") == 2, "once for each addition"
         assert slow.url in {router.post("/v1/completions", BODY)[1]["X-Worker"] for _ in range(6)}
 
@@ -145,7 +145,6 @@ def test_a_worker_that_never_gets_well_is_taken_back(pdctl):
         ({"url": "http://127.0.0.1:1", "name": "a\nb"}, "control characters"),
         ({"url": "http://127.0.0.1:1\u0000", "name": "a"}, "control characters"),
         ({"url": "http://" + "x" * 2000}, "too long"),
-        ({"url": "http://no-such-host.invalid:1"}, "no-such-host.invalid"),
     ],
     ids=lambda v: str(v)[:30],
 )

@@ -26,7 +26,7 @@
 static struct peer {
 	void (*play)(int fd, unsigned nth);
 	unsigned n; /* connections it takes */
-	struct net_addr addr;
+	struct net_addrs addr;
 	int listener;
 	pthread_t thread;
 	_Atomic unsigned requests;
@@ -107,7 +107,7 @@ static inline void start_peer(void (*play)(int fd, unsigned nth), unsigned n)
 	atomic_store(&peer.go, false);
 	assert_int_equal(net_listen("127.0.0.1", &port, 8, &peer.listener, NULL), PD_OK);
 	assert_int_equal(fcntl(peer.listener, F_SETFL, 0), 0);
-	assert_int_equal(net_resolve(&peer.addr, "127.0.0.1", port, NULL), PD_OK);
+	assert_int_equal(net_resolve_all(&peer.addr, "127.0.0.1", port, NULL), PD_OK);
 	assert_int_equal(pthread_create(&peer.thread, NULL, run_peer, NULL), 0);
 }
 
@@ -130,11 +130,11 @@ static struct http_pool pool;
 static struct buf in, body;
 static struct pd_msg why;
 
-static inline int address(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *msg)
+static inline int address(void *ctx, int64_t deadline, struct net_addrs *out, struct pd_msg *msg)
 {
 	(void)deadline;
 	(void)msg;
-	*out = *(struct net_addr *)ctx;
+	*out = *(struct net_addrs *)ctx;
 	return PD_OK;
 }
 

@@ -99,7 +99,7 @@ static void stays_closed_when_off(void **state)
 
 static void worker_setup(struct worker *w)
 {
-	*w = (struct worker){.healthy = true};
+	*w = (struct worker){.healthy = true, .addrs.n = 1};
 	assert_int_equal(pthread_mutex_init(&w->lock, NULL), 0);
 	assert_int_equal(http_pool_init(&w->pool, 4, NS_PER_S), PD_OK);
 	breaker_init(&w->breaker);
@@ -175,7 +175,7 @@ static void one_trial_at_a_time(void **state)
 				worker_tick(&w, &c, now);
 				break;
 			default:
-				worker_probed(&w, &c, rng_u64(&rng) % 3 > 0, now);
+				worker_probed(&w, &c, rng_u64(&rng) % 3 > 0, true, now);
 				worker_tick(&w, &c, now);
 			}
 			assert_true(trials <= 1);
@@ -194,6 +194,7 @@ static void one_trial_at_a_time(void **state)
 static void ejection_needs_one_good_probe(void **state)
 {
 	struct router_config c;
+	int64_t limit;
 	struct worker w;
 
 	(void)state;
@@ -201,24 +202,24 @@ static void ejection_needs_one_good_probe(void **state)
 	worker_setup(&w);
 	worker_eject(&w, &c, 1000);
 	assert_false(atomic_load(&w.slot.available));
-	assert_false(worker_probe_due(&w, 1000));
-	assert_true(worker_probe_due(&w, 1000 + NS_PER_S));
+	assert_false(worker_probe_due(&w, &c, 1000, &limit));
+	assert_true(worker_probe_due(&w, &c, 1000 + NS_PER_S, &limit));
 	worker_probe_later(&w, &c, 1000); /* our own fault: nothing is concluded */
 	assert_false(atomic_load(&w.slot.available));
-	worker_probed(&w, &c, false, 2000);
+	worker_probed(&w, &c, false, true, 2000);
 	assert_false(atomic_load(&w.slot.available));
-	worker_probed(&w, &c, true, 3000);
+	worker_probed(&w, &c, true, true, 3000);
 	assert_true(atomic_load(&w.slot.available));
 	assert_int_equal(atomic_load(&w.ejections), 1);
 	/* An ordinary failed probe needs its threshold, and as many good ones. */
 	for (unsigned i = 0; i < c.health_failures; i++) {
 		assert_true(atomic_load(&w.slot.available));
-		worker_probed(&w, &c, false, 4000);
+		worker_probed(&w, &c, false, true, 4000);
 	}
 	assert_false(atomic_load(&w.slot.available));
 	for (unsigned i = 0; i < c.health_successes; i++) {
 		assert_false(atomic_load(&w.slot.available));
-		worker_probed(&w, &c, true, 5000);
+		worker_probed(&w, &c, true, true, 5000);
 	}
 	assert_true(atomic_load(&w.slot.available));
 	worker_teardown(&w);

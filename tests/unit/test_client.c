@@ -110,7 +110,7 @@ static void spoil(void)
 	assert_int_equal(stream_open(s, fd[0], loop_self()), PD_OK);
 	(void)close(fd[1]);
 	s->readable = false;
-	http_pool_put(&pool, s, clock_now());
+	http_pool_put(&pool, s, clock_now(), &(struct http_use){0});
 }
 
 static void replaced_once(void)

@@ -93,15 +93,15 @@ static void sent_in_time(void)
 static void connected_in_time(void)
 {
 	struct http_call c = new_call();
-	struct net_addr full;
+	struct net_addrs full;
 	uint16_t port = 0;
 	int listener, fd[8];
 
 	assert_int_equal(net_listen("127.0.0.1", &port, 0, &listener, NULL), PD_OK);
-	assert_int_equal(net_resolve(&full, "127.0.0.1", port, NULL), PD_OK);
+	assert_int_equal(net_resolve_all(&full, "127.0.0.1", port, NULL), PD_OK);
 	for (size_t i = 0; i < 8; i++) {
 		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		(void)!connect(fd[i], (struct sockaddr *)&full.sa, full.len);
+		(void)!connect(fd[i], (struct sockaddr *)&full.a[0].sa, full.a[0].len);
 	}
 	c.to.ctx = &full;
 	c.limit.connect = SHORT;

@@ -189,7 +189,7 @@ static void *requests(void *arg)
 			if (n % 50 == 0)
 				worker_eject(w, &config, clock_now());
 			else if (n % 10 == 0)
-				worker_probed(w, &config, true, clock_now());
+				worker_probed(w, &config, true, true, clock_now());
 		}
 		fleet_put(again);
 		fleet_put(f);
@@ -282,7 +282,7 @@ static void workers_added_by_hand_survive_a_reload(void **state)
 	assert_non_null(c);
 	assert_true(c->by_hand && c->fresh && c->bootstrap == 7);
 	assert_false(atomic_load(&c->slot.available));
-	worker_probed(c, &config, true, 1);
+	worker_probed(c, &config, true, true, 1);
 	assert_true(atomic_load(&c->slot.available));
 	assert_false(c->fresh);
 	assert_int_equal(LOAD(&h, "b=http://127.0.0.1:2", "x=http://127.0.0.1:9"), PD_OK);

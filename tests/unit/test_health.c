@@ -18,6 +18,7 @@
 #define LONG (20 * NS_PER_S)
 
 static struct router_config config;
+static int64_t limit; /* of the probe that is due */
 
 /* One worker in a fleet of its own. */
 struct one {
@@ -56,7 +57,7 @@ static int64_t pause_ms(struct worker *w, int64_t now)
 {
 	int64_t ms = 0;
 
-	while (!worker_probe_due(w, now + ms * NS_PER_MS))
+	while (!worker_probe_due(w, &config, now + ms * NS_PER_MS, &limit))
 		ms++;
 	return ms;
 }
@@ -69,9 +70,9 @@ static void a_well_worker_is_probed_at_the_interval(void **state)
 	(void)state;
 	config.health_interval = 60 * NS_PER_S;
 	one_init(&o, 1);
-	assert_true(worker_probe_due(o.worker, now));
+	assert_true(worker_probe_due(o.worker, &config, now, &limit));
 	for (int i = 0; i < 50; i++) {
-		worker_probed(o.worker, &config, true, now + i);
+		worker_probed(o.worker, &config, true, true, now + i);
 		assert_in_range(pause_ms(o.worker, now + i), 54000, 66000); /* 10 % of jitter */
 	}
 	one_release(&o);
@@ -86,13 +87,13 @@ static void an_ejected_one_soon_and_then_more_rarely(void **state)
 	(void)state;
 	config.health_interval = 60 * NS_PER_S;
 	one_init(&o, 1);
-	worker_probed(o.worker, &config, true, now);
+	worker_probed(o.worker, &config, true, true, now);
 	worker_eject(o.worker, &config, now);
 	assert_int_equal(worker_state(o.worker), WORKER_EJECTED);
 	assert_int_equal(pause_ms(o.worker, now), 200);
 	for (size_t i = 0; i < sizeof(pauses) / sizeof(pauses[0]); i++) {
 		now += NS_PER_S;
-		worker_probed(o.worker, &config, false, now);
+		worker_probed(o.worker, &config, false, true, now);
 		assert_int_equal(pause_ms(o.worker, now), pauses[i]);
 	}
 	/* A probe that failed here concludes nothing, and counts for nothing. */
@@ -101,11 +102,11 @@ static void an_ejected_one_soon_and_then_more_rarely(void **state)
 	assert_int_equal(worker_state(o.worker), WORKER_EJECTED);
 	/* One success is enough; with an interval of less than a second that is the longest pause.
 	 */
-	worker_probed(o.worker, &config, true, now);
+	worker_probed(o.worker, &config, true, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
 	config.health_interval = 300 * NS_PER_MS;
 	worker_eject(o.worker, &config, now);
-	worker_probed(o.worker, &config, false, now);
+	worker_probed(o.worker, &config, false, true, now);
 	assert_int_equal(pause_ms(o.worker, now), 300);
 	one_release(&o);
 }
@@ -119,20 +120,20 @@ static void failures_and_successes_are_counted_in_a_row(void **state)
 	config.health_interval = 60 * NS_PER_S;
 	one_init(&o, 1);
 	for (int round = 0; round < 3; round++) {
-		worker_probed(o.worker, &config, false, now);
-		worker_probed(o.worker, &config, false, now);
-		worker_probed(o.worker, &config, true, now);
+		worker_probed(o.worker, &config, false, true, now);
+		worker_probed(o.worker, &config, false, true, now);
+		worker_probed(o.worker, &config, true, true, now);
 		assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
 	}
 	for (unsigned i = 0; i < config.health_failures; i++)
-		worker_probed(o.worker, &config, false, now);
+		worker_probed(o.worker, &config, false, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_UNHEALTHY);
 	assert_true(pause_ms(o.worker, now) <= 1100);
-	worker_probed(o.worker, &config, true, now);
-	worker_probed(o.worker, &config, false, now);
-	worker_probed(o.worker, &config, true, now);
+	worker_probed(o.worker, &config, true, true, now);
+	worker_probed(o.worker, &config, false, true, now);
+	worker_probed(o.worker, &config, true, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_UNHEALTHY);
-	worker_probed(o.worker, &config, true, now);
+	worker_probed(o.worker, &config, true, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
 	one_release(&o);
 }

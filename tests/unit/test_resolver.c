@@ -40,7 +40,7 @@ static void wake(void *who)
 }
 
 static struct resolver *r;
-static struct net_addr found;
+static struct net_addrs found;
 static struct pd_msg msg;
 
 static int find(const char *host, int64_t limit)
@@ -52,9 +52,9 @@ static int find(const char *host, int64_t limit)
 
 static void is_local(const char *host)
 {
-	const struct sockaddr_in *a = (const struct sockaddr_in *)&found.sa;
+	const struct sockaddr_in *a = (const struct sockaddr_in *)&found.a[0].sa;
 
-	found = (struct net_addr){.len = 0};
+	found = (struct net_addrs){.n = 0};
 	assert_int_equal(find(host, LONG), PD_OK);
 	assert_int_equal(a->sin_family, AF_INET);
 	assert_int_equal(a->sin_addr.s_addr, htonl(INADDR_LOOPBACK));
@@ -75,7 +75,7 @@ static void answers(void **state)
 	is_local("127.0.0.1");
 	assert_int_equal(names_asked, 0);
 	assert_int_equal(find("::1", LONG), PD_OK);
-	assert_int_equal(found.sa.ss_family, AF_INET6);
+	assert_int_equal(found.a[0].sa.ss_family, AF_INET6);
 	assert_int_equal(names_asked, 0);
 	is_local("good.test");
 	is_local("good.test");
@@ -94,7 +94,7 @@ static void answers(void **state)
 static void *ask_one(void *arg)
 {
 	const struct errand_sleeper who = {doze, wake, NULL};
-	struct net_addr a;
+	struct net_addrs a;
 
 	return (void *)(intptr_t)resolver_find(r, arg, 80, &who, clock_now() + SHORT, &a, NULL);
 }

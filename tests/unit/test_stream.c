@@ -282,6 +282,7 @@ static struct stream *kept_stream(int *peer)
 
 static void pools(struct stream *unused, int unused_peer)
 {
+	struct http_use use = {0};
 	struct http_pool p;
 	struct stream *s[4];
 	int64_t now = clock_now();
@@ -290,28 +291,28 @@ static void pools(struct stream *unused, int unused_peer)
 	(void)unused;
 	(void)unused_peer;
 	assert_int_equal(http_pool_init(&p, 3, NS_PER_S), PD_OK);
-	assert_null(http_pool_get(&p, now));
+	assert_null(http_pool_get(&p, now, &use));
 	for (size_t i = 0; i < 4; i++) {
 		s[i] = kept_stream(&peer[i]);
-		http_pool_put(&p, s[i], now + (int64_t)i);
+		http_pool_put(&p, s[i], now + (int64_t)i, &use);
 	}
 	assert_int_equal(http_pool_idle(&p), 3); /* the fourth was one too many */
-	assert_ptr_equal(http_pool_get(&p, now), s[2]);
-	http_pool_put(&p, s[2], now + 2);
+	assert_ptr_equal(http_pool_get(&p, now, &use), s[2]);
+	http_pool_put(&p, s[2], now + 2, &use);
 	/* Late enough to be asked: one has bytes, one is closed, one is good. */
 	sock_say(peer[2], "?", 1);
 	(void)close(peer[1]);
 	clock_sleep_until(clock_now() + 20 * NS_PER_MS);
-	assert_ptr_equal(http_pool_get(&p, now + 500 * NS_PER_MS), s[0]);
+	assert_ptr_equal(http_pool_get(&p, now + 500 * NS_PER_MS, &use), s[0]);
 	assert_int_equal(http_pool_idle(&p), 0);
-	http_pool_put(&p, s[0], now);
+	http_pool_put(&p, s[0], now, &use);
 	http_pool_trim(&p, now + NS_PER_S / 2);
 	assert_int_equal(http_pool_idle(&p), 1);
 	http_pool_trim(&p, now + NS_PER_S);
 	assert_int_equal(http_pool_idle(&p), 0);
 	http_pool_close(&p);
 	s[0] = kept_stream(&peer[1]);
-	http_pool_put(&p, s[0], now);
+	http_pool_put(&p, s[0], now, &use);
 	assert_int_equal(http_pool_idle(&p), 0);
 	http_pool_release(&p);
 	(void)close(peer[0]);
@@ -336,7 +337,7 @@ static void put_one(struct stream *unused, int unused_peer)
 
 	(void)unused;
 	(void)unused_peer;
-	http_pool_put(&shared, kept_stream(&peer), clock_now());
+	http_pool_put(&shared, kept_stream(&peer), clock_now(), &(struct http_use){0});
 	atomic_fetch_add(&put, 1);
 	while (atomic_load(&got_one) < 1)
 		(void)loop_wait(clock_now() + NS_PER_MS, true);
@@ -347,7 +348,7 @@ static void take_none(struct stream *unused, int unused_peer)
 {
 	(void)unused;
 	(void)unused_peer;
-	assert_null(http_pool_get(&shared, clock_now()));
+	assert_null(http_pool_get(&shared, clock_now(), &(struct http_use){0}));
 }
 
 static void connections_stay_with_their_loop(void **state)

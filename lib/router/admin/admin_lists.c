@@ -2,7 +2,10 @@
 #include "lib/router/admin/admin_lists.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
 
+#include "lib/base/clock.h"
 #include "lib/json/scan.h"
 
 static int put_urls(struct fleet *f, struct buf *b)
@@ -64,10 +67,51 @@ static int put_compatible(struct worker *w, struct buf *b)
 			    : buf_puts(b, ",\"bootstrap_port\":null");
 }
 
-int admin_put_worker(struct worker *w, struct buf *b)
+/* A wall clock time as RFC 3339 has it, or null. */
+static int put_time(struct buf *b, const char *name, int64_t ns)
+{
+	time_t s = (time_t)(ns / NS_PER_S);
+	char text[40];
+	struct tm tm;
+
+	if (ns == 0 || !gmtime_r(&s, &tm) ||
+	    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		return buf_printf(b, ",\"%s\":null", name);
+	return buf_printf(b, ",\"%s\":\"%s\"", name, text);
+}
+
+static int put_seconds(struct buf *b, const char *name, int64_t ns)
+{
+	return ns < 0 ? buf_printf(b, ",\"%s\":null", name)
+		      : buf_printf(b, ",\"%s\":%.1f", name, (double)ns / 1e9);
+}
+
+static int put_text_or_null(struct buf *b, const char *name, const char *text)
+{
+	int err = buf_printf(b, ",\"%s\":", name);
+
+	return err ? err : text[0] ? admin_put_text(b, text) : buf_puts(b, "null");
+}
+
+/* Where it is, why it is out, since when, what failed last, when it is tried again. */
+static int put_condition(const struct router_config *c, struct worker *w, struct buf *b)
+{
+	struct worker_view v;
+	int err;
+
+	worker_view(w, c, &v);
+	err = put_text_or_null(b, "address", v.address);
+	err = err ? err : put_seconds(b, "oldest_silent_s", v.oldest > 0 ? v.oldest : -1);
+	err = err ? err : put_text_or_null(b, "out_because", v.why);
+	err = err ? err : put_time(b, "out_since", v.out_at);
+	err = err ? err : put_seconds(b, "next_try_s", v.next);
+	err = err ? err : put_text_or_null(b, "last_failure", v.failure);
+	return err ? err : put_time(b, "last_failure_at", v.failed_at);
+}
+
+int admin_put_worker(const struct router_config *c, struct worker *w, struct buf *b)
 {
 	int err = buf_puts(b, "{\"name\":");
-	char note[160];
 
 	err = err ? err : admin_put_text(b, w->name);
 	err = err ? err : buf_puts(b, ",\"url\":");
@@ -77,7 +121,7 @@ int admin_put_worker(struct worker *w, struct buf *b)
 		err = buf_printf(b,
 				 ",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
 				 "\"requests\":%llu,\"errors\":%llu,\"connections\":%llu,"
-				 "\"idle_connections\":%zu,\"ejections\":%llu,\"last_failure\":",
+				 "\"idle_connections\":%zu,\"ejections\":%llu",
 				 worker_state_name(worker_state(w)),
 				 atomic_load(&w->by_hand) ? "added" : "configured",
 				 (unsigned)atomic_load(&w->handovers),
@@ -86,12 +130,11 @@ int admin_put_worker(struct worker *w, struct buf *b)
 				 (unsigned long long)atomic_load(&w->pool.connects),
 				 http_pool_idle(&w->pool),
 				 (unsigned long long)atomic_load(&w->ejections));
-	worker_note_get(w, note, sizeof(note));
-	err = err ? err : note[0] ? admin_put_text(b, note) : buf_puts(b, "null");
+	err = err ? err : put_condition(c, w, b);
 	return err ? err : buf_putc(b, '}');
 }
 
-static int put_workers(struct fleet *f, struct buf *b)
+static int put_workers(const struct router_config *c, struct fleet *f, struct buf *b)
 {
 	int err = buf_puts(b, "{\"workers\":[");
 	size_t total = 0;
@@ -99,7 +142,7 @@ static int put_workers(struct fleet *f, struct buf *b)
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			err = buf_puts(b, total++ ? "," : "");
-			err = err ? err : admin_put_worker(f->pool[r].worker[i], b);
+			err = err ? err : admin_put_worker(c, f->pool[r].worker[i], b);
 		}
 	}
 	return err ? err
@@ -139,7 +182,7 @@ void admin_workers_list(struct admin_call *a)
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_workers(f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_workers(a->admin->cfg, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }

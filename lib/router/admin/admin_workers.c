@@ -72,26 +72,26 @@ static void not_found(struct admin_call *a, enum worker_role role, struct span i
 		    (int)(id.n < 700 ? id.n : 700), id.p ? id.p : "");
 }
 
-static int put_array(const struct matches *m, struct buf *b)
+static int put_array(const struct router_config *c, const struct matches *m, struct buf *b)
 {
 	int err = buf_putc(b, '[');
 
 	for (size_t i = 0; !err && i < m->n; i++) {
 		err = i > 0 ? buf_putc(b, ',') : PD_OK;
-		err = err ? err : admin_put_worker(m->worker[i], b);
+		err = err ? err : admin_put_worker(c, m->worker[i], b);
 	}
 	return err ? err : buf_putc(b, ']');
 }
 
 /* One worker as an object, the ranks of a server as {"workers":[...]}. */
-static int put_matches(const struct matches *m, struct buf *b)
+static int put_matches(const struct router_config *c, const struct matches *m, struct buf *b)
 {
 	int err;
 
 	if (m->n == 1)
-		return admin_put_worker(m->worker[0], b);
+		return admin_put_worker(c, m->worker[0], b);
 	err = buf_puts(b, "{\"workers\":");
-	err = err ? err : put_array(m, b);
+	err = err ? err : put_array(c, m, b);
 	return err ? err : buf_putc(b, '}');
 }
 
@@ -370,7 +370,8 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 						 "successful health check");
 	err = err ? err : buf_puts(&b, m.n == 1 ? ",\"worker\":" : ",\"workers\":");
 	if (!err)
-		err = m.n == 1 ? admin_put_worker(m.worker[0], &b) : put_array(&m, &b);
+		err = m.n == 1 ? admin_put_worker(a->admin->cfg, m.worker[0], &b)
+			       : put_array(a->admin->cfg, &m, &b);
 	err = err ? err : buf_putc(&b, '}');
 	if (a->admin->cfg->compat)
 		status = 200;
@@ -531,7 +532,7 @@ static void act_on(struct admin_call *a, struct matches *m, enum worker_role rol
 	if (action.n > 0)
 		drain(a->admin, m, action);
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_matches(m, &b));
+	admin_answer_json(a, 200, NULL, &b, put_matches(a->admin->cfg, m, &b));
 	buf_release(&b);
 }
 

@@ -114,7 +114,7 @@ int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
 int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
 		    struct pd_msg *msg)
 {
-	char name[256], ranked[640], ranked_url[640];
+	char name[256], ranked[640], ranked_url[NET_URL_TEXT], one[NET_URL_TEXT];
 	const char *url = split_name(text, name, sizeof(name));
 	struct net_url parsed;
 	int err = net_url_parse(&parsed, url, msg);
@@ -132,12 +132,16 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 	if (l->n + dp > ROUTE_WORKERS_MAX)
 		return pd_fail(msg, PD_EINVAL, "worker '%s': found more than %d workers", text,
 			       ROUTE_WORKERS_MAX);
+	/* The URL in one spelling, so that two of one server are found; a name that is made of it
+	 * is kept as it was written, because it says where keys go. */
+	net_url_text(&parsed, one);
 	if (dp <= 1 || parsed.rank >= 0)
-		return add_one(l, role, name[0] ? name : url, url)
+		return add_one(l, role, name[0] ? name : url, one)
 			       ? pd_fail(msg, PD_ENOMEM, "out of memory")
 			       : PD_OK;
 	for (unsigned r = 0; !err && r < dp; r++) {
-		(void)snprintf(ranked_url, sizeof(ranked_url), "%s@%u", url, r);
+		parsed.rank = (int)r;
+		net_url_text(&parsed, ranked_url);
 		(void)snprintf(ranked, sizeof(ranked), "%s@%u", name[0] ? name : url, r);
 		err = add_one(l, role, ranked, ranked_url);
 	}

@@ -151,6 +151,7 @@ static void begin_transfer(struct asks *s, struct transfer *t)
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	t->easy = NULL;
+	workercurl_release(&t->way);
 }
 
 static void end_transfer(struct asks *s, struct transfer *t)
@@ -160,6 +161,7 @@ static void end_transfer(struct asks *s, struct transfer *t)
 	(void)curl_multi_remove_handle(s->multi, t->easy);
 	curl_easy_cleanup(t->easy);
 	t->easy = NULL;
+	workercurl_release(&t->way);
 	t->q->running--;
 }
 

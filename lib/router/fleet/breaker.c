@@ -20,6 +20,13 @@ static void move(struct breaker *b, enum breaker_state to, int64_t now)
 		b->opened_ns = now;
 }
 
+void breaker_reset(struct breaker *b, int64_t now)
+{
+	if (b->state != BREAKER_CLOSED)
+		move(b, BREAKER_CLOSED, now);
+	b->streak = 0;
+}
+
 static void closed_report(struct breaker *b, const struct breaker_limits *l, bool good, int64_t now)
 {
 	if (good)

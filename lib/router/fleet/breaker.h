@@ -33,6 +33,8 @@ struct breaker {
 };
 
 void breaker_init(struct breaker *b);
+/* The worker is known to be well again: closed, with no failures counted. */
+void breaker_reset(struct breaker *b, int64_t now);
 /* The outcome of one request; `trial`: it was the one that half-open let through. */
 void breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
 		    bool trial, int64_t now);

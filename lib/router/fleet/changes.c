@@ -10,9 +10,9 @@
 
 #include "lib/base/clock.h"
 
-#define RESOLVE_EVERY (30 * NS_PER_S)
-#define REAP_EVERY    (25 * NS_PER_MS)
-#define STOP_WAIT     NS_PER_S
+#define LOOK_EVERY (30 * NS_PER_S) /* nothing waits for it */
+#define REAP_EVERY (25 * NS_PER_MS)
+#define STOP_WAIT  NS_PER_S
 
 struct pending {
 	struct errand errand; /* first member */
@@ -23,9 +23,8 @@ struct pending {
 struct changes {
 	struct changes_config cfg;
 	struct errands *errands;
-	_Atomic bool reap, stop;
-	int64_t next_resolve; /* the thread's own, as is the next */
-	int64_t next_reap;
+	_Atomic bool reap;
+	int64_t next_reap; /* the thread's own */
 };
 
 static void pending_free(struct errand *e)
@@ -84,42 +83,13 @@ static void reap(struct changes *s)
 			 gone > 1 ? "s" : "");
 }
 
-/* Literals need no look-up. */
-static bool is_name(const struct worker *w)
-{
-	return w->at.host[strspn(w->at.host, "0123456789abcdefABCDEF.:")] != '\0';
-}
-
-/* A look-up may take seconds: changes that arrive meanwhile come before the next one. */
-static void resolve_all(struct changes *s, struct errands *errands)
-{
-	struct fleet *f = fleet_get(s->cfg.fleet);
-
-	for (int r = 0; r < ROLES; r++) {
-		for (size_t i = 0; !atomic_load(&s->stop) && i < f->pool[r].n; i++) {
-			if (!is_name(f->pool[r].worker[i]))
-				continue;
-			worker_resolve(f->pool[r].worker[i]);
-			carry_out_all(s, errands);
-			reap(s);
-		}
-	}
-	fleet_put(f);
-}
-
 static void round_of_changes(struct errands *errands, void *ctx)
 {
 	struct changes *s = ctx;
 
 	carry_out_all(s, errands);
 	reap(s);
-	if (clock_now() >= s->next_resolve) {
-		resolve_all(s, errands);
-		s->next_resolve = clock_now() + RESOLVE_EVERY;
-	}
-	errands_pause(errands, atomic_load(&s->reap) && s->next_reap < s->next_resolve
-				       ? s->next_reap
-				       : s->next_resolve);
+	errands_pause(errands, atomic_load(&s->reap) ? s->next_reap : clock_now() + LOOK_EVERY);
 }
 
 /* -- start and stop -- */
@@ -133,7 +103,6 @@ int changes_start(struct changes **out, const struct changes_config *c, struct p
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->cfg = *c;
-	s->next_resolve = clock_now() + RESOLVE_EVERY;
 	if (errands_start(&s->errands, &ec)) {
 		free(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread for changes");
@@ -146,7 +115,6 @@ bool changes_stop(struct changes *s)
 {
 	if (!s)
 		return true;
-	atomic_store(&s->stop, true);
 	if (!errands_stop(s->errands, clock_now() + STOP_WAIT))
 		return false;
 	errands_free(s->errands);

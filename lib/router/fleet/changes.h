@@ -1,8 +1,7 @@
 /*
  * Changes of the fleet while the router runs, on a thread of their own: they read files and resolve
  * names, which no request handler may wait for in its thread. A handler hands a change over and
- * sleeps until it is done. The thread also takes out the workers that are leaving, and looks names
- * of workers up again. Thread-safe.
+ * sleeps until it is done. The thread also takes out the workers that are leaving. Thread-safe.
  */
 #ifndef PD_ROUTER_CHANGES_H
 #define PD_ROUTER_CHANGES_H

@@ -42,6 +42,35 @@ int workercurl_fields(struct curl_slist **out, const char *api_key)
 	return *out ? PD_OK : PD_ENOMEM;
 }
 
+void workercurl_release(struct workercurl *way)
+{
+	curl_slist_free_all(way->at);
+	way->at = NULL;
+}
+
+/* "host:port:address,[address]": what requests connect to, and nothing is asked again. */
+static bool set_addresses(CURL *easy, struct workercurl *way, struct worker *w)
+{
+	struct net_addrs addrs;
+	char text[NET_ADDR_TEXT];
+	struct buf line;
+	int err;
+
+	if (!w->named)
+		return true;
+	if (worker_addresses(w, &addrs, NULL))
+		return false;
+	buf_init(&line, 4096);
+	err = buf_printf(&line, "%s:%u:", w->at.host, w->at.port);
+	for (unsigned i = 0; !err && i < addrs.n; i++) {
+		net_addr_text(&addrs.a[i].sa, text);
+		err = buf_printf(&line, strchr(text, ':') ? "%s[%s]" : "%s%s", i ? "," : "", text);
+	}
+	way->at = err ? NULL : curl_slist_append(NULL, line.data);
+	buf_release(&line);
+	return way->at && curl_easy_setopt(easy, CURLOPT_RESOLVE, way->at) == CURLE_OK;
+}
+
 bool workercurl_refused(const struct workercurl *way)
 {
 	return way->lent.why.text[0] != '\0';
@@ -56,7 +85,7 @@ void workercurl_why(const struct workercurl *way, CURLcode result, char *out, si
 }
 
 bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
-		      const struct worker *w, const char *path, struct curl_slist *fields,
+		      struct worker *w, const char *path, struct curl_slist *fields,
 		      int64_t timeout_ns)
 {
 	long timeout_ms = (long)(timeout_ns / NS_PER_MS);
@@ -65,7 +94,7 @@ bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_co
 	(void)snprintf(url, sizeof(url), "%s://%s%s%s", w->at.tls ? "https" : "http",
 		       w->at.authority, w->at.base, path);
 	*way = (struct workercurl){.tls = c->worker_tls, .lent.host = w->at.host};
-	if (w->at.tls && !set_tls(easy, way, c))
+	if ((w->at.tls && !set_tls(easy, way, c)) || !set_addresses(easy, way, w))
 		return false;
 	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&

@@ -14,13 +14,15 @@ int workercurl_fields(struct curl_slist **out, const char *api_key) PD_MUST;
 struct workercurl {
 	struct tls_context *tls;
 	struct tls_lent lent;
+	struct curl_slist *at; /* its addresses, those of requests; owned */
 	char why[CURL_ERROR_SIZE];
 };
-/* A GET of `path`, with TLS as requests have it. The fields and the worker live as long as the
- * transfer. */
+/* A GET of `path`, to the addresses and with TLS as requests have it. The fields and the worker
+ * live as long as the transfer; workercurl_release follows in any case, after it. */
 bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
-		      const struct worker *w, const char *path, struct curl_slist *fields,
+		      struct worker *w, const char *path, struct curl_slist *fields,
 		      int64_t timeout_ns) PD_MUST;
+void workercurl_release(struct workercurl *way);
 /* The worker's certificate is not right: asking again does not help. */
 bool workercurl_refused(const struct workercurl *way);
 /* Why a transfer failed, for a person. */

@@ -23,7 +23,8 @@
  * - A worker that stays (same role, name and URL) keeps its counters, breaker and connections. One
  *   that goes lives until the last stream on it has ended; its idle connections are closed at once
  *   and it pools no others.
- * - A change that fails (a name that cannot be resolved, no memory) leaves the fleet as it was.
+ * - A change that fails (a name or URL that is taken, no memory) leaves the fleet as it was. A name
+ *   that cannot be resolved fails nothing: its worker is not ready, and health.c asks on.
  * - The capture knows a fleet before the first decision from it.
  *
  * Not guaranteed: that a request sees the newest fleet. It keeps the one that it began with.
@@ -39,6 +40,10 @@
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/route/key/key_extract.h"
+
+/* Names are asked one after the other while a fleet is built; those that are left after this are
+ * asked later, at once, by the health thread. */
+#define NAMES_PATIENCE (2 * NS_PER_S)
 
 /* -- pools -- */
 
@@ -90,7 +95,7 @@ static int build_ring(struct fleet_pool *p, const struct fleet_pool *old,
 }
 
 static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_holder *h,
-		      const struct router_config *c, const struct fleet_config *fc,
+		      const struct router_config *c, const struct fleet_config *fc, int64_t until,
 		      struct pd_msg *msg)
 {
 	struct fleet *old = h->now;
@@ -110,7 +115,7 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 		if (w)
 			atomic_fetch_add(&w->refs, 1);
 		else
-			err = worker_new(&w, spec, c, &h->waiting[role], msg);
+			err = worker_new(&w, spec, c, &h->waiting[role], clock_now() < until, msg);
 		if (!err)
 			p->worker[p->n++] = w;
 	}
@@ -216,13 +221,14 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 		const struct fleet_config *fc, struct pd_msg *msg)
 {
 	struct fleet *f = calloc(1, sizeof(*f)), *old;
+	int64_t until = clock_now() + NAMES_PATIENCE;
 	int err = PD_OK;
 
 	if (!f)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	atomic_store(&f->refs, 1);
 	for (int r = 0; !err && r < ROLES; r++)
-		err = pool_build(&f->pool[r], (enum worker_role)r, h, c, fc, msg);
+		err = pool_build(&f->pool[r], (enum worker_role)r, h, c, fc, until, msg);
 	if (err) {
 		fleet_free(f);
 		return err;
@@ -461,15 +467,32 @@ static bool is_rank_of(const char *text, struct span id)
 	return rank[strspn(rank, "0123456789")] == '\0';
 }
 
-static bool is_named(const struct worker *w, struct span id, bool ranks)
+static bool is_named(const struct worker *w, struct span id, struct span url, bool ranks)
 {
-	return ranks ? is_rank_of(w->name, id) || is_rank_of(w->url, id)
-		     : span_eq(id, span_of(w->name)) || span_eq(id, span_of(w->url));
+	return ranks ? is_rank_of(w->name, id) || is_rank_of(w->url, url)
+		     : span_eq(id, span_of(w->name)) || span_eq(url, span_of(w->url));
+}
+
+/* An id that is a URL in its one spelling (net_url_text), else the id itself. */
+static struct span spelled(struct span id, char text[NET_URL_TEXT])
+{
+	struct net_url u;
+
+	if (id.n >= NET_URL_TEXT)
+		return id;
+	memcpy(text, id.p, id.n);
+	text[id.n] = '\0';
+	if (strlen(text) != id.n || net_url_parse(&u, text, NULL))
+		return id;
+	net_url_text(&u, text);
+	return span_of(text);
 }
 
 size_t fleet_match(struct fleet *f, enum worker_role role, struct span id, struct worker **out,
 		   size_t cap)
 {
+	char text[NET_URL_TEXT];
+	struct span url = spelled(id, text);
 	size_t n = 0;
 
 	for (int ranks = 0; id.n > 0 && n == 0 && ranks < 2; ranks++) {
@@ -477,7 +500,7 @@ size_t fleet_match(struct fleet *f, enum worker_role role, struct span id, struc
 			const struct fleet_pool *p = &f->pool[r];
 
 			for (size_t i = 0; (role == ROLES || (int)role == r) && i < p->n; i++) {
-				if (!is_named(p->worker[i], id, ranks > 0))
+				if (!is_named(p->worker[i], id, url, ranks > 0))
 					continue;
 				if (n < cap)
 					out[n] = p->worker[i];

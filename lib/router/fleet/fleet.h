@@ -25,7 +25,7 @@ struct fleet {
 };
 
 struct fleet_holder {
-	pthread_mutex_t loading;    /* one change at a time; holds while names are resolved */
+	pthread_mutex_t loading;    /* one change at a time; held while names are resolved */
 	struct fleet_config wanted; /* what `now` was built from; owned, under `loading` */
 	struct fleet *now;	    /* for changes, under `loading`; one reference */
 	uint64_t version;
@@ -51,7 +51,8 @@ void fleet_put(struct fleet *f);
 
 /*
  * Builds a fleet from the configuration: workers whose role, name and URL stay the same are the
- * same objects. Resolves names; blocks. On failure the old fleet stays.
+ * same objects. Resolves names; blocks. On failure the old fleet stays. A worker whose name cannot
+ * be resolved is not ready.
  */
 int fleet_load(struct fleet_holder *h, const struct router_config *c, const struct fleet_config *fc,
 	       struct pd_msg *msg) PD_MUST;

@@ -1,7 +1,19 @@
 /*
  * Health probes, all in parallel on one thread (libcurl's multi interface), and the other periodic
- * duties: breaker clocks, idle connections. A refused probe is as clear as a refused
- * request: the worker is ejected at once.
+ * duties: breaker clocks, idle connections, names, silence. A refused probe is as clear as a
+ * refused request: the worker is ejected at once.
+ *
+ * SILENCE. A request may rightly take long, so a silent worker is only asked whether it lives:
+ *
+ *	a call has waited SILENT, or much longer than its pool needed lately, and another worker
+ *	of the pool is available --> suspect: a probe at once and each second
+ *	two bad probes --> out; when they got no answer at all, its calls that have waited SILENT
+ *	are cut: requests move to another worker, streams end with their error
+ *	probes are good, but for STALLED no call had a byte, while others are not like that
+ *	--> stalled: no new requests, but for one when it has none
+ *
+ * Calls say when they heard something by one store of their own (lib/http/upstream.h); the look at
+ * them is this thread's.
  */
 #include "lib/router/fleet/health.h"
 
@@ -15,6 +27,10 @@
 
 #define TICK_NS	     (50 * NS_PER_MS) /* while something is wrong */
 #define CALM_TICK_NS (500 * NS_PER_MS)
+#define SILENT	     (2 * NS_PER_S)
+#define OVERDUE_MIN  (500 * NS_PER_MS) /* with others that answer faster than SILENT */
+#define STALLED	     (10 * NS_PER_S)
+#define OVERDUE	     4 /* times what the pool needed lately at most */
 
 struct probe {
 	struct probe *next;
@@ -30,6 +46,9 @@ struct health {
 	pthread_t thread;
 	CURLM *multi;
 	struct curl_slist *fields; /* our key for workers; NULL: none */
+	struct resolver *names;
+	struct http_watch *calls; /* of a pool's workers, at the last look */
+	size_t ncalls;
 	_Atomic bool stop;
 	struct probe *running;
 };
@@ -42,12 +61,12 @@ static size_t swallow(char *p, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-static bool set_options(CURL *easy, struct health *h, struct probe *p)
+static bool set_options(CURL *easy, struct health *h, struct probe *p, int64_t limit)
 {
 	const struct router_config *c = h->cfg;
 
 	return workercurl_setup(easy, &p->way, c, p->worker, c->health_endpoint, h->fields,
-				c->health_timeout) &&
+				limit) &&
 	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
 }
@@ -56,12 +75,13 @@ static void probe_free(struct probe *p)
 {
 	if (p->easy)
 		curl_easy_cleanup(p->easy);
+	workercurl_release(&p->way);
 	fleet_put(p->fleet);
 	free(p);
 }
 
 /* The fleet that the worker was found in: a reload may have dropped it from the next one. */
-static void start_probe(struct health *h, struct fleet *f, struct worker *w)
+static void start_probe(struct health *h, struct fleet *f, struct worker *w, int64_t limit)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
@@ -70,7 +90,7 @@ static void start_probe(struct health *h, struct fleet *f, struct worker *w)
 	p->fleet = fleet_ref(f);
 	p->worker = w;
 	p->easy = curl_easy_init();
-	if (!p->easy || !set_options(p->easy, h, p) ||
+	if (!p->easy || !set_options(p->easy, h, p, limit) ||
 	    curl_multi_add_handle(h->multi, p->easy) != CURLM_OK) {
 		probe_free(p);
 		return;
@@ -143,7 +163,7 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
 		worker_eject(p->worker, h->cfg, clock_now());
 	take_note(h, p, result, status, ok);
-	worker_probed(p->worker, h->cfg, ok, clock_now());
+	worker_probed(p->worker, h->cfg, ok, result != CURLE_OPERATION_TIMEDOUT, clock_now());
 	if (before != atomic_load(&p->worker->slot.available)) {
 		workercurl_why(&p->way, result, why, sizeof(why));
 		log_line(h->cfg->log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
@@ -161,19 +181,135 @@ static bool is_probed(const struct health *h, const struct worker *w)
 	return false;
 }
 
-/* True when every worker is available: then there is no hurry. */
+/* -- names -- */
+
+/* Asks the worker's name when it is time, and takes what was answered. True: it is being asked. */
+static bool attend_name(struct health *h, struct worker *w, int64_t now)
+{
+	struct net_addrs found;
+	struct pd_msg why = {0};
+	int err;
+
+	if (!w->named)
+		return false;
+	if (!w->asking && worker_ask_due(w, now) &&
+	    resolver_begin(h->names, w->at.host, w->at.port, &w->asking, &why))
+		return false;
+	if (!w->asking)
+		return false;
+	err = resolver_look(w->asking, &found, &why);
+	if (err == PD_EAGAIN)
+		return true;
+	resolver_drop(w->asking);
+	w->asking = NULL;
+	if (!err)
+		worker_resolved(w, &found, now);
+	else if (worker_unresolved(w, why.text))
+		log_line(h->cfg->log, LOG_WARN, "worker %s: not ready: %s", w->url, why.text);
+	return false;
+}
+
+/* -- silence -- */
+
+/* How long the one of its calls that has waited longest has heard nothing. */
+static int64_t silence_of(const struct http_watch *c, int64_t now)
+{
+	return c->waiting > 0 ? now - c->silent : 0;
+}
+
+/* For how long no call of the worker had a byte, while at least one waited. */
+static int64_t stillness_of(const struct http_watch *c, int64_t now)
+{
+	int64_t from = c->begun > c->heard ? c->begun : c->heard;
+
+	return c->waiting > 0 && c->waiting == c->calls ? now - from : 0;
+}
+
+static int64_t longer(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* Whether it is stalled now. One that was stays so until it says something. */
+static bool is_stalled(struct worker *w, const struct http_watch *c, int64_t limit, int64_t now)
+{
+	int64_t at = worker_stalled_at(w);
+
+	return at ? c->heard <= at : stillness_of(c, now) > limit;
+}
+
+static void say_silence(struct health *h, struct worker *w, const struct http_watch *c, int64_t now,
+			bool on)
+{
+	if (on)
+		log_line(h->cfg->log, LOG_WARN,
+			 "worker %s is stalled: %u requests in flight, no byte of them for %.1f s, "
+			 "while its health checks are good: no new requests",
+			 w->url, c->calls, (double)stillness_of(c, now) / 1e9);
+	else
+		log_line(h->cfg->log, LOG_WARN, "worker %s is not stalled any more", w->url);
+}
+
+/* True: one of its workers is suspect. */
+static bool attend_silence(struct health *h, const struct fleet_pool *p, int64_t now)
+{
+	size_t available = fleet_available(p), moving = 0;
+	bool suspects = false;
+	int64_t gap = 0, overdue, limit;
+
+	if (h->ncalls < p->n) {
+		struct http_watch *more = realloc(h->calls, p->n * sizeof(*more));
+
+		if (!more)
+			return false;
+		h->calls = more;
+		h->ncalls = p->n;
+	}
+	for (size_t i = 0; i < p->n; i++) {
+		http_pool_watch(&p->worker[i]->pool, now, &h->calls[i]);
+		gap = longer(gap, h->calls[i].gap);
+	}
+	overdue = gap > 0 ? longer(OVERDUE * gap, OVERDUE_MIN) : SILENT;
+	overdue = overdue < SILENT ? overdue : SILENT;
+	limit = longer(OVERDUE * gap, STALLED);
+	for (size_t i = 0; i < p->n; i++)
+		moving += atomic_load(&p->worker[i]->slot.available) &&
+			  stillness_of(&h->calls[i], now) <= limit;
+	for (size_t i = 0; i < p->n; i++) {
+		struct worker *w = p->worker[i];
+		const struct http_watch *c = &h->calls[i];
+		bool in = atomic_load(&w->slot.available), stalled,
+		     suspect = silence_of(c, now) > overdue && available > in;
+
+		worker_suspect(w, suspect, now);
+		suspects |= suspect;
+		if (worker_is_silent(w))
+			(void)http_pool_cut(&w->pool, now - SILENT);
+		stalled = is_stalled(w, c, limit, now) &&
+			  moving > (in && stillness_of(c, now) <= limit);
+		if (worker_stall(w, stalled, now))
+			say_silence(h, w, c, now, stalled);
+	}
+	return suspects;
+}
+
+/* True when every worker is available and none is suspect or its name being asked: then there is no
+ * hurry. */
 static bool attend(struct health *h, struct fleet *f, int64_t now)
 {
 	bool calm = true;
+	int64_t limit;
 
 	for (int r = 0; r < ROLES; r++) {
+		calm &= !attend_silence(h, &f->pool[r], now);
 		for (size_t i = 0; i < f->pool[r].n; i++) {
 			struct worker *w = f->pool[r].worker[i];
 
 			worker_tick(w, h->cfg, now);
 			http_pool_trim(&w->pool, now);
-			if (worker_probe_due(w, now) && !is_probed(h, w))
-				start_probe(h, f, w);
+			calm &= !attend_name(h, w, now);
+			if (!is_probed(h, w) && worker_probe_due(w, h->cfg, now, &limit))
+				start_probe(h, f, w, limit);
 			calm &= atomic_load(&w->slot.available);
 		}
 	}
@@ -212,8 +348,9 @@ int health_start(struct health **out, struct fleet_holder *fleet, const struct r
 	h->fleet = fleet;
 	h->cfg = c;
 	h->multi = curl_multi_init();
-	if (!h->multi || workercurl_fields(&h->fields, c->api_key) ||
+	if (!h->multi || workercurl_fields(&h->fields, c->api_key) || resolver_new(&h->names) ||
 	    pthread_create(&h->thread, NULL, run, h) != 0) {
+		resolver_free(h->names);
 		if (h->multi)
 			(void)curl_multi_cleanup(h->multi);
 		curl_slist_free_all(h->fields);
@@ -240,5 +377,7 @@ void health_stop(struct health *h)
 		end_probe(h, h->running);
 	(void)curl_multi_cleanup(h->multi);
 	curl_slist_free_all(h->fields);
+	resolver_free(h->names);
+	free(h->calls);
 	free(h);
 }

@@ -41,12 +41,12 @@ static bool try_again(struct exchange *x, bool free_of_charge)
 	if (wait > c->retry_cap || now + wait >= x->deadline)
 		return false;
 	/* Spent last: an attempt that is not made costs nothing. */
-	if (!free_of_charge && !retry_budget_spend(&x->way->budget)) {
+	if (!free_of_charge && !x->failure.moved && !retry_budget_spend(&x->way->budget)) {
 		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_BUDGET_EMPTY,
 			      x->rec.route, 1);
 		return false;
 	}
-	if (other && free_of_charge)
+	if (other && (free_of_charge || x->failure.moved))
 		wait = 0;
 	x->rec.attempt++;
 	x->failure.wait = 0;
@@ -151,6 +151,8 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 		return attempt_failed(x, role, x->failure.status == 504 ? LEG_TIMEOUT : LEG_BROKEN);
 	case RELAY_CUT:
 		v = VERDICT_FAILURE;
+		worker_blame(l->worker, x->failure.status == 504 ? FAULT_SILENT : FAULT_CUT,
+			     x->failure.why, clock_now());
 		x->rec.error = ERROR_STREAM_CUT;
 		break;
 	case RELAY_CLIENT_LEFT:

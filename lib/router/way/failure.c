@@ -43,8 +43,13 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 {
 	static const enum metrics_cause causes[] = {
 		[LEG_CONNECT] = CAUSE_CONNECT, [LEG_CLOSED] = CAUSE_CLOSED,
-		[LEG_TIMEOUT] = CAUSE_TIMEOUT, [LEG_BROKEN] = CAUSE_BROKEN,
-		[LEG_LOCAL] = CAUSE_LOCAL,
+		[LEG_TIMEOUT] = CAUSE_TIMEOUT, [LEG_SILENT] = CAUSE_TIMEOUT,
+		[LEG_BROKEN] = CAUSE_BROKEN,   [LEG_LOCAL] = CAUSE_LOCAL,
+	};
+	static const enum worker_fault faults[] = {
+		[LEG_CONNECT] = FAULT_CONNECT, [LEG_CLOSED] = FAULT_CUT,
+		[LEG_TIMEOUT] = FAULT_SILENT,  [LEG_SILENT] = FAULT_SILENT,
+		[LEG_BROKEN] = FAULT_ANSWER,   [LEG_LOCAL] = FAULT_ANSWER,
 	};
 	struct worker *w = x->pick[role].worker;
 	struct failure *f = &x->failure;
@@ -55,7 +60,10 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 	if (f->tls[0])
 		append_why(f, ": ", f->tls);
 	f->tls[0] = '\0';
-	f->status = e == LEG_TIMEOUT ? 504 : e == LEG_LOCAL ? 503 : 502;
+	f->status = e == LEG_TIMEOUT || e == LEG_SILENT ? 504 : e == LEG_LOCAL ? 503 : 502;
+	f->moved = e == LEG_SILENT || (e == LEG_TIMEOUT && x->leg.call.use.cut);
+	if (!ours)
+		worker_blame(w, faults[e], f->why, clock_now());
 	if (e == LEG_CONNECT) {
 		worker_eject(w, x->way->cfg, clock_now());
 		health_nudge(x->way->health);
@@ -115,6 +123,13 @@ bool failure_refused(struct exchange *x, const struct leg *l, enum worker_role r
 	if (!retry_status(l->call.head.status))
 		return false;
 	x->failure.wait = after ? retry_after(after->value) : 0;
+	x->failure.moved = false;
+	if (l->call.head.status >= 500) {
+		char why[80];
+
+		(void)snprintf(why, sizeof(why), "answered %d", l->call.head.status);
+		worker_blame(l->worker, FAULT_ANSWER, why, clock_now());
+	}
 	pick_tried(x, role);
 	failure_note(x, role, CAUSE_STATUS);
 	pick_end(x, role, l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);

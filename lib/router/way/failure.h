@@ -13,6 +13,7 @@ struct failure {
 	char why[400]; /* for the client and the log */
 	char tls[160]; /* what TLS had to say about it, or "" */
 	int status;
+	bool moved; /* the worker stopped responding: to go to another one costs no budget */
 	enum worker_role role;	  /* whose failure it was: another attempt avoids that worker */
 	enum metrics_cause cause; /* of the last failed attempt */
 	int64_t wait;		  /* Retry-After to pass on, or to wait, ns */

@@ -8,12 +8,16 @@
 #include "lib/net/shelf.h"
 #include "lib/router/way/exchange.h"
 
-static int address_of(void *ctx, int64_t deadline, struct net_addr *out, struct pd_msg *why)
+static int address_of(void *ctx, int64_t deadline, struct net_addrs *out, struct pd_msg *why)
 {
 	(void)deadline;
-	(void)why;
-	worker_address(ctx, out);
-	return PD_OK;
+	(void)why; /* is for TLS */
+	return worker_addresses(ctx, out, NULL);
+}
+
+static void connected(void *ctx, const struct net_addr *a)
+{
+	worker_prefer(ctx, a);
 }
 
 struct http_target leg_target(const struct router_config *cfg, struct worker *w)
@@ -22,6 +26,7 @@ struct http_target leg_target(const struct router_config *cfg, struct worker *w)
 				    .tls = w->peer ? cfg->worker_tls : NULL,
 				    .name = w->peer,
 				    .address = address_of,
+				    .connected = connected,
 				    .ctx = w};
 }
 
