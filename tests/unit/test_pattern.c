@@ -71,8 +71,8 @@ static const struct {
 } bad[] = {
 	{"<i", "column 3: expected an operator or '>'"},
 	{"x<i}", "column 4: expected an operator or '>' to close the '<' of column 2"},
-	{"i>", "column 2: closing bracket"},
-	{"i}", "column 2: closing bracket"},
+	{"i>", "column 2: unmatched closing bracket"},
+	{"i}", "column 2: unmatched closing bracket"},
 	{"<>", "column 2: expected a number"},
 	{"{}", "column 2: expected a number"},
 	{"<(i>", "column 4: expected ')'"},
