@@ -38,7 +38,7 @@ static int print_usage(void)
 	buf_init(&out, 1 << 16);
 	err = buf_puts(&out,
 		       "pdctl routes, predicts, loads and compares disaggregated LLM serving.\n\n"
-		       "usage: pdctl COMMAND [options]     pdctl COMMAND --help shows options and "
+		       "usage: pdctl COMMAND [options]     pdctl help COMMAND shows options and "
 		       "examples\n\n");
 	for (const struct command *c = commands; !err && c->name; c++)
 		err = buf_printf(&out, "  %-10s %s\n", c->name, c->summary);
@@ -63,6 +63,23 @@ static int unknown(const char *word)
 	return EXIT_USAGE;
 }
 
+/* `pdctl help COMMAND` is `pdctl COMMAND --help`. */
+static int help(int argc, char **argv)
+{
+	char *words[] = {argv[argc - 1], (char[]){"--help"}, NULL};
+
+	if (argc == 2)
+		return print_usage();
+	if (argc > 3) {
+		(void)fprintf(stderr, "pdctl help: found '%s', expected one command\n", argv[3]);
+		return EXIT_USAGE;
+	}
+	for (const struct command *c = commands; c->name; c++)
+		if (strcmp(argv[2], c->name) == 0)
+			return c->run(2, words);
+	return unknown(argv[2]);
+}
+
 static int dispatch(int argc, char **argv)
 {
 	if (argc < 2) {
@@ -71,7 +88,7 @@ static int dispatch(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
 	    strcmp(argv[1], "-h") == 0)
-		return print_usage();
+		return help(argc, argv);
 	if (strcmp(argv[1], "version") == 0 || strcmp(argv[1], "--version") == 0) {
 		cli_print("pdctl " PDCTL_VERSION "\n", sizeof("pdctl " PDCTL_VERSION "\n") - 1);
 		return EXIT_OK;

@@ -35,8 +35,10 @@ static const struct opt options[] = {
 	{OPT_INT, "bootstrap-port", &o.bootstrap, "N",
 	 "add: of a prefill worker; NIXL has no use for it (none)", NULL, 0, 65535, NULL},
 	{OPT_FLAG, "wait", &o.wait, NULL,
-	 "add: until it is healthy; drain: until it is idle; remove: until it is removed", NULL, 0,
-	 0, NULL},
+	 "add: until it is healthy, else it is removed again; drain: until it is idle; remove: "
+	 "until "
+	 "it is removed",
+	 NULL, 0, 0, NULL},
 	{OPT_REAL, "timeout-secs", &o.timeout, "S",
 	 "--wait ends with exit code 1 after this time (600)", NULL, 0, 1e6, NULL},
 	{OPT_FLAG, "force", &o.force, NULL,
@@ -201,11 +203,17 @@ static int print_json(const cJSON *answer)
 
 /* -- one request and its exit code -- */
 
+/* The router speaks of its JSON; here the same thing is an option. */
 static int failed(const struct admin_client *c, const struct admin_reply *r)
 {
-	struct pd_msg msg = {0};
+	static const char member[] = "worker_type: ";
+	struct pd_msg msg = {0}, said = {0};
 
-	admin_reply_error(c, r, &msg);
+	admin_reply_error(c, r, &said);
+	if (strncmp(said.text, member, sizeof(member) - 1) == 0)
+		(void)pd_fail(&msg, PD_EINVAL, "--role: %.480s", said.text + sizeof(member) - 1);
+	else
+		msg = said;
 	return r->status >= 400 && r->status < 500 ? cli_usage_error(&command, &msg)
 						   : cli_runtime_error(&command, &msg);
 }
@@ -395,10 +403,20 @@ static int wait_until_it_serves(struct admin_client *c, struct admin_reply *r, c
 	size_t n;
 	const cJSON *w = workers_in(r->json, &n);
 	char *id = strdup(w && n == 1 ? text_of(w, "name") : url);
+	struct admin_reply gone;
+	struct pd_msg msg = {0};
 	int code;
 
 	admin_reply_release(r);
 	code = id ? wait_for(c, id, GOAL_SERVES) : EXIT_RUNTIME;
+	/* Half an addition is none, as with ?wait=true. */
+	if (code == EXIT_FINDING &&
+	    request(c, "DELETE", "/workers/{id}?force=true", id, NULL, &gone, &msg) == PD_OK) {
+		if (gone.status >= 200 && gone.status < 300)
+			(void)fprintf(stderr, "pdctl workers: worker '%.200s' was removed again\n",
+				      id);
+		admin_reply_release(&gone);
+	}
 	code = code ? code : ask(c, "GET", "/workers/{id}", id, NULL, r);
 	free(id);
 	return code;

@@ -7,7 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#define HELP_MAX	 (1u << 20)
+#define HELP_COLUMNS_MIN 40
 
 static int report(const struct opt_command *c, const struct pd_msg *msg, int code)
 {
@@ -26,6 +30,36 @@ int cli_runtime_error(const struct opt_command *c, const struct pd_msg *msg)
 	return report(c, msg, EXIT_RUNTIME);
 }
 
+/* Columns to wrap at; 0: standard output is no terminal and COLUMNS does not say. */
+static size_t columns(void)
+{
+	const char *said = getenv("COLUMNS");
+	long n = said ? strtol(said, NULL, 10) : 0;
+	struct winsize size;
+
+	if (n <= 0 && isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+		n = size.ws_col;
+	return n <= 0 ? 0 : n < HELP_COLUMNS_MIN ? HELP_COLUMNS_MIN : (size_t)n;
+}
+
+static int print_help(const struct opt_command *c)
+{
+	size_t width = columns();
+	struct buf text, wrapped;
+	int err;
+
+	buf_init(&text, HELP_MAX);
+	buf_init(&wrapped, HELP_MAX);
+	err = opt_help(c, &text);
+	if (!err && width > 0)
+		err = opt_wrap(text.data, text.len, width, &wrapped);
+	if (!err)
+		cli_print(width > 0 ? wrapped.data : text.data, width > 0 ? wrapped.len : text.len);
+	buf_release(&wrapped);
+	buf_release(&text);
+	return err ? EXIT_RUNTIME : EXIT_OK;
+}
+
 int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_list *rest)
 {
 	struct pd_msg msg = {0};
@@ -41,8 +75,10 @@ int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_lis
 		(void)fprintf(stderr, "try: pdctl %s --help\n", c->name);
 		return EXIT_USAGE;
 	}
-	buf_init(&help, 1 << 20);
-	rc = (markdown ? opt_markdown(c, &help) : opt_help(c, &help)) ? EXIT_RUNTIME : EXIT_OK;
+	if (!markdown)
+		return print_help(c);
+	buf_init(&help, HELP_MAX);
+	rc = opt_markdown(c, &help) ? EXIT_RUNTIME : EXIT_OK;
 	cli_print(help.data, help.len);
 	buf_release(&help);
 	return rc;

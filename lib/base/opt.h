@@ -81,5 +81,11 @@ bool opt_given(const struct opt_command *c, int argc, char **argv, const char *n
 /* The --help text, and the same options as a Markdown table (used for docs/). */
 int opt_help(const struct opt_command *c, struct buf *out) PD_MUST;
 int opt_markdown(const struct opt_command *c, struct buf *out) PD_MUST;
+/*
+ * The --help text with lines of at most `width` characters: broken between words, and what follows
+ * stands below what was broken. Examples stay as they are, for they are copied. A word that is
+ * longer than a line stays whole.
+ */
+int opt_wrap(const char *text, size_t n, size_t width, struct buf *out) PD_MUST;
 
 #endif

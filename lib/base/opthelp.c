@@ -81,3 +81,66 @@ int opt_markdown(const struct opt_command *c, struct buf *out)
 	}
 	return err;
 }
+
+/* Where the text of a line begins: behind the option, else behind the indentation. */
+static size_t text_column(const char *line, size_t n)
+{
+	size_t at = 0;
+
+	if (n > 7 && memcmp(line, "usage: ", 7) == 0)
+		return 7;
+	while (at < n && line[at] == ' ')
+		at++;
+	if (at == 2 && n > HELP_COLUMN + 2 && line[at] == '-' && line[HELP_COLUMN + 1] == ' ')
+		return HELP_COLUMN + 2;
+	return at;
+}
+
+/* What does not fit stands below the text, or near the margin when that column is far to the right.
+ */
+static int wrap_line(const char *p, size_t n, size_t width, struct buf *out)
+{
+	size_t column = text_column(p, n), indent = column <= width / 2 ? column : 4, used = column,
+	       word;
+	const char *end = p + n;
+	int err;
+
+	if (n <= width)
+		return buf_append(out, p, n);
+	err = buf_append(out, p, column);
+	for (p += column; !err && p < end; p += word) {
+		while (p < end && *p == ' ')
+			p++;
+		for (word = 0; p + word < end && p[word] != ' ';)
+			word++;
+		if (used > column && used + 1 + word > width) {
+			err = buf_printf(out, "\n%*s", (int)indent, "");
+			used = column = indent;
+		} else if (used > column) {
+			err = buf_putc(out, ' ');
+			used++;
+		}
+		err = err ? err : buf_append(out, p, word);
+		used += word;
+	}
+	return err;
+}
+
+int opt_wrap(const char *text, size_t n, size_t width, struct buf *out)
+{
+	const char *end = text + n, *next;
+	bool examples = false;
+	int err = PD_OK;
+
+	for (const char *p = text; !err && p < end; p = next) {
+		const char *eol = memchr(p, '\n', (size_t)(end - p));
+		size_t len = (size_t)((eol ? eol : end) - p);
+
+		next = p + len + (eol != NULL);
+		examples |= len == 9 && memcmp(p, "examples:", 9) == 0;
+		err = examples ? buf_append(out, p, len) : wrap_line(p, len, width, out);
+		if (!err && eol)
+			err = buf_putc(out, '\n');
+	}
+	return err;
+}

@@ -10,8 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ROUTE_TOKEN_BYTES 4u /* bytes of text that stand for a token where tokens are not counted  \
-			      */
+#define ROUTE_TOKEN_BYTES                                                                          \
+	4u /* bytes of text that stand for a token where tokens are not counted                    \
+	    */
 #define ROUTE_BLOCK_TOKENS 16u /* of a block, unless configured otherwise */
 #define ROUTE_BLOCK_BYTES  (ROUTE_BLOCK_TOKENS * ROUTE_TOKEN_BYTES)
 #define ROUTE_BLOCKS_MAX   4096 /* blocks of a prompt that a decision looks at */

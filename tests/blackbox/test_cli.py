@@ -26,6 +26,58 @@ def test_help_lists_the_commands(words):
         assert re.search(rf"^\s+{command}\b", done.stdout, re.M), command
 
 
+@pytest.mark.parametrize("command", COMMANDS + ["workers"])
+def test_help_command_is_the_commands_help(command):
+    done = harness.run("help", command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, harness.run(command, "--help").stdout, "")
+
+
+@pytest.mark.parametrize("words, message", [
+    (["help", "simulat"], "did you mean 'simulate'?"), (["help", "serve", "worker"], "found 'worker', expected one command"),
+    (["nothing-like-it"], "unknown command 'nothing-like-it'"), (["workers", "lst"], "did you mean 'list'?"),
+])
+def test_a_command_that_is_none_is_exit_2(words, message):
+    done = harness.run(*words)
+    assert (done.returncode, done.stdout, message in done.stderr) == (2, "", True), done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS + ["workers"])
+@pytest.mark.parametrize("width", [40, 60, 80, 133])
+def test_help_fits_the_terminal(command, width):
+    """Nothing but examples and words without a space is wider, and no word is lost."""
+    plain = harness.run(command, "--help", env={"COLUMNS": ""}).stdout
+    text = harness.run(command, "--help", env={"COLUMNS": str(width)}).stdout
+    assert text.split() == plain.split()
+    body, examples = text.split("\nexamples:\n")
+    assert examples == plain.split("\nexamples:\n")[1]
+    for line in body.splitlines():
+        assert len(line) <= width or line.startswith("  --") or " " not in line.strip(), line
+    assert width > 80 or "\n    " in body
+
+
+def test_help_fits_a_real_terminal():
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 66, 0, 0))
+    with subprocess.Popen([harness.PDCTL, "gen", "--help"], stdout=theirs, env={**harness.CLEAN_ENV, "COLUMNS": ""}) as proc:
+        os.close(theirs)
+        text = b""
+        try:
+            while piece := os.read(ours, 65536):
+                text += piece
+        except OSError:
+            pass  # the other end has closed
+        assert proc.wait(30) == 0
+    os.close(ours)
+    assert text.decode().split() == harness.run("gen", "--help", env={"COLUMNS": ""}).stdout.split()
+    lines = text.decode().split("examples:")[0].splitlines()
+    assert max(map(len, lines)) <= 66 and len([x for x in lines if len(x) > 50]) > 3
+
+
 def test_version():
     done = harness.run("--version")
     assert done.returncode == 0

@@ -80,6 +80,21 @@ def test_a_role_tells_two_workers_at_one_url_apart(pdctl):
     assert [x[0] for x in rows(workers(router, "list").stdout)[1]] == ["p0", "d0"]
 
 
+def test_a_role_that_is_missing_is_named_as_the_option(pdctl):
+    router = pdctl("serve", "--pd-disaggregation", "--decode", f"http://127.0.0.1:{free_port()}")
+    done = workers(router, "add", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("pdctl workers: --role: found none, expected prefill or decode")
+
+
+def test_an_addition_that_timed_out_is_taken_back(pdctl):
+    """As POST /workers?wait=true does: a worker that never served is not left to be found later."""
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{free_port()}")
+    done = workers(router, "add", f"late=http://127.0.0.1:{free_port()}", "--wait", "--timeout-secs", 0.3)
+    assert (done.returncode, "worker 'late' was removed again" in done.stderr) == (1, True), done.stderr
+    wait_for("the worker to be gone", lambda: "late" not in workers(router, "list").stdout)
+
+
 def test_waiting_in_vain_is_exit_code_1(pdctl):
     release, hits = threading.Event(), []
 
@@ -102,7 +117,8 @@ def test_waiting_in_vain_is_exit_code_1(pdctl):
         done = workers(router, "remove", "w0", "--wait")
         assert done.returncode in (0, 2), done.stderr  # it may be gone already
         s.close()
-        done = workers(router, "add", f"http://127.0.0.1:{free_port()}", "--wait", "--timeout-secs", 0.5)
+        dead = f"http://127.0.0.1:{free_port()}"
+        done = workers(router, "add", dead, "--wait", "--timeout-secs", 0.5)
         assert (done.returncode, done.stdout) == (1, "") and "is starting (Failed to connect" in done.stderr and "after 0.5 s" in done.stderr
 
 
