@@ -62,6 +62,10 @@ def test_quickstart_takes_free_ports_when_the_published_ones_are_taken(tmp_path)
             s.close()
     assert done.returncode == 0, done.stdout + done.stderr
     assert ":30000\n" not in (tmp_path / "router.out").read_text() + "\n"
+    for name, port in (("prefill-1", 20001), ("decode-2", 20004), ("router", 30000)):
+        took = re.search(r"http://\S+:(\d+)", (tmp_path / f"{name}.out").read_text())[1]
+        assert re.search(rf"port {port} is in use: (the )?{name} took {took} instead", done.stdout), done.stdout
+    assert re.search(r"port 29000 is in use: its admin port took \d+ instead", done.stdout), done.stdout
     nothing_left(tmp_path)
 
 
@@ -79,3 +83,27 @@ def test_a_worker_that_does_not_start_is_named(tmp_path):
 
 def test_wrong_option_is_a_usage_error(tmp_path):
     assert quickstart(tmp_path, "--fast").returncode == 2
+
+
+def readme_blocks():
+    text = open(os.path.join(ROOT, "README.md"), encoding="utf-8").read()
+    return re.findall(r"^```sh\n(.*?)^```$", text.split("## First steps")[1].split("\n## ")[0], re.M | re.S)
+
+
+def test_first_steps_of_the_readme_work_as_they_are(tmp_path):
+    """Pasted into a shell at once: nothing is asked before it listens, and an unchanged system is found unchanged."""
+    script = "".join(readme_blocks())
+    assert script.count("build/pdctl") >= 7
+    ports = {p: harness.free_port() for p in ("8001", "8002", "30000")}
+    for old, new in ports.items():
+        script = re.sub(rf"\b{old}\b", str(new), script)
+    script = script.replace("build/pdctl serve", f"build/pdctl serve --admin-port 0 --port {ports['30000']}").replace("build/pdctl", os.path.abspath(harness.PDCTL))
+    script = "trap 'kill $(jobs -p); wait' EXIT\n" + script
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, env=harness.CLEAN_ENV
+    )
+    assert done.returncode in (0, 1), done.stdout[-4000:] + done.stderr[-4000:]  # 1: the machine was busy meanwhile
+    assert done.stdout.count("HTTP/1.1 200 OK") == 1 and re.search(r"^X-Worker: http", done.stdout, re.M)
+    assert "Connection refused" not in done.stdout + done.stderr
+    assert "base: 1 run, old.json" in done.stdout and "new: 1 run, new.json" in done.stdout
+    assert (tmp_path / "warmup.json").exists(), "a cold cache is no base: a warm one would be taken for an improvement"
