@@ -106,3 +106,29 @@ def test_the_library_needs_no_threads_sockets_or_clock():
     foreign = {"socket", "connect", "send", "recv", "read", "write", "open", "fopen", "pthread_create", "clock_gettime", "time",
                "printf", "puts", "exit", "abort", "getenv"}
     assert "calloc" in wanted and not wanted & foreign, wanted & foreign
+
+
+def install_deps(tmp_path, *words, **tools):
+    """scripts/install-deps on a machine that has only these tools."""
+    for name, text in {"bash": None, "env": None, "apt-get": "exit 9", **tools}.items():
+        path = tmp_path / name.replace("_", "-")
+        if text is None:
+            path.symlink_to(shutil.which(name))
+        else:
+            path.write_text(f"#!{shutil.which('bash')}\n{text}\n")
+            path.chmod(0o755)
+    return subprocess.run([ROOT / "scripts/install-deps", *words], capture_output=True, text=True, timeout=60, env={"PATH": str(tmp_path)})
+
+
+def test_installing_says_in_a_sentence_that_it_needs_root(tmp_path):
+    done = install_deps(tmp_path, "build", dpkg_query="exit 1", id="echo 1000")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(r"install-deps: root is needed to install gcc [^\n]*: run this as root, or install sudo\n", done.stderr)
+
+
+def test_what_is_there_is_not_installed_again_and_no_server_comes_with_the_tests(tmp_path):
+    done = install_deps(tmp_path, "build", "test", dpkg_query="echo -n installed", promtool="exit 0", id="echo 1000")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    groups = (ROOT / "scripts/install-deps").read_text().split("declare -A groups=(")[1].split("\n)")[0]
+    assert "promtool" in groups and not re.search(r"\b(prometheus|nginx|haproxy)\b", groups)
+    assert {"procps", "patch"} <= set(groups.replace('"', " ").split())
