@@ -24,7 +24,8 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
-		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io;
+		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
+		*log_requests;
 	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
 		health_failures, health_successes, threads;
@@ -207,6 +208,9 @@ static const struct opt options[] = {
 	 "debug|info|warn|warning|error|critical|off", 0, 0, NULL},
 	{OPT_CHOICE, "log-format", &o.log_format, NULL,
 	 "format of the lines on standard error (text)", "text|json", 0, 0, NULL},
+	{OPT_CHOICE, "log-requests", &o.log_requests, NULL,
+	 "a line at info for each request when it has ended, at warn when it failed (on)", "on|off",
+	 0, 0, NULL},
 	{OPT_CHOICE, "x-forwarded-for", &o.forwarded, NULL,
 	 "the field that workers get: as the client sent it, with the client's address appended, "
 	 "only that address, or none; set and drop remove Forwarded and the like too (pass)",
@@ -303,6 +307,7 @@ static void defaults(const struct router_config *c)
 	o.key_compat = "none";
 	o.keyless = "least_request";
 	o.log_level = "info";
+	o.log_requests = "on";
 	o.log_format = "text";
 	o.access_format = "text";
 	o.fallback = "decode-only";
@@ -605,7 +610,9 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	c->listen_fd = inherited_socket();
 	if (log_level_parse(o.log_level, &level))
 		return pd_fail(msg, PD_EINVAL, "--log-level: found '%s'", o.log_level);
-	c->log = log_new(STDERR_FILENO, level, strcmp(o.log_format, "json") == 0);
+	c->log_json = strcmp(o.log_format, "json") == 0;
+	c->log_requests = strcmp(o.log_requests, "on") == 0;
+	c->log = log_new(STDERR_FILENO, level, c->log_json);
 	return c->log ? open_access_log(c, msg)
 		      : pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
 }

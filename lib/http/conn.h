@@ -26,7 +26,8 @@ struct http_work {
 	struct http_server *server;
 	struct buf in; /* head, body, then bytes of the next request */
 	struct http_request req;
-	unsigned lane; /* http_conn_lane */
+	unsigned lane;		  /* http_conn_lane */
+	char told[HTTP_TOLD_MAX]; /* http_conn_told */
 	void *data;
 	void (*data_release)(void *);
 };

@@ -76,6 +76,19 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 	return err;
 }
 
+const char *http_conn_told(const struct http_conn *c)
+{
+	return c->work->told;
+}
+
+void http_conn_tell(struct http_conn *c, struct span text)
+{
+	size_t n = text.n < HTTP_TOLD_MAX ? text.n : HTTP_TOLD_MAX - 1;
+
+	memcpy(c->work->told, text.p, n);
+	c->work->told[n] = '\0';
+}
+
 int http_reply_error(struct http_conn *c, int status, const char *type, const char *extra,
 		     const char *fmt, ...)
 {
@@ -87,6 +100,7 @@ int http_reply_error(struct http_conn *c, int status, const char *type, const ch
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	http_conn_tell(c, span_of(text));
 	buf_init(&b, 8 * REPLY_ERROR_MAX);
 	err = buf_puts(&b, "{\"error\":{\"message\":");
 	err = err ? err : json_quote(&b, text, strlen(text));

@@ -114,6 +114,11 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 /* {"error":{"message":...,"type":...,"code":status}} as the OpenAI API does. */
 int http_reply_error(struct http_conn *c, int status, const char *type, const char *extra,
 		     const char *fmt, ...) PD_PRINTF(5, 6);
+/* The reason that this request's client was told, "" when none: the text of http_reply_error, or
+ * what http_conn_tell was given (cut at HTTP_TOLD_MAX). */
+#define HTTP_TOLD_MAX 240
+const char *http_conn_told(const struct http_conn *c);
+void http_conn_tell(struct http_conn *c, struct span text);
 /* A chunked (HTTP/1.1) or close-delimited (1.0) response. */
 int http_stream_begin(struct http_conn *c, int status, const char *ctype,
 		      const char *extra) PD_MUST;

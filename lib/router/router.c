@@ -104,10 +104,9 @@ static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
 		return admin_route(r) ? 0 : proxy_admit(&rt->way, c, r);
 	if (no.status == 0)
 		return -1;
+	http_conn_tell(c, span_of(no.text));
 	proxy_refused(&rt->way, c, r, no.status,
 		      no.status == 401 ? ERROR_UNAUTHORIZED : ERROR_KEY_CHECK);
-	log_line(rt->cfg.log, LOG_DEBUG, "refused %.*s %.*s: %d %s", (int)r->head.method.n,
-		 r->head.method.p, (int)r->head.path.n, r->head.path.p, no.status, no.text);
 	(void)http_reply_error(c, no.status, no.type, no.extra, "%s", no.text);
 	return -1;
 }

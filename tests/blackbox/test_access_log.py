@@ -81,6 +81,7 @@ def test_a_plain_request(pdctl, tmp_path, form):
         router.get("/health")
         router.get("/metrics")
         one, two = [adds_up(x) for x in lines_of(tmp_path / "log", form, 2)]
+        assert re.fullmatch("[0-9a-f]{16}", one.pop("key_hash"))
         assert {k: v for k, v in one.items() if not k.endswith("_ms") and k != "ts"} == {
             "client": "127.0.0.1", "method": "POST", "path": ROUTE, "status": 200, "outcome": "ok", "bytes_in": len(json.dumps(BODY)),
             "bytes_out": len(body), "forwarded_for": "10.1.2.3, 10.4.5.6", "worker": engine.url, "reason": "key", "key": "header:x-session-id",

@@ -187,7 +187,7 @@ def test_embeddings_and_chat_through_the_regular_mode(pdctl):
 
 def test_log_lines_that_people_grep_for(pdctl):
     with FakeEngine(reply_prefill) as prefill, FakeEngine(reply_completion) as decode:
-        router = pd_pair(pdctl, prefill, decode, "--policy", "consistent_hash", "--decode-policy", "round_robin")
+        router = pd_pair(pdctl, prefill, decode, "--policy", "consistent_hash", "--decode-policy", "round_robin", "--log-level", "debug")
         assert router.post("/v1/completions", {"model": "m", "prompt": "p"}, {"X-Session-Id": "s", "X-Request-Id": "find-me"})[0] == 200
         line = re.compile(r"vLLM policy-based routing: prefill=(\S+) \[policy:consistent_hash\], decode=(\S+) \[policy:round_robin\]")
         found = wait_for("the routing line", lambda: line.search(router.log()))
@@ -274,7 +274,7 @@ def test_a_decision_line_is_never_lost_for_its_length(pdctl, length):
     with FakeEngine(reply_completion) as engine:
         names = [f"{i}" + "\x01" * length for i in range(4)]  # six bytes each in the line
         urls = [f"{name}=http://127.0.0.1:{engine.port}/{i}" for i, name in enumerate(names)]
-        router = pdctl("serve", "--worker-urls", *urls, "--policy", "least_request", "--log-level", "info")
+        router = pdctl("serve", "--worker-urls", *urls, "--policy", "least_request", "--log-level", "debug")
         for _ in range(8):
             assert router.post("/v1/completions", {"model": "m", "prompt": "p"}, {"X-Request-Id": "r" * 250})[0] == 200
         wait_for("all lines", lambda: router.log().count('"Scoring decision"') == 8)

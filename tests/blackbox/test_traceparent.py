@@ -33,7 +33,7 @@ def traces(seen):
 @pytest.mark.parametrize("value", [GOOD, f"00-{ID}-{PARENT}-00", f"00-{ID}-{PARENT}-ff", f"cc-{ID}-{PARENT}-01", f"cc-{ID}-{PARENT}-01-what-comes-later"])
 def test_a_valid_context_passes_unchanged(pdctl, value, flag):
     with FakeEngine(ok) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, *flag)
+        router = pdctl("serve", "--worker-urls", engine.url, "--log-level", "debug", *flag)
         fields = [("TraceParent", value), ("tracestate", "a=1,b=2"), ("TRACESTATE", "c=3")]
         ask(router, fields)
         assert traces(engine.seen[0]) == fields

@@ -42,6 +42,7 @@ void router_config_default(struct router_config *c)
 		.retry_multiplier = 1.5,
 		.retry_jitter = 0.2,
 		.retry_budget = 0.5,
+		.log_requests = true,
 		.cb_failures = 10,
 		.cb_successes = 3,
 		.cb_timeout = 60 * NS_PER_S,

@@ -131,6 +131,8 @@ struct router_config {
 	struct log *log;
 	struct log *access_log; /* NULL: none */
 	bool access_json;
+	bool log_json;	   /* the form of `log` */
+	bool log_requests; /* a line in `log` for each request */
 };
 
 void router_config_default(struct router_config *c);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/route/hash.h"
 
 #define LINE_USUAL	2048
 #define PATH_SHOWN	1024
@@ -113,6 +114,16 @@ static void put_number(struct line *l, const char *key, uint64_t n)
 	put_digits(l, n, 1);
 }
 
+static void put_hash(struct line *l, const char *key, uint64_t n)
+{
+	static const char hex[] = "0123456789abcdef";
+	char text[16];
+
+	for (int i = 15; i >= 0; i--, n >>= 4)
+		text[i] = hex[n & 15];
+	put_text(l, key, (struct span){text, sizeof(text)});
+}
+
 /* Milliseconds with three decimals, without printf, which would cost more than the rest. */
 static void put_ms(struct line *l, const char *key, int64_t ns)
 {
@@ -138,15 +149,19 @@ static void put_time(struct line *l, struct record_scratch *scratch)
 	put(l, scratch->stamp, strlen(scratch->stamp));
 }
 
+static struct span shown_path(struct span path)
+{
+	return (struct span){path.p, path.n < PATH_SHOWN ? path.n : PATH_SHOWN};
+}
+
 /* When, who, what, with which result: four bare words in text, so that awk finds them. */
 static void put_head(struct line *l, const struct record *x)
 {
 	const struct http_head *h = x->head;
-	struct span path = h && h->path.n > 0 ? h->path : SPAN("-"),
+	struct span path = h && h->path.n > 0 ? shown_path(h->path) : SPAN("-"),
 		    method = h ? h->method : SPAN("-"),
 		    client = x->peer.n > 0 ? x->peer : SPAN("-"); /* a UNIX socket */
 
-	path.n = path.n < PATH_SHOWN ? path.n : PATH_SHOWN;
 	if (l->json) {
 		put(l, "{\"ts\":\"", 7);
 		put_time(l, x->scratch);
@@ -190,8 +205,10 @@ static void put_workers(struct line *l, const struct record *x)
 		put_text(l, names[r][0], span_of(x->pick[r].worker->url));
 		put_text(l, names[r][1], span_of(route_reason_name(x->pick[r].decision->reason)));
 	}
-	if (x->key->level != ROUTE_KEY_NONE)
-		put_text(l, "key", span_of(x->key->source));
+	if (x->key->level == ROUTE_KEY_NONE)
+		return;
+	put_text(l, "key", span_of(x->key->source));
+	put_hash(l, "key_hash", route_hash(ROUTE_HASH_XXH3, x->key->text, x->key->len));
 }
 
 /* Each stage from the end of the one before; those without an end did not happen. */
@@ -226,6 +243,21 @@ static void put_stages(struct line *l, const struct record *x)
 	put_ms(l, "total_ms", t->ended - t->accepted);
 }
 
+/* What the answer said of its tokens. */
+static void put_tokens(struct line *l, const struct pd_tokens *t)
+{
+	const struct {
+		const char *name;
+		int64_t n;
+	} said[] = {{"prompt_tokens", t->prompt},
+		    {"cached_tokens", t->cached},
+		    {"completion_tokens", t->completion}};
+
+	for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++)
+		if (said[i].n >= 0)
+			put_number(l, said[i].name, (uint64_t)said[i].n);
+}
+
 /* The rest of the line of a request that came to the workers. */
 static void put_served(struct line *l, const struct record *x)
 {
@@ -238,6 +270,7 @@ static void put_served(struct line *l, const struct record *x)
 	put_number(l, "attempts", x->attempt + 1);
 	put_text(l, "request_id", x->id);
 	put_text(l, "trace_id", x->trace->id);
+	put_tokens(l, &x->tokens);
 	put_stages(l, x);
 	put_text(l, "why", span_of(x->why));
 }
@@ -251,6 +284,35 @@ static const char *outcome_of(const struct record *x)
 	return metrics_error_name(x->error);
 }
 
+/* From the outcome to the end, however far the request came. */
+static void put_rest(struct line *l, const struct record *x)
+{
+	put_text(l, "outcome", span_of(outcome_of(x)));
+	if (x->stage == RECORD_SERVED) {
+		put_served(l, x);
+	} else {
+		put_number(l, "attempts", 0);
+		if (x->head)
+			put_ms(l, "total_ms", x->time.ended - x->time.accepted);
+	}
+	put_text(l, "told", span_of(x->told));
+}
+
+int access_members(const struct record *x, struct buf *out)
+{
+	const struct http_head *h = x->head;
+	struct line l = {.b = out, .json = true};
+
+	buf_clear(out);
+	l.err = buf_reserve(out, LINE_USUAL);
+	put_text(&l, "method", h ? h->method : SPAN("-"));
+	put_text(&l, "path", h && h->path.n > 0 ? shown_path(h->path) : SPAN("-"));
+	put_number(&l, "status", (uint64_t)x->status);
+	put_rest(&l, x);
+	put(&l, "", 1);
+	return l.err;
+}
+
 void access_ended(const struct record *x)
 {
 	const struct router_config *c = x->to->cfg;
@@ -262,14 +324,7 @@ void access_ended(const struct record *x)
 	buf_clear(l.b);
 	l.err = buf_reserve(l.b, LINE_USUAL);
 	put_head(&l, x);
-	put_text(&l, "outcome", span_of(outcome_of(x)));
-	if (x->stage == RECORD_SERVED) {
-		put_served(&l, x);
-	} else {
-		put_number(&l, "attempts", 0);
-		if (x->head)
-			put_ms(&l, "total_ms", x->time.ended - x->time.accepted);
-	}
+	put_rest(&l, x);
 	put(&l, "}", l.json ? 1 : 0);
 	put(&l, "\n", 1);
 	/* Its parts have limits, so it fits unless there is no memory; half a line must not be. */

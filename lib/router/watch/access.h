@@ -5,5 +5,8 @@
 #include "lib/router/watch/request_record.h"
 
 void access_ended(const struct record *r);
+/* The same facts without the time and the client, as members of a JSON object behind a comma, with
+ * a NUL at the end. */
+int access_members(const struct record *r, struct buf *out) PD_MUST;
 
 #endif

@@ -1,15 +1,24 @@
 /*
- * Why a request went where it went: the line that people grep for, and one JSON line with the whole
- * decision. The key itself is never logged at info, only its hash and where it was found.
+ * One line when a request has ended: who served it, what came of it, and with P/D the two texts
+ * that people grep for. With --log-format json it has fields only, those of the access log. At
+ * debug each decision as well, as one JSON line. The key itself is never logged, only its hash and
+ * where it was found.
  */
 #include "lib/router/watch/explain.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/route/hash.h"
+#include "lib/router/watch/access.h"
 
-#define LINE_GOAL      3500u	  /* no further candidate once a line is so long */
+#define LINE_GOAL  3500u /* no further candidate once a line is so long */
+#define ROUTE_TEXT 2600	 /* four URLs */
+#define PATH_SHOWN 1024
+/* A line for each decision is for the policies whose scores an operator tunes, and there are none
+ * yet; those of hash and load policies are for debugging. */
+#define DECISIONS      LOG_DEBUG
 #define LINE_MAX_BYTES (1u << 17) /* more than the parts of a line can be together */
 
 static const char *policy_of(const struct record *x, enum worker_role r)
@@ -22,25 +31,22 @@ static const char *url_of(const struct record *x, enum worker_role r)
 	return x->pick[r].worker ? x->pick[r].worker->url : "none";
 }
 
-static void grep_line(const struct record *x)
+/* "PD retry attempt 0 using prefill=... decode=..., vLLM policy-based routing: prefill=..." as
+ * vllm-router's lines have it; without P/D the worker. Nothing when none was picked. */
+static void put_route(const struct record *x, char *out, size_t cap)
 {
-	struct log *log = x->to->cfg->log;
+	enum worker_role r = x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL;
 
-	if (x->attempt > 0 && x->to->cfg->pd)
-		log_line(log, LOG_WARN, "PD retry attempt %u using prefill=%s decode=%s",
-			 x->attempt, url_of(x, ROLE_PREFILL), url_of(x, ROLE_DECODE));
-	else if (x->attempt > 0)
-		log_line(log, LOG_WARN, "retry attempt %u using worker=%s", x->attempt,
-			 url_of(x, ROLE_REGULAR));
+	out[0] = '\0';
 	if (x->pick[ROLE_DECODE].worker)
-		log_line(log, LOG_INFO,
-			 "vLLM policy-based routing: prefill=%s [policy:%s], decode=%s [policy:%s]",
-			 url_of(x, ROLE_PREFILL), policy_of(x, ROLE_PREFILL),
-			 url_of(x, ROLE_DECODE), policy_of(x, ROLE_DECODE));
-	else
-		log_line(log, LOG_INFO, "vLLM policy-based routing: worker=%s [policy:%s]",
-			 url_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL),
-			 policy_of(x, x->pick[ROLE_REGULAR].worker ? ROLE_REGULAR : ROLE_PREFILL));
+		(void)snprintf(out, cap,
+			       " PD retry attempt %u using prefill=%s decode=%s, vLLM policy-based "
+			       "routing: prefill=%s [policy:%s], decode=%s [policy:%s],",
+			       x->attempt, url_of(x, ROLE_PREFILL), url_of(x, ROLE_DECODE),
+			       url_of(x, ROLE_PREFILL), policy_of(x, ROLE_PREFILL),
+			       url_of(x, ROLE_DECODE), policy_of(x, ROLE_DECODE));
+	else if (x->pick[r].worker)
+		(void)snprintf(out, cap, " worker=%s [policy:%s]", url_of(x, r), policy_of(x, r));
 }
 
 /* What was compared, best first. Names may be long and candidates many: the line is shortened
@@ -98,7 +104,7 @@ static void json_line(const struct record *x, enum worker_role r)
 			&b, ",\"key_source\":\"%s\",\"key_hash\":\"%016llx\"", x->key->source,
 			(unsigned long long)route_hash(ROUTE_HASH_XXH3, x->key->text, x->key->len));
 	if (!err)
-		log_json(x->to->cfg->log, LOG_INFO, "Scoring decision", b.data);
+		log_json(x->to->cfg->log, DECISIONS, "Scoring decision", b.data);
 	else
 		log_lost(x->to->cfg->log);
 	buf_release(&b);
@@ -106,37 +112,97 @@ static void json_line(const struct record *x, enum worker_role r)
 
 void explain_decided(const struct record *x)
 {
-	if (!log_wants(x->to->cfg->log, LOG_WARN) ||
-	    (x->attempt == 0 && !log_wants(x->to->cfg->log, LOG_INFO)))
+	struct log *log = x->to->cfg->log;
+	char route[ROUTE_TEXT];
+
+	if (!log_wants(log, DECISIONS))
 		return;
-	grep_line(x);
-	if (!log_wants(x->to->cfg->log, LOG_INFO))
-		return;
+	put_route(x, route, sizeof(route));
+	log_line(log, DECISIONS, "request %.*s attempt %u:%s", (int)x->id.n, x->id.p, x->attempt,
+		 route);
 	for (int r = 0; r < ROLES; r++)
 		if (x->pick[r].worker)
 			json_line(x, (enum worker_role)r);
 }
+
+/* -- the line of a request -- */
 
 static double ms(int64_t from, int64_t to)
 {
 	return to > from && from > 0 ? (double)(to - from) / 1e6 : 0.0;
 }
 
-void explain_ended(const struct record *x)
+/* Refusals for want of a place are summed up once a second (overload.h). */
+static enum log_level level_of(const struct record *x)
+{
+	if (x->stage != RECORD_SERVED)
+		return x->error == ERROR_QUEUE_FULL || x->error == ERROR_QUEUE_TIMEOUT ? LOG_DEBUG
+										       : LOG_INFO;
+	return (x->status >= 500 || x->status == 0) && !x->client_left ? LOG_WARN : LOG_INFO;
+}
+
+static void text_line(const struct record *x, enum log_level level)
 {
 	const struct record_times *t = &x->time;
 	const struct http_head *h = x->head;
-	bool bad = x->status >= 500 || x->status == 0;
+	struct span method = h ? h->method : SPAN("-"), path = h ? h->path : SPAN("-");
+	char route[ROUTE_TEXT] = "", sizes[120] = "";
 
-	if (x->stage != RECORD_SERVED || !log_wants(x->to->cfg->log, bad ? LOG_WARN : LOG_INFO))
+	if (x->stage == RECORD_SERVED) {
+		put_route(x, route, sizeof(route));
+		(void)snprintf(sizes, sizeof(sizes),
+			       " attempts=%u first_ms=%.1f total_ms=%.1f events=%llu bytes=%llu",
+			       x->attempt + 1, ms(t->accepted, t->first), ms(t->accepted, t->ended),
+			       (unsigned long long)x->events, (unsigned long long)x->bytes);
+	}
+	log_line(x->to->cfg->log, level, "request %.*s%s%.*s %.*s: %d%s%s%s%.*s%s%s%s%s%s",
+		 (int)x->id.n, x->id.p ? x->id.p : "", x->id.n > 0 ? " " : "", (int)method.n,
+		 method.p, (int)(path.n < PATH_SHOWN ? path.n : PATH_SHOWN), path.p, x->status,
+		 route, sizes, x->trace && x->trace->id.n > 0 ? " trace_id=" : "",
+		 x->trace ? (int)x->trace->id.n : 0,
+		 x->trace && x->trace->id.p ? x->trace->id.p : "",
+		 x->client_left || x->stage == RECORD_ABANDONED ? " client left" : "",
+		 x->told[0] ? " told: " : "", x->told,
+		 x->why[0] && strcmp(x->why, x->told) != 0 ? " last failure: " : "",
+		 strcmp(x->why, x->told) != 0 ? x->why : "");
+}
+
+static void put_policies(const struct record *x, struct buf *b)
+{
+	static const char *const names[ROLES] = {"policy", "prefill_policy", "decode_policy"};
+	int err = PD_OK;
+
+	b->len--; /* the NUL */
+	for (int r = 0; !err && r < ROLES; r++)
+		if (x->pick[r].worker)
+			err = buf_printf(b, ",\"%s\":\"%s\"", names[r],
+					 policy_of(x, (enum worker_role)r));
+	(void)!err;
+}
+
+static void fields_line(const struct record *x, enum log_level level)
+{
+	struct buf mine, *b = x->scratch ? x->scratch->text : &mine;
+
+	buf_init(&mine, LINE_MAX_BYTES);
+	if (access_members(x, b)) {
+		log_lost(x->to->cfg->log);
+	} else {
+		put_policies(x, b);
+		log_json(x->to->cfg->log, level, "request", b->data + 1);
+	}
+	buf_release(&mine);
+}
+
+void explain_ended(const struct record *x)
+{
+	const struct router_config *c = x->to->cfg;
+	enum log_level level = level_of(x);
+
+	if (!c->log_requests || !log_wants(c->log, level))
 		return;
-	log_line(x->to->cfg->log, bad && !x->client_left ? LOG_WARN : LOG_INFO,
-		 "request %.*s %.*s %.*s: %d attempts=%u first_ms=%.1f total_ms=%.1f events=%llu "
-		 "bytes=%llu%s%.*s%s%s%s",
-		 (int)x->id.n, x->id.p, (int)h->method.n, h->method.p, (int)h->path.n, h->path.p,
-		 x->status, x->attempt + 1, ms(t->accepted, t->first), ms(t->accepted, t->ended),
-		 (unsigned long long)x->events, (unsigned long long)x->bytes,
-		 x->trace->id.n > 0 ? " trace_id=" : "", (int)x->trace->id.n,
-		 x->trace->id.n > 0 ? x->trace->id.p : "", x->client_left ? " client left" : "",
-		 x->why[0] ? " last failure: " : "", x->why);
+	if (c->log_json)
+		fields_line(x, level);
+	else
+		text_line(x, level);
 }

@@ -84,7 +84,8 @@ struct record {
 	struct pd_tokens tokens;  /* only while there is a capture */
 	enum metrics_error error; /* what the client saw; NONE: nothing, or it left */
 	bool client_left;
-	const char *why; /* the last failure, "" when there was none */
+	const char *why;  /* the last failure, "" when there was none */
+	const char *told; /* the reason that the client was told, "" when none */
 	struct record_scratch *scratch;
 };
 

@@ -212,6 +212,12 @@ static bool has_come_round(const struct way *w, const struct http_head *h)
 	return false;
 }
 
+/* Does anybody read lines about requests that come no further than the gate? */
+static bool has_reader(const struct way *w)
+{
+	return w->cfg->access_log || (w->cfg->log_requests && log_wants(w->cfg->log, LOG_INFO));
+}
+
 /* A request that comes no further than the gate, for the observers. */
 static void tell_refused(struct way *w, struct http_conn *c, const struct http_request *r,
 			 enum record_stage stage, int status, enum metrics_error error,
@@ -227,6 +233,7 @@ static void tell_refused(struct way *w, struct http_conn *c, const struct http_r
 		.number = number,
 		.tokens = PD_TOKENS_UNKNOWN,
 		.why = "",
+		.told = http_conn_told(c),
 	};
 
 	if (r) {
@@ -251,7 +258,7 @@ void proxy_refused(struct way *w, struct http_conn *c, const struct http_request
 
 void proxy_bad_request(struct way *w, struct http_conn *c, const struct http_request *r, int status)
 {
-	struct lane *lane = w->cfg->access_log ? lane_of(w, c) : NULL;
+	struct lane *lane = has_reader(w) ? lane_of(w, c) : NULL;
 
 	if (!lane)
 		return;
@@ -261,10 +268,12 @@ void proxy_bad_request(struct way *w, struct http_conn *c, const struct http_req
 
 static int refuse_loop(struct way *w, struct http_conn *c, const struct http_request *r)
 {
+	static const char text[] = "forwarding loop: the URL of a worker leads back to this router";
+
 	atomic_fetch_add(&w->loops, 1);
+	http_conn_tell(c, span_of(text));
 	tell_refused(w, c, r, RECORD_REFUSED, 508, ERROR_LOOP, capture_begin(w->watch.capture));
-	(void)http_reply_error(c, 508, "server_error", NULL,
-			       "forwarding loop: the URL of a worker leads back to this router");
+	(void)http_reply_error(c, 508, "server_error", NULL, "%s", text);
 	return -1;
 }
 
@@ -321,7 +330,7 @@ void proxy_leave(struct way *w)
 
 void proxy_abandon(struct way *w, struct http_conn *c, const struct http_request *r)
 {
-	struct lane *lane = w->cfg->access_log ? lane_of(w, c) : http_conn_data(c);
+	struct lane *lane = has_reader(w) ? lane_of(w, c) : http_conn_data(c);
 
 	if (lane && lane->refused != r->accepted_ns)
 		tell_refused(w, c, r, RECORD_ABANDONED, 0, ERROR_NONE, 0);
@@ -374,6 +383,7 @@ static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct
 			 .body = r->body_ns},
 		.tokens = PD_TOKENS_UNKNOWN,
 		.why = x->failure.why,
+		.told = "",
 		.scratch = &x->lane->scratch,
 	};
 	x->lane->queued_ns = 0;
@@ -394,6 +404,7 @@ static void finish(struct exchange *x)
 	if (rec->client_left && !x->started)
 		http_conn_abort(x->conn, false);
 	rec->error = error_of(rec);
+	rec->told = rec->status >= 400 ? http_conn_told(x->conn) : "";
 	if (x->way->cfg->access_log) {
 		http_conn_peer(x->conn, peer);
 		rec->peer = span_of(peer);

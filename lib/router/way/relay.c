@@ -36,6 +36,26 @@ struct relay {
 	int64_t now;
 };
 
+/* What a worker's error says, for the log: the text behind the first "message" or "detail" of its
+ * body as it stands there, quotes escaped; else the body's beginning. */
+static void tell(struct http_conn *c, struct span body)
+{
+	static const char *const names[] = {"\"message\"", "\"detail\""};
+	const char *end = body.p + body.n, *p = NULL, *q;
+
+	for (size_t i = 0; !p && i < 2; i++)
+		if ((p = memmem(body.p, body.n, names[i], strlen(names[i]))))
+			p += strlen(names[i]);
+	while (p && p < end && (*p == ' ' || *p == ':'))
+		p++;
+	if (p && p < end && *p == '"') {
+		for (q = ++p; q < end && *q != '"'; q += 1 + (*q == '\\' && q + 1 < end))
+			;
+		body = (struct span){p, (size_t)(q - p)};
+	}
+	http_conn_tell(c, body);
+}
+
 /* Sends iov[1..n); iov[0] is free for the head, which goes out with the first bytes. */
 static bool emit(struct relay *r, struct iovec *iov, size_t n)
 {
@@ -48,6 +68,9 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 					.iov_len = x->lane->head.len};
 	x->started = true;
 	x->rec.status = r->leg->call.head.status;
+	if (first && x->rec.status >= 400 && n > 1)
+		tell(x->conn,
+		     (struct span){iov[n > 2 ? 2 : 1].iov_base, iov[n > 2 ? 2 : 1].iov_len});
 	err = stream_send_iov(http_conn_stream(x->conn), first ? iov : iov + 1, first ? n : n - 1,
 			      x->way->cfg->write_stall_timeout, NULL);
 	if (err == PD_ETIMEOUT) {
