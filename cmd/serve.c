@@ -28,7 +28,7 @@ static struct {
 		*log_requests;
 	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
 		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
-		health_failures, health_successes, threads;
+		panic_threshold, health_failures, health_successes, threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
@@ -161,13 +161,17 @@ static const struct opt options[] = {
 
 	{.type = OPT_HEADING, .help = "circuit breaker and health"},
 	{OPT_INT, "cb-failure-threshold", &o.cb_failures, "N",
-	 "consecutive failures that open it; 4xx never counts (10)", NULL, 1, 1e6, NULL},
+	 "consecutive failures that open it; 4xx and 503 never count (10)", NULL, 1, 1e6, NULL},
 	{OPT_INT, "cb-success-threshold", &o.cb_successes, "N",
 	 "successes, one at a time, that close it (3)", NULL, 1, 1e6, NULL},
 	{OPT_REAL, "cb-timeout-duration-secs", &o.cb_timeout, "S",
 	 "time open before one request probes the worker (60)", NULL, 0.001, SECONDS_MAX, NULL},
 	{OPT_FLAG, "disable-circuit-breaker", &o.no_breaker, NULL, "never open it", NULL, 0, 0,
 	 NULL},
+	{OPT_INT, "panic-threshold", &o.panic_threshold, "PERCENT",
+	 "when fewer of a pool's reachable workers have a closed breaker, requests go to all of "
+	 "them; 0: never (50)",
+	 NULL, 0, 100, NULL},
 	{OPT_INT, "health-failure-threshold", &o.health_failures, "N",
 	 "consecutive failed checks that make a worker unhealthy (3)", NULL, 1, 1000, NULL},
 	{OPT_INT, "health-success-threshold", &o.health_successes, "N",
@@ -322,6 +326,7 @@ static void defaults(const struct router_config *c)
 	o.retry_max = c->retry_max;
 	o.cb_failures = c->cb_failures;
 	o.cb_successes = c->cb_successes;
+	o.panic_threshold = c->panic_threshold;
 	o.health_failures = c->health_failures;
 	o.health_successes = c->health_successes;
 	o.queue_timeout = seconds(c->queue_timeout);
@@ -389,6 +394,7 @@ static void read_limits(struct router_config *c)
 	c->cb_failures = (unsigned)o.cb_failures;
 	c->cb_successes = (unsigned)o.cb_successes;
 	c->cb_off = o.no_breaker;
+	c->panic_threshold = (unsigned)o.panic_threshold;
 	c->health_failures = (unsigned)o.health_failures;
 	c->health_successes = (unsigned)o.health_successes;
 	c->health_endpoint = o.health_endpoint;

@@ -162,6 +162,24 @@ static int print_table(const cJSON *first, size_t n)
 	return err;
 }
 
+/* What the list says about whole pools. */
+static void print_pools(const cJSON *answer)
+{
+	const cJSON *role;
+	char line[200];
+
+	if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(answer, "degraded")))
+		print_line("degraded: no prefill worker is available to prefill/decode");
+	cJSON_ArrayForEach(role, cJSON_GetObjectItemCaseSensitive(answer, "panic"))
+	{
+		(void)snprintf(line, sizeof(line),
+			       "panic: the %.40s pool has too many open breakers, requests go to "
+			       "these workers too",
+			       cJSON_IsString(role) ? role->valuestring : "");
+		print_line(line);
+	}
+}
+
 /* Every member of a worker on a line of its own. */
 static void print_members(const cJSON *w)
 {
@@ -328,6 +346,8 @@ static int verb_list(struct admin_client *c, const char *id)
 		return code;
 	first = workers_in(r.json, &n);
 	err = o.json ? print_json(r.json) : print_table(first, n);
+	if (!o.json)
+		print_pools(r.json);
 	admin_reply_release(&r);
 	return err ? EXIT_RUNTIME : EXIT_OK;
 }

@@ -297,6 +297,8 @@ static enum http_call_result talk(struct http_call *c, const struct iovec *iov, 
 	if (n > HTTP_CALL_IOV_MAX)
 		return HTTP_CALL_LOCAL;
 	memcpy(copy, iov, n * sizeof(*iov));
+	if (c->sent_ns == 0 && c->count_sent)
+		count(c->count_sent);
 	c->sent_ns = clock_now();
 	limit(c, c->sent_ns + c->limit.first_byte);
 	err = stream_send_iov(c->up, copy, n, c->limit.send, NULL);

@@ -93,6 +93,7 @@ struct http_call {
 			     byte of an answer came: once, on a new connection */
 	bool probe;	  /* ask a pooled connection whether it lives, even one that was in use a
 			     moment ago: one system call */
+	_Atomic uint64_t *count_sent; /* goes up when sending begins, once a call; NULL: nobody */
 
 	/* -- the answer -- */
 	struct http_head head;

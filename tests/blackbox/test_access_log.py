@@ -139,7 +139,7 @@ def test_retries_and_failures(pdctl, tmp_path, form):
         calls.append(1)
         if len(calls) == 1:
             time.sleep(0.1)
-            wire.json({}, 503)
+            wire.json({}, 500)
         elif seen.target == "/bad":
             wire.json({}, 422)
         elif seen.json().get("stream"):
@@ -150,9 +150,9 @@ def test_retries_and_failures(pdctl, tmp_path, form):
         else:
             ok(seen, wire)
 
-    with FakeEngine(flaky) as engine:
+    with FakeEngine(flaky) as one, FakeEngine(flaky) as two:
         router = pdctl(
-            "serve", "--worker-urls", engine.url, "--retry-initial-backoff-ms", 200, "--retry-jitter-factor", 0, "--access-log", tmp_path / "log",
+            "serve", "--worker-urls", one.url, two.url, "--retry-initial-backoff-ms", 200, "--retry-jitter-factor", 0, "--access-log", tmp_path / "log",
             "--access-log-format", form,
         )
         assert router.post(ROUTE, BODY)[0] == 200

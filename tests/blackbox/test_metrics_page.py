@@ -443,21 +443,21 @@ def test_retries(pdctl):
         change, other["now"] = Change(router), 503
         assert router.post(ROUTE, BODY)[0] in (500, 503)
         change.expect(
-            ("vllm_router_retries_total", 2), ("vllm_router_retries_exhausted_total", 1, {"route": ROUTE}),
+            ("vllm_router_retries_total", 1), ("vllm_router_retries_exhausted_total", 1, {"route": ROUTE}),
             ("vllm_router_request_errors_total", 1, {"route": ROUTE, "error_type": "backend_error"}), ("vllm_router_request_errors_total", 1),
-            ("vllm_router_retry_backoff_duration_seconds", 1, {"attempt": "1"}), ("vllm_router_retry_backoff_duration_seconds", 1, {"attempt": "2"}),
-            ("pdctl_leg_failures_total", 3, {"cause": "status"}),
+            ("vllm_router_retry_backoff_duration_seconds", 1, {"attempt": "1"}), ("pdctl_leg_failures_total", 2, {"cause": "status"}),
         )
 
 
 @moves("pdctl_retry_budget", "pdctl_retry_budget_exhausted_total")
 def test_the_retry_budget(pdctl):
-    with engine_saying({"now": 500}) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url, "--retry-initial-backoff-ms", 0, "--retry-max-retries", 100, "--retry-budget", 0, "--disable-circuit-breaker")
+    with engine_saying({"now": 500}) as one, engine_saying({"now": 500}) as two:
+        router = pdctl("serve", "--worker-urls", one.url, two.url, "--retry-initial-backoff-ms", 0, "--retry-max-retries", 100, "--retry-budget", 0, "--disable-circuit-breaker")
         change = Change(router)
         assert change.before.value("pdctl_retry_budget") == 100
-        router.post(ROUTE, BODY)
-        change.expect(("pdctl_retry_budget", -99), ("pdctl_retry_budget_exhausted_total", 0))
+        for _ in range(100):
+            router.post(ROUTE, BODY)
+        change.expect(("pdctl_retry_budget", -100), ("pdctl_retry_budget_exhausted_total", 0))
         router.post(ROUTE, BODY)
         change.expect(("pdctl_retry_budget", -100), ("pdctl_retry_budget_exhausted_total", 1, {"route": ROUTE}))
 
@@ -515,7 +515,7 @@ def test_the_breaker(pdctl):
     with engine_saying(mode) as engine:
         router = pdctl(
             "serve", "--worker-urls", engine.url, *QUICK, "--disable-retries", "--cb-failure-threshold", 2, "--cb-success-threshold", 1,
-            "--cb-timeout-duration-secs", 0.5,
+            "--cb-timeout-duration-secs", 0.5, "--panic-threshold", 0,
         )
         w, change = label(engine.url), Change(router)
         for _ in range(2):
@@ -544,6 +544,43 @@ def test_an_open_breaker(pdctl):
         change = Change(router)
         router.post(ROUTE, BODY)
         change.expect(("vllm_router_cb_state", 1, label(engine.url)), ("pdctl_pool_workers", 1, {"state": "open"}))
+
+
+@moves("pdctl_pool_panic", "pdctl_pool_panics_total", "vllm_router_worker_health")
+def test_a_panic(pdctl):
+    mode = {"now": 500}
+    with engine_saying(mode) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK, "--cb-failure-threshold", 1, "--cb-success-threshold", 1)
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] == 500
+        change.expect(
+            ("pdctl_pool_panic", 1, {"stage": "regular"}), ("pdctl_pool_panics_total", 1, {"stage": "regular"}), ("vllm_router_worker_health", 0, label(engine.url)),
+        )
+        mode["now"] = "ok"
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(("pdctl_pool_panic", 0, {"stage": "regular"}), ("pdctl_pool_panics_total", 1, {"stage": "regular"}))
+
+
+@moves("pdctl_worker_refusals_total", "pdctl_worker_errors_total", "vllm_router_cb_outcomes_total")
+def test_refusals(pdctl):
+    mode = {"now": 503}
+    with engine_saying(mode) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        w, change = label(engine.url), Change(router)
+        for mode["now"] in (503, 429, 429):
+            assert router.post(ROUTE, BODY)[0] == mode["now"]
+        change.expect(
+            ("pdctl_worker_refusals_total", 1, {**w, "status": "503"}), ("pdctl_worker_refusals_total", 2, {**w, "status": "429"}),
+            ("pdctl_worker_errors_total", 0, w), ("vllm_router_cb_outcomes_total", 0, w),
+        )
+
+
+@moves("pdctl_pd_degraded")
+def test_a_degraded_fleet(pdctl):
+    with FakeEngine(reply_completion) as d:
+        router = router_of(pdctl, [f"http://127.0.0.1:{free_port()}"], [d.url])
+        assert router.post(ROUTE, BODY)[0] == 200
+        wait_for("it to say so", lambda: Page(router).value("pdctl_pd_degraded") == 1)
 
 
 @moves("pdctl_stale_connections_total", "pdctl_upstream_stale_total")
@@ -794,14 +831,17 @@ def test_pd_failures(pdctl):
             change.expect(("vllm_router_pd_requests_total", 1), ("vllm_router_pd_request_duration_seconds", 1), *rows)
 
         case(refuse(422), None, BODY, ("vllm_router_pd_prefill_errors_total", 1), ("vllm_router_pd_decode_errors_total", 0))
-        case(refuse(500), None, BODY, ("vllm_router_pd_prefill_errors_total", 2), ("pdctl_leg_failures_total", 2, {"stage": "prefill", "cause": "status"}))
+        case(
+            refuse(500), reply_completion, BODY, ("vllm_router_pd_prefill_errors_total", 1), ("pdctl_pd_fallback_total", 1),
+            ("pdctl_leg_failures_total", 1, {"stage": "prefill", "cause": "status"}),
+        )
         case(reply_prefill, refuse(422), BODY, ("vllm_router_pd_prefill_errors_total", 0), ("vllm_router_pd_decode_errors_total", 1), ("pdctl_pd_reprefill_total", 0))
-        case(reply_prefill, refuse(500), BODY, ("vllm_router_pd_decode_errors_total", 2), ("pdctl_pd_reprefill_total", 1, {"route": ROUTE}))
+        case(reply_prefill, refuse(500), BODY, ("vllm_router_pd_decode_errors_total", 1), ("pdctl_pd_reprefill_total", 0))
         case(
             reply_prefill, cut, STREAM, ("vllm_router_pd_stream_errors_total", 1), ("vllm_router_pd_decode_errors_total", 1),
             ("vllm_router_request_errors_total", 1, {"error_type": "stream_cut"}),
         )
-        case(huge, None, BODY, ("vllm_router_pd_body_over_limit_total", 2, {"stage": "prefill"}), ("vllm_router_pd_prefill_errors_total", 2))
+        case(huge, reply_completion, BODY, ("vllm_router_pd_body_over_limit_total", 1, {"stage": "prefill"}), ("vllm_router_pd_prefill_errors_total", 1))
         case(
             None, None, b'{"prompt":"p","max_tokens":1,"max_tokens":2}', ("pdctl_duplicate_fields_total", 1, {"route": ROUTE}),
             ("vllm_router_request_errors_total", 1, {"error_type": "invalid_request"}), ("vllm_router_pd_prefill_errors_total", 0),
@@ -813,9 +853,9 @@ def test_pd_failures(pdctl):
 
 @moves("vllm_router_pd_errors_total", "pdctl_retries_by_cause_total", "pdctl_pd_reprefill_total", "pdctl_pd_fallback_total")
 def test_pd_between_the_legs(pdctl):
-    with FakeEngine(reply_completion) as bare, FakeEngine(reply_prefill) as p, FakeEngine(reply_completion) as d:
+    with FakeEngine(reply_completion) as bare, FakeEngine(reply_completion) as other, FakeEngine(reply_prefill) as p, FakeEngine(reply_completion) as d:
         strict = ("--pd-fallback", "fail", "--retry-max-retries", 2, *FAST)
-        router = pd_pair(pdctl, bare, d, *strict)
+        router = router_of(pdctl, [bare.url, other.url], [d.url], *strict)
         change = Change(router)
         assert router.post(ROUTE, BODY)[0] == 502
         change.expect(

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import harness
 from fake_engine import FakeEngine
 from harness import free_port, run, sse_events, wait_for
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
@@ -163,7 +164,7 @@ def test_when_all_prefills_refuse_their_last_word_is_the_answer(pdctl):
     code, headers, raw = router.post("/v1/completions", BODY)
     assert code == 503 and headers["X-Decode-Worker"] is None, raw
     asked = [p.metric("pdctl_worker_faults_total") for p in ps]
-    assert sum(asked) == 3 and min(asked) == 1, asked
+    assert asked == [1, 1], "each once"
     idle(router, ps + ds)
 
 
@@ -227,7 +228,7 @@ def test_coordinates_are_never_sent_twice(pdctl):
             reply_completion(seen, wire)
 
     with FakeEngine(reply_prefill) as p, FakeEngine(second_time_silent) as d:
-        router = pd_pair(pdctl, p, d, *FAST)
+        router = pd_pair(pdctl, p, d, *FAST, *(() if harness.IO == "threads" else ("--threads", 1)))  # one pool of connections
         for name in ("one", "two"):
             code, _, raw = router.post("/v1/completions", BODY, {"X-Request-Id": name})
             assert code == 200, raw
@@ -319,7 +320,7 @@ def test_prefill_without_params(pdctl, mode, form):
         code, headers, raw = router.post("/v1/completions", BODY)
         if mode == "fail":
             assert code == 502 and "returned no kv_transfer_params" in json.loads(raw)["error"]["message"], raw
-            assert len(p.seen) == 2 and not decode.seen
+            assert len(p.seen) == 1 and not decode.seen, "never twice to the same worker"
             assert headers["X-Decode-Worker"] is None
         else:
             assert code == 200 and decode.seen[0].json() == BODY
@@ -540,7 +541,7 @@ def test_the_id_is_the_same_on_both_legs_of_each_attempt(pdctl, sent):
         code, headers, _ = router.post("/v1/completions", BODY, {"X-Request-Id": sent} if sent else {})
         assert code == 500
         ids = [s.header("x-request-id") for s in p.seen]
-        assert ids == [headers["X-Request-Id"] + suffix for suffix in ("", "-r1", "-r2")]
+        assert ids == [headers["X-Request-Id"] + suffix for suffix in ("", "-r1")]
         assert sent in (None, headers["X-Request-Id"])
         assert sorted(s.header("x-request-id") for s in one.seen + two.seen) == sorted(ids)
 

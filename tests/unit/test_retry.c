@@ -73,12 +73,21 @@ static void retry_after_is_seconds(void **state)
 		{"99999999999999999999999", 3600},
 		{"soon", 0},
 		{"5 ", 0},
+		/* Against Wed, 21 Oct 2026 07:28:00 GMT. */
+		{"Wed, 21 Oct 2026 07:28:09 GMT", 9},
+		{"Wednesday, 21-Oct-26 07:29:00 GMT", 60},
+		{"Wed Oct 21 07:28:03 2026", 3},
 		{"Wed, 21 Oct 2026 07:28:00 GMT", 0},
+		{"Wed, 21 Oct 2026 07:27:59 GMT", 0},
+		{"Wed, 21 Oct 2027 07:28:00 GMT", 3600},
+		{"Wed, 21 Oct 2026 07:28:09 CEST", 0},
+		{"Wed, 21 Oct 2026 07:28:09 GMT and something that is much longer", 0},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		assert_int_equal(retry_after(span_of(rows[i].text)), rows[i].seconds * NS_PER_S);
+		assert_int_equal(retry_after(span_of(rows[i].text), INT64_C(1792567680) * NS_PER_S),
+				 rows[i].seconds * NS_PER_S);
 }
 
 static void budget_is_spent_and_earned(void **state)

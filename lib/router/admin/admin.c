@@ -143,11 +143,13 @@ static void health(struct admin_call *a)
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			struct worker *w = f->pool[r].worker[i];
 
-			if (atomic_load(&w->slot.available))
+			enum worker_state s = worker_state(w);
+
+			if (atomic_load(&w->slot.available) || s == WORKER_BUSY)
 				continue;
 			err = buf_printf(&b, "%s%s (%s)",
 					 bad++ ? ", " : "Unhealthy servers: ", w->url,
-					 worker_state_name(worker_state(w)));
+					 worker_state_name(s));
 		}
 	}
 	if (bad && !err && a->admin->keyed)
@@ -178,6 +180,7 @@ static int put_readiness(struct admin *ad, struct fleet *f, bool ready, const ch
 		err = buf_printf(b, ",\"healthy_workers\":%zu,\"total_workers\":%zu",
 				 fleet_available(&f->pool[ROLE_REGULAR]), f->pool[ROLE_REGULAR].n);
 	}
+	err = err ? err : admin_put_pools(ad->fleet, ad->cfg->pd, b);
 	return err ? err : buf_putc(b, '}');
 }
 

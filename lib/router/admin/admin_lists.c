@@ -120,13 +120,16 @@ int admin_put_worker(const struct router_config *c, struct worker *w, struct buf
 	if (!err)
 		err = buf_printf(b,
 				 ",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
-				 "\"requests\":%llu,\"errors\":%llu,\"connections\":%llu,"
+				 "\"requests\":%llu,\"errors\":%llu,\"answered_503\":%llu,"
+				 "\"answered_429\":%llu,\"connections\":%llu,"
 				 "\"idle_connections\":%zu,\"ejections\":%llu",
 				 worker_state_name(worker_state(w)),
 				 atomic_load(&w->by_hand) ? "added" : "configured",
 				 (unsigned)atomic_load(&w->handovers),
 				 (unsigned long long)atomic_load(&w->requests),
 				 (unsigned long long)atomic_load(&w->errors),
+				 (unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_503]),
+				 (unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_429]),
 				 (unsigned long long)atomic_load(&w->pool.connects),
 				 http_pool_idle(&w->pool),
 				 (unsigned long long)atomic_load(&w->ejections));
@@ -134,7 +137,26 @@ int admin_put_worker(const struct router_config *c, struct worker *w, struct buf
 	return err ? err : buf_putc(b, '}');
 }
 
-static int put_workers(const struct router_config *c, struct fleet *f, struct buf *b)
+int admin_put_pools(struct fleet_holder *h, bool pd, struct buf *b)
+{
+	int err =
+		pd ? buf_printf(b, ",\"degraded\":%s",
+				atomic_load(&h->rotation[ROLE_PREFILL].degraded) ? "true" : "false")
+		   : PD_OK;
+	bool first = true;
+
+	err = err ? err : buf_puts(b, ",\"panic\":[");
+	for (int r = 0; !err && r < ROLES; r++) {
+		if (!atomic_load(&h->rotation[r].panic))
+			continue;
+		err = buf_printf(b, "%s\"%s\"", first ? "" : ",",
+				 worker_role_name((enum worker_role)r));
+		first = false;
+	}
+	return err ? err : buf_putc(b, ']');
+}
+
+static int put_workers(struct admin *ad, struct fleet *f, struct buf *b)
 {
 	int err = buf_puts(b, "{\"workers\":[");
 	size_t total = 0;
@@ -142,12 +164,14 @@ static int put_workers(const struct router_config *c, struct fleet *f, struct bu
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			err = buf_puts(b, total++ ? "," : "");
-			err = err ? err : admin_put_worker(c, f->pool[r].worker[i], b);
+			err = err ? err : admin_put_worker(ad->cfg, f->pool[r].worker[i], b);
 		}
 	}
+	err = err ? err : buf_putc(b, ']');
+	err = err ? err : admin_put_pools(ad->fleet, ad->cfg->pd, b);
 	return err ? err
 		   : buf_printf(b,
-				"],\"total\":%zu,\"version\":%llu,\"stats\":{\"prefill_count\":%zu,"
+				",\"total\":%zu,\"version\":%llu,\"stats\":{\"prefill_count\":%zu,"
 				"\"decode_count\":%zu,"
 				"\"regular_count\":%zu}}",
 				total, (unsigned long long)f->version, f->pool[ROLE_PREFILL].n,
@@ -182,7 +206,7 @@ void admin_workers_list(struct admin_call *a)
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_workers(a->admin->cfg, f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_workers(a->admin, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }

@@ -46,6 +46,7 @@ void router_config_default(struct router_config *c)
 		.cb_failures = 10,
 		.cb_successes = 3,
 		.cb_timeout = 60 * NS_PER_S,
+		.panic_threshold = 50,
 		.health_failures = 3,
 		.health_successes = 2,
 		.health_timeout = 5 * NS_PER_S,

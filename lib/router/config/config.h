@@ -99,6 +99,7 @@ struct router_config {
 
 	unsigned cb_failures, cb_successes;
 	int64_t cb_timeout;
+	unsigned panic_threshold; /* percent of a pool's reachable workers; 0: no panic */
 	bool cb_off;
 
 	unsigned health_failures, health_successes;

@@ -55,6 +55,12 @@ void breaker_report(struct breaker *b, const struct breaker_limits *l, enum brea
 		trial_report(b, l, v == VERDICT_SUCCESS, now);
 }
 
+void breaker_try(struct breaker *b, int64_t now)
+{
+	if (b->state == BREAKER_OPEN)
+		move(b, BREAKER_HALF_OPEN, now);
+}
+
 bool breaker_tick(struct breaker *b, const struct breaker_limits *l, int64_t now)
 {
 	if (b->state != BREAKER_OPEN || now - b->opened_ns < l->timeout)

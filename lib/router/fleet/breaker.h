@@ -38,6 +38,8 @@ void breaker_reset(struct breaker *b, int64_t now);
 /* The outcome of one request; `trial`: it was the one that half-open let through. */
 void breaker_report(struct breaker *b, const struct breaker_limits *l, enum breaker_verdict v,
 		    bool trial, int64_t now);
+/* There is reason to try an open breaker before its time. */
+void breaker_try(struct breaker *b, int64_t now);
 /* Time passes. True when the breaker became half-open. */
 bool breaker_tick(struct breaker *b, const struct breaker_limits *l, int64_t now);
 const char *breaker_state_name(enum breaker_state s);

@@ -161,18 +161,27 @@ int fleet_holder_init(struct fleet_holder *h)
 	int err = PD_OK;
 
 	*h = (struct fleet_holder){0};
-	for (int r = 0; !err && r < ROLES; r++)
+	for (int r = 0; !err && r < ROLES; r++) {
 		err = waitlist_init(&h->waiting[r]);
+		err = err ? err : rotation_init(&h->rotation[r]);
+	}
 	return err || pthread_mutex_init(&h->loading, NULL) != 0 ? PD_ENOMEM : PD_OK;
 }
 
 void fleet_holder_release(struct fleet_holder *h)
 {
 	worker_list_release(&h->wanted.workers);
+	for (int r = 0; r < ROLES; r++) {
+		rotation_configure(&h->rotation[r], (enum worker_role)r, NULL);
+		for (size_t i = 0; h->now && i < h->now->pool[r].n; i++)
+			worker_part(h->now->pool[r].worker[i]);
+	}
 	fleet_put(h->now);
 	h->now = NULL;
-	for (int r = 0; r < ROLES; r++)
+	for (int r = 0; r < ROLES; r++) {
+		rotation_release(&h->rotation[r]);
 		waitlist_release(&h->waiting[r]);
+	}
 	(void)pthread_mutex_destroy(&h->loading);
 }
 
@@ -196,6 +205,7 @@ static uint64_t retire(struct fleet *old, struct fleet *fresh)
 
 			if (has_worker(&fresh->pool[r], w))
 				continue;
+			worker_part(w);
 			http_pool_close(&w->pool);
 			gone++;
 		}
@@ -237,6 +247,12 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	if (h->on_change)
 		h->on_change(h->ctx, f);
 	old = h->now;
+	for (int r = 0; r < ROLES; r++) {
+		for (size_t i = 0; i < f->pool[r].n; i++)
+			if (!old || !has_worker(&old->pool[r], f->pool[r].worker[i]))
+				worker_join(f->pool[r].worker[i], &h->rotation[r]);
+		rotation_configure(&h->rotation[r], (enum worker_role)r, c);
+	}
 	h->now = f;
 	h->published[swap_spare(&h->swap)] = f;
 	h->published[swap_publish(&h->swap)] = NULL;

@@ -33,6 +33,7 @@ struct fleet_holder {
 	struct fleet *published[2];
 	/* Requests that wait for a worker; they outlive snapshots. */
 	struct waitlist waiting[ROLES];
+	struct rotation rotation[ROLES]; /* of the workers of `now` */
 	/* Told of each new fleet before a request can see it, under `loading`; may be NULL. Set
 	 * before the first load. */
 	void (*on_change)(void *ctx, struct fleet *f);

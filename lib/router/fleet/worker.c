@@ -1,5 +1,5 @@
-/* What happens to one worker: breaker, health, ejection, drain. `available` is derived in one
- * place, sync(). */
+/* What happens to one worker: breaker, health, ejection, drain, pause. Each change ends in sync(),
+ * which tells the rotation of its pool. */
 #include "lib/router/fleet/worker.h"
 
 #include <stdio.h>
@@ -25,6 +25,7 @@ void worker_unref(struct worker *w)
 	PD_CHECK(before > 0);
 	if (before != 1)
 		return;
+	PD_CHECK(!w->place.of);
 	/* Each request holds a fleet until its picks have ended. */
 	PD_CHECK(atomic_load(&w->slot.in_flight) == 0 && atomic_load(&w->handovers) == 0);
 	http_pool_release(&w->pool);
@@ -122,7 +123,7 @@ static struct breaker_limits limits(const struct router_config *c)
  */
 static void sync(struct worker *w)
 {
-	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED, in;
+	bool usable = w->healthy && !w->draining, closed = w->breaker.state == BREAKER_CLOSED;
 
 	PD_CHECK_LOCKED(&w->lock);
 	if (atomic_exchange(&w->slot.permits, 0) > 0)
@@ -133,9 +134,7 @@ static void sync(struct worker *w)
 	}
 	if (usable && closed && w->stalled && atomic_load(&w->slot.in_flight) == 0)
 		atomic_store(&w->slot.permits, 1);
-	in = usable && closed && !w->stalled;
-	if (atomic_exchange(&w->slot.available, in) != in || (!in && w->out_at == 0))
-		w->out_at = in ? 0 : clock_wall();
+	rotation_set(w, usable && !w->stalled, closed, w->rest_until > 0);
 	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
 	if (w->waiting)
 		waitlist_call(w->waiting);
@@ -145,6 +144,7 @@ void worker_report(struct worker *w, const struct router_config *c, enum breaker
 		   bool trial, int64_t now)
 {
 	struct breaker_limits l = limits(c);
+	bool panic;
 
 	if (v == VERDICT_FAILURE)
 		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
@@ -152,7 +152,11 @@ void worker_report(struct worker *w, const struct router_config *c, enum breaker
 	if (v != VERDICT_FAILURE && !trial && atomic_load_explicit(&w->quiet, memory_order_relaxed))
 		return;
 	(void)pthread_mutex_lock(&w->lock);
-	breaker_report(&w->breaker, &l, v, trial, now);
+	/* In a panic everybody is the trial. */
+	panic = w->place.of && atomic_load(&w->place.of->panic);
+	if (panic && v == VERDICT_SUCCESS)
+		breaker_try(&w->breaker, now);
+	breaker_report(&w->breaker, &l, v, trial || panic, now);
 	if (trial)
 		w->trial = false;
 	if (w->breaker.state == BREAKER_CLOSED && w->breaker.streak == 0)
@@ -164,10 +168,40 @@ void worker_report(struct worker *w, const struct router_config *c, enum breaker
 void worker_tick(struct worker *w, const struct router_config *c, int64_t now)
 {
 	struct breaker_limits l = limits(c);
+	bool rested;
 
 	(void)pthread_mutex_lock(&w->lock);
-	if (breaker_tick(&w->breaker, &l, now))
+	rested = w->rest_until > 0 && now >= w->rest_until;
+	if (rested)
+		w->rest_until = 0;
+	if (breaker_tick(&w->breaker, &l, now) || rested)
 		sync(w);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_rest(struct worker *w, int64_t until)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	if (until > w->rest_until) {
+		w->rest_until = until;
+		sync(w);
+	}
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_join(struct worker *w, struct rotation *r)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	rotation_join(r, w);
+	sync(w);
+	(void)pthread_mutex_unlock(&w->lock);
+}
+
+void worker_part(struct worker *w)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	rotation_leave(w);
+	sync(w);
 	(void)pthread_mutex_unlock(&w->lock);
 }
 
@@ -435,8 +469,8 @@ bool worker_may_go(struct worker *w)
 const char *worker_state_name(enum worker_state s)
 {
 	static const char *const names[WORKER_STATES] = {
-		"available", "starting",   "draining", "removing", "ejected",
-		"unhealthy", "unresolved", "stalled",  "open",	   "half_open"};
+		"available",  "starting", "draining", "removing",  "ejected", "unhealthy",
+		"unresolved", "stalled",  "open",     "half_open", "busy"};
 
 	return names[s];
 }
@@ -456,7 +490,7 @@ static enum worker_state state_of(struct worker *w)
 		return w->ejected && !w->silent ? WORKER_EJECTED : WORKER_UNHEALTHY;
 	if (w->breaker.state != BREAKER_CLOSED)
 		return w->breaker.state == BREAKER_OPEN ? WORKER_OPEN : WORKER_HALF_OPEN;
-	return w->stalled ? WORKER_STALLED : WORKER_AVAILABLE;
+	return w->stalled ? WORKER_STALLED : w->rest_until > 0 ? WORKER_BUSY : WORKER_AVAILABLE;
 }
 
 enum worker_state worker_state(struct worker *w)

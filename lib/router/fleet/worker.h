@@ -13,6 +13,7 @@
 #include "lib/http/upstream.h"
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/breaker.h"
+#include "lib/router/fleet/rotation.h"
 #include "lib/router/fleet/waitlist.h"
 
 #define WORKER_TEXT 200 /* of a reason */
@@ -24,6 +25,8 @@ enum worker_fault {
 	FAULT_SILENT,  /* it said nothing, or not in time */
 	FAULT_ANSWER   /* it answered, with an error or with what cannot be read */
 };
+
+enum worker_refusal { WORKER_REFUSED_503, WORKER_REFUSED_429, WORKER_REFUSALS };
 
 struct worker {
 	char *name, *url; /* owned */
@@ -39,8 +42,9 @@ struct worker {
 	struct waitlist
 		*waiting; /* requests that wait for a worker of its pool; borrowed, or NULL */
 
-	pthread_mutex_t
-		lock; /* the fields below; slot.available and slot.permits are written under it */
+	struct rotation_place place;
+
+	pthread_mutex_t lock;	/* the fields below; slot.permits is written under it */
 	struct net_addrs addrs; /* n 0: the name has none yet */
 	int64_t next_ask;	/* its name, when nothing happens */
 	int64_t asked;		/* when it was asked last */
@@ -52,6 +56,7 @@ struct worker {
 	bool force;	      /* goes now */
 	unsigned quiet_looks; /* how often in a row nothing needed it */
 	char note[160];	      /* why the last health check failed; empty when it was good */
+	int64_t rest_until;   /* asked for a pause with Retry-After; 0: none */
 	bool trial;	      /* a half-open breaker's permit is out or taken */
 	bool suspect;	      /* silent while others answer: probed each second */
 	bool silent;	      /* out because probes got no answer: what it owes is not waited for */
@@ -63,7 +68,7 @@ struct worker {
 	int64_t probe_sent; /* when the last probe began */
 	int64_t next_probe;
 	int64_t probe_wait;	   /* growing pause between probes of an ejected worker */
-	int64_t out_at;		   /* since when it is out, wall clock; 0: it is not */
+	_Atomic int64_t out_at;	   /* since when it is out, wall clock; 0: it is not (rotation.c) */
 	char failure[WORKER_TEXT]; /* the last one, of a request or a health check */
 	int64_t failed_at;	   /* wall clock; 0: never */
 
@@ -72,7 +77,10 @@ struct worker {
 	_Atomic unsigned handovers; /* prefilled blocks that a decode worker has not fetched yet */
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
-	_Atomic uint64_t requests, errors, ejections;
+	_Atomic uint64_t requests; /* sent to it */
+	_Atomic uint64_t neutral;  /* of them: ended without a verdict for the breaker */
+	_Atomic uint64_t errors, ejections;
+	_Atomic uint64_t refusals[WORKER_REFUSALS]; /* its answers 503 and 429 */
 	_Atomic uint64_t checks_ok, checks_failed;
 	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
 	_Atomic uint64_t pd_requests, pd_errors, pd_cut;
@@ -91,6 +99,7 @@ enum worker_state {
 	WORKER_STALLED,	   /* healthy, but none of its requests moves */
 	WORKER_OPEN,	   /* the circuit breaker's */
 	WORKER_HALF_OPEN,
+	WORKER_BUSY, /* asked for a pause with Retry-After */
 	WORKER_STATES
 };
 
@@ -104,6 +113,11 @@ void worker_unref(struct worker *w);
 /* Outcome of a request on the worker; `trial` as its decision said. */
 void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
 		   bool trial, int64_t now);
+/* It answered 503 or 429 and asked for a pause: others come first until then. */
+void worker_rest(struct worker *w, int64_t until);
+/* Into the rotation of its pool, and out of it. */
+void worker_join(struct worker *w, struct rotation *r);
+void worker_part(struct worker *w);
 /* The probe came to nothing: the next one is planned, nothing is concluded. */
 void worker_probe_later(struct worker *w, const struct router_config *c, int64_t now);
 /* True when the worker should be probed now, for *limit ns at most: then the probe has begun. */

@@ -130,25 +130,31 @@
 #define METRICS_WORKERS(X)                                                                         \
 	X(HEALTH, GAUGE, NONE, ANY, "vllm_router_worker_health",                                   \
 	  "1 when the worker may be picked",                                                       \
-	  "a worker leaves the rotation (ejected, unhealthy, breaker, drain) or comes back")       \
+	  "a worker leaves the rotation (ejected, unhealthy, breaker, busy, drain) or comes back") \
 	X(LOAD, GAUGE, NONE, ANY, "vllm_router_worker_load",                                       \
 	  "What the policies compare: requests picked and not yet released",                       \
 	  "a worker is picked, or its part of the request ends")                                   \
 	X(RUNNING, GAUGE, NONE, ANY, "vllm_router_running_requests", "Requests in flight",         \
 	  "a worker is picked, or its part of the request ends")                                   \
 	X(PROCESSED, COUNTER, NONE, ANY, "vllm_router_processed_requests_total",                   \
-	  "Requests sent to the worker", "a worker is picked for an attempt")                      \
+	  "Requests sent to the worker", "a request begins to be sent to the worker")              \
 	X(PICKS, COUNTER, POLICY, ANY, "vllm_router_policy_decisions_total",                       \
 	  "Decisions for the worker", "a worker is picked for an attempt")                         \
 	X(FAILURES, COUNTER, NONE, ANY, "pdctl_worker_errors_total",                               \
-	  "Failures that count for the circuit breaker",                                           \
-	  "a worker answers 5xx, not at all, or with a truncated answer")                          \
+	  "Requests that failed by the worker's fault",                                            \
+	  "a worker cannot be reached, answers 5xx where another does not (503 never counts), "    \
+	  "not at all, or with a truncated answer")                                                \
+	X(REFUSALS, COUNTER, STATUS, ANY, "pdctl_worker_refusals_total",                           \
+	  "Answers 503 and 429, which say that the worker is busy",                                \
+	  "a worker answers a request with 503 or 429")                                            \
 	X(CB_STATE, GAUGE, NONE, ANY, "vllm_router_cb_state",                                      \
 	  "Circuit breaker: 0 closed, 1 open, 2 half-open", "the breaker changes its state")       \
 	X(CB_MOVES, COUNTER, FROM_TO, ANY, "vllm_router_cb_state_transitions_total",               \
 	  "Circuit breaker transitions", "the breaker changes its state")                          \
 	X(CB_OUTCOMES, COUNTER, OUTCOME, ANY, "vllm_router_cb_outcomes_total",                     \
-	  "Outcomes seen by the circuit breaker", "an attempt on the worker ends")                 \
+	  "Outcomes seen by the circuit breaker",                                                  \
+	  "an attempt on the worker ends, but for 503, 429 and 5xx that another worker answers "   \
+	  "too")                                                                                   \
 	X(CHECKS, COUNTER, RESULT, ANY, "pdctl_health_checks_total", "Health checks by result",    \
 	  "a health check of the worker ends")                                                     \
 	X(EJECTIONS, COUNTER, NONE, ANY, "pdctl_worker_ejections_total",                           \
@@ -196,6 +202,14 @@
 	X(POOL, GAUGE, "stage, state", "pdctl_pool_workers",                                       \
 	  "Workers of a pool by state; open and half_open are the circuit breaker's",              \
 	  "a worker changes its state")                                                            \
+	X(PANIC, GAUGE, "stage", "pdctl_pool_panic",                                               \
+	  "1 while requests go to workers with an open breaker too",                               \
+	  "fewer of a pool's reachable workers than --panic-threshold have a closed breaker")      \
+	X(PANICS, COUNTER, "stage", "pdctl_pool_panics_total", "Times a pool began to panic",      \
+	  "fewer of a pool's reachable workers than --panic-threshold have a closed breaker")      \
+	X(DEGRADED, GAUGE, "", "pdctl_pd_degraded",                                                \
+	  "1 while no prefill worker is available to prefill/decode",                              \
+	  "the last prefill worker leaves the rotation, or one comes back")                        \
 	X(UPDATES, COUNTER, "", "vllm_router_discovery_updates_total",                             \
 	  "Changes of the set of workers after the start",                                         \
 	  "workers are added or removed, by a reload or through the admin port")                   \

@@ -90,6 +90,7 @@ static int row(struct buf *out, const char *name, const char *type, const char *
 #define EXTRA_POLICY					 "policy"
 #define EXTRA_FROM_TO					 "from, to"
 #define EXTRA_OUTCOME					 "outcome"
+#define EXTRA_STATUS					 "status"
 #define EXTRA_RESULT					 "result"
 #define EXTRA_RANK					 "rank"
 

@@ -28,7 +28,15 @@ static int put_label(struct buf *b, const char *s)
 
 /* -- workers -- */
 
-enum extra { EXTRA_NONE, EXTRA_POLICY, EXTRA_FROM_TO, EXTRA_OUTCOME, EXTRA_RESULT, EXTRA_RANK };
+enum extra {
+	EXTRA_NONE,
+	EXTRA_POLICY,
+	EXTRA_FROM_TO,
+	EXTRA_OUTCOME,
+	EXTRA_RESULT,
+	EXTRA_RANK,
+	EXTRA_STATUS
+};
 enum {
 	ROLES_ANY = 1 << ROLE_REGULAR | 1 << ROLE_PREFILL | 1 << ROLE_DECODE,
 	ROLES_PREFILL = 1 << ROLE_PREFILL,
@@ -111,6 +119,7 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 	case W_CB_MOVES: /* more than one sample */
 	case W_CB_OUTCOMES:
 	case W_CHECKS:
+	case W_REFUSALS:
 	case WORKER_FAMILIES:
 		break;
 	}
@@ -157,10 +166,11 @@ static int moves_text(struct worker *w, struct buf *b)
  * are the rest. */
 static int outcomes_text(struct worker *w, struct buf *b)
 {
-	uint64_t bad = breaker_of(w).outcomes[VERDICT_FAILURE],
+	uint64_t bad = breaker_of(w).outcomes[VERDICT_FAILURE], neutral = atomic_load(&w->neutral),
 		 running = atomic_load(&w->slot.in_flight), all = atomic_load(&w->requests),
 		 done = all > running ? all - running : 0;
-	int err = sample(b, W_CB_OUTCOMES, w, ",outcome=\"success\"", done > bad ? done - bad : 0);
+	int err = sample(b, W_CB_OUTCOMES, w, ",outcome=\"success\"",
+			 done > bad + neutral ? done - bad - neutral : 0);
 
 	return err ? err : sample(b, W_CB_OUTCOMES, w, ",outcome=\"failure\"", bad);
 }
@@ -171,6 +181,16 @@ static int checks_text(struct worker *w, struct buf *b)
 
 	return err ? err
 		   : sample(b, W_CHECKS, w, ",result=\"failed\"", atomic_load(&w->checks_failed));
+}
+
+static int refusals_text(struct worker *w, struct buf *b)
+{
+	int err = sample(b, W_REFUSALS, w, ",status=\"503\"",
+			 atomic_load(&w->refusals[WORKER_REFUSED_503]));
+
+	return err ? err
+		   : sample(b, W_REFUSALS, w, ",status=\"429\"",
+			    atomic_load(&w->refusals[WORKER_REFUSED_429]));
 }
 
 static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker_family f,
@@ -185,6 +205,8 @@ static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker
 		return outcomes_text(w, b);
 	case EXTRA_RESULT:
 		return checks_text(w, b);
+	case EXTRA_STATUS:
+		return refusals_text(w, b);
 	case EXTRA_POLICY:
 		(void)snprintf(more, sizeof(more), ",policy=\"%s\"", route_pool_policy(p->ring));
 		break;
@@ -262,6 +284,8 @@ static uint64_t of_process(const struct prom_page *p, const struct fleet *f, enu
 	switch (s) {
 	case SINGLE_ACTIVE:
 		return active_workers(f);
+	case SINGLE_DEGRADED:
+		return atomic_load(&p->fleet->rotation[ROLE_PREFILL].degraded);
 	case SINGLE_UPDATES:
 		return atomic_load(&p->fleet->updates);
 	case SINGLE_ADDED:
@@ -336,6 +360,22 @@ static int pool_text(const struct fleet *f, struct buf *b)
 	return err;
 }
 
+static int panic_text(const struct fleet_holder *h, const struct fleet *f, enum prom_single s,
+		      struct buf *b)
+{
+	int err = PD_OK;
+
+	for (int r = 0; !err && r < ROLES; r++)
+		if (f->pool[r].n > 0)
+			err = buf_printf(
+				b, "%s{stage=\"%s\"} %llu\n", single[s].name,
+				worker_role_name((enum worker_role)r),
+				s == SINGLE_PANIC
+					? (unsigned long long)atomic_load(&h->rotation[r].panic)
+					: (unsigned long long)atomic_load(&h->rotation[r].panics));
+	return err;
+}
+
 static int seconds_text(struct buf *b, enum prom_single s, int64_t ns)
 {
 	return buf_printf(b, "%s %lld.%06lld\n", single[s].name, (long long)(ns / NS_PER_S),
@@ -369,6 +409,9 @@ static int single_text(const struct prom_page *p, const struct fleet *f,
 	switch (s) {
 	case SINGLE_POOL:
 		return pool_text(f, b);
+	case SINGLE_PANIC:
+	case SINGLE_PANICS:
+		return panic_text(p->fleet, f, s, b);
 	case SINGLE_LOG_LOST:
 		return buf_printf(
 			b, "%s{log=\"main\"} %llu\n%s{log=\"access\"} %llu\n", single[s].name,

@@ -1,7 +1,8 @@
 /*
- * Another attempt is made while nothing was sent to the client, the request may be repeated, its
- * deadline leaves room for the pause, and the budget lasts. The pause grows from attempt to
- * attempt; a Retry-After of the worker holds for that worker, not for another one.
+ * Another attempt is made while nothing was sent to the client, the request may be repeated, there
+ * is a worker that it was not sent to, its deadline leaves room for the pause, and the budget
+ * lasts. The pause grows from attempt to attempt; there is none before another worker when this one
+ * could not be reached or is busy. Nobody waits here for a Retry-After: the client gets it.
  */
 #include "lib/router/way/attempt.h"
 
@@ -25,29 +26,35 @@ static void count_retry(struct exchange *x, int64_t wait)
 }
 
 /* Counts another attempt, spends the budget and waits. False: there is none. */
-static bool try_again(struct exchange *x, bool free_of_charge)
+static bool try_again(struct exchange *x, enum outcome o)
 {
 	const struct router_config *c = x->way->cfg;
+	const struct failure *f = &x->failure;
+	bool refused = o == ATTEMPT_REFUSED, busy = refused && failure_is_load(f->status);
+	bool other = pick_has_untried(x, f->role), unsent = o == ATTEMPT_RETRY_FREE;
+	/* Decode workers do what the prefill workers could not. That multiplies nothing; but who
+	 * refuses because he is busy is not relieved by work that is done without him. */
+	bool alone = !other && !busy && f->role == ROLE_PREFILL && f->cause != CAUSE_BUSY &&
+		     x->may_decode_alone && pick_has_untried(x, ROLE_DECODE);
 	int64_t now = clock_now(), wait;
-	bool other = pick_has_untried(x, x->failure.role);
 
 	if (x->rec.client_left || x->started || c->retries_off ||
-	    x->rec.attempt + 1 >= c->retry_max || !(x->repeatable || free_of_charge))
+	    x->rec.attempt + 1 >= c->retry_max || !(x->repeatable || unsent))
+		return false;
+	/* Never twice to the same worker. */
+	if (!other && !unsent && !alone && !f->again)
 		return false;
 	wait = retry_backoff(c, x->rec.attempt, &x->lane->rng);
-	/* Another worker need not wait for what this one asked for; the same one does. */
-	if (!other && x->failure.wait > wait)
-		wait = x->failure.wait;
-	if (wait > c->retry_cap || now + wait >= x->deadline)
+	if (alone || (other && (unsent || busy || f->moved)))
+		wait = 0;
+	if (now + wait >= x->deadline)
 		return false;
 	/* Spent last: an attempt that is not made costs nothing. */
-	if (!free_of_charge && !x->failure.moved && !retry_budget_spend(&x->way->budget)) {
+	if (!unsent && !alone && !f->moved && !retry_budget_spend(&x->way->budget)) {
 		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_BUDGET_EMPTY,
 			      x->rec.route, 1);
 		return false;
 	}
-	if (other && (free_of_charge || x->failure.moved))
-		wait = 0;
 	x->rec.attempt++;
 	x->failure.wait = 0;
 	count_retry(x, wait);
@@ -101,7 +108,7 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 
 	do {
 		o = one_attempt(x);
-		again = o != ATTEMPT_DONE && try_again(x, o == ATTEMPT_RETRY_FREE);
+		again = o != ATTEMPT_DONE && try_again(x, o);
 		if (o == ATTEMPT_REFUSED && again)
 			drop_refusal(x);
 		else if (o == ATTEMPT_REFUSED)
@@ -109,6 +116,7 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 		else if (o != ATTEMPT_DONE && !again)
 			give_up(x);
 	} while (again);
+	pick_judge(x);
 }
 
 void attempt_picked(struct exchange *x)
@@ -136,7 +144,7 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 			    const struct pd_prefill_usage *merge)
 {
 	struct leg *l = &x->leg;
-	enum breaker_verdict v = l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS;
+	enum breaker_verdict v = VERDICT_SUCCESS;
 
 	x->rec.time.answered = l->call.head_ns;
 	pick_describe(x);
@@ -145,7 +153,9 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 		return ATTEMPT_REFUSED;
 	switch (relay_answer(x, l, merge)) {
 	case RELAY_DONE:
-		break;
+		(void)leg_end(l);
+		failure_end_answered(x, role, l->call.head.status);
+		return ATTEMPT_DONE;
 	case RELAY_RETRY:
 		(void)leg_end(l);
 		return attempt_failed(x, role, x->failure.status == 504 ? LEG_TIMEOUT : LEG_BROKEN);

@@ -55,6 +55,7 @@ struct exchange {
 	bool repeatable;	/* may be sent twice when no byte of an answer came */
 	bool detached;		/* goes on although the client left */
 	bool prefilled;		/* decode refused: counted when it is repeated */
+	bool may_decode_alone;	/* without prefill, when no prefill worker is left */
 	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */
 };
 

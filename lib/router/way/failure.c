@@ -10,6 +10,8 @@
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/retry.h"
 
+#define PAUSE_MAX (60 * NS_PER_S) /* that a worker gets; the client is told what it asked for */
+
 static void append_why(struct failure *f, const char *joint, const char *text)
 {
 	size_t n = strlen(f->why);
@@ -65,15 +67,17 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 	if (!ours)
 		worker_blame(w, faults[e], f->why, clock_now());
 	if (e == LEG_CONNECT) {
+		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
 		worker_eject(w, x->way->cfg, clock_now());
 		health_nudge(x->way->health);
 	}
-	pick_tried(x, role);
+	f->again = pick_tried(x, role);
 	if (e == LEG_CLIENT_LEFT)
 		x->rec.client_left = true;
 	else
 		failure_note(x, role, causes[e]);
-	pick_end(x, role, ours ? VERDICT_NONE : VERDICT_FAILURE);
+	/* Who cannot be reached is out until a probe succeeds: that is not the breaker's. */
+	pick_end(x, role, ours || e == LEG_CONNECT ? VERDICT_NONE : VERDICT_FAILURE);
 }
 
 /* What keeps the workers out: the first reason that is known. */
@@ -106,32 +110,69 @@ void failure_no_worker(struct exchange *x, enum worker_role role, int err)
 			       worker_role_name(role), x->way->cfg->worker_cap);
 	else
 		(void)snprintf(f->why, sizeof(f->why),
-			       "no available %s worker: %zu configured, %zu available",
-			       worker_role_name(role), p->n, fleet_available(p));
+			       "no %savailable %s worker: %zu configured, %zu available",
+			       fleet_available(p) > 0 ? "other " : "", worker_role_name(role), p->n,
+			       fleet_available(p));
 	/* What went wrong in this request before is why there is none, or what keeps them out. */
-	if (before[0] && !strstr(before, "no available"))
+	if (before[0] && !strstr(before, "available"))
 		append_why(f, "; before: ", before);
 	else if (err != PD_EBUSY)
 		append_note(f, p);
 	f->status = 503;
 }
 
+bool failure_is_load(int status)
+{
+	return status == 429 || status == 503;
+}
+
+enum breaker_verdict failure_verdict(int status)
+{
+	if (failure_is_load(status))
+		return VERDICT_NONE;
+	/* 501 and 505 are about what was asked for. */
+	return status >= 500 && status != 501 && status != 505 ? VERDICT_FAILURE : VERDICT_SUCCESS;
+}
+
+void failure_end_answered(struct exchange *x, enum worker_role role, int status)
+{
+	enum breaker_verdict v = failure_verdict(status);
+
+	if (failure_is_load(status))
+		atomic_fetch_add_explicit(
+			&x->pick[role].worker->refusals[status == 429 ? WORKER_REFUSED_429
+								      : WORKER_REFUSED_503],
+			1, memory_order_relaxed);
+	if (v == VERDICT_FAILURE)
+		pick_end_5xx(x, role);
+	else
+		pick_end(x, role, v);
+}
+
 bool failure_refused(struct exchange *x, const struct leg *l, enum worker_role role)
 {
 	const struct field *after = http_field_tag(&l->call.head, HTTP_RETRY_AFTER);
+	int status = l->call.head.status;
+	struct failure *f = &x->failure;
 
-	if (!retry_status(l->call.head.status))
+	if (!retry_status(status))
 		return false;
-	x->failure.wait = after ? retry_after(after->value) : 0;
-	x->failure.moved = false;
-	if (l->call.head.status >= 500) {
+	f->wait = after ? retry_after(after->value, clock_wall()) : 0;
+	f->moved = false;
+	f->status = status;
+	(void)snprintf(f->why, sizeof(f->why), "%s worker %.150s answered %d",
+		       worker_role_name(role), x->pick[role].worker->url, status);
+	if (status == 429 || status >= 500) {
 		char why[80];
 
-		(void)snprintf(why, sizeof(why), "answered %d", l->call.head.status);
+		(void)snprintf(why, sizeof(why), "answered %d", status);
 		worker_blame(l->worker, FAULT_ANSWER, why, clock_now());
 	}
-	pick_tried(x, role);
+	if (failure_is_load(status) && f->wait > 0)
+		worker_rest(x->pick[role].worker,
+			    clock_now() + (f->wait < PAUSE_MAX ? f->wait : PAUSE_MAX));
+	f->again = pick_tried(x, role);
 	failure_note(x, role, CAUSE_STATUS);
-	pick_end(x, role, l->call.head.status >= 500 ? VERDICT_FAILURE : VERDICT_SUCCESS);
+	failure_end_answered(x, role, status);
 	return true;
 }

@@ -16,7 +16,8 @@ struct failure {
 	bool moved; /* the worker stopped responding: to go to another one costs no budget */
 	enum worker_role role;	  /* whose failure it was: another attempt avoids that worker */
 	enum metrics_cause cause; /* of the last failed attempt */
-	int64_t wait;		  /* Retry-After to pass on, or to wait, ns */
+	bool again;		  /* the same worker may be tried once more */
+	int64_t wait;		  /* Retry-After to pass on, ns */
 };
 
 /* A failed exchange, for the metrics and the next attempt. */
@@ -27,6 +28,13 @@ void failure_tls(struct exchange *x, struct worker *w, const char *why);
 void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e);
 /* No worker could be picked: what to tell the client. */
 void failure_no_worker(struct exchange *x, enum worker_role role, int err);
+/* 503 and 429: the worker is busy, not broken. Another one is asked at once; with no other left the
+ * client hears it at once, with the worker's Retry-After. */
+bool failure_is_load(int status) PD_MUST;
+/* What an answer with this status says about its worker. */
+enum breaker_verdict failure_verdict(int status);
+/* Ends the pick of a whole answer with this status. */
+void failure_end_answered(struct exchange *x, enum worker_role role, int status);
 /* A status that another attempt may repair. Ends the pick; the leg stays open. */
 bool failure_refused(struct exchange *x, const struct leg *l, enum worker_role role);
 

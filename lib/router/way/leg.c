@@ -64,8 +64,14 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 	c->is_head = span_eq(x->req->head.method, SPAN("HEAD"));
 	c->repeat = x->repeatable && !l->once;
 	c->probe = !x->repeatable;
+	c->count_sent = &w->requests;
 	r = http_call_begin(c, iov, n, &why);
 	leg_count(x, w, c, r, &why);
+	if (l->pick) {
+		l->pick->sent = c->sent_ns && r != HTTP_CALL_CONNECT;
+		/* The peer may have closed an idle connection before it saw the request. */
+		l->pick->again = !l->pick->sent || (r == HTTP_CALL_CLOSED && c->reused);
+	}
 	if (r == HTTP_CALL_OK)
 		metrics_observe_at(x->way->watch.metrics, x->rec.stripe, HIST_LEG, w->role,
 				   c->head_ns - c->sent_ns);

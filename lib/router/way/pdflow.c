@@ -130,7 +130,7 @@ static enum outcome read_prefill(struct pd_state *s)
 		x->failure.status = 502;
 		count_failure(x, PDERR_NO_PARAMS);
 		failure_note(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
-		pick_tried(x, ROLE_PREFILL);
+		x->failure.again = pick_tried(x, ROLE_PREFILL);
 		pick_end(x, ROLE_PREFILL, VERDICT_FAILURE);
 		return ATTEMPT_RETRY;
 	}
@@ -251,6 +251,7 @@ static enum outcome lease_passed(struct exchange *x)
 	(void)snprintf(x->failure.why, sizeof(x->failure.why),
 		       "the lease on the prefilled blocks passed before decode was dispatched");
 	x->failure.status = 504;
+	x->failure.again = true;
 	return ATTEMPT_RETRY;
 }
 
@@ -339,6 +340,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 
 	if (x->rec.attempt == 0) {
 		count(x, METRIC_PD_REQUESTS);
+		x->may_decode_alone = x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY;
 		if (!acceptable(x))
 			return ATTEMPT_DONE;
 	}

@@ -14,14 +14,18 @@
 #include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
 
-void pick_tried(struct exchange *x, enum worker_role role)
+bool pick_tried(struct exchange *x, enum worker_role role)
 {
 	struct pick *p = &x->pick[role];
+	size_t n = x->fleet->pool[role].n;
 
 	if (!p->tried)
-		p->tried = calloc(x->fleet->pool[role].n + 1, sizeof(bool));
-	if (p->tried)
+		p->tried = calloc(2 * n + 1, sizeof(bool));
+	if (p->tried) {
 		p->tried[p->decision.worker] = true;
+		p->tried[n + p->decision.worker] = p->again;
+	}
+	return p->again;
 }
 
 bool pick_has_untried(const struct exchange *x, enum worker_role role)
@@ -77,13 +81,21 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	};
 }
 
-static void forget_tried(struct exchange *x, enum worker_role role)
+/* Where nothing was sent the request may go again. False: there is no such worker. */
+static bool forget_some(struct exchange *x, enum worker_role role)
 {
-	free(x->pick[role].tried);
-	x->pick[role].tried = NULL;
+	size_t n = x->fleet->pool[role].n;
+	bool *tried = x->pick[role].tried, some = false;
+
+	for (size_t i = 0; tried && i < n; i++)
+		if (tried[n + i]) {
+			tried[i] = tried[n + i] = false;
+			some = true;
+		}
+	return some;
 }
 
-/* All that are left were tried: a second round, from the key's home again. */
+/* No other is left: once more where the request could not be sent, from the key's home again. */
 static int decide(struct exchange *x, enum worker_role role)
 {
 	struct pick *p = &x->pick[role];
@@ -91,10 +103,8 @@ static int decide(struct exchange *x, enum worker_role role)
 	int err;
 
 	while ((err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision)) == PD_ENOENT &&
-	       p->tried) {
-		forget_tried(x, role);
-		rq.tried = NULL;
-	}
+	       forget_some(x, role))
+		continue;
 	p->counted = err == PD_OK;
 	return err;
 }
@@ -104,7 +114,6 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 {
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
-	bool alone = x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY;
 	struct route_pair pair;
 	int err;
 
@@ -114,15 +123,13 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	}
 	pair.prefill_first = false;
 	for (;;) {
-		pair.decode_alone = alone && !x->pick[ROLE_PREFILL].tried;
+		pair.decode_alone = x->may_decode_alone;
 		err = route_decide_pair(&pair);
 		if (!err)
 			break;
 		*failed = role[pair.failed];
-		if (err != PD_ENOENT || !x->pick[*failed].tried)
+		if (err != PD_ENOENT || !forget_some(x, *failed))
 			return err;
-		forget_tried(x, *failed);
-		pair.request[pair.failed].tried = NULL;
 	}
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		x->pick[role[i]].decision = pair.decision[i];
@@ -141,13 +148,17 @@ static void renew_fleet(struct exchange *x)
 
 	for (int r = 0; now != old && r < ROLES; r++) {
 		struct pick *p = &x->pick[r];
-		bool *tried = p->tried ? calloc(now->pool[r].n + 1, sizeof(bool)) : NULL;
+		size_t n = old->pool[r].n, m = now->pool[r].n;
+		bool *tried = p->tried ? calloc(2 * m + 1, sizeof(bool)) : NULL;
 
 		PD_CHECK(!p->counted);
 		p->worker = NULL;
-		for (size_t i = 0; tried && i < old->pool[r].n; i++)
-			for (size_t k = 0; p->tried[i] && k < now->pool[r].n; k++)
-				tried[k] |= now->pool[r].worker[k] == old->pool[r].worker[i];
+		for (size_t i = 0; tried && i < n; i++)
+			for (size_t k = 0; p->tried[i] && k < m; k++)
+				if (now->pool[r].worker[k] == old->pool[r].worker[i]) {
+					tried[k] = true;
+					tried[m + k] = p->tried[n + i];
+				}
 		free(p->tried);
 		p->tried = tried;
 	}
@@ -222,10 +233,10 @@ static void chosen(struct exchange *x, enum worker_role role)
 	struct pick *p = &x->pick[role];
 
 	p->worker = p->counted ? x->fleet->pool[role].worker[p->decision.worker] : NULL;
-	if (!p->worker)
-		return;
-	atomic_fetch_add_explicit(&p->worker->requests, 1, memory_order_relaxed);
-	x->rec.decisions++;
+	p->sent = false;
+	p->again = true;
+	if (p->worker)
+		x->rec.decisions++;
 }
 
 int pick_choose(struct exchange *x, enum worker_role role)
@@ -275,7 +286,47 @@ void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 	struct pick *p = &x->pick[role];
 
 	pick_release(x, p);
+	if (v == VERDICT_NONE && p->sent)
+		atomic_fetch_add_explicit(&p->worker->neutral, 1, memory_order_relaxed);
 	worker_report(p->worker, x->way->cfg, v, p->decision.trial, clock_now());
+}
+
+/* -- answers 5xx: the worker's fault, or the request's -- */
+
+/* The verdict that waited. */
+static void accuse(struct exchange *x, struct pick *p, enum breaker_verdict v)
+{
+	struct worker *w = p->accused;
+
+	p->accused = NULL;
+	if (v == VERDICT_NONE)
+		atomic_fetch_add_explicit(&w->neutral, 1, memory_order_relaxed);
+	worker_report(w, x->way->cfg, v, p->accused_trial, clock_now());
+	worker_unref(w);
+}
+
+void pick_end_5xx(struct exchange *x, enum worker_role role)
+{
+	struct pick *p = &x->pick[role];
+
+	if (p->accused || p->acquitted) {
+		if (p->accused)
+			accuse(x, p, VERDICT_NONE);
+		p->acquitted = true;
+		pick_end(x, role, VERDICT_NONE);
+		return;
+	}
+	pick_release(x, p);
+	atomic_fetch_add(&p->worker->refs, 1);
+	p->accused = p->worker;
+	p->accused_trial = p->decision.trial;
+}
+
+void pick_judge(struct exchange *x)
+{
+	for (int r = 0; r < ROLES; r++)
+		if (x->pick[r].accused)
+			accuse(x, &x->pick[r], VERDICT_FAILURE);
 }
 
 void pick_drop(struct exchange *x, enum worker_role role)

@@ -15,7 +15,15 @@ struct pick {
 	struct route_decision decision;
 	bool counted;  /* in flight */
 	bool decoding; /* among the worker's running decode legs */
-	bool *tried;   /* owned, lazily made: not again as long as others are left */
+	bool sent;     /* a part of the request was sent to the worker (leg.c) */
+	bool again; /* nothing was sent, or on a connection that was closed: may be sent there again
+		     */
+	/* Owned, lazily made, in the pool's order: which workers were tried, then for each of them
+	 * whether it may be tried again when no other is left. */
+	bool *tried;
+	struct worker *accused; /* a reference; answered 5xx: its fault, or the request's? */
+	bool accused_trial;
+	bool acquitted; /* two workers answered 5xx: the request's fault, whoever answers so next */
 };
 
 /*
@@ -32,10 +40,20 @@ int pick_choose_pair(struct exchange *x, enum worker_role *failed) PD_MUST;
 void pick_release(struct exchange *x, struct pick *p);
 /* Ends the pick: releases it, and the breaker hears the verdict. */
 void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v);
+/*
+ * As pick_end, after an answer 5xx. Its verdict waits for the others': when a second worker of the
+ * role answers 5xx too it was the request's fault, and no breaker hears of it; else pick_judge
+ * counts it as a failure of the worker.
+ */
+void pick_end_5xx(struct exchange *x, enum worker_role role);
+/* The request has ended, or there will be no other attempt: who was accused and not acquitted has
+ * failed. Again: nothing. */
+void pick_judge(struct exchange *x);
 /* The worker that was picked will not be called: ends the pick, and no answer names the worker. */
 void pick_drop(struct exchange *x, enum worker_role role);
-/* Do not pick it again in this request as long as others are left. */
-void pick_tried(struct exchange *x, enum worker_role role);
+/* Do not pick it again in this request; when nothing was sent to it: as long as others are left.
+ * True in the second case. */
+bool pick_tried(struct exchange *x, enum worker_role role);
 /* The picks in x->rec, for the observers. */
 void pick_describe(struct exchange *x);
 /* Is there an available worker of the role that was not tried yet? */
