@@ -27,16 +27,16 @@ static struct {
 		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
 		*log_requests;
 	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
-		queue_size, worker_cap, pool_size, retry_max, cb_failures, cb_successes,
-		panic_threshold, health_failures, health_successes, threads;
+		queue_size, worker_cap, pool_size, retry_max, remember_ids, cb_failures,
+		cb_successes, panic_threshold, health_failures, health_successes, threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers, cors;
-	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, list_metrics,
-		list_policies, list_connectors, admin_on_data_port, version,
-		keyless_given; /* --keyless was, on the command line */
+	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, expose_workers,
+		no_worker_headers, list_metrics, list_policies, list_connectors, admin_on_data_port,
+		version, keyless_given; /* --keyless was, on the command line */
 } o;
 
 static struct policy_opts policies;
@@ -229,6 +229,16 @@ static const struct opt options[] = {
 	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "access-log-format", &o.access_format, NULL, "format of its lines (text)",
 	 "text|json", 0, 0, NULL},
+	{OPT_FLAG, "expose-workers", &o.expose_workers, NULL,
+	 "let clients read the URLs of workers in error texts; without it these say the worker's "
+	 "name or role",
+	 NULL, 0, 0, NULL},
+	{OPT_FLAG, "no-worker-headers", &o.no_worker_headers, NULL,
+	 "answer without X-Worker, X-Prefill-Worker and X-Decode-Worker", NULL, 0, 0, NULL},
+	{OPT_INT, "remember-ids", &o.remember_ids, "N",
+	 "ids that only one worker knows (responses, conversations, files) and that are remembered "
+	 "with it; 0: none (65536)",
+	 NULL, 0, 1 << 24, NULL},
 	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
 	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
 	{OPT_FLAG, "version", &o.version, NULL, "print the version and exit", NULL, 0, 0, NULL},
@@ -324,6 +334,7 @@ static void defaults(const struct router_config *c)
 	o.queue_size = c->queue_size;
 	o.pool_size = c->pool_size;
 	o.retry_max = c->retry_max;
+	o.remember_ids = (long)c->remember_ids;
 	o.cb_failures = c->cb_failures;
 	o.cb_successes = c->cb_successes;
 	o.panic_threshold = c->panic_threshold;
@@ -391,6 +402,9 @@ static void read_limits(struct router_config *c)
 	c->retry_jitter = o.retry_jitter;
 	c->retry_budget = o.retry_budget;
 	c->retries_off = o.no_retries;
+	c->expose_workers = o.expose_workers;
+	c->worker_headers = !o.no_worker_headers;
+	c->remember_ids = (size_t)o.remember_ids;
 	c->cb_failures = (unsigned)o.cb_failures;
 	c->cb_successes = (unsigned)o.cb_successes;
 	c->cb_off = o.no_breaker;

@@ -41,6 +41,20 @@ size_t sse_complete(const char *p, size_t n)
 	return sse_complete_from(p, n, 0);
 }
 
+size_t sse_comments(const char *p, size_t n)
+{
+	size_t len = 0, i;
+
+	for (i = 0; i < n && p[i] == ':'; i = len) {
+		while (i < n && !ends_line(p[i]))
+			i++;
+		if (i == n)
+			break;
+		len = p[i] == '\r' && i + 1 < n && p[i + 1] == '\n' ? i + 2 : i + 1;
+	}
+	return len;
+}
+
 /* Length of the first event of p[0..n) when it ends after `from`; 0 when it is not complete. */
 static size_t first_event(const char *p, size_t n, size_t from)
 {

@@ -17,6 +17,10 @@ size_t sse_complete(const char *p, size_t n);
  * that are looked at. p[0] starts an event. */
 size_t sse_complete_from(const char *p, size_t n, size_t from);
 
+/* Length of the whole comment lines (": ...") at the front of p[0..n), which starts an event or
+ * follows such a line: they belong to no event, so they need not wait for an empty line. */
+size_t sse_comments(const char *p, size_t n);
+
 struct sse_event {
 	struct span event; /* "" when absent */
 	struct span data;  /* data lines joined by LF */

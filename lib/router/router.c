@@ -97,6 +97,7 @@ static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
 	struct router *rt = ctx;
 	struct auth_refusal no;
 
+	proxy_trim_path(r);
 	http_conn_set_extra(c, cors_lines(&rt->cors, &r->head));
 	if (cors_is_preflight(&r->head))
 		return 0;

@@ -745,6 +745,26 @@ def test_trace_contexts(pdctl):
             change.expect(("pdctl_traceparent_total", none, {"result": "generated"}), ("pdctl_traceparent_total", 2 + none))
 
 
+@moves("pdctl_remembered_ids_total")
+def test_ids_that_one_worker_knows(pdctl):
+    made = iter(range(100))
+    with FakeEngine(lambda seen, wire: wire.json({"id": f"resp_{next(made)}"})) as one, FakeEngine(ok) as other:
+        router = pdctl("serve", "--worker-urls", f"a={one.url}", *QUICK, "--remember-ids", 8)
+        change = Change(router)
+        for _ in range(9):
+            router.post("/v1/responses", {"model": "m", "input": "i"})
+        change.expect(("pdctl_remembered_ids_total", 9, {"result": "learnt"}), ("pdctl_remembered_ids_total", 1, {"result": "evicted"}))
+        router.get("/v1/responses/resp_8")
+        router.get("/v1/responses/nobody")
+        change.expect(("pdctl_remembered_ids_total", 1, {"result": "found"}), ("pdctl_remembered_ids_total", 1, {"result": "unknown"}))
+        assert router.admin("POST", "/workers", {"url": other.url, "name": "b"})[0] in (200, 201, 202)
+        wait_for("the other worker", lambda: len(router.get_json("/workers")["workers"]) == 2)
+        assert router.admin("DELETE", "/workers/a")[0] in (200, 202)
+        wait_for("the first one to go", lambda: len(router.get_json("/workers")["workers"]) == 1)
+        router.get("/v1/responses/resp_8")
+        change.expect(("pdctl_remembered_ids_total", 1, {"result": "gone"}))
+
+
 # -- prefill and decode --
 
 

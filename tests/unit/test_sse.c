@@ -51,6 +51,26 @@ static void ends_are_found(void **state)
 	}
 }
 
+static const struct ends comments[] = {
+	{"", 0},	  {":", 0},
+	{": ping", 0},	  {": ping\n", 7},
+	{":\n", 2},	  {": ping\r\n", 8},
+	{": ping\r", 7},  {": a\n: b\n: c", 8},
+	{": a\n\n", 4},	  {": a\ndata: b\n", 4},
+	{"data: a\n", 0}, {" : a\n", 0},
+};
+
+static void comments_are_found(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(comments) / sizeof(comments[0]); i++) {
+		size_t n = strlen(comments[i].text);
+
+		if (sse_comments(comments[i].text, n) != comments[i].complete)
+			fail_msg("case %zu: %zu", i, sse_comments(comments[i].text, n));
+	}
+}
+
 /* Looking only at new bytes finds the same ends as looking at everything. */
 static void looking_from_the_middle(void **state)
 {
@@ -208,6 +228,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ends_are_found),
+		cmocka_unit_test(comments_are_found),
 		cmocka_unit_test(looking_from_the_middle),
 		cmocka_unit_test(events_do_not_depend_on_the_pieces),
 		cmocka_unit_test(raw_is_the_event_as_received),

@@ -36,6 +36,8 @@ void router_config_default(struct router_config *c)
 		.client_idle_timeout = 75 * NS_PER_S,
 		.pool_idle_timeout = 2 * NS_PER_S,
 		.pool_size = 500,
+		.worker_headers = true,
+		.remember_ids = 65536,
 		.retry_max = 5,
 		.retry_initial = 50 * NS_PER_MS,
 		.retry_cap = 30 * NS_PER_S,

@@ -127,8 +127,10 @@ struct router_config {
 	unsigned threads; /* event loops, 0: one for each processor; or most threads */
 	bool batch_threads;
 	bool half_close_ok;
-	bool generate_traceparent; /* for requests that bring none */
-	const char *version;	   /* of the program, for the metrics page */
+	bool expose_workers, worker_headers; /* to clients: in bodies and errors, in X-Worker... */
+	size_t remember_ids;		     /* that one worker knows; 0: none */
+	bool generate_traceparent;	     /* for requests that bring none */
+	const char *version;		     /* of the program, for the metrics page */
 	struct log *log;
 	struct log *access_log; /* NULL: none */
 	bool access_json;

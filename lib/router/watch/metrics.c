@@ -57,6 +57,7 @@ static const char *const causes[] = {"connect",	     "closed",	    "timeout",	 "
 static const char *const stages[] = {"regular", "prefill", "decode"};
 static const char *const attempts[] = {"1", "2", "3", "4", "5+"};
 static const char *const traces[] = {"passed", "invalid", "generated"};
+static const char *const follows[] = {"learnt", "evicted", "found", "gone", "unknown"};
 static const char *const pd_errors[] = {"server_selection", "no_kv_params", "lease_passed"};
 static const char *const leg_stages[] = {"prefill"};
 static const char *const http_errors[CODES] = {"http_400", "http_401", "http_404",  "http_408",
@@ -74,6 +75,7 @@ enum label {
 	LABEL_REASON,
 	LABEL_ATTEMPT,
 	LABEL_TRACE,
+	LABEL_FOLLOW,
 	LABEL_PDERROR,
 	LABEL_LEGSTAGE,
 	LABEL_HTTPERROR
@@ -93,6 +95,7 @@ static const struct {
 	[LABEL_REASON] = {"reason", NULL, LABELS_REASON},
 	[LABEL_ATTEMPT] = {"attempt", attempts, LABELS_ATTEMPT},
 	[LABEL_TRACE] = {"result", traces, LABELS_TRACE},
+	[LABEL_FOLLOW] = {"result", follows, LABELS_FOLLOW},
 	[LABEL_PDERROR] = {"error_type", pd_errors, LABELS_PDERROR},
 	[LABEL_LEGSTAGE] = {"stage", leg_stages, LABELS_LEGSTAGE},
 	[LABEL_HTTPERROR] = {"error_type", http_errors, LABELS_HTTPERROR},
@@ -108,6 +111,7 @@ SAME_LENGTH(causes, LABELS_CAUSE);
 SAME_LENGTH(stages, LABELS_STAGE);
 SAME_LENGTH(attempts, LABELS_ATTEMPT);
 SAME_LENGTH(traces, LABELS_TRACE);
+SAME_LENGTH(follows, LABELS_FOLLOW);
 SAME_LENGTH(pd_errors, LABELS_PDERROR);
 SAME_LENGTH(leg_stages, LABELS_LEGSTAGE);
 SAME_LENGTH(http_errors, LABELS_HTTPERROR);

@@ -61,6 +61,14 @@ enum metrics_error {
 };
 
 enum metrics_trace { TRACE_PASSED, TRACE_INVALID, TRACE_GENERATED, METRICS_TRACES };
+enum metrics_follow {
+	FOLLOW_LEARNT,
+	FOLLOW_EVICTED,
+	FOLLOW_FOUND,
+	FOLLOW_GONE, /* its worker is no longer in the fleet */
+	FOLLOW_UNKNOWN,
+	METRICS_FOLLOW
+};
 enum metrics_pd_error { PDERR_SELECTION, PDERR_NO_PARAMS, PDERR_LEASE, METRICS_PDERRORS };
 
 /* How many values a label has; the values stand in metrics.c. */
@@ -74,6 +82,7 @@ enum {
 	LABELS_REASON = 6, /* enum route_reason */
 	LABELS_ATTEMPT = 5,
 	LABELS_TRACE = METRICS_TRACES,
+	LABELS_FOLLOW = METRICS_FOLLOW,
 	LABELS_PDERROR = METRICS_PDERRORS,
 	LABELS_LEGSTAGE = 1,
 	LABELS_HTTPERROR = 11

@@ -66,6 +66,10 @@
 	X(TRACES, TRACE, NONE, "pdctl_traceparent_total",                                          \
 	  "W3C trace contexts: passed on, refused as malformed, or made here",                     \
 	  "a request carries traceparent, or --generate-traceparent makes one")                    \
+	X(FOLLOW, FOLLOW, NONE, "pdctl_remembered_ids_total",                                      \
+	  "Ids that one worker knows: learnt, evicted; named by a request and found, gone with "   \
+	  "their worker, or unknown",                                                              \
+	  "an answer below /v1/responses and its like brings an id, or a request there names one") \
 	X(PD_REQUESTS, ROUTE, NONE, "vllm_router_pd_requests_total", "P/D requests",               \
 	  "a request enters the prefill/decode path")                                              \
 	X(PD_ERRORS, PDERROR, NONE, "vllm_router_pd_errors_total",                                 \

@@ -53,6 +53,8 @@ struct exchange {
 	struct failure failure; /* the last one */
 	bool started;		/* a byte went to the client */
 	bool repeatable;	/* may be sent twice when no byte of an answer came */
+	bool follows;		/* may name or make ids that one worker knows: follow.h */
+	bool learns;		/* the answer has not told its id yet */
 	bool detached;		/* goes on although the client left */
 	bool prefilled;		/* decode refused: counted when it is repeated */
 	bool may_decode_alone;	/* without prefill, when no prefill worker is left */

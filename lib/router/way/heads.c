@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/veil.h"
 
 /* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, framing, hosts
  * that only a gateway may name, credentials that were meant for us, and broken trace contexts. */
@@ -100,11 +101,23 @@ static int put_request_line(struct buf *b, const struct exchange *x, const struc
 	 * needs. */
 	struct span target =
 		h->path.n > 0 ? (struct span){h->path.p, (size_t)(end - h->path.p)} : h->target;
+	struct span query = {end, 0};
 	int err = put_span(b, h->method);
+
+	/* A path that lost its last slashes (proxy_trim_path). */
+	if (h->path.n > 0 && h->path.n < target.n && target.p[h->path.n] == '/') {
+		target.n = h->path.n;
+		query.p = target.p + target.n;
+		while (query.p < end && *query.p == '/')
+			query.p++;
+		query.n = (size_t)(end - query.p);
+	}
 
 	err = err ? err : buf_putc(b, ' ');
 	err = err ? err : buf_puts(b, w->at.base);
 	err = err ? err : put_span(b, target);
+	if (!err && query.n > 0)
+		err = put_span(b, query);
 	err = err ? err : buf_puts(b, " HTTP/1.1\r\n");
 	return err ? err : put_line(b, SPAN("Host"), span_of(w->at.authority));
 }
@@ -176,7 +189,7 @@ int head_names(struct buf *b, const struct exchange *x)
 		{"X-Worker", 8}, {"X-Prefill-Worker", 16}, {"X-Decode-Worker", 15}};
 	int err = put_line(b, SPAN("X-Request-Id"), x->rec.id);
 
-	for (int r = 0; !err && r < ROLES; r++)
+	for (int r = 0; !err && x->way->cfg->worker_headers && r < ROLES; r++)
 		if (x->pick[r].worker)
 			err = put_line(b, names[r], span_of(x->pick[r].worker->url));
 	return err;
@@ -211,6 +224,40 @@ static bool is_ours(const struct field *f)
 	       (f->name.n == 16 && span_eq_case(f->name, SPAN("x-prefill-worker")));
 }
 
+static bool is_location(const struct field *f)
+{
+	return (f->name.n == 8 && span_eq_case(f->name, SPAN("location"))) ||
+	       (f->name.n == 16 && span_eq_case(f->name, SPAN("content-location")));
+}
+
+/*
+ * The address that the client used is the one that its reference is resolved against (RFC 9110
+ * 10.2.2, RFC 3986 5): so a worker's scheme and authority go, and the path prefix of its URL.
+ * References to others stay.
+ */
+static int put_location(struct buf *b, const struct exchange *x, const struct field *f)
+{
+	struct span to = f->value, rest;
+	const struct worker *w = veil_reference(x, to, &rest);
+	size_t base;
+
+	if (!w && to.n > 0 && to.p[0] == '/') {
+		w = x->leg.worker;
+		rest = to;
+	}
+	if (!w)
+		return put_field(b, f);
+	base = strlen(w->at.base);
+	if (base > 0 && span_starts(rest, span_of(w->at.base)) &&
+	    (rest.n == base || strchr("/?#", rest.p[base])))
+		rest = (struct span){rest.p + base, rest.n - base};
+	while (rest.n > 1 && rest.p[0] == '/' && rest.p[1] == '/')
+		rest.p++, rest.n--; /* two would begin an authority */
+	if (rest.n > 0 && rest.p[0] == '/')
+		return put_line(b, f->name, rest);
+	return buf_printf(b, "%.*s: /%.*s\r\n", (int)f->name.n, f->name.p, (int)rest.n, rest.p);
+}
+
 int head_for_client(struct buf *b, const struct exchange *x, const struct http_head *h)
 {
 	bool keep_length = h->body == HTTP_BODY_NONE && span_eq(x->req->head.method, SPAN("HEAD"));
@@ -226,7 +273,7 @@ int head_for_client(struct buf *b, const struct exchange *x, const struct http_h
 		if (http_hop_by_hop(f) || is_ours(f) ||
 		    (f->tag == HTTP_CONTENT_LENGTH && !keep_length) || (extra.n > 0 && is_cors(f)))
 			continue;
-		err = put_field(b, f);
+		err = is_location(f) ? put_location(b, x, f) : put_field(b, f);
 	}
 	return err ? err : head_names(b, x);
 }
@@ -250,6 +297,7 @@ int head_frame(struct buf *b, const struct exchange *x, size_t length)
 void answer_error(struct exchange *x, int status, const char *type, const char *text)
 {
 	struct buf extra;
+	char said[VEIL_MAX];
 
 	buf_init(&extra, 16384);
 	x->rec.status = status;
@@ -264,6 +312,7 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 		buf_clear(&extra);
 	if (head_names(&extra, x))
 		buf_clear(&extra);
-	(void)http_reply_error(x->conn, status, type, extra.data ? extra.data : "", "%s", text);
+	(void)http_reply_error(x->conn, status, type, extra.data ? extra.data : "", "%s",
+			       veil(x, text, said));
 	buf_release(&extra);
 }

@@ -316,6 +316,17 @@ static int wait_for_place(struct way *w, struct http_conn *c, const struct http_
 	return 0;
 }
 
+void proxy_trim_path(struct http_request *r)
+{
+	struct span *path = &r->head.path;
+
+	if (path->n < 2 || path->p[path->n - 1] != '/' ||
+	    !(span_eq(r->head.method, SPAN("POST")) || span_starts(*path, SPAN("/v1/"))))
+		return;
+	while (path->n > 1 && path->p[path->n - 1] == '/')
+		path->n--;
+}
+
 int proxy_admit(struct way *w, struct http_conn *c, struct http_request *r)
 {
 	if (has_come_round(w, &r->head))
@@ -433,6 +444,7 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 {
 	struct metrics *m = w->watch.metrics;
 	struct exchange x;
+	bool alone;
 
 	if (!begin(&x, w, c, r))
 		return;
@@ -446,8 +458,14 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 	x.rec.number = capture_begin(w->watch.capture);
 	read_body(&x);
 	find_key(&x);
-	if (!w->cfg->pd || x.rec.route == ROUTE_EMBEDDINGS) {
-		x.role = w->cfg->pd ? ROLE_PREFILL : ROLE_REGULAR;
+	x.follows = x.rec.route == ROUTE_RESPONSES ||
+		    (x.rec.route == ROUTE_OTHER && follow_path(r->head.path));
+	/* What an id stands for is with the decode worker that answered, and with no prefill
+	 * worker.
+	 */
+	alone = x.follows && (follow_pin(&x) || x.rec.route != ROUTE_RESPONSES);
+	if (!w->cfg->pd || x.rec.route == ROUTE_EMBEDDINGS || alone) {
+		x.role = !w->cfg->pd ? ROLE_REGULAR : alone ? ROLE_DECODE : ROLE_PREFILL;
 		attempt_run(&x, regular_attempt);
 	} else {
 		x.repeatable = true;

@@ -7,6 +7,9 @@
 
 #include "lib/router/way/way.h"
 
+/* Before all that looks at the path: the slashes at its end go where an engine would redirect
+ * (FastAPI's redirect_slashes): of a POST, and below /v1/. */
+void proxy_trim_path(struct http_request *r);
 /* The head is here: 0 and a place at the gate, or the client was told why not (or left). */
 int proxy_admit(struct way *w, struct http_conn *c, struct http_request *r);
 /* The place is free again, at the end of each request that was admitted. */

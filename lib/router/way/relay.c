@@ -16,6 +16,7 @@
 #include "lib/http/sse.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
+#include "lib/router/way/veil.h"
 
 #define RELAY_HOLD_MAX                                                                             \
 	(1u << 20) /* answers up to this length are complete before their first byte */
@@ -196,6 +197,14 @@ static int merge_events(struct relay *r, const char *p, size_t n)
 
 /* -- streams of events -- */
 
+/* Whole events, and comment lines behind them. */
+static size_t passable(const char *p, size_t n)
+{
+	size_t whole = sse_complete(p, n);
+
+	return whole < n && p[whole] == ':' ? whole + sse_comments(p + whole, n - whole) : whole;
+}
+
 /* All bytes there are, when they are whole chunks of whole events. Leaves the leg untouched when
  * they are not. */
 static bool pass_as_is(struct relay *r)
@@ -209,14 +218,14 @@ static bool pass_as_is(struct relay *r)
 
 	/* Inside a chunk: its data has been passed on in a chunk of ours, and the rest of its
 	 * framing must not follow. */
-	if (!http_chunked_at_boundary(&before.chunked) || r->mid_event)
+	if (!http_chunked_at_boundary(&before.chunked) || r->mid_event || r->x->learns)
 		return false;
 	if (!r->chunked || l->call.head.body != HTTP_BODY_CHUNKED || r->x->lane->held.len > 0 ||
 	    (r->merge && pd_usage_maybe(l->call.in->data + before.at, l->call.in->len - before.at)))
 		return false;
 	while (leg_piece(l, &piece, &err)) {
 		events += count_events(piece.p, piece.n);
-		whole = whole && sse_complete(piece.p, piece.n) == piece.n;
+		whole = whole && passable(piece.p, piece.n) == piece.n;
 	}
 	if (err || !whole || l->call.chunked.extras ||
 	    !(l->call.ended ? l->call.at == l->call.in->len
@@ -232,18 +241,22 @@ static bool pass_as_is(struct relay *r)
 }
 
 /*
- * Length of the whole events at the front of `held`. With a part of an event passed on before,
- * `held` does not begin with a line: a first line end that stands alone there closes an empty line
- * only behind another line end, of which it may also be the second half.
+ * Length of the whole events and comment lines at the front of `held`. With a part of an event
+ * passed on before, `held` does not begin with a line: a first line end that stands alone there
+ * closes an empty line only behind another line end, of which it may also be the second half.
  */
 static size_t whole_events(const struct relay *r, const struct buf *held)
 {
 	const char *p = held->data;
-	size_t n = held->len > 0 ? sse_complete(p, held->len) : 0;
+	size_t n = held->len == 0 ? 0
+		   : r->mid_event ? sse_complete(p, held->len)
+				  : passable(p, held->len);
 	bool alone = n == 1 || (n == 2 && p[0] == '\r' && p[1] == '\n');
 
-	if (!r->mid_event || !alone)
+	if (!r->mid_event)
 		return n;
+	if (!alone)
+		return n > 0 ? n + sse_comments(p + n, held->len - n) : 0;
 	if (r->last != '\n' && (r->last != '\r' || p[0] == '\n'))
 		return 0;
 	return n;
@@ -266,6 +279,8 @@ static void pass_held(struct relay *r, bool ended)
 		r->last = p[n - 1];
 	}
 	len = n;
+	if (r->x->learns)
+		follow_learn_events(r->x, (struct span){p, n});
 	if (n > 0 && r->merge && pd_usage_maybe(p, n) && merge_events(r, p, n) == PD_OK) {
 		p = r->x->lane->side.data;
 		len = r->x->lane->side.len;
@@ -374,7 +389,7 @@ static enum relay_end client_left(struct relay *r)
 static enum relay_end worker_failed(struct relay *r, int err)
 {
 	struct exchange *x = r->x;
-	char text[512];
+	char text[1024], said[VEIL_MAX];
 	int n;
 
 	if (http_conn_client_left(x->conn))
@@ -400,7 +415,7 @@ static enum relay_end worker_failed(struct relay *r, int err)
 		     "data: "
 		     "{\"error\":{\"message\":\"%.300s\",\"type\":\"upstream_error\",\"param\":"
 		     "null,\"code\":%d}}\n\n",
-		     x->failure.why, x->failure.status);
+		     veil(x, x->failure.why, said), x->failure.status);
 	http_conn_wrote(x->conn, emit_chunk(r, text, (size_t)n, true) && r->chunked);
 	return RELAY_CUT;
 }
@@ -474,6 +489,8 @@ static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
 {
 	struct exchange *x = r->x;
 
+	if (x->learns)
+		follow_learn(x, (struct span){p, n});
 	if (head_frame(&x->lane->head, x, n))
 		return worker_failed(r, PD_ENOMEM);
 	if (!emit_plain(r, p, n))
@@ -491,7 +508,8 @@ static enum relay_end whole(struct relay *r)
 	return err ? worker_failed(r, err) : send_whole(r, body.p, body.n);
 }
 
-static enum relay_end merged(struct relay *r)
+/* With the usage merged, or for what is to be learnt from an answer of unknown length. */
+static enum relay_end collected(struct relay *r)
 {
 	struct buf body, doc;
 	enum relay_end end;
@@ -502,7 +520,7 @@ static enum relay_end merged(struct relay *r)
 	buf_init(&body, PREFILL_MAX);
 	buf_init(&doc, 2 * MERGE_JSON_MAX);
 	err = leg_collect(r->leg, &body);
-	if (!err && body.len <= MERGE_JSON_MAX &&
+	if (!err && r->merge && body.len <= MERGE_JSON_MAX &&
 	    pd_usage_merge(body.data, body.len, r->merge, &doc, &changed))
 		changed = false; /* not a JSON document: passed on as it is */
 	if (err)
@@ -542,9 +560,12 @@ enum relay_end relay_answer(struct exchange *x, struct leg *l, const struct pd_p
 		http_conn_wrote(x->conn, true);
 		return RELAY_DONE;
 	}
-	if (!r.sse && r.merge && type_is(type, SPAN("application/json")) &&
+	/* Contents of files may be of any length; what a POST answers has its end. */
+	if (!r.sse &&
+	    (r.merge || (x->learns && plain && span_eq(x->req->head.method, SPAN("POST")))) &&
+	    type_is(type, SPAN("application/json")) &&
 	    (!known || l->call.head.length <= MERGE_JSON_MAX))
-		return merged(&r);
+		return collected(&r);
 	if (known && l->call.head.length <= RELAY_HOLD_MAX)
 		return whole(&r);
 	return stream(&r);

@@ -14,6 +14,7 @@ int way_init(struct way *w, bool keyed)
 	buf_init(&w->own, KEY_MAX + 256);
 	err = gate_init(&w->gate, c->max_concurrent, c->queue_size);
 	retry_budget_init(&w->budget, c->retry_budget);
+	err = err ? err : follow_init(&w->follow, c->remember_ids);
 	w->seed = c->seed;
 	if (w->seed == 0)
 		rng_system_bytes((unsigned char *)&w->seed, sizeof(w->seed));
@@ -32,6 +33,7 @@ int way_init(struct way *w, bool keyed)
 void way_release(struct way *w)
 {
 	gate_release(&w->gate);
+	follow_release(&w->follow);
 	if (w->own.data)
 		explicit_bzero(w->own.data, w->own.len);
 	buf_release(&w->own);

@@ -8,6 +8,7 @@
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/fleet/health.h"
 #include "lib/router/watch/request_record.h"
+#include "lib/router/way/follow.h"
 #include "lib/router/way/gate.h"
 #include "lib/router/way/retry.h"
 
@@ -20,6 +21,7 @@ struct way {
 	/* its own */
 	struct gate gate;
 	struct retry_budget budget;
+	struct follow_table follow;
 	uint64_t seed;
 	_Atomic unsigned lanes;
 	_Atomic uint64_t decisions;	     /* requests that made one: the number in their dice */
