@@ -589,6 +589,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	enum log_level level;
 	int err;
 
+	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
 	read_limits(c);
 	read_times(c);
 	if (o.id_headers.n > 0) {
@@ -614,7 +615,6 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	err = serve_keys_read(c, msg);
 	if (err)
 		return err;
-	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
 	err = read_policy(c, msg);
 	if (err)
 		return err;

@@ -12,6 +12,8 @@ static char *worker_key; /* owned */
 static char *url_text;	 /* owned; the words of API_KEY_VALIDATION_URLS */
 
 #define SEPARATORS ", \t"
+/* With --compat: vllm-router sends this one to prefill and decode workers. */
+#define KEY_VARIABLE "OPENAI_API_KEY"
 #define URLS_VARIABLE                                                                              \
 	"API_KEY_VALIDATION_URLS" /* vllm-router reads it when the flag is not given */
 
@@ -44,13 +46,13 @@ static void hide(const char *word)
 	memset(p, '*', strlen(p));
 }
 
-static int keep_key(struct span key, const char *flag, struct pd_msg *msg)
+static int keep_key(struct span key, const char *from, struct pd_msg *msg)
 {
 	if (!key_is_valid(key))
 		return pd_fail(msg, PD_EINVAL,
-			       "--%s: found no key, expected 1 to %d visible ASCII characters "
+			       "%s: found no key, expected 1 to %d visible ASCII characters "
 			       "without spaces",
-			       flag, KEY_MAX);
+			       from, KEY_MAX);
 	worker_key = strndup(key.p, key.n);
 	return worker_key ? PD_OK : pd_fail(msg, PD_ENOMEM, "out of memory");
 }
@@ -63,7 +65,7 @@ static int read_worker_key(struct pd_msg *msg)
 	int err;
 
 	if (serve_keys.api_key) {
-		err = keep_key(span_of(serve_keys.api_key), "api-key", msg);
+		err = keep_key(span_of(serve_keys.api_key), "--api-key", msg);
 		hide(serve_keys.api_key);
 		return err;
 	}
@@ -77,7 +79,7 @@ static int read_worker_key(struct pd_msg *msg)
 		line = (struct span){text.data, eol ? (size_t)(eol - text.data) : text.len};
 		if (line.n > 0 && line.p[line.n - 1] == '\r')
 			line.n--;
-		err = keep_key(span_trim(line), "api-key-file", msg);
+		err = keep_key(span_trim(line), "--api-key-file", msg);
 	}
 	wipe(text.data);
 	buf_release(&text);
@@ -137,6 +139,8 @@ int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 		err = pd_fail(msg, PD_EINVAL, "--api-key and --api-key-file cannot be combined");
 	else if (serve_keys.api_key || serve_keys.api_key_file)
 		err = read_worker_key(msg);
+	else if (c->compat && c->pd && getenv(KEY_VARIABLE) && *getenv(KEY_VARIABLE))
+		err = keep_key(span_of(getenv(KEY_VARIABLE)), KEY_VARIABLE, msg);
 	if (err) {
 		if (serve_keys.api_key)
 			hide(serve_keys.api_key);

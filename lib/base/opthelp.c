@@ -126,21 +126,60 @@ static int wrap_line(const char *p, size_t n, size_t width, struct buf *out)
 	return err;
 }
 
-int opt_wrap(const char *text, size_t n, size_t width, struct buf *out)
+/* The lines of a paragraph as one: up to a full stop, or before an empty or an indented line.
+ */
+static size_t join_lines(struct buf *one, const char *p, const char *end)
 {
-	const char *end = text + n, *next;
-	bool examples = false;
+	const char *from = p;
 	int err = PD_OK;
 
-	for (const char *p = text; !err && p < end; p = next) {
+	buf_clear(one);
+	for (;;) {
 		const char *eol = memchr(p, '\n', (size_t)(end - p));
 		size_t len = (size_t)((eol ? eol : end) - p);
 
-		next = p + len + (eol != NULL);
-		examples |= len == 9 && memcmp(p, "examples:", 9) == 0;
-		err = examples ? buf_append(out, p, len) : wrap_line(p, len, width, out);
-		if (!err && eol)
+		err = buf_append(one, p, len);
+		p += len;
+		if (err || !eol || len == 0 || p[-1] == '.' || p + 1 == end || p[1] == ' ' ||
+		    p[1] == '\n')
+			break;
+		err = buf_putc(one, ' ');
+		p++;
+	}
+	return err ? SIZE_MAX : (size_t)(p - from);
+}
+
+int opt_wrap(const char *text, size_t n, size_t width, struct buf *out)
+{
+	enum { HEAD, ABOUT, OPTIONS, EXAMPLES } part = HEAD;
+	const char *end = text + n;
+	struct buf one;
+	int err = PD_OK;
+
+	buf_init(&one, n + 1);
+	for (const char *p = text; !err && p < end; p++) {
+		const char *eol = memchr(p, '\n', (size_t)(end - p));
+		size_t len =
+			part == ABOUT ? join_lines(&one, p, end) : (size_t)((eol ? eol : end) - p);
+
+		if (len == SIZE_MAX) {
+			err = PD_ENOMEM;
+			break;
+		}
+		if (len == 9 && memcmp(p, "examples:", 9) == 0)
+			part = EXAMPLES;
+		else if (part == HEAD && len > 6 && memcmp(p, "usage:", 6) == 0)
+			part = ABOUT;
+		else if (part == ABOUT && len > 0 && p[len - 1] == ':' && p + len + 1 < end &&
+			 p[len + 1] == ' ')
+			part = OPTIONS;
+		err = part == EXAMPLES		     ? buf_append(out, p, len)
+		      : one.len > 0 && part == ABOUT ? wrap_line(one.data, one.len, width, out)
+						     : wrap_line(p, len, width, out);
+		p += len;
+		if (!err && p < end)
 			err = buf_putc(out, '\n');
 	}
+	buf_release(&one);
 	return err;
 }

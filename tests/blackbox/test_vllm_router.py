@@ -291,6 +291,16 @@ def test_validation_urls_come_from_the_environment_too(pdctl):
         assert [s.target for s in keys.seen] == ["/a", "/b"]
 
 
+@pytest.mark.parametrize("words, want", [
+    (["--compat", "vllm-router"], "Bearer from-env"), ([], "Bearer client"), (["--compat", "vllm-router", "--api-key", "k"], "Bearer k"),
+], ids=" ".join)
+def test_pools_get_the_key_of_the_environment_with_compat(pdctl, words, want):
+    with FakeEngine(completion) as decode:
+        router = pdctl("serve", *words, "--policy", "consistent_hash", "--decode", decode.url, env={"OPENAI_API_KEY": "from-env"})
+        assert router.post("/v1/completions", {"model": "m", "prompt": "p"}, {"Authorization": "Bearer client"})[0] == 200
+        assert decode.seen[0].header("Authorization") == want
+
+
 # -- what 0.1.17 decided --
 
 
