@@ -149,6 +149,40 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 	return v->settled ? PD_OK : why_none(v);
 }
 
+/* Ranks again as long as races are lost. */
+static int rank_until(const struct route_policy_type *rank, struct route_view *v, void *walk,
+		      struct route_decision *d)
+{
+	int err;
+
+	do {
+		*d = (struct route_decision){.draw = v->rq->draw};
+		err = rank_once(rank, v, walk, d);
+		v->tries++;
+	} while (err == PD_EAGAIN);
+	return err;
+}
+
+/* Two frames, so that a ranking that needs little does not push what it calls a page or two down
+ * the stack: each fiber would keep those pages. */
+#define WALK_SMALL 512
+
+static __attribute__((noinline)) int rank_small(const struct route_policy_type *rank,
+						struct route_view *v, struct route_decision *d)
+{
+	_Alignas(max_align_t) unsigned char walk[WALK_SMALL];
+
+	return rank_until(rank, v, walk, d);
+}
+
+static __attribute__((noinline)) int rank_large(const struct route_policy_type *rank,
+						struct route_view *v, struct route_decision *d)
+{
+	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX];
+
+	return rank_until(rank, v, walk, d);
+}
+
 int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		 struct route_decision *out)
 {
@@ -160,18 +194,13 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 			       .memory = s->memory,
 			       .turn = &s->turn,
 			       .rq = rq};
-	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX]; /* kept from try to try */
 	int err;
 
 	if (pool->n == 0)
 		return PD_ENOENT;
 	if (by_key && !keyed)
 		rank = type->keyless;
-	do {
-		*out = (struct route_decision){.draw = rq->draw};
-		err = rank_once(rank, &v, walk, out);
-		v.tries++;
-	} while (err == PD_EAGAIN);
+	err = rank->walk_size <= WALK_SMALL ? rank_small(rank, &v, out) : rank_large(rank, &v, out);
 	if (err)
 		return err;
 	if (!keyed)
