@@ -91,6 +91,26 @@ def test_a_stopped_worker_is_out_and_its_requests_move(pdctl):
     assert "stopped responding" in w["last_failure"] or "health" in w["last_failure"] or "timed out" in w["last_failure"].lower(), w
 
 
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_a_stopped_worker_of_a_pair(pdctl, role):
+    """The same in prefill/decode mode: a stopped prefill or decode worker costs no request."""
+    p, d = [pdctl.worker("--role", "prefill") for _ in range(2)], [pdctl.worker("--role", "decode") for _ in range(2)]
+    urls = [x for r, l in (("prefill", p), ("decode", d)) for i, w in enumerate(l) for x in (f"--{r}", f"{r}{i}={w.url}")]
+    router = pdctl("serve", "--pd-disaggregation", *urls, "--policy", "round_robin")
+    stopped = (p if role == "prefill" else d)[0]
+    with Clients(router, 10) as clients:
+        wait_for("some answers", lambda: len(clients.done) > 10)
+        stopped.freeze()
+        begun = time.monotonic()
+        wait_for("it to be out", lambda: state(router, f"{role}0") == "unhealthy")
+        assert time.monotonic() - begun < 10 + SLACK
+        time.sleep(2)
+        stopped.signal(signal.SIGCONT)
+        wait_for("it to be back", lambda: state(router, f"{role}0") == "available", timeout=2 + SLACK)
+    assert {status for _, _, status, _ in clients.done} == {200}
+    assert max(took for _, took, *_ in clients.done) < 12 + SLACK
+
+
 @pytest.mark.both_forms
 def test_a_stream_of_a_stopped_worker_ends_with_its_error(pdctl):
     a, b = pdctl.worker("--decode-ms-per-token", "100"), pdctl.worker("--decode-ms-per-token", "100")

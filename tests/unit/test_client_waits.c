@@ -243,6 +243,181 @@ static void waits(void **state)
 	on_fiber(is_canceled, cancels, silent, 2);
 }
 
+/* -- a server that says nothing, seen and ended from another thread -- */
+
+static pthread_t watcher;
+
+/* Ends what has waited for SHORT, again and again, until as many have ended as a call of ours asks
+ * for. */
+static void *cuts(void *arg)
+{
+	unsigned want = *(const unsigned *)arg;
+	struct http_watch w;
+
+	for (int64_t end = clock_now() + LONG; want > 0 && clock_now() < end;) {
+		http_pool_look(&pool, &w);
+		want -= http_pool_cut(&pool, clock_now() - SHORT);
+		clock_sleep_until(clock_now() + NS_PER_MS);
+	}
+	return NULL;
+}
+
+static void begin_to_watch(const unsigned *want)
+{
+	assert_int_equal(pthread_create(&watcher, NULL, cuts, (void *)(uintptr_t)want), 0);
+}
+
+static void heads_are_cut(void)
+{
+	static const unsigned two = 2;
+	struct http_call c = new_call();
+
+	begin_to_watch(&two);
+	assert_int_equal(get(&c), HTTP_CALL_CUT);
+	(void)http_call_end(&c);
+	assert_int_equal(get(&c), HTTP_CALL_CUT); /* the same call again */
+	(void)http_call_end(&c);
+	(void)pthread_join(watcher, NULL);
+	assert_int_equal(http_pool_idle(&pool), 0);
+	assert_int_equal(pool.stale, 0);
+}
+
+static void half_until_close(int fd, unsigned nth)
+{
+	if (hear(fd))
+		tell(fd, nth == 0 ? "HTTP/1.1 200 OK\r\n\r\nhalf"
+				  : "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+	drain(fd);
+}
+
+/* A body that ends with the connection has not ended when the connection was cut. */
+static void bodies_are_cut(void)
+{
+	static const unsigned three = 3;
+	struct http_call c = new_call();
+	struct span whole;
+
+	begin_to_watch(&three);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(get(&c), HTTP_CALL_OK);
+		assert_int_equal(http_call_collect(&c, &body), PD_ETIMEOUT);
+		(void)http_call_end(&c);
+	}
+	assert_int_equal(get(&c), HTTP_CALL_OK);
+	assert_int_equal(http_call_whole(&c, &whole), PD_ETIMEOUT);
+	(void)http_call_end(&c);
+	(void)pthread_join(watcher, NULL);
+	assert_int_equal(http_pool_idle(&pool), 0);
+}
+
+static void two_answers(int fd, unsigned nth)
+{
+	(void)nth;
+	if (hear(fd))
+		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab");
+	clock_sleep_until(clock_now() + SHORT);
+	tell(fd, "cd");
+	while (hear(fd))
+		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+}
+
+/* What can be seen of a call while it waits, while it does not, and of the past. */
+static void calls_can_be_seen(void)
+{
+	struct http_call c = new_call();
+	struct http_watch w;
+	struct span piece;
+	int err;
+
+	http_pool_look(&pool, &w);
+	assert_int_equal(w.calls, 0);
+	assert_int_equal(get(&c), HTTP_CALL_OK);
+	http_pool_look(&pool, &w);
+	assert_int_equal(w.calls, 1);
+	assert_int_equal(w.waiting, 0); /* it is our turn: nobody waits for the server */
+	assert_int_equal(w.unanswered, 0);
+	assert_true(w.heard == c.head_ns && w.heard >= c.use.begun);
+	assert_int_equal(http_pool_cut(&pool, CLOCK_NEVER), 0);
+	while (!c.ended) {
+		while (http_call_piece(&c, &piece, &err))
+			continue;
+		if (!c.ended) {
+			assert_true(http_call_more(&c) > 0);
+			http_call_heard(&c, clock_now());
+		}
+	}
+	(void)http_call_end(&c);
+	http_pool_look(&pool, &w);
+	assert_int_equal(w.calls, 0);
+	assert_true(w.heard > c.head_ns && w.gap > SHORT / 2);
+	answers(&c, 200, ""); /* on the same connection */
+	assert_true(c.reused);
+	/* The past fades. */
+	for (int i = 1; i < 200; i++)
+		http_pool_watch(&pool, clock_now() + i * 2 * NS_PER_S, &w);
+	assert_true(w.gap < SHORT / 4);
+}
+
+static void silence(void **state)
+{
+	(void)state;
+	both_ways(heads_are_cut, silent, 2);
+	both_ways(bodies_are_cut, half_until_close, 3);
+	both_ways(calls_can_be_seen, two_answers, 1);
+}
+
+/* -- addresses -- */
+
+/* The first that takes the connection; it is told when that is not the first one. */
+static const struct net_addr *preferred;
+
+static void connected(void *ctx, const struct net_addr *a)
+{
+	struct net_addrs *to = ctx;
+
+	for (unsigned i = 0; i < to->n; i++)
+		if (net_addr_same(&to->a[i], a))
+			preferred = &to->a[i];
+}
+
+static void quick(int fd, unsigned nth)
+{
+	(void)nth;
+	while (hear(fd))
+		tell(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+}
+
+static void in_order(void)
+{
+	struct http_call c = new_call();
+	struct net_addrs to = {.n = 3};
+	struct net_addrs none;
+
+	assert_int_equal(net_resolve(&to.a[0], "::1", 1, NULL), PD_OK);
+	assert_int_equal(net_resolve(&to.a[1], "127.0.0.1", 1, NULL), PD_OK);
+	to.a[2] = peer.addr.a[0];
+	none = to;
+	none.n = 2;
+	preferred = NULL;
+	c.to.ctx = &to;
+	c.to.connected = connected;
+	answers(&c, 200, "");
+	assert_ptr_equal(preferred, &to.a[2]);
+	assert_int_equal(pool.connects, 1);
+	assert_int_equal(pool.connect_failures, 0);
+	c.to.ctx = &none;
+	http_pool_flush(&pool);
+	assert_int_equal(get(&c), HTTP_CALL_CONNECT);
+	(void)http_call_end(&c);
+	assert_int_equal(pool.connect_failures, 1);
+}
+
+static void addresses(void **state)
+{
+	(void)state;
+	both_ways(in_order, quick, 1);
+}
+
 /* -- a call for a client of ours who leaves -- */
 
 static _Atomic int result, ends;
@@ -296,6 +471,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(deadlines),
 		cmocka_unit_test(waits),
+		cmocka_unit_test(silence),
+		cmocka_unit_test(addresses),
 		cmocka_unit_test(clients_that_leave),
 	};
 

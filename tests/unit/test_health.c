@@ -138,6 +138,120 @@ static void failures_and_successes_are_counted_in_a_row(void **state)
 	one_release(&o);
 }
 
+/* -- silence -- */
+
+static bool may_be_picked(const struct worker *w)
+{
+	return atomic_load(&w->slot.available);
+}
+
+static void a_suspect_needs_two_bad_probes(void **state)
+{
+	int64_t now = 1000 * NS_PER_S;
+	struct one o;
+
+	(void)state;
+	config.health_interval = 60 * NS_PER_S;
+	for (int answered = 0; answered < 2; answered++) {
+		one_init(&o, 1);
+		assert_true(worker_probe_due(o.worker, &config, now, &limit));
+		assert_int_equal(limit, config.health_timeout);
+		worker_probed(o.worker, &config, true, true, now);
+		worker_suspect(o.worker, true, now + NS_PER_S);
+		assert_int_equal(pause_ms(o.worker, now + NS_PER_S), 0);
+		assert_int_equal(limit, 3 * NS_PER_S);
+		/* As long as it lives it is asked each second and stays. */
+		worker_probed(o.worker, &config, true, true, now + NS_PER_S);
+		assert_int_equal(pause_ms(o.worker, now + NS_PER_S), 1000);
+		worker_probed(o.worker, &config, false, answered, now + 2 * NS_PER_S);
+		assert_true(may_be_picked(o.worker));
+		worker_probed(o.worker, &config, false, answered, now + 3 * NS_PER_S);
+		assert_int_equal(worker_state(o.worker), WORKER_UNHEALTHY);
+		assert_int_equal(worker_is_silent(o.worker), !answered);
+		assert_true(pause_ms(o.worker, now + 3 * NS_PER_S) <= 1100);
+		/* And one good one. */
+		worker_probed(o.worker, &config, true, true, now + 4 * NS_PER_S);
+		assert_true(may_be_picked(o.worker) && !worker_is_silent(o.worker));
+		/* Not suspect any more: three again. */
+		worker_probed(o.worker, &config, false, false, now + 5 * NS_PER_S);
+		worker_probed(o.worker, &config, false, false, now + 6 * NS_PER_S);
+		assert_true(may_be_picked(o.worker));
+		one_release(&o);
+	}
+}
+
+static void a_stalled_one_gets_one_request_when_it_has_none(void **state)
+{
+	struct one o;
+	struct route_slot *s;
+
+	(void)state;
+	one_init(&o, 1);
+	s = &o.worker->slot;
+	atomic_store(&s->in_flight, 2);
+	assert_true(worker_stall(o.worker, true, 5));
+	assert_false(worker_stall(o.worker, true, 6));
+	assert_int_equal(worker_stalled_at(o.worker), 5);
+	assert_int_equal(worker_state(o.worker), WORKER_STALLED);
+	assert_false(may_be_picked(o.worker));
+	assert_int_equal(atomic_load(&s->permits), 0);
+	atomic_store(&s->in_flight, 0);
+	assert_false(worker_stall(o.worker, true, 7));
+	assert_int_equal(atomic_load(&s->permits), 1);
+	assert_true(worker_stall(o.worker, false, 8));
+	assert_true(may_be_picked(o.worker) && atomic_load(&s->permits) == 0);
+	one_release(&o);
+}
+
+static void open_the_breaker(struct worker *w, enum worker_fault fault, int64_t now)
+{
+	for (unsigned i = 0; i < config.cb_failures; i++) {
+		worker_blame(w, fault, "broke", now);
+		worker_report(w, &config, VERDICT_FAILURE, false, now);
+	}
+	assert_int_equal(worker_state(w), WORKER_OPEN);
+}
+
+static void a_good_probe_closes_the_breaker_of_a_restart(void **state)
+{
+	int64_t now = 1000 * NS_PER_S;
+	struct worker_view v;
+	struct one o;
+
+	(void)state;
+	config.cb_failures = 3;
+	config.cb_timeout = 60 * NS_PER_S;
+	one_init(&o, 1);
+	worker_probed(o.worker, &config, true, true, now);
+	/* Answers opened it: a good probe says nothing new. */
+	open_the_breaker(o.worker, FAULT_ANSWER, now);
+	worker_probed(o.worker, &config, true, true, now);
+	assert_int_equal(worker_state(o.worker), WORKER_OPEN);
+	worker_view(o.worker, &config, &v);
+	assert_string_equal(v.failure, "broke");
+	assert_true(v.out_at > 0 && v.failed_at > 0 && strstr(v.why, "circuit breaker"));
+	/* It was out: what was counted is of the past. */
+	worker_eject(o.worker, &config, now);
+	worker_probed(o.worker, &config, true, true, now);
+	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
+	worker_view(o.worker, &config, &v);
+	assert_true(v.out_at == 0 && v.why[0] == '\0' && v.next == -1);
+	/* Connections that ended: it is asked at once, and the breaker closed; once a minute. */
+	now += 10 * NS_PER_S;
+	open_the_breaker(o.worker, FAULT_CUT, now);
+	assert_int_equal(pause_ms(o.worker, now), 0);
+	worker_probed(o.worker, &config, true, true, now);
+	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
+	open_the_breaker(o.worker, FAULT_CUT, now + NS_PER_S);
+	worker_probed(o.worker, &config, true, true, now + NS_PER_S);
+	assert_int_equal(worker_state(o.worker), WORKER_OPEN);
+	worker_probed(o.worker, &config, true, true, now + 61 * NS_PER_S);
+	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
+	one_release(&o);
+	router_config_default(&config);
+	config.health_timeout = LONG;
+}
+
 /* -- the thread -- */
 
 struct engine {
@@ -291,6 +405,9 @@ int main(void)
 		cmocka_unit_test(a_well_worker_is_probed_at_the_interval),
 		cmocka_unit_test(an_ejected_one_soon_and_then_more_rarely),
 		cmocka_unit_test(failures_and_successes_are_counted_in_a_row),
+		cmocka_unit_test(a_suspect_needs_two_bad_probes),
+		cmocka_unit_test(a_stalled_one_gets_one_request_when_it_has_none),
+		cmocka_unit_test(a_good_probe_closes_the_breaker_of_a_restart),
 		cmocka_unit_test(the_thread_sees_what_becomes_of_a_worker),
 		cmocka_unit_test(a_new_worker_is_probed_soon),
 		cmocka_unit_test(the_end_cuts_a_probe_that_hangs),

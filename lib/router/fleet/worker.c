@@ -357,7 +357,7 @@ void worker_probed(struct worker *w, const struct router_config *c, bool ok, boo
 
 	atomic_fetch_add_explicit(ok ? &w->checks_ok : &w->checks_failed, 1, memory_order_relaxed);
 	(void)pthread_mutex_lock(&w->lock);
-	if (w->ejected && ok)
+	if (ok && (w->ejected || w->quick))
 		needed = 1;
 	if (w->suspect && !ok && needed > SUSPECT_BAD)
 		needed = SUSPECT_BAD;
@@ -366,10 +366,9 @@ void worker_probed(struct worker *w, const struct router_config *c, bool ok, boo
 	if (w->streak >= needed && ok != w->healthy) {
 		w->healthy = ok;
 		/* A suspect that is out comes back as fast as one that refused connections. */
-		w->ejected = !ok && w->suspect;
-		w->silent = w->ejected && !answered;
-		w->fresh = w->suspect = false;
-		w->probe_wait = PROBE_SOON;
+		w->quick = !ok && w->suspect;
+		w->silent = w->quick && !answered;
+		w->ejected = w->fresh = w->suspect = false;
 		w->streak = 0;
 		forgive(w, c, ok, now);
 		sync(w);
@@ -487,7 +486,7 @@ static enum worker_state state_of(struct worker *w)
 	if (w->addrs.n == 0)
 		return WORKER_UNRESOLVED;
 	if (!w->healthy)
-		return w->ejected && !w->silent ? WORKER_EJECTED : WORKER_UNHEALTHY;
+		return w->ejected ? WORKER_EJECTED : WORKER_UNHEALTHY;
 	if (w->breaker.state != BREAKER_CLOSED)
 		return w->breaker.state == BREAKER_OPEN ? WORKER_OPEN : WORKER_HALF_OPEN;
 	return w->stalled ? WORKER_STALLED : w->rest_until > 0 ? WORKER_BUSY : WORKER_AVAILABLE;

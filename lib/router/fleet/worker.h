@@ -59,6 +59,7 @@ struct worker {
 	int64_t rest_until;   /* asked for a pause with Retry-After; 0: none */
 	bool trial;	      /* a half-open breaker's permit is out or taken */
 	bool suspect;	      /* silent while others answer: probed each second */
+	bool quick;	      /* out as a suspect: one good probe brings it back */
 	bool silent;	      /* out because probes got no answer: what it owes is not waited for */
 	bool stalled;	      /* healthy, but none of its requests moves */
 	int64_t stalled_at;
