@@ -220,6 +220,7 @@ static void a_good_probe_closes_the_breaker_of_a_restart(void **state)
 
 	(void)state;
 	config.cb_failures = 3;
+	config.panic_threshold = 0; /* a lone worker's breaker takes it out */
 	config.cb_timeout = 60 * NS_PER_S;
 	one_init(&o, 1);
 	worker_probed(o.worker, &config, true, true, now);

@@ -514,7 +514,9 @@ void worker_view(struct worker *w, const struct router_config *c, struct worker_
 		[WORKER_STALLED] = "it answers health checks, but none of its requests moves",
 		[WORKER_OPEN] = "circuit breaker open after failures in a row",
 		[WORKER_HALF_OPEN] = "circuit breaker half open: one request at a time",
+		[WORKER_BUSY] = "it asked for a pause (Retry-After)",
 	};
+	bool in = atomic_load(&w->slot.available);
 	int64_t now = clock_now(), next = -1;
 	struct http_watch calls;
 	const char *because;
@@ -528,13 +530,17 @@ void worker_view(struct worker *w, const struct router_config *c, struct worker_
 	if (w->silent)
 		because = "it stopped responding";
 	else
-		because = reasons[out->state];
-	if (out->state == WORKER_OPEN)
+		because = in ? NULL : reasons[out->state]; /* in a panic an open breaker is in */
+	if (in)
+		next = -1;
+	else if (out->state == WORKER_OPEN)
 		next = w->breaker.opened_ns + c->cb_timeout;
 	else if (out->state == WORKER_UNRESOLVED || (out->state == WORKER_STARTING && !w->addrs.n))
 		next = w->next_ask;
 	else if (!w->healthy && !w->draining)
 		next = w->next_probe;
+	else if (out->state == WORKER_BUSY)
+		next = w->rest_until;
 	else if (out->state == WORKER_HALF_OPEN)
 		next = now;
 	out->next = next < 0 ? -1 : next > now ? next - now : 0;
