@@ -630,9 +630,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	c->listen_fd = inherited_socket();
 	if (log_level_parse(o.log_level, &level))
 		return pd_fail(msg, PD_EINVAL, "--log-level: found '%s'", o.log_level);
-	c->log_json = strcmp(o.log_format, "json") == 0;
 	c->log_requests = strcmp(o.log_requests, "on") == 0;
-	c->log = log_new(STDERR_FILENO, level, c->log_json);
+	c->log = log_new(STDERR_FILENO, level, strcmp(o.log_format, "json") == 0);
 	return c->log ? open_access_log(c, msg)
 		      : pd_fail(msg, PD_ENOMEM, "cannot start the log thread");
 }

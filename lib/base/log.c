@@ -256,6 +256,11 @@ bool log_wants(const struct log *l, enum log_level level)
 	return l && level >= l->level;
 }
 
+bool log_is_json(const struct log *l)
+{
+	return l && l->json;
+}
+
 uint64_t log_dropped(const struct log *l)
 {
 	PD_CHECK(l);

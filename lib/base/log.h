@@ -43,6 +43,9 @@ int log_level_parse(const char *name, enum log_level *out) PD_MUST;
  * false. */
 bool log_wants(const struct log *l, enum log_level level);
 
+/* Are its lines JSON objects? NULL log: no. */
+bool log_is_json(const struct log *l);
+
 /* One event; a text above 4 KiB is cut and ends with "...". JSON form:
  * {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...". NULL log: nothing. */
 void log_line(struct log *l, enum log_level level, const char *fmt, ...) PD_PRINTF(3, 4);

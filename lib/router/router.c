@@ -11,10 +11,12 @@
  *   way      fleet, health, watch      fleet       it holds connections of the servers' loops
  *   admin    its port and all above    servers     with their loops
  *   server   the data port             way, auth
+ *   pulse    reads counts of all       (first of all)
  */
 #include "lib/router/router.h"
 
 #include <curl/curl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,7 @@
 #include "lib/router/keys/auth.h"
 #include "lib/router/keys/cors.h"
 #include "lib/router/watch/prom.h"
+#include "lib/router/watch/pulse.h"
 #include "lib/router/way/proxy.h"
 
 #define ADMIN_CONNECTIONS 64
@@ -47,8 +50,10 @@ struct router {
 	struct health *health;
 	struct changes *changes;
 	struct asks *asks;
+	struct pulse *pulse;
 	_Atomic bool hurry;
-	pthread_mutex_t reloading; /* one reload at a time */
+	pthread_mutex_t reloading;    /* one reload at a time */
+	size_t keys_now, keys_before; /* of clients, in the file */
 	_Atomic uint64_t reloads, reload_failures;
 	int64_t started_wall;
 };
@@ -88,6 +93,29 @@ static int metrics_page(void *ctx, struct buf *out)
 	p.number[SINGLE_KEY_WAITING] = k.waiting;
 	capture_stats(rt->capture, &p);
 	return prom_text(&p, out);
+}
+
+/* For the thread that sums up what is too frequent for a line each. */
+static void pulse_look(void *ctx, struct pulse_look *out)
+{
+	struct router *rt = ctx;
+	struct http_server *server = atomic_load(&rt->server);
+	struct http_server_stats s = {0};
+
+	if (server)
+		http_server_stats(server, &s);
+	*out = (struct pulse_look){
+		.count = {[PULSE_QUEUE_FULL] = atomic_load(&rt->way.gate.full),
+			  [PULSE_QUEUE_TIMEOUT] = atomic_load(&rt->way.gate.timed_out),
+			  [PULSE_WORKERS_FULL] = metrics_busy(&rt->metrics),
+			  [PULSE_CONNECTIONS] = s.refused,
+			  [PULSE_CONNECTIONS_ADDRESS] = s.refused_address,
+			  [PULSE_DESCRIPTORS] = s.accept_errors,
+			  [PULSE_ACCESS_LOST] =
+				  rt->cfg.access_log ? log_dropped(rt->cfg.access_log) : 0},
+		.in_flight = atomic_load(&rt->way.gate.in_work),
+		.queued = atomic_load(&rt->way.gate.waiting),
+		.draining = atomic_load(&rt->admin.draining)};
 }
 
 /* -- a request on the data port: our own routes here, everything else on its way -- */
@@ -355,6 +383,11 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	err = start_server(rt, msg);
 	if (err)
 		goto out;
+	err = pulse_start(&rt->pulse, &(struct pulse_config){cfg->log, pulse_look, rt});
+	if (err) {
+		(void)pd_fail(msg, err, "cannot start the pulse thread");
+		goto out;
+	}
 	warn_of_dates(rt);
 	if (cfg->worker_tls_insecure)
 		log_line(cfg->log, LOG_WARN,
@@ -421,8 +454,11 @@ static int reload_files(struct router *rt, struct pd_msg *msg)
 		err = key_table_read(&r.keys, rt->cfg.client_keys_file, msg);
 	if (!err && rt->cfg.workers_file)
 		err = reload_fleet(rt, msg);
-	if (!err && rt->cfg.client_keys_file)
+	if (!err && rt->cfg.client_keys_file) {
+		rt->keys_before = keys_count(&rt->auth.keys);
+		rt->keys_now = r.keys.n;
 		keys_swap(&rt->auth.keys, &r.keys);
+	}
 	if (!err && r.tls[0])
 		tls_context_use(rt->cfg.tls, r.tls[0]);
 	else
@@ -435,8 +471,27 @@ static int reload_files(struct router *rt, struct pd_msg *msg)
 	return err;
 }
 
+/* What it changed; the lines of workers and policies stand before. */
+static void say_reloaded(const struct router *rt, bool changed)
+{
+	char workers[80] = "", keys[60] = "";
+
+	if (rt->cfg.workers_file && changed)
+		(void)snprintf(workers, sizeof(workers), ": %llu workers added, %llu removed",
+			       (unsigned long long)atomic_load(&rt->fleet.added),
+			       (unsigned long long)atomic_load(&rt->fleet.removed));
+	else if (rt->cfg.workers_file)
+		(void)snprintf(workers, sizeof(workers), ": the same workers");
+	if (rt->cfg.client_keys_file)
+		(void)snprintf(keys, sizeof(keys), "; client keys: %zu, before: %zu", rt->keys_now,
+			       rt->keys_before);
+	log_line(rt->cfg.log, LOG_INFO, "reloaded%s%s%s", workers, keys,
+		 has_certificates(rt) ? "; certificates" : "");
+}
+
 int router_reload(struct router *rt, struct pd_msg *msg)
 {
+	uint64_t updates;
 	int err;
 
 	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !has_certificates(rt))
@@ -445,12 +500,15 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 			"nothing to reload: found no --workers-file, no --client-api-keys and no "
 			"certificate");
 	(void)pthread_mutex_lock(&rt->reloading);
+	updates = atomic_load(&rt->fleet.updates);
 	err = reload_files(rt, msg);
 	(void)pthread_mutex_unlock(&rt->reloading);
 	atomic_fetch_add(err ? &rt->reload_failures : &rt->reloads, 1);
-	log_line(rt->cfg.log, err ? LOG_ERROR : LOG_INFO,
-		 err ? "reload failed, nothing was changed: %s" : "reloaded%s",
-		 err ? msg->text : "");
+	if (err)
+		log_line(rt->cfg.log, LOG_ERROR, "reload failed, nothing was changed: %s",
+			 msg->text);
+	else
+		say_reloaded(rt, updates != atomic_load(&rt->fleet.updates));
 	if (!err)
 		warn_of_dates(rt);
 	health_nudge(rt->health);
@@ -489,6 +547,7 @@ bool router_free(struct router *rt)
 {
 	if (!rt)
 		return true;
+	pulse_stop(rt->pulse);
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
 	if (!http_server_stop(rt->admin_server) || !http_server_stop(rt->server)) {

@@ -85,3 +85,100 @@ def test_a_request_that_no_worker_saw_has_its_reason_too(pdctl, tmp_path):
         wait_for("the 401", lambda: re.search(r"request POST /v1/completions: 401 told: .*key", router.log()))
         assert router.post(ROUTE, {"prompt": "x" * 200}, {"Authorization": "Bearer sk-1"})[0] == 413
         wait_for("the 413", lambda: re.search(r"request POST /v1/completions: 413 told: \S+", router.log()))
+
+
+def refusing(seen, wire):
+    wire.json({"error": "x"}, status=500)
+
+
+def test_each_change_of_a_worker_is_told_with_reason_and_counts(pdctl):
+    port = free_port()
+    router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}", "--log-requests", "off", "--health-check-interval-secs", "0.2")
+    wait_for("the ejection", lambda: re.search(rf"warn  worker http://127.0.0.1:{port}: ejected after \S+ s available: .*connect.*; 0 in flight, \d+ requests, \d+ errors, 1 ejections", router.log()))
+    with FakeEngine(reply_completion, port=port):
+        wait_for("the return", lambda: re.search(rf"warn  worker http://127.0.0.1:{port}: available after \S+ s ejected; ", router.log()))
+        assert router.admin("POST", f"/workers/http%3A%2F%2F127.0.0.1%3A{port}/drain")[0] == 200
+        wait_for("the drain", lambda: re.search(rf"info  worker http://127.0.0.1:{port}: draining after ", router.log()))
+
+
+def test_a_breaker_tells_its_steps(pdctl):
+    def answer(seen, wire):
+        wire.json({"error": "x"} if bad else {"choices": []}, status=500 if bad and seen.method == "POST" else 200)
+
+    bad = True
+    with FakeEngine(answer) as one, FakeEngine(reply_completion) as two, FakeEngine(reply_completion) as three:
+        router = pdctl(
+            "serve", "--worker-urls", one.url, two.url, three.url, "--policy", "round_robin", "--log-requests", "off", "--log-format", "json",
+            "--cb-failure-threshold", "2", "--cb-timeout-duration-secs", "0.3", "--cb-success-threshold", "1",
+        )
+
+        def steps():
+            lines = [json.loads(x) for x in router.log().splitlines() if x.startswith("{")]
+            return [(x["level"], x["state"]) for x in lines if x["msg"] == "worker" and x["worker"] == one.url]
+
+        def until(state):
+            def there():
+                router.post(ROUTE, BODY)
+                return state in steps()
+
+            wait_for(str(state), there)
+
+        until(("warn", "open"))
+        opened = next(json.loads(x) for x in router.log().splitlines() if '"state":"open"' in x)
+        assert opened["was"] == "available" and opened["errors"] >= 2 and opened["reason"]
+        bad = False
+        until(("info", "half_open"))
+        until(("warn", "available"))
+
+
+def test_overload_is_told_at_once_and_summed_up(pdctl):
+    def slow(seen, wire):
+        time.sleep(0.5)
+        wire.json({"choices": []})
+
+    with FakeEngine(slow) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-concurrent-requests", "1", "--queue-size", "0", "--log-format", "json")
+        import threading
+
+        threads = [threading.Thread(target=router.post, args=(ROUTE, BODY)) for _ in range(9)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        line = wait_for("the summary", lambda: [json.loads(x) for x in router.log().splitlines() if '"overloaded"' in x])
+        assert len(line) <= 2 and sum(x["queue_full"] for x in line) == 8 == sum(x["refused"] for x in line)
+        assert all(x["level"] == "warn" for x in line)
+
+
+def test_a_reload_says_what_it_changed(pdctl, tmp_path):
+    with FakeEngine(reply_completion) as one, FakeEngine(reply_completion) as two:
+        file = tmp_path / "workers.yaml"
+        file.write_text(f"workers:\n  - {one.url}\n")
+        keys = tmp_path / "keys"
+        keys.write_text("sk-1\n")
+        router = pdctl("serve", "--workers-file", file, "--client-api-keys", keys)
+        file.write_text(f"policy: round_robin\nworkers:\n  - {two.url}\n")
+        keys.write_text("sk-1\nsk-2\n")
+        router.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: "reloaded: 1 workers added, 1 removed; client keys: 2, before: 1" in router.log())
+        assert f"worker {one.url}: removed; 0 in flight" in router.log() and f"worker {two.url}: added" in router.log()
+        assert "policy round_robin instead of consistent_hash" in router.log()
+        router.signal(signal.SIGHUP)
+        wait_for("the second", lambda: "reloaded: the same workers; client keys: 2, before: 2" in router.log())
+
+
+def test_a_drain_says_how_many_it_waits_for(pdctl):
+    def slow(seen, wire):
+        time.sleep(1)
+        wire.json({"choices": []})
+
+    with FakeEngine(slow) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url)
+        import threading
+
+        t = threading.Thread(target=router.post, args=(ROUTE, BODY))
+        t.start()
+        wait_for("the request", lambda: engine.seen)
+        router.signal(signal.SIGTERM)
+        wait_for("the line", lambda: "draining: waiting for 1 requests in flight" in router.log())
+        t.join()

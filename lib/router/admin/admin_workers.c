@@ -509,13 +509,8 @@ static void delete_one(struct admin_call *a, struct matches *m, enum worker_role
 
 static void drain(struct admin *ad, const struct matches *m, struct span action)
 {
-	for (size_t i = 0; i < m->n; i++) {
-		struct worker *w = m->worker[i];
-
-		worker_set_draining(w, ad->cfg, action.n == 5);
-		log_line(ad->cfg->log, LOG_INFO, "worker %s: %.*s, %u in flight", w->url,
-			 (int)action.n, action.p, (unsigned)atomic_load(&w->slot.in_flight));
-	}
+	for (size_t i = 0; i < m->n; i++)
+		worker_set_draining(m->worker[i], ad->cfg, action.n == 5);
 }
 
 static void act_on(struct admin_call *a, struct matches *m, enum worker_role role, struct span id,

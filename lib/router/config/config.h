@@ -134,7 +134,6 @@ struct router_config {
 	struct log *log;
 	struct log *access_log; /* NULL: none */
 	bool access_json;
-	bool log_json;	   /* the form of `log` */
 	bool log_requests; /* a line in `log` for each request */
 };
 

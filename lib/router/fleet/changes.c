@@ -78,9 +78,6 @@ static void reap(struct changes *s)
 		atomic_store(&s->reap, true);
 		s->next_reap = clock_now() + REAP_EVERY;
 	}
-	if (gone > 0)
-		log_line(c->router->log, LOG_INFO, "%zu worker%s removed", gone,
-			 gone > 1 ? "s" : "");
 }
 
 static void round_of_changes(struct errands *errands, void *ctx)

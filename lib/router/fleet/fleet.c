@@ -195,7 +195,7 @@ static bool has_worker(const struct fleet_pool *p, const struct worker *w)
 
 /* Idle connections of workers that are gone are closed now; their streams end in their own time.
  * Returns how many are gone. */
-static uint64_t retire(struct fleet *old, struct fleet *fresh)
+static uint64_t retire(struct log *log, struct fleet *old, struct fleet *fresh)
 {
 	uint64_t gone = 0;
 
@@ -207,19 +207,44 @@ static uint64_t retire(struct fleet *old, struct fleet *fresh)
 				continue;
 			worker_part(w);
 			http_pool_close(&w->pool);
+			log_line(log, LOG_INFO,
+				 "%s worker %s: removed; %u in flight, %llu requests",
+				 worker_role_name(w->role), w->url,
+				 (unsigned)atomic_load(&w->slot.in_flight),
+				 (unsigned long long)atomic_load(&w->requests));
 			gone++;
 		}
 	}
 	return gone;
 }
 
-static void replace(struct fleet_holder *h, struct fleet *old, struct fleet *fresh)
+static void say_policy(struct log *log, enum worker_role r, const struct fleet_pool *old,
+		       const struct fleet_pool *fresh)
 {
-	uint64_t gone = retire(old, fresh), added = 0;
+	const char *was = route_pool_policy(old->ring), *now = route_pool_policy(fresh->ring);
 
-	for (int r = 0; r < ROLES; r++)
-		for (size_t i = 0; i < fresh->pool[r].n; i++)
-			added += !has_worker(&old->pool[r], fresh->pool[r].worker[i]);
+	if (strcmp(was, now) != 0)
+		log_line(log, LOG_INFO, "%s pool: policy %s instead of %s", worker_role_name(r),
+			 now, was);
+}
+
+static void replace(struct fleet_holder *h, struct log *log, struct fleet *old, struct fleet *fresh)
+{
+	uint64_t gone = retire(log, old, fresh), added = 0;
+
+	for (int r = 0; r < ROLES; r++) {
+		say_policy(log, (enum worker_role)r, &old->pool[r], &fresh->pool[r]);
+		for (size_t i = 0; i < fresh->pool[r].n; i++) {
+			struct worker *w = fresh->pool[r].worker[i];
+
+			if (has_worker(&old->pool[r], w))
+				continue;
+			added++;
+			if (!atomic_load(&w->by_hand)) /* those have their own line */
+				log_line(log, LOG_INFO, "%s worker %s: added",
+					 worker_role_name(w->role), w->url);
+		}
+	}
 	if (added == 0 && gone == 0)
 		return;
 	atomic_store(&h->added, added);
@@ -261,7 +286,7 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	for (int r = 0; r < ROLES; r++)
 		waitlist_call(&h->waiting[r]);
 	if (old)
-		replace(h, old, f);
+		replace(h, c->log, old, f);
 	fleet_put(old);
 	return PD_OK;
 }

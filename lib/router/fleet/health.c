@@ -139,16 +139,15 @@ static void take_note(struct health *h, struct probe *p, CURLcode result, long s
 		return;
 	if (fresh)
 		log_line(log, LOG_WARN, "worker %s: not healthy yet: %s", p->worker->url, why);
-	else if (workercurl_refused(&p->way))
+	else if (workercurl_refused(&p->way) && !atomic_load(&p->worker->slot.available))
 		log_line(log, LOG_WARN, "worker %s: %s", p->worker->url, why);
 }
 
 static void judge(struct health *h, CURL *easy, CURLcode result)
 {
 	struct probe *p = NULL;
-	char why[CURL_ERROR_SIZE + 40];
 	long status = 0;
-	bool ok, before;
+	bool ok;
 
 	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p) != CURLE_OK || !p)
 		return;
@@ -159,17 +158,10 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	}
 	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
 	ok = result == CURLE_OK && status >= 200 && status < 300;
-	before = atomic_load(&p->worker->slot.available);
+	take_note(h, p, result, status, ok);
 	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
 		worker_eject(p->worker, h->cfg, clock_now());
-	take_note(h, p, result, status, ok);
 	worker_probed(p->worker, h->cfg, ok, result != CURLE_OPERATION_TIMEDOUT, clock_now());
-	if (before != atomic_load(&p->worker->slot.available)) {
-		workercurl_why(&p->way, result, why, sizeof(why));
-		log_line(h->cfg->log, LOG_WARN, "worker %s is %s (%s)", p->worker->url,
-			 before ? "out of the rotation" : "back in the rotation",
-			 result == CURLE_OK ? "health check answered" : why);
-	}
 	end_probe(h, p);
 }
 

@@ -9,6 +9,7 @@
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
+#include "lib/json/scan.h"
 
 #define PROBE_SOON    (200 * NS_PER_MS) /* after an ejection */
 #define PROBE_SLOW    NS_PER_S		/* an ejected worker is asked at least this often */
@@ -106,6 +107,9 @@ int worker_new(struct worker **out, const struct worker_spec *spec, const struct
 		worker_unref(w);
 		return err;
 	}
+	w->log = c->log;
+	w->said = worker_state(w);
+	w->said_at = clock_now();
 	*out = w;
 	return PD_OK;
 }
@@ -113,6 +117,73 @@ int worker_new(struct worker **out, const struct worker_spec *spec, const struct
 static struct breaker_limits limits(const struct router_config *c)
 {
 	return (struct breaker_limits){c->cb_failures, c->cb_successes, c->cb_timeout, c->cb_off};
+}
+
+static enum worker_state state_of(struct worker *w);
+
+static void say_fields(struct worker *w, enum worker_state was, int64_t before,
+		       enum log_level level, bool bad)
+{
+	struct buf b;
+	int err;
+
+	buf_init(&b, 8192);
+	err = buf_puts(&b, "\"worker\":");
+	err = err ? err : json_quote(&b, w->url, strlen(w->url));
+	if (!err)
+		err = buf_printf(&b,
+				 ",\"state\":\"%s\",\"was\":\"%s\",\"for_s\":%.1f,"
+				 "\"in_flight\":%u,\"requests\":%llu,\"errors\":%llu,"
+				 "\"ejections\":%llu",
+				 worker_state_name(w->said), worker_state_name(was),
+				 (double)before / 1e9, (unsigned)atomic_load(&w->slot.in_flight),
+				 (unsigned long long)atomic_load(&w->requests),
+				 (unsigned long long)atomic_load(&w->errors),
+				 (unsigned long long)atomic_load(&w->ejections));
+	if (!err && bad && w->failure[0]) {
+		err = buf_puts(&b, ",\"reason\":");
+		err = err ? err : json_quote(&b, w->failure, strlen(w->failure));
+	}
+	if (err)
+		log_lost(w->log);
+	else
+		log_json(w->log, level, "worker", b.data);
+	buf_release(&b);
+}
+
+/* Tells the log what the worker is doing now, why, and with which counts. What an operator did is
+ * info, and so is a step of a breaker on its way back. Removals have a line where they are asked
+ * for, stalled ones in health.c. */
+static void say(struct worker *w)
+{
+	enum worker_state was = w->said, s = state_of(w);
+	bool bad = s == WORKER_EJECTED || s == WORKER_UNHEALTHY || s == WORKER_OPEN,
+	     back = s == WORKER_AVAILABLE && (was == WORKER_EJECTED || was == WORKER_UNHEALTHY ||
+					      was == WORKER_OPEN || was == WORKER_HALF_OPEN);
+	enum log_level level = bad || back				? LOG_WARN
+			       : s == WORKER_BUSY || was == WORKER_BUSY ? LOG_DEBUG
+									: LOG_INFO;
+	int64_t now = clock_now(), before = now - w->said_at;
+
+	if (s == was)
+		return;
+	w->said = s;
+	w->said_at = now;
+	if (s == WORKER_REMOVING || s == WORKER_STALLED ||
+	    (was == WORKER_STALLED && s == WORKER_AVAILABLE))
+		return;
+	if (log_is_json(w->log))
+		say_fields(w, was, before, level, bad);
+	else
+		log_line(w->log, level,
+			 "worker %s: %s after %.1f s %s%s%s; %u in flight, %llu requests, %llu "
+			 "errors, %llu ejections",
+			 w->url, worker_state_name(s), (double)before / 1e9, worker_state_name(was),
+			 bad && w->failure[0] ? ": " : "", bad ? w->failure : "",
+			 (unsigned)atomic_load(&w->slot.in_flight),
+			 (unsigned long long)atomic_load(&w->requests),
+			 (unsigned long long)atomic_load(&w->errors),
+			 (unsigned long long)atomic_load(&w->ejections));
 }
 
 /*
@@ -136,6 +207,7 @@ static void sync(struct worker *w)
 		atomic_store(&w->slot.permits, 1);
 	rotation_set(w, usable && !w->stalled, closed, w->rest_until > 0);
 	atomic_store_explicit(&w->quiet, closed && w->breaker.streak == 0, memory_order_relaxed);
+	say(w);
 	if (w->waiting)
 		waitlist_call(w->waiting);
 }
@@ -621,6 +693,7 @@ bool worker_ask_due(struct worker *w, int64_t now)
 
 void worker_resolved(struct worker *w, const struct net_addrs *a, int64_t now)
 {
+	char from[NET_ADDR_TEXT], to[NET_ADDR_TEXT];
 	struct net_addrs fresh = *a;
 	bool moved;
 	unsigned i;
@@ -629,6 +702,12 @@ void worker_resolved(struct worker *w, const struct net_addrs *a, int64_t now)
 	i = w->addrs.n > 0 ? place_of(&fresh, &w->addrs.a[0]) : fresh.n;
 	moved = i == fresh.n;
 	to_front(&fresh, i);
+	if (moved && w->addrs.n > 0) {
+		net_addr_text(&w->addrs.a[0].sa, from);
+		net_addr_text(&fresh.a[0].sa, to);
+		log_line(w->log, LOG_WARN, "worker %s: moved from %s to %s, as its name says now",
+			 w->url, from, to);
+	}
 	w->addrs = fresh;
 	if (moved) {
 		w->probe_wait = PROBE_SOON;

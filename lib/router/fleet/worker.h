@@ -28,6 +28,22 @@ enum worker_fault {
 
 enum worker_refusal { WORKER_REFUSED_503, WORKER_REFUSED_429, WORKER_REFUSALS };
 
+/* What a worker is doing, for people. */
+enum worker_state {
+	WORKER_AVAILABLE,
+	WORKER_STARTING, /* added while running, not one good probe yet */
+	WORKER_DRAINING,
+	WORKER_REMOVING,
+	WORKER_EJECTED, /* a connection failed */
+	WORKER_UNHEALTHY,
+	WORKER_UNRESOLVED, /* its name has no address yet */
+	WORKER_STALLED,	   /* healthy, but none of its requests moves */
+	WORKER_OPEN,	   /* the circuit breaker's */
+	WORKER_HALF_OPEN,
+	WORKER_BUSY, /* asked for a pause with Retry-After */
+	WORKER_STATES
+};
+
 struct worker {
 	char *name, *url; /* owned */
 	enum worker_role role;
@@ -43,6 +59,7 @@ struct worker {
 		*waiting; /* requests that wait for a worker of its pool; borrowed, or NULL */
 
 	struct rotation_place place;
+	struct log *log; /* where its changes are told; borrowed, or NULL */
 
 	pthread_mutex_t lock;	/* the fields below; slot.permits is written under it */
 	struct net_addrs addrs; /* n 0: the name has none yet */
@@ -72,6 +89,8 @@ struct worker {
 	_Atomic int64_t out_at;	   /* since when it is out, wall clock; 0: it is not (rotation.c) */
 	char failure[WORKER_TEXT]; /* the last one, of a request or a health check */
 	int64_t failed_at;	   /* wall clock; 0: never */
+	enum worker_state said;	   /* the state that the log was told, and when */
+	int64_t said_at;
 
 	struct look_up *asking; /* the health thread's: its name is being asked */
 
@@ -86,22 +105,6 @@ struct worker {
 	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
 	_Atomic uint64_t pd_requests, pd_errors, pd_cut;
 	_Atomic unsigned decoding;
-};
-
-/* What a worker is doing, for people. */
-enum worker_state {
-	WORKER_AVAILABLE,
-	WORKER_STARTING, /* added while running, not one good probe yet */
-	WORKER_DRAINING,
-	WORKER_REMOVING,
-	WORKER_EJECTED, /* a connection failed */
-	WORKER_UNHEALTHY,
-	WORKER_UNRESOLVED, /* its name has no address yet */
-	WORKER_STALLED,	   /* healthy, but none of its requests moves */
-	WORKER_OPEN,	   /* the circuit breaker's */
-	WORKER_HALF_OPEN,
-	WORKER_BUSY, /* asked for a pause with Retry-After */
-	WORKER_STATES
 };
 
 /* A worker out of its configuration with one reference. Its name is resolved when `look_up` says

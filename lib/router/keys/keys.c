@@ -177,6 +177,15 @@ void keys_swap(struct keys *k, struct key_table *take)
 	key_table_release(&k->table[swap_publish(&k->swap)]);
 }
 
+size_t keys_count(struct keys *k)
+{
+	struct swap_look look = swap_enter(&k->swap);
+	size_t n = k->table[look.place].n;
+
+	swap_leave(look);
+	return n;
+}
+
 bool keys_has(struct keys *k, struct span key)
 {
 	struct swap_look look = swap_enter(&k->swap);

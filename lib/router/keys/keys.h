@@ -37,6 +37,7 @@ void key_table_release(struct key_table *t);
 
 /* Puts a table (taken over) in place of the present one, which is released. */
 void keys_swap(struct keys *k, struct key_table *take);
+size_t keys_count(struct keys *k);
 bool keys_has(struct keys *k, struct span key);
 void keys_release(struct keys *k);
 

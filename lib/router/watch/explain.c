@@ -201,7 +201,7 @@ void explain_ended(const struct record *x)
 
 	if (!c->log_requests || !log_wants(c->log, level))
 		return;
-	if (c->log_json)
+	if (log_is_json(c->log))
 		fields_line(x, level);
 	else
 		text_line(x, level);

@@ -237,6 +237,16 @@ uint64_t metrics_total(const struct metrics *m, enum metrics_counter c)
 	return total;
 }
 
+uint64_t metrics_busy(const struct metrics *m)
+{
+	uint64_t total = 0;
+
+	for (unsigned stage = 0; stage < LABELS_STAGE; stage++)
+		total += sum_series(m, counters[METRIC_LEG_FAILURES].at + stage * LABELS_CAUSE +
+					       CAUSE_BUSY - 1);
+	return total;
+}
+
 int metrics_head(struct buf *out, const char *name, const char *type, const char *help)
 {
 	return buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
