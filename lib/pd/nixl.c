@@ -3,8 +3,7 @@
  * which the decode request carries verbatim. Source: vLLM's toy proxy and vllm-router 0.1.17.
  */
 #include "lib/pd/connector.h"
-
-#include <string.h>
+#include "lib/pd/legs.h"
 
 #define PARAMS "kv_transfer_params"
 
@@ -15,24 +14,6 @@
 
 /* -- what a client must not send -- */
 
-#define HIDING_DEPTH 2 /* sampling_params.extra_args.kv_transfer_params */
-
-static bool hides_params(struct span object, int depth)
-{
-	struct json_member m;
-	size_t at = 0;
-
-	while (json_object_next(object, &at, &m)) {
-		if (json_member_is(&m, "kv_transfer_params"))
-			return true;
-		if (depth < HIDING_DEPTH && m.type == JSON_OBJECT &&
-		    (json_member_is(&m, "extra_args") || json_member_is(&m, "vllm_xargs")) &&
-		    hides_params(m.value, depth + 1))
-			return true;
-	}
-	return false;
-}
-
 /*
  * Engines take the parameters from extra_args and vllm_xargs, there or in sampling_params, besides
  * the top level. They name the host that an engine connects to, so they are the router's alone. At
@@ -40,19 +21,11 @@ static bool hides_params(struct span object, int depth)
  */
 static int check(const struct json_object *body, struct pd_msg *msg)
 {
-	static const char *const places[] = {"sampling_params", "extra_args", "vllm_xargs"};
-
-	for (size_t i = 0; i < body->n; i++) {
-		const struct json_member *m = &body->member[i];
-
-		for (size_t k = 0; m->type == JSON_OBJECT && k < 3; k++)
-			if (json_member_is(m, places[k]) && hides_params(m->value, 1))
-				return pd_fail(msg, PD_EINVAL,
-					       "kv_transfer_params in extra_args or vllm_xargs: "
-					       "they name the host that an engine connects to, "
-					       "which is the router's to choose");
-	}
-	return PD_OK;
+	if (!pd_hidden(body, PARAMS))
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       PARAMS " in extra_args or vllm_xargs: they name the host that an engine "
+			      "connects to, which is the router's to choose");
 }
 
 static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
@@ -64,6 +37,19 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 	return err ? err : json_edit_set(&c->body, PARAMS, SPAN(PULL));
 }
 
+/* Coordinates of blocks say so; anything else (an echo of ours, an older offer) is no result. */
+static bool is_offer(struct span params)
+{
+	struct json_member m;
+	bool offer = false;
+	size_t at = 0;
+
+	while (params.n > 0 && json_object_next(params, &at, &m))
+		if (json_member_is(&m, "do_remote_prefill"))
+			offer = m.type == JSON_TRUE;
+	return offer;
+}
+
 static int answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 {
 	struct json_object o;
@@ -72,7 +58,9 @@ static int answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 	if (err)
 		return err;
 	p->params = pd_object_at(&o, PARAMS);
-	p->blocks = p->params.n > 0;
+	p->blocks = is_offer(p->params);
+	if (!p->blocks)
+		p->params = (struct span){0};
 	pd_usage_of_prefill(&p->usage, &o);
 	json_object_release(&o);
 	return PD_OK;

@@ -22,29 +22,33 @@ static const struct rule token_rules[] = {
 	{"max_tokens", "1", ALWAYS},
 	{"min_tokens", "1", ALWAYS},
 	{"max_completion_tokens", "1", IF_PRESENT},
+	{"n", "1", IF_PRESENT},
 	{0},
 };
 
 static const struct rule response_rules[] = {
 	{"max_output_tokens", "1", ALWAYS},
+	{"store", "false", ALWAYS}, /* nobody asks for an answer of one token again */
 	{0},
 };
 
-static bool contains(struct span s, const char *part)
-{
-	return s.n > 0 && memmem(s.p, s.n, part, strlen(part)) != NULL;
-}
+static const struct rule message_rules[] = {
+	{"max_tokens", "1", IF_PRESENT},
+	{0},
+};
 
 enum pd_path pd_path_of(struct span path)
 {
-	if (contains(path, "inference/v1/generate"))
-		return PD_PATH_GENERATE;
-	if (contains(path, "/v1/responses"))
-		return PD_PATH_RESPONSES;
-	if (contains(path, "/v1/chat/completions"))
+	if (span_eq(path, SPAN("/v1/chat/completions")))
 		return PD_PATH_CHAT;
-	if (contains(path, "/v1/completions"))
+	if (span_eq(path, SPAN("/v1/completions")))
 		return PD_PATH_COMPLETIONS;
+	if (span_eq(path, SPAN("/v1/responses")))
+		return PD_PATH_RESPONSES;
+	if (span_eq(path, SPAN("/v1/messages")))
+		return PD_PATH_MESSAGES;
+	if (span_eq(path, SPAN("/inference/v1/generate")))
+		return PD_PATH_GENERATE;
 	return PD_PATH_OTHER;
 }
 
@@ -74,7 +78,7 @@ static int apply(struct json_edit *e, const struct rule *rule, struct pd_msg *ms
 	return err;
 }
 
-/* Sets max_tokens and min_tokens of the nested object to 1. */
+/* Sets max_tokens and min_tokens of the nested object to 1, and n when it is there. */
 static int limit_sampling(struct json_edit *e, const struct json_object *o, struct pd_msg *msg)
 {
 	static const char *const tails[] = {"}", "\"max_tokens\":1}", "\"min_tokens\":1}",
@@ -82,9 +86,14 @@ static int limit_sampling(struct json_edit *e, const struct json_object *o, stru
 	static const char *const joined[] = {"}", ",\"max_tokens\":1}", ",\"min_tokens\":1}",
 					     ",\"max_tokens\":1,\"min_tokens\":1}"};
 	static const char *const names[] = {"max_tokens", "min_tokens"};
+	const struct json_member *several = json_object_get(o, "n");
 	unsigned missing = 0;
-	int err;
+	int err = pd_once(o, "n", msg);
 
+	if (!err && several)
+		err = json_edit_replace(e, several->value, SPAN("1"));
+	if (err)
+		return err;
 	for (unsigned i = 0; i < 2; i++) {
 		const struct json_member *m = json_object_get(o, names[i]);
 
@@ -110,11 +119,8 @@ static int generate_rules(struct json_edit *e, struct pd_msg *msg)
 
 	if (err)
 		return err;
-	if (!m || m->type == JSON_NULL)
-		return json_edit_set(e, "sampling_params",
-				     SPAN("{\"max_tokens\":1,\"min_tokens\":1}"));
-	if (m->type != JSON_OBJECT)
-		return pd_fail(msg, PD_EINVAL, "field \"sampling_params\" is not an object");
+	if (!m || m->type != JSON_OBJECT)
+		return PD_OK; /* the engine requires it: its own error names what is missing */
 	err = json_object_scan(&nested, m->value.p, m->value.n, msg);
 	if (err)
 		return err;
@@ -130,6 +136,10 @@ int pd_path_limit(struct json_edit *e, enum pd_path path, struct pd_msg *msg)
 	if (path == PD_PATH_GENERATE)
 		err = generate_rules(e, msg);
 	else
-		err = apply(e, path == PD_PATH_RESPONSES ? response_rules : token_rules, msg);
+		err = apply(e,
+			    path == PD_PATH_RESPONSES  ? response_rules
+			    : path == PD_PATH_MESSAGES ? message_rules
+						       : token_rules,
+			    msg);
 	return err ? err : apply(e, common_rules, msg);
 }

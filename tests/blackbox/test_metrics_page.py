@@ -866,9 +866,6 @@ def test_pd_failures(pdctl):
             None, None, b'{"prompt":"p","max_tokens":1,"max_tokens":2}', ("pdctl_duplicate_fields_total", 1, {"route": ROUTE}),
             ("vllm_router_request_errors_total", 1, {"error_type": "invalid_request"}), ("vllm_router_pd_prefill_errors_total", 0),
         )
-        change = Change(router)
-        assert router.get("/v1/nothing")[0] == 405
-        change.expect(("vllm_router_request_errors_total", 1, {"route": "other", "error_type": "unsupported_method"}))
 
 
 @moves("vllm_router_pd_errors_total", "pdctl_retries_by_cause_total", "pdctl_pd_reprefill_total", "pdctl_pd_fallback_total")
@@ -898,6 +895,16 @@ def test_pd_between_the_legs(pdctl):
         change = Change(router)
         assert router.post(ROUTE, BODY)[0] == 200
         change.expect(("pdctl_pd_fallback_total", 1, {"route": ROUTE}))
+
+
+@moves("pdctl_pd_decode_alone_total")
+def test_pd_decode_alone(pdctl):
+    with FakeEngine(reply_prefill) as p, FakeEngine(reply_completion) as d:
+        router = pd_pair(pdctl, p, d)
+        for reason, more in (("prompts", {"prompt": ["a", "b"]}), ("invalid", {"max_tokens": 0}), ("prompt_logprobs", {"prompt_logprobs": 1})):
+            change = Change(router)
+            assert router.post(ROUTE, {**BODY, **more})[0] == 200
+            change.expect(("pdctl_pd_decode_alone_total", 1), ("pdctl_pd_decode_alone_total", 1, {"reason": reason}), ("vllm_router_pd_requests_total", 1))
 
 
 @moves("pdctl_pd_released_total")

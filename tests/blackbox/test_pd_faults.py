@@ -191,7 +191,7 @@ def test_a_dying_decode_means_a_new_prefill(pdctl, how):
     count = iter(range(100))
 
     def prefill(seen, wire):
-        params = {"remote_request_id": f"kv-{next(count)}", "remote_block_ids": [[1]]}
+        params = {"do_remote_prefill": True, "remote_request_id": f"kv-{next(count)}", "remote_block_ids": [[1]]}
         wire.json({**COMPLETION, "kv_transfer_params": params})
 
     def die(seen, wire):
@@ -306,7 +306,8 @@ def test_no_prefill_worker_fail(pdctl):
         idle(router)
 
 
-NO_PARAMS = {"absent": "", "null": ', "kv_transfer_params": null', "empty": ', "kv_transfer_params": {}'}
+NO_PARAMS = {"absent": "", "null": ', "kv_transfer_params": null', "empty": ', "kv_transfer_params": {}',
+             "an echo": ', "kv_transfer_params": {"do_remote_decode": true, "remote_block_ids": [[1]]}'}
 
 
 @pytest.mark.parametrize("form", NO_PARAMS)
@@ -355,7 +356,7 @@ PREFILL_USAGE = {"prompt_tokens": 70, "completion_tokens": 1, "total_tokens": 71
 
 
 def prefill_with_usage(seen, wire):
-    wire.json({**COMPLETION, "usage": PREFILL_USAGE, "kv_transfer_params": {"remote_request_id": "r", "remote_block_ids": [[1]]}})
+    wire.json({**COMPLETION, "usage": PREFILL_USAGE, "kv_transfer_params": {"do_remote_prefill": True, "remote_request_id": "r", "remote_block_ids": [[1]]}})
 
 
 def test_usage_is_merged_in_json_and_no_other_byte_changes(pdctl):
@@ -568,7 +569,7 @@ def test_a_large_body_is_edited_and_nothing_else_changes(pdctl):
         p.check(), d.check()
 
 
-EDITED = ("max_tokens", "min_tokens", "max_completion_tokens", "stream", "stream_options", "kv_transfer_params")
+EDITED = ("n", "max_tokens", "min_tokens", "max_completion_tokens", "stream", "stream_options", "kv_transfer_params")
 
 
 @pytest.mark.parametrize("field", EDITED)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "lib/pd/connector.h"
+#include "lib/pd/legs.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -27,8 +28,10 @@ static void expect(bool ok, const char *what)
 static bool is_ours(const struct json_member *m)
 {
 	static const char *const names[] = {
-		"max_tokens",	   "min_tokens", "max_completion_tokens", "max_output_tokens",
-		"sampling_params", "stream",	 "stream_options",	  "kv_transfer_params"};
+		"max_tokens",	     "min_tokens", "max_completion_tokens",
+		"max_output_tokens", "n",	   "store",
+		"sampling_params",   "stream",	   "stream_options",
+		"kv_transfer_params"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (json_member_is(m, names[i]))
@@ -63,6 +66,13 @@ static bool has(const struct json_object *o, const char *path, const char *text)
 	return json_object_path(o, path, &type, &value) && span_eq(value, span_of(text));
 }
 
+static bool is_object_at(const struct json_object *o, const char *name)
+{
+	const struct json_member *m = json_object_get(o, name);
+
+	return m && m->type == JSON_OBJECT;
+}
+
 static bool is_nixl(const struct pd_connector *by)
 {
 	return strcmp(by->name, "nixl") == 0;
@@ -82,13 +92,17 @@ static void check_prefill(const struct pd_connector *by, const struct json_objec
 	       "stream");
 	expect(!is_nixl(by) || has(&o, "kv_transfer_params.do_remote_decode", "true"),
 	       "kv_transfer_params");
-	if (path == PD_PATH_GENERATE)
+	if (path == PD_PATH_GENERATE && is_object_at(body, "sampling_params"))
 		expect(has(&o, "sampling_params.max_tokens", "1") &&
 			       has(&o, "sampling_params.min_tokens", "1"),
 		       "sampling_params");
 	else if (path == PD_PATH_RESPONSES)
-		expect(has(&o, "max_output_tokens", "1"), "max_output_tokens");
-	else
+		expect(has(&o, "max_output_tokens", "1") && has(&o, "store", "false"),
+		       "max_output_tokens");
+	else if (path == PD_PATH_MESSAGES)
+		expect(json_object_count(&o, "max_tokens") == 0 || has(&o, "max_tokens", "1"),
+		       "max_tokens");
+	else if (path != PD_PATH_GENERATE)
 		expect(has(&o, "max_tokens", "1") && has(&o, "min_tokens", "1"), "max_tokens");
 	json_object_release(&o);
 }
@@ -146,6 +160,7 @@ static void copies(const struct pd_connector *by, const struct json_object *body
 	struct buf out;
 	int err;
 
+	expect(pd_alone_of(path, body) < PD_ALONE_COUNT, "a reason");
 	buf_init(&out, 1u << 24);
 	buf_init(&p.text, 65536);
 	err = by->check ? by->check(body, &msg) : PD_OK;
@@ -211,7 +226,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		return 0;
 	pd_usage_of_prefill(&r, &o);
 	for (size_t i = 0; pd_connectors[i]; i++)
-		copies(pd_connectors[i], &o, (enum pd_path)(data[0] % (PD_PATH_GENERATE + 1)));
+		copies(pd_connectors[i], &o, (enum pd_path)(data[0] % (PD_PATH_MESSAGES + 1)));
 	merge(&o, &r);
 	merge(&o, &none);
 	merge(&o, &some);

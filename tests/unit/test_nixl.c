@@ -65,7 +65,7 @@ static const struct edited edited[] = {
 	 "max_tokens\"}],\"x\":1,\"X\":-0,\"max_tokens\" :\t 64 ,"
 	 "\"stream\": true,\"min_tokens\":0}\r\n",
 	 " {\"seed\":18446744073709551615 , \"x\" : "
-	 "9007199254740993,\"t\":0.30000000000000004,\"e\":1e400,\"n\":1.0,\n"
+	 "9007199254740993,\"t\":0.30000000000000004,\"e\":1e400,\"n\":1,\n"
 	 "\"messages\":[{\"content\":\"b\\u0000c \\u00e9 \\ud83d\\ude00 "
 	 "max_tokens\"}],\"x\":1,\"X\":-0,\"max_tokens\" :\t 1 ,"
 	 "\"stream\": false,\"min_tokens\":1,\"kv_transfer_params\":" KV "}\r\n"},
@@ -95,17 +95,28 @@ static const struct edited edited[] = {
 	 "\"kv_transfer_params\":" KV "}"},
 	{PD_PATH_RESPONSES,
 	 "{\"input\":\"a\",\"max_output_tokens\":5,\"stream\":true,\"max_tokens\":3}",
-	 "{\"input\":\"a\",\"max_output_tokens\":1,\"stream\":false,\"max_tokens\":3,\"kv_transfer_"
-	 "params\":" KV "}"},
-	{PD_PATH_RESPONSES, "{\"input\":\"a\"}",
-	 "{\"input\":\"a\",\"max_output_tokens\":1,\"stream\":false,\"kv_transfer_params\":" KV
-	 "}"},
-	{PD_PATH_GENERATE, "{\"token_ids\":[1,2]}",
-	 "{\"token_ids\":[1,2],\"sampling_params\":{\"max_tokens\":1,\"min_tokens\":1},\"stream\":"
+	 "{\"input\":\"a\",\"max_output_tokens\":1,\"stream\":false,\"max_tokens\":3,\"store\":"
 	 "false,\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_RESPONSES, "{\"input\":\"a\"}",
+	 "{\"input\":\"a\",\"max_output_tokens\":1,\"store\":false,\"stream\":false,"
+	 "\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_MESSAGES, "{\"max_tokens\":7,\"stream\":true,\"store\":true}",
+	 "{\"max_tokens\":1,\"stream\":false,\"store\":true,\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_MESSAGES, "{\"stream\":false}",
+	 "{\"stream\":false,\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_CHAT, "{\"n\":3,\"max_tokens\":5,\"min_tokens\":1,\"stream\":false}",
+	 "{\"n\":1,\"max_tokens\":1,\"min_tokens\":1,\"stream\":false,\"kv_transfer_params\":" KV
+	 "}"},
+	{PD_PATH_GENERATE,
+	 "{\"sampling_params\":{\"n\":3,\"max_tokens\":5,\"min_tokens\":2},\"stream\":false}",
+	 "{\"sampling_params\":{\"n\":1,\"max_tokens\":1,\"min_tokens\":1},\"stream\":false,"
+	 "\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_GENERATE, "{\"token_ids\":[1,2]}",
+	 "{\"token_ids\":[1,2],\"stream\":false,\"kv_transfer_params\":" KV "}"},
 	{PD_PATH_GENERATE, "{\"sampling_params\":null,\"stream\":false}",
-	 "{\"sampling_params\":{\"max_tokens\":1,\"min_tokens\":1},\"stream\":false,\"kv_transfer_"
-	 "params\":" KV "}"},
+	 "{\"sampling_params\":null,\"stream\":false,\"kv_transfer_params\":" KV "}"},
+	{PD_PATH_GENERATE, "{\"sampling_params\":[],\"stream\":false}",
+	 "{\"sampling_params\":[],\"stream\":false,\"kv_transfer_params\":" KV "}"},
 	{PD_PATH_GENERATE, "{\"sampling_params\":{ },\"stream\":false}",
 	 "{\"sampling_params\":{ "
 	 "\"max_tokens\":1,\"min_tokens\":1},\"stream\":false,\"kv_transfer_params\":" KV "}"},
@@ -163,7 +174,8 @@ static const struct refused refused[] = {
 	 "\"max_tokens\""},
 	{PD_PATH_GENERATE, "{\"sampling_params\":{\"min_tokens\":1,\"min_tokens\":2}}",
 	 "\"min_tokens\""},
-	{PD_PATH_GENERATE, "{\"sampling_params\":[]}", "\"sampling_params\""},
+	{PD_PATH_GENERATE, "{\"sampling_params\":{\"n\":1,\"n\":2}}", "\"n\""},
+	{PD_PATH_CHAT, "{\"n\":1,\"n\":2}", "\"n\""},
 };
 
 static void twins_of_edited_fields_are_refused(void **state)
@@ -350,11 +362,18 @@ static void prefill_results(void **state)
 	static const char full[] = "{\"id\":\"x\",\"usage\":{\"prompt_tokens\":40,\"total_tokens\":"
 				   "41,\"prompt_tokens_details\":"
 				   "{\"cached_tokens\":32}},\"kv_transfer_params\":{\"remote_"
-				   "blocks_expiry_time\":1763.25,\"a\":[[1]]}}";
+				   "blocks_expiry_time\":1763.25,\"do_remote_prefill\":true}}";
 	static const char responses[] = "{\"usage\":{\"input_tokens\":7,\"input_tokens_"
 					"details\":{\"cached_tokens\":0}}}";
-	static const char *const without[] = {"{}", "{\"kv_transfer_params\":null,\"usage\":null}",
+	static const char *const without[] = {"{}",
+					      "{\"kv_transfer_params\":null,\"usage\":null}",
 					      "{\"kv_transfer_params\":{ },\"usage\":{}}",
+					      "{\"kv_transfer_params\":{\"do_remote_prefill\":1},"
+					      "\"usage\":[]}",
+					      "{\"kv_transfer_params\":{\"do_remote_prefill\":true,"
+					      "\"do_remote_prefill\":false}}",
+					      "{\"kv_transfer_params\":{\"do_remote_decode\":true,"
+					      "\"remote_block_ids\":[[1]]}}",
 					      "{\"kv_transfer_params\":\"x\",\"usage\":[]}",
 					      "{\"choices\":[{\"kv_transfer_params\":{\"a\":1}}]}"};
 	static const char *const broken[] = {"", "[]", "{\"a\":1", "upstream failed", "{}x"};
@@ -364,7 +383,8 @@ static void prefill_results(void **state)
 	(void)state;
 	assert_int_equal(
 		pd_connector_nixl.answered(&r, (struct span){full, sizeof(full) - 1}, NULL), PD_OK);
-	assert_true(span_eq(r.params, SPAN("{\"remote_blocks_expiry_time\":1763.25,\"a\":[[1]]}")));
+	assert_true(span_eq(r.params, SPAN("{\"remote_blocks_expiry_time\":1763.25,"
+					   "\"do_remote_prefill\":true}")));
 	assert_true(r.usage.usage.n > 0 && r.usage.usage.p[0] == '{');
 	assert_int_equal(r.usage.prompt_tokens, 40);
 	assert_int_equal(r.usage.cached_tokens, 32);
@@ -500,13 +520,32 @@ static void each_connector_is_found_by_its_name(void **state)
 
 static void paths(void **state)
 {
+	static const struct {
+		const char *path;
+		enum pd_path is;
+	} table[] = {
+		{"/v1/chat/completions", PD_PATH_CHAT},
+		{"/v1/completions", PD_PATH_COMPLETIONS},
+		{"/v1/responses", PD_PATH_RESPONSES},
+		{"/v1/messages", PD_PATH_MESSAGES},
+		{"/inference/v1/generate", PD_PATH_GENERATE},
+		/* whole paths, no parts of them */
+		{"/v1/chat/completions/batch", PD_PATH_OTHER},
+		{"/v1/chat/completions/render", PD_PATH_OTHER},
+		{"/v1/completions/render", PD_PATH_OTHER},
+		{"/v1/responses/resp_1", PD_PATH_OTHER},
+		{"/v1/responses/resp_1/cancel", PD_PATH_OTHER},
+		{"/v1/messages/count_tokens", PD_PATH_OTHER},
+		{"/x/v1/completions", PD_PATH_OTHER},
+		{"/inference/v1/generate/x", PD_PATH_OTHER},
+		{"/v1/embeddings", PD_PATH_OTHER},
+		{"/", PD_PATH_OTHER},
+		{"", PD_PATH_OTHER},
+	};
+
 	(void)state;
-	assert_int_equal(pd_path_of(SPAN("/v1/chat/completions")), PD_PATH_CHAT);
-	assert_int_equal(pd_path_of(SPAN("/v1/completions")), PD_PATH_COMPLETIONS);
-	assert_int_equal(pd_path_of(SPAN("/v1/responses")), PD_PATH_RESPONSES);
-	assert_int_equal(pd_path_of(SPAN("/inference/v1/generate")), PD_PATH_GENERATE);
-	assert_int_equal(pd_path_of(SPAN("/v1/embeddings")), PD_PATH_OTHER);
-	assert_int_equal(pd_path_of(SPAN("/")), PD_PATH_OTHER);
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		assert_int_equal(pd_path_of(span_of(table[i].path)), table[i].is);
 	assert_int_equal(pd_path_of((struct span){NULL, 0}), PD_PATH_OTHER);
 }
 

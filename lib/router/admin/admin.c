@@ -276,6 +276,7 @@ static const struct admin_path {
 	void (*serve)(struct admin_call *a);
 } paths[] = {
 	{"/v1/models", "GET, HEAD", false, models},
+	{"/models", "GET, HEAD", false, models},
 	{"/health", "GET, HEAD", false, health},
 	{"/liveness", "GET, HEAD", false, liveness},
 	{"/readiness", "GET, HEAD", false, readiness},

@@ -59,6 +59,11 @@ static const char *const attempts[] = {"1", "2", "3", "4", "5+"};
 static const char *const traces[] = {"passed", "invalid", "generated"};
 static const char *const follows[] = {"learnt", "evicted", "found", "gone", "unknown"};
 static const char *const pd_errors[] = {"server_selection", "no_kv_params", "lease_passed"};
+static const char *const alone[] = {
+#define NAME(name, why) #name,
+	PD_ALONE(NAME)
+#undef NAME
+};
 static const char *const leg_stages[] = {"prefill"};
 static const char *const http_errors[CODES] = {"http_400", "http_401", "http_404",  "http_408",
 					       "http_413", "http_422", "http_429",  "http_500",
@@ -78,7 +83,8 @@ enum label {
 	LABEL_FOLLOW,
 	LABEL_PDERROR,
 	LABEL_LEGSTAGE,
-	LABEL_HTTPERROR
+	LABEL_HTTPERROR,
+	LABEL_ALONE
 };
 
 static const struct {
@@ -99,6 +105,7 @@ static const struct {
 	[LABEL_PDERROR] = {"error_type", pd_errors, LABELS_PDERROR},
 	[LABEL_LEGSTAGE] = {"stage", leg_stages, LABELS_LEGSTAGE},
 	[LABEL_HTTPERROR] = {"error_type", http_errors, LABELS_HTTPERROR},
+	[LABEL_ALONE] = {"reason", alone, LABELS_ALONE},
 };
 
 #define SAME_LENGTH(array, n)                                                                      \
@@ -115,6 +122,7 @@ SAME_LENGTH(follows, LABELS_FOLLOW);
 SAME_LENGTH(pd_errors, LABELS_PDERROR);
 SAME_LENGTH(leg_stages, LABELS_LEGSTAGE);
 SAME_LENGTH(http_errors, LABELS_HTTPERROR);
+SAME_LENGTH(alone, LABELS_ALONE);
 _Static_assert((int)ROUTE_REASONS == (int)LABELS_REASON, "a reason is missing");
 
 static const char *label_value(enum label l, unsigned i)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "lib/base/buf.h"
+#include "lib/pd/legs.h"
 #include "lib/router/watch/metrics_table.h"
 
 #define METRICS_STRIPES 16
@@ -85,7 +86,8 @@ enum {
 	LABELS_FOLLOW = METRICS_FOLLOW,
 	LABELS_PDERROR = METRICS_PDERRORS,
 	LABELS_LEGSTAGE = 1,
-	LABELS_HTTPERROR = 11
+	LABELS_HTTPERROR = 11,
+	LABELS_ALONE = PD_ALONE_COUNT - 1 /* enum pd_alone */
 };
 
 #define METRICS_ENUM(id, ...) METRIC_##id,

@@ -80,6 +80,9 @@
 	X(PD_FALLBACK, ROUTE, NONE, "pdctl_pd_fallback_total",                                     \
 	  "P/D requests decoded without a prefill",                                                \
 	  "no prefill worker, or no kv_transfer_params, with --pd-fallback decode-only")           \
+	X(PD_ALONE, ALONE, NONE, "pdctl_pd_decode_alone_total",                                    \
+	  "Requests that one prefill of one sequence cannot stand for, given to decode alone",     \
+	  "a body has several prompts, prompt_logprobs, beam search, effects, or invalid limits")  \
 	X(PD_REPREFILL, ROUTE, NONE, "pdctl_pd_reprefill_total",                                   \
 	  "Prefills repeated because decode failed or the lease expired",                          \
 	  "an attempt fails after its prefill")                                                    \

@@ -40,6 +40,7 @@ struct exchange {
 	struct leg leg;		 /* the conversation under way; open after ATTEMPT_REFUSED */
 	/* -- -- */
 	struct route_key key;
+	struct buf utf8;   /* owned; the body, when it came in another encoding */
 	struct span model; /* JSON text inside the quotes; n 0: none */
 	uint64_t *block;   /* owned; prefix blocks, for policies that want them */
 	size_t nblocks;
@@ -56,6 +57,7 @@ struct exchange {
 	bool follows;		/* may name or make ids that one worker knows: follow.h */
 	bool learns;		/* the answer has not told its id yet */
 	bool detached;		/* goes on although the client left */
+	bool alone;		/* P/D: all of it goes to a decode worker */
 	bool prefilled;		/* decode refused: counted when it is repeated */
 	bool may_decode_alone;	/* without prefill, when no prefill worker is left */
 	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */

@@ -9,6 +9,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/pd/connector.h"
+#include "lib/pd/legs.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 
@@ -85,7 +86,7 @@ static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct
 	size_t total, n;
 
 	if (json_edit_finish(&c->body, &total) ||
-	    head_for_worker(&x->lane->head, x, w, total, true, c->id, c->add, c->nadd))
+	    head_for_worker(&x->lane->head, x, w, total, !x->alone, c->id, c->add, c->nadd))
 		return LEG_LOCAL;
 	n = json_edit_spans(&c->body, spans, PD_SPANS);
 	iov[0] = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
@@ -131,7 +132,8 @@ static enum outcome read_prefill(struct pd_state *s)
 		count_failure(x, PDERR_NO_PARAMS);
 		failure_note(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
 		x->failure.again = pick_tried(x, ROLE_PREFILL);
-		pick_end(x, ROLE_PREFILL, VERDICT_FAILURE);
+		/* A complete answer: the worker is well, whatever its connector is. */
+		pick_end(x, ROLE_PREFILL, VERDICT_SUCCESS);
 		return ATTEMPT_RETRY;
 	}
 	if (!s->pair.blocks)
@@ -297,22 +299,17 @@ static enum outcome decode_leg(struct pd_state *s)
 
 /* -- both -- */
 
+/* Before the first attempt: may it be sent at all, and to how many workers? False: answered. */
 static bool acceptable(struct exchange *x)
 {
+	const struct pd_connector *by = x->way->cfg->connector;
+	enum pd_path path = pd_path_of(x->req->head.path);
 	struct pd_msg msg = {0};
+	enum pd_alone why;
 
-	if (!span_eq(x->req->head.method, SPAN("POST"))) {
-		answer_error(x, 405, "invalid_request_error",
-			     "in prefill/decode mode only POST requests are routed");
-		return false;
-	}
-	if (pd_path_of(x->req->head.path) == PD_PATH_OTHER) {
-		answer_error(
-			x, 404, "not_found_error",
-			"this path is not served in prefill/decode mode: /v1/chat/completions, "
-			"/v1/completions, /v1/responses, /v1/embeddings");
-		return false;
-	}
+	x->alone = path == PD_PATH_OTHER || !span_eq(x->req->head.method, SPAN("POST"));
+	if (!x->alone)
+		count(x, METRIC_PD_REQUESTS);
 	if (!x->rec.json) {
 		struct json_object again;
 
@@ -323,11 +320,34 @@ static bool acceptable(struct exchange *x)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
-	if (x->way->cfg->connector->check && x->way->cfg->connector->check(&x->body, &msg)) {
+	if (by->check && by->check(&x->body, &msg)) {
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
+	if (x->alone)
+		return true;
+	x->repeatable = true;
+	why = pd_alone_of(path, &x->body);
+	x->alone = why != PD_TWO_LEGS;
+	if (x->alone)
+		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_ALONE,
+			    (unsigned)why - 1, 0, 1);
 	return true;
+}
+
+/* Both workers, or the decode worker alone; *failed is the role without a worker. */
+static int choose(struct exchange *x, enum worker_role *failed)
+{
+	if (!x->alone)
+		return pick_choose_pair(x, failed);
+	*failed = ROLE_DECODE;
+	return pick_choose(x, ROLE_DECODE);
+}
+
+bool pdflow_takes(const struct exchange *x)
+{
+	return x->rec.json || (pd_path_of(x->req->head.path) != PD_PATH_OTHER &&
+			       span_eq(x->req->head.method, SPAN("POST")));
 }
 
 enum outcome pdflow_attempt(struct exchange *x)
@@ -339,7 +359,6 @@ enum outcome pdflow_attempt(struct exchange *x)
 	int err;
 
 	if (x->rec.attempt == 0) {
-		count(x, METRIC_PD_REQUESTS);
 		x->may_decode_alone = x->way->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY;
 		if (!acceptable(x))
 			return ATTEMPT_DONE;
@@ -347,7 +366,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (x->prefilled)
 		count(x, METRIC_PD_REPREFILL);
 	x->prefilled = false;
-	err = pick_choose_pair(x, &failed);
+	err = choose(x, &failed);
 	if (err == PD_ECANCELED) {
 		x->rec.client_left = true;
 		return ATTEMPT_DONE;
@@ -357,7 +376,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 		failure_no_worker(x, failed, err);
 		return ATTEMPT_RETRY_FREE;
 	}
-	if (!x->pick[ROLE_PREFILL].worker)
+	if (!x->pick[ROLE_PREFILL].worker && !x->alone)
 		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
 	begin_pair(&s);

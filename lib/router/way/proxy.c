@@ -35,6 +35,7 @@
 
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
+#include "lib/json/encoding.h"
 #include "lib/net/shelf.h"
 #include "lib/router/capture/capture.h"
 #include "lib/router/way/exchange.h"
@@ -170,9 +171,11 @@ static void find_trace(struct exchange *x)
 static void read_body(struct exchange *x)
 {
 	const struct json_member *stream, *model;
-	struct span body = x->req->body;
+	struct span body;
 	size_t i = 0;
 
+	if (json_text_utf8(x->req->body, &x->utf8, &body))
+		return;
 	while (i < body.n &&
 	       (body.p[i] == ' ' || body.p[i] == '\n' || body.p[i] == '\r' || body.p[i] == '\t'))
 		i++;
@@ -429,6 +432,7 @@ static void finish(struct exchange *x)
 	}
 	PD_CHECK(!x->handing);
 	free(x->block);
+	buf_release(&x->utf8);
 	if (rec->json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
@@ -467,9 +471,11 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 	if (!w->cfg->pd || x.rec.route == ROUTE_EMBEDDINGS || alone) {
 		x.role = !w->cfg->pd ? ROLE_REGULAR : alone ? ROLE_DECODE : ROLE_PREFILL;
 		attempt_run(&x, regular_attempt);
-	} else {
-		x.repeatable = true;
+	} else if (pdflow_takes(&x)) {
 		attempt_run(&x, pdflow_attempt);
+	} else {
+		x.role = ROLE_DECODE;
+		attempt_run(&x, regular_attempt);
 	}
 	finish(&x);
 }
@@ -540,10 +546,16 @@ void proxy_generate(struct way *w, struct http_conn *c, struct http_request *r)
 
 void proxy_models(struct way *w, struct http_conn *c, struct http_request *r)
 {
+	struct span target = r->head.target, path = r->head.path;
 	struct exchange x;
 
 	if (!begin(&x, w, c, r))
 		return;
+	/* Workers know it by its long name only. */
+	if (span_eq(path, SPAN("/models")))
+		r->head.target = r->head.path = SPAN("/v1/models");
 	models_ask_all(&x);
+	r->head.target = target;
+	r->head.path = path;
 	fleet_put(x.fleet);
 }
