@@ -90,13 +90,11 @@ static int read_variable(struct pd_msg *msg)
 {
 	const char *text = getenv(URLS_VARIABLE);
 	struct opt_list *l = &serve_keys.urls;
-	size_t most;
 
 	if (l->occurrences > 0 || !text || !*text)
 		return PD_OK;
 	url_text = strdup(text);
-	most = url_text ? strlen(url_text) / 2 + 1 : 0;
-	l->items = calloc(most, sizeof(*l->items));
+	l->items = calloc(strlen(text) / 2 + 1, sizeof(*l->items));
 	if (!url_text || !l->items)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	for (char *word = url_text; *word; word += strcspn(word, SEPARATORS)) {
@@ -132,6 +130,7 @@ static int read_urls(struct router_config *c, struct pd_msg *msg)
 
 int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 {
+	const char *variable = getenv(KEY_VARIABLE);
 	struct key_table probe;
 	int err = PD_OK;
 
@@ -139,8 +138,8 @@ int serve_keys_read(struct router_config *c, struct pd_msg *msg)
 		err = pd_fail(msg, PD_EINVAL, "--api-key and --api-key-file cannot be combined");
 	else if (serve_keys.api_key || serve_keys.api_key_file)
 		err = read_worker_key(msg);
-	else if (c->compat && c->pd && getenv(KEY_VARIABLE) && *getenv(KEY_VARIABLE))
-		err = keep_key(span_of(getenv(KEY_VARIABLE)), KEY_VARIABLE, msg);
+	else if (c->compat && c->pd && variable && *variable)
+		err = keep_key(span_of(variable), KEY_VARIABLE, msg);
 	if (err) {
 		if (serve_keys.api_key)
 			hide(serve_keys.api_key);

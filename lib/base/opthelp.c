@@ -134,16 +134,15 @@ static size_t join_lines(struct buf *one, const char *p, const char *end)
 	int err = PD_OK;
 
 	buf_clear(one);
-	for (;;) {
+	while (!err) {
 		const char *eol = memchr(p, '\n', (size_t)(end - p));
 		size_t len = (size_t)((eol ? eol : end) - p);
 
 		err = buf_append(one, p, len);
 		p += len;
-		if (err || !eol || len == 0 || p[-1] == '.' || p + 1 == end || p[1] == ' ' ||
-		    p[1] == '\n')
+		if (!eol || len == 0 || p[-1] == '.' || p + 1 == end || p[1] == ' ' || p[1] == '\n')
 			break;
-		err = buf_putc(one, ' ');
+		err = err ? err : buf_putc(one, ' ');
 		p++;
 	}
 	return err ? SIZE_MAX : (size_t)(p - from);
