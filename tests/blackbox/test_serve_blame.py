@@ -265,6 +265,27 @@ def test_a_request_that_was_sent_is_not_sent_to_the_same_worker_again(pdctl, ans
         assert [worker(router, n)["requests"] for n in ("w0", "w1")] == [1, 1]
 
 
+def test_a_worker_that_dies_loses_no_request(pdctl):
+    """It had more requests than the budget has retries for a burst: all move to the other worker."""
+    had = 130
+    died = threading.Barrier(had + 1, timeout=60)
+
+    def dies(seen, wire):
+        died.wait()
+        closes(seen, wire)
+
+    with FakeEngine(dies) as a, FakeEngine(ok) as b:
+        router = plain(pdctl, a.url, b.url, flags=("--retry-budget", 0, "--cb-failure-threshold", 1000))
+        got = []
+        asking = [threading.Thread(target=lambda: got.append(router.post(ROUTE, BODY)[0])) for _ in range(2 * had)]
+        for t in asking:
+            t.start()
+        died.wait()
+        for t in asking:
+            t.join()
+        assert got == [200] * 2 * had and router.metric("pdctl_retry_budget") == 100
+
+
 def test_a_connection_refused_and_back(pdctl):
     """Nothing was sent, and there is no other worker: the request waits for its backoff and finds the worker again."""
     port = free_port()

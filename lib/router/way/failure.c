@@ -63,7 +63,10 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 		append_why(f, ": ", f->tls);
 	f->tls[0] = '\0';
 	f->status = e == LEG_TIMEOUT || e == LEG_SILENT ? 504 : e == LEG_LOCAL ? 503 : 502;
-	f->moved = e == LEG_SILENT || (e == LEG_TIMEOUT && x->leg.call.use.cut);
+	/* A worker that dies loses all that it had at once: no budget of bursts is for that. A
+	 * request that kills one worker after the other is not moved for ever. */
+	f->moved = e == LEG_SILENT || (e == LEG_TIMEOUT && x->leg.call.use.cut) ||
+		   (e == LEG_CLOSED && x->rec.attempt == 0);
 	if (!ours)
 		worker_blame(w, faults[e], f->why, clock_now());
 	if (e == LEG_CONNECT) {
