@@ -34,9 +34,9 @@ static struct {
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers, cors;
-	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, expose_workers,
-		no_worker_headers, list_metrics, list_policies, list_connectors, admin_on_data_port,
-		version, keyless_given; /* --keyless was, on the command line */
+	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, allow_ec,
+		expose_workers, no_worker_headers, list_metrics, list_policies, list_connectors,
+		admin_on_data_port, version, keyless_given; /* --keyless was, on the command line */
 } o;
 
 static struct policy_opts policies;
@@ -199,6 +199,10 @@ static const struct opt options[] = {
 	{OPT_REAL, "pd-lease-secs", &o.lease, "S",
 	 "decode is dispatched within this time after prefill, else prefill is repeated (30)", NULL,
 	 1e-6, SECONDS_MAX, NULL},
+	{OPT_FLAG, "allow-ec-transfer-params", &o.allow_ec, NULL,
+	 "pass ec_transfer_params of clients, which name a host that an engine connects to; else "
+	 "such a request gets 400, in every mode",
+	 NULL, 0, 0, NULL},
 
 	SERVE_CAPTURE_OPTIONS,
 
@@ -442,6 +446,7 @@ static void read_times(struct router_config *c)
 	c->health_interval = ns(o.health_interval);
 	c->startup_timeout = ns(o.startup);
 	c->pd_lease = ns(o.lease);
+	c->allow_ec_params = o.allow_ec;
 	c->drain_delay = ns(o.drain_delay);
 	c->drain_timeout = ns(o.drain_timeout);
 }

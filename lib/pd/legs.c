@@ -266,3 +266,11 @@ bool pd_hidden(const struct json_object *body, const char *name)
 	}
 	return false;
 }
+
+bool pd_carries(const struct json_object *body, const char *name)
+{
+	for (size_t i = 0; i < body->n; i++)
+		if (body->member[i].type != JSON_NULL && json_member_is(&body->member[i], name))
+			return true;
+	return pd_hidden(body, name);
+}

@@ -32,6 +32,8 @@ enum pd_alone pd_alone_of(enum pd_path path, const struct json_object *body);
 /* The name of the reason, for logs and labels; NULL for PD_TWO_LEGS. */
 const char *pd_alone_name(enum pd_alone why);
 
+/* Does the body carry a member of this name at the top level, not null, or hidden? */
+bool pd_carries(const struct json_object *body, const char *name);
 /* Does the body carry a member of this name where engines look for it besides the top level: in
  * extra_args or vllm_xargs, there or in sampling_params? */
 bool pd_hidden(const struct json_object *body, const char *name);

@@ -89,6 +89,29 @@ def test_hidden_parameters_are_refused(pdctl, path, body):
         assert not prefill.seen and not decode.seen
 
 
+EC = {"a": {"peer_host": "10.9.9.9", "peer_port": 1}}
+
+
+@pytest.mark.parametrize("mode", ["regular", "pd"])
+@pytest.mark.parametrize("body", [
+    {"ec_transfer_params": EC}, b'{"model":"m","prompt":"p","ec\\u005ftransfer_params":{"a":{}}}', {"vllm_xargs": {"ec_transfer_params": EC}},
+    {"sampling_params": {"extra_args": {"ec_transfer_params": EC}}}, {"extra_args": {"ec_transfer_params": EC}},
+    json.dumps({**BODY, "ec_transfer_params": EC}).encode("utf-16"), json.dumps({**BODY, "ec_transfer_params": EC}).encode("utf-8-sig"),
+], ids=["plain", "escaped", "vllm_xargs", "sampling_params", "extra_args", "utf-16", "mark"])
+def test_clients_do_not_choose_where_encodings_come_from(pdctl, mode, body):
+    raw = body if isinstance(body, bytes) else {**BODY, **body}
+    with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:
+        flags = ["--prefill", prefill.url, "--decode", decode.url] if mode == "pd" else ["--worker-urls", decode.url]
+        router = pdctl("serve", *flags)
+        for path in ("/v1/chat/completions", "/v1/embeddings", "/score"):
+            status, _, answer = router.post(path, raw)
+            assert status == 400 and "ec_transfer_params" in json.loads(answer)["error"]["message"], answer
+        assert not prefill.seen and not decode.seen
+        assert router.post("/v1/completions", {**BODY, "ec_transfer_params": None})[0] == 200
+        allowed = pdctl("serve", *flags, "--allow-ec-transfer-params")
+        assert allowed.post("/v1/completions", raw)[0] == 200 and "10.9.9.9" in json.dumps(decode.seen[-1].json()) + repr(raw)
+
+
 def test_request_ids_do_not_carry_addresses_to_workers(pdctl):
     """Engines with a P2P connector connect to the address in the id."""
     with FakeEngine(prefilled) as prefill, FakeEngine(ok) as decode:

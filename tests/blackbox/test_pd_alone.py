@@ -121,6 +121,15 @@ def test_a_path_that_only_the_engine_takes_for_a_completion_carries_no_coordinat
         assert router.post("/v1/completion%73", {**BODY, "vllm_xargs": {"kv_transfer_params": {}}})[0] == 400
 
 
+def test_an_object_that_cannot_be_read_is_refused_on_every_path(pdctl):
+    wide = b"{" + b",".join(b'"k%d":1' % i for i in range(5000)) + b',"kv_transfer_params":{"remote_host":"10.9.9.9"}}'
+    with FakeEngine(reply_prefill) as p, FakeEngine(reply_completion) as d:
+        router = pd_pair(pdctl, p, d)
+        for path in (TEXT, "/v1/completion%73", "/score"):
+            assert router.post(path, wide, {"Content-Type": "application/json"})[0] == 400
+        assert not p.seen and not d.seen
+
+
 def test_models_by_its_short_name(pdctl):
     p, d = (pdctl.worker("--role", role) for role in ("prefill", "decode"))
     for router in (pd_pair(pdctl, p, d), pdctl("serve", "--worker-urls", d.url)):

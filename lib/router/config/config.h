@@ -122,6 +122,7 @@ struct router_config {
 	enum pd_fallback pd_fallback;
 	const struct pd_connector *connector; /* static */
 	int64_t pd_lease;
+	bool allow_ec_params; /* clients may name the host that an engine fetches encodings from */
 	int64_t drain_delay, drain_timeout;
 	bool io_threads;  /* a kernel thread per request in work instead of event loops */
 	unsigned threads; /* event loops, 0: one for each processor; or most threads */

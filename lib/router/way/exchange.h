@@ -57,6 +57,7 @@ struct exchange {
 	bool follows;		/* may name or make ids that one worker knows: follow.h */
 	bool learns;		/* the answer has not told its id yet */
 	bool detached;		/* goes on although the client left */
+	bool unread;		/* the body begins like an object and the scan refused it */
 	bool alone;		/* P/D: all of it goes to a decode worker */
 	bool prefilled;		/* decode refused: counted when it is repeated */
 	bool may_decode_alone;	/* without prefill, when no prefill worker is left */

@@ -304,11 +304,11 @@ static bool acceptable(struct exchange *x)
 {
 	const struct pd_connector *by = x->way->cfg->connector;
 	enum pd_path path = pd_path_of(x->req->head.path);
+	bool two = path != PD_PATH_OTHER && span_eq(x->req->head.method, SPAN("POST"));
 	struct pd_msg msg = {0};
 	enum pd_alone why;
 
-	x->alone = path == PD_PATH_OTHER || !span_eq(x->req->head.method, SPAN("POST"));
-	if (!x->alone)
+	if (two)
 		count(x, METRIC_PD_REQUESTS);
 	if (!x->rec.json) {
 		struct json_object again;
@@ -324,12 +324,10 @@ static bool acceptable(struct exchange *x)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
-	if (x->alone)
-		return true;
-	x->repeatable = true;
-	why = pd_alone_of(path, &x->body);
-	x->alone = why != PD_TWO_LEGS;
-	if (x->alone)
+	why = two ? pd_alone_of(path, &x->body) : PD_TWO_LEGS;
+	x->repeatable |= two;
+	x->alone |= !two || why != PD_TWO_LEGS;
+	if (why != PD_TWO_LEGS)
 		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_ALONE,
 			    (unsigned)why - 1, 0, 1);
 	return true;
@@ -346,8 +344,9 @@ static int choose(struct exchange *x, enum worker_role *failed)
 
 bool pdflow_takes(const struct exchange *x)
 {
-	return x->rec.json || (pd_path_of(x->req->head.path) != PD_PATH_OTHER &&
-			       span_eq(x->req->head.method, SPAN("POST")));
+	return x->rec.json || x->unread ||
+	       (pd_path_of(x->req->head.path) != PD_PATH_OTHER &&
+		span_eq(x->req->head.method, SPAN("POST")));
 }
 
 enum outcome pdflow_attempt(struct exchange *x)

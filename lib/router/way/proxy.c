@@ -38,7 +38,9 @@
 #include "lib/json/encoding.h"
 #include "lib/net/shelf.h"
 #include "lib/router/capture/capture.h"
+#include "lib/pd/legs.h"
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/heads.h"
 #include "lib/router/way/models.h"
 #include "lib/router/way/observers.h"
 #include "lib/router/way/pdflow.h"
@@ -181,7 +183,10 @@ static void read_body(struct exchange *x)
 		i++;
 	/* Not an object (multipart, audio, nothing): its bytes travel as they are and only headers
 	 * can carry a key. */
-	if (i == body.n || body.p[i] != '{' || json_object_scan(&x->body, body.p, body.n, NULL))
+	if (i == body.n || body.p[i] != '{')
+		return;
+	x->unread = json_object_scan(&x->body, body.p, body.n, NULL) != PD_OK;
+	if (x->unread)
 		return;
 	x->rec.json = &x->body;
 	stream = json_object_get(&x->body, "stream");
@@ -189,6 +194,18 @@ static void read_body(struct exchange *x)
 	model = json_object_get(&x->body, "model");
 	if (model && model->type == JSON_STRING)
 		x->model = (struct span){model->value.p + 1, model->value.n - 2};
+}
+
+/* Engines connect to the host that ec_transfer_params name: a client must not choose it. */
+static bool may_pass(struct exchange *x)
+{
+	if (x->way->cfg->allow_ec_params || !x->rec.json ||
+	    !pd_carries(&x->body, "ec_transfer_params"))
+		return true;
+	answer_error(x, 400, "invalid_request_error",
+		     "ec_transfer_params: they name the host that an engine connects to; the "
+		     "router passes them with --allow-ec-transfer-params only");
+	return false;
 }
 
 static void find_key(struct exchange *x)
@@ -448,7 +465,6 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 {
 	struct metrics *m = w->watch.metrics;
 	struct exchange x;
-	bool alone;
 
 	if (!begin(&x, w, c, r))
 		return;
@@ -467,14 +483,15 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 	/* What an id stands for is with the decode worker that answered, and with no prefill
 	 * worker.
 	 */
-	alone = x.follows && (follow_pin(&x) || x.rec.route != ROUTE_RESPONSES);
-	if (!w->cfg->pd || x.rec.route == ROUTE_EMBEDDINGS || alone) {
-		x.role = !w->cfg->pd ? ROLE_REGULAR : alone ? ROLE_DECODE : ROLE_PREFILL;
-		attempt_run(&x, regular_attempt);
-	} else if (pdflow_takes(&x)) {
+	x.alone = x.follows && (follow_pin(&x) || x.rec.route != ROUTE_RESPONSES);
+	if (!may_pass(&x)) {
+		/* answered */
+	} else if (w->cfg->pd && x.rec.route != ROUTE_EMBEDDINGS && pdflow_takes(&x)) {
 		attempt_run(&x, pdflow_attempt);
 	} else {
-		x.role = ROLE_DECODE;
+		x.role = !w->cfg->pd				       ? ROLE_REGULAR
+			 : x.rec.route == ROUTE_EMBEDDINGS && !x.alone ? ROLE_PREFILL
+								       : ROLE_DECODE;
 		attempt_run(&x, regular_attempt);
 	}
 	finish(&x);
