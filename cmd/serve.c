@@ -12,6 +12,7 @@
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
 #include "cmd/serve_vllm.h"
+#include "cmd/serve_warn.h"
 #include "lib/base/cli.h"
 #include "lib/pd/connector.h"
 #include "lib/router/config/workersfile.h"
@@ -25,10 +26,11 @@ static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
 		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
-		*log_requests;
-	int64_t port, admin_port, dp, seed, max_body, max_connections, max_per_ip, max_concurrent,
-		queue_size, worker_cap, pool_size, retry_max, remember_ids, cb_failures,
-		cb_successes, panic_threshold, health_failures, health_successes, threads;
+		*log_requests, *admin_keys, *scrape_host, *pid_file;
+	int64_t port, admin_port, scrape_port, dp, seed, max_body, max_connections, max_per_ip,
+		max_concurrent, queue_size, worker_cap, pool_size, retry_max, remember_ids,
+		cb_failures, cb_successes, panic_threshold, health_failures, health_successes,
+		threads;
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
@@ -36,7 +38,8 @@ static struct {
 	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, allow_ec,
 		expose_workers, no_worker_headers, list_metrics, list_policies, list_connectors,
-		admin_on_data_port, version, keyless_given; /* --keyless was, on the command line */
+		admin_on_data_port, version, keyless_given,
+		concurrent_given; /* --keyless was, on the command line */
 } o;
 
 static struct policy_opts policies;
@@ -55,6 +58,18 @@ static const struct opt options[] = {
 	{OPT_INT, "admin-port", &o.admin_port, "N",
 	 "admin and metrics port, also --prometheus-port; 0 takes a free one, -1 none (29000)",
 	 NULL, -1, 65535, "prometheus-port"},
+	{OPT_TEXT, "admin-api-key-file", &o.admin_keys, "FILE",
+	 "who changes the fleet needs a key of this file, one per line; read again on SIGHUP or "
+	 "POST "
+	 "/reload (none)",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "metrics-host", &o.scrape_host, "ADDR", "address of --metrics-port (127.0.0.1)",
+	 NULL, 0, 0, NULL},
+	{OPT_INT, "metrics-port", &o.scrape_port, "N",
+	 "a port with /metrics and the probes only, which may be open to all; 0 takes a free one, "
+	 "-1 "
+	 "none (-1)",
+	 NULL, -1, 65535, NULL},
 	{OPT_FLAG, "admin-on-data-port", &o.admin_on_data_port, NULL,
 	 "allow changes of the fleet on --port too, by anyone who can connect", NULL, 0, 0, NULL},
 	{OPT_LIST, "cors-allowed-origins", &o.cors, "ORIGIN...",
@@ -243,6 +258,9 @@ static const struct opt options[] = {
 	 "ids that only one worker knows (responses, conversations, files) and that are remembered "
 	 "with it; 0: none (65536)",
 	 NULL, 0, 1 << 24, NULL},
+	{OPT_TEXT, "pid-file", &o.pid_file, "FILE",
+	 "holds the process id while the router runs, for kill -HUP and kill -USR1 (none)", NULL, 0,
+	 0, NULL},
 	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
 	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
 	{OPT_FLAG, "version", &o.version, NULL, "print the version and exit", NULL, 0, 0, NULL},
@@ -283,7 +301,7 @@ static const struct opt_command command = {
 		 "(`pdctl workers`).\n"
 		 "Signals: TERM and INT drain (a second one ends at once), HUP reads the workers "
 		 "file and the client keys again,\n"
-		 "USR1 reopens the access log.\n"
+		 "USR1 reopens the access log. Send them to one process, by --pid-file.\n"
 		 "With LISTEN_FDS=1 (socket activation) the inherited socket is used, so a restart "
 		 "refuses no connection.",
 	.examples =
@@ -320,6 +338,8 @@ static void defaults(const struct router_config *c)
 	o.port = c->port;
 	o.admin_host = c->metrics_host;
 	o.admin_port = c->metrics_port;
+	o.scrape_host = c->scrape_host;
+	o.scrape_port = c->scrape_port;
 	o.policy = "consistent_hash";
 	o.compat = "none";
 	o.key_compat = "none";
@@ -373,6 +393,7 @@ static void defaults(const struct router_config *c)
 /* --compat vllm-router: its defaults, each for an option that was not given. */
 static void read_compat(struct router_config *c, int argc, char **argv)
 {
+	o.concurrent_given = opt_given(&command, argc, argv, "max-concurrent-requests");
 	o.keyless_given = opt_given(&command, argc, argv, "keyless");
 	c->compat = strcmp(o.compat, "vllm-router") == 0;
 	if (!c->compat)
@@ -392,6 +413,9 @@ static void read_limits(struct router_config *c)
 	c->metrics_host = o.admin_host;
 	c->metrics_port = (int)o.admin_port;
 	c->admin_on_data_port = o.admin_on_data_port;
+	c->admin_keys_file = o.admin_keys;
+	c->scrape_host = o.scrape_host;
+	c->scrape_port = (int)o.scrape_port;
 	c->dp_size = (unsigned)o.dp;
 	c->seed = (uint64_t)o.seed;
 	c->max_body = (size_t)o.max_body;
@@ -660,6 +684,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 		log_line(c->log, LOG_WARN,
 			 "--kv-connector has no effect without --prefill and --decode");
 	serve_vllm_announce(c->log);
+	serve_warn(c, o.concurrent_given);
 	if (c->fleet.workers.n == 0)
 		log_line(
 			c->log, LOG_WARN,
@@ -668,6 +693,9 @@ static void announce(const struct router *rt, const struct router_config *c)
 	if (router_metrics_port(rt))
 		log_line(c->log, LOG_INFO, "admin and metrics on http://%s:%u", c->metrics_host,
 			 router_metrics_port(rt));
+	if (router_scrape_port(rt))
+		log_line(c->log, LOG_INFO, "metrics and probes on http://%s:%u", c->scrape_host,
+			 router_scrape_port(rt));
 	log_line(c->log, LOG_INFO,
 		 "Starting router on %s:%u | mode: %s | policy: %s | workers: %zu | max_payload: "
 		 "%zuMB",
@@ -727,7 +755,8 @@ int cmd_serve(int argc, char **argv)
 		code = read_config(&c, &msg) ||
 				       serve_capture_open(&capture, &command, argc, argv, &msg)
 			       ? cli_usage_error(&command, &msg)
-			       : serve_run(&command, &c, capture, &set, announce, &ended);
+			       : serve_run(&command, &c, capture, &set, o.pid_file, announce,
+					   &ended);
 	}
 	if (!ended) {
 		log_stop(c.access_log);

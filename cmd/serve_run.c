@@ -3,10 +3,13 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "cmd/notify.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
+#include "lib/base/file.h"
 #include "lib/base/process.h"
 
 #define STOP_MARGIN (10 * NS_PER_S) /* beyond the drain: closed streams end, memory is freed */
@@ -93,8 +96,20 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	return EXIT_OK;
 }
 
+/* Whole or not at all, as somebody may read it now. */
+static int write_pid(const char *path, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	char text[24];
+	int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+
+	return file_write(path, text, (size_t)n, &inner)
+		       ? pd_fail(msg, PD_EIO, "--pid-file: %.480s", inner.text)
+		       : PD_OK;
+}
+
 int serve_run(const struct opt_command *command, const struct router_config *c,
-	      struct capture *capture, const sigset_t *set,
+	      struct capture *capture, const sigset_t *set, const char *pid_file,
 	      void (*announce)(const struct router *rt, const struct router_config *c), bool *ended)
 {
 	struct pd_msg msg = {0};
@@ -103,6 +118,10 @@ int serve_run(const struct opt_command *command, const struct router_config *c,
 
 	if (router_start(&rt, c, capture, &msg))
 		return cli_runtime_error(command, &msg);
+	if (pid_file && write_pid(pid_file, &msg)) {
+		(void)router_free(rt);
+		return cli_runtime_error(command, &msg);
+	}
 	announce(rt, c);
 	notify("READY=1");
 	process_trim();
@@ -111,6 +130,8 @@ int serve_run(const struct opt_command *command, const struct router_config *c,
 	while (minor_signal(rt, c, sig, false));
 	notify_stopping(c->drain_delay + c->drain_timeout + STOP_MARGIN);
 	code = drain(rt, c, set);
+	if (pid_file)
+		(void)unlink(pid_file);
 	*ended = router_free(rt);
 	return code;
 }

@@ -14,7 +14,7 @@ void serve_block_signals(sigset_t *set);
 /* The exit code. `announce` is called when it listens. *ended: no thread uses the configuration any
  * more. */
 int serve_run(const struct opt_command *command, const struct router_config *c,
-	      struct capture *capture, const sigset_t *set,
+	      struct capture *capture, const sigset_t *set, const char *pid_file,
 	      void (*announce)(const struct router *rt, const struct router_config *c),
 	      bool *ended);
 

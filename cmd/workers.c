@@ -28,7 +28,9 @@ static const struct opt options[] = {
 	{OPT_TEXT, "ca-file", &o.ca_file, "FILE",
 	 "PEM with the authorities of an https:// router (the system's)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "api-key-file", &o.key_file, "FILE",
-	 "a client key, when --router is a data port that asks for one (none)", NULL, 0, 0, NULL},
+	 "a key of the router's --admin-api-key-file, or of a client where --router is a data port "
+	 "(none)",
+	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "role", &o.role, NULL,
 	 "add: the pool it joins; else only workers of it (add to a plain pool: regular; else all)",
 	 "regular|prefill|decode", 0, 0, NULL},
@@ -119,6 +121,13 @@ static void print_line(const char *text)
 	cli_print("\n", 1);
 }
 
+static const char *text_or_dash(const cJSON *w, const char *name)
+{
+	const char *s = text_of(w, name);
+
+	return s[0] ? s : "-";
+}
+
 static int print_table(const cJSON *first, size_t n)
 {
 	struct table t;
@@ -135,7 +144,13 @@ static int print_table(const cJSON *first, size_t n)
 	table_column(&t, ">hand-overs");
 	table_column(&t, ">requests");
 	table_column(&t, ">errors");
+	table_column(&t, ">refused");
+	table_column(&t, ">503");
+	table_column(&t, ">429");
 	table_column(&t, "url");
+	table_column(&t, "address");
+	table_column(&t, "out since");
+	table_column(&t, "why");
 	for (size_t i = 0; w && i < n; i++, w = w->next) {
 		if (!is_shown(w))
 			continue;
@@ -151,7 +166,13 @@ static int print_table(const cJSON *first, size_t n)
 		table_cell(&t, "%.0f", number_of(w, "handovers"));
 		table_cell(&t, "%.0f", number_of(w, "requests"));
 		table_cell(&t, "%.0f", number_of(w, "errors"));
+		table_cell(&t, "%.0f", number_of(w, "connect_failures"));
+		table_cell(&t, "%.0f", number_of(w, "answered_503"));
+		table_cell(&t, "%.0f", number_of(w, "answered_429"));
 		table_cell(&t, "%s", text_of(w, "url"));
+		table_cell(&t, "%s", text_or_dash(w, "address"));
+		table_cell(&t, "%s", text_or_dash(w, "out_since"));
+		table_cell(&t, "%s", text_or_dash(w, "out_because"));
 	}
 	buf_init(&out, OUT_MAX);
 	err = table_text(&t, &out);

@@ -30,7 +30,7 @@ const char *http_call_text(enum http_call_result r)
 		[HTTP_CALL_CUT] = "stopped responding",
 		[HTTP_CALL_BROKEN] = "sent a malformed or truncated response",
 		[HTTP_CALL_CANCELED] = "the call was canceled",
-		[HTTP_CALL_LOCAL] = "out of memory or descriptors",
+		[HTTP_CALL_LOCAL] = "this router is out of memory or file descriptors",
 	};
 
 	return texts[r];

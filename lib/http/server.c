@@ -107,8 +107,8 @@ static void out_of_descriptors(struct http_server *s, int error)
 	if (now - s->last_error_log > NS_PER_S) {
 		s->last_error_log = now;
 		log_line(s->cfg.log, LOG_ERROR,
-			 "cannot accept: %s; raise the limit of open files or lower "
-			 "--max-connections",
+			 "cannot accept: %s: this process has reached its limit; raise the limit "
+			 "of open files or lower --max-connections",
 			 pd_errno_text(error, text, sizeof(text)));
 	}
 	if (s->reserve_fd >= 0) {

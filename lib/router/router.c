@@ -27,6 +27,7 @@
 #include "lib/router/config/workersfile.h"
 #include "lib/router/keys/auth.h"
 #include "lib/router/keys/cors.h"
+#include "lib/router/keys/keys.h"
 #include "lib/router/watch/prom.h"
 #include "lib/router/watch/pulse.h"
 #include "lib/router/way/proxy.h"
@@ -45,7 +46,8 @@ struct router {
 	struct way way;
 	struct capture *capture;	    /* owned; NULL: none */
 	struct http_server *_Atomic server; /* NULL until it listens: admin answers earlier */
-	struct http_server *admin_server;
+	struct http_server *admin_server, *scrape_server;
+	struct keys admin_keys;
 	struct admin admin;
 	struct health *health;
 	struct changes *changes;
@@ -107,10 +109,11 @@ static void pulse_look(void *ctx, struct pulse_look *out)
 	*out = (struct pulse_look){
 		.count = {[PULSE_QUEUE_FULL] = atomic_load(&rt->way.gate.full),
 			  [PULSE_QUEUE_TIMEOUT] = atomic_load(&rt->way.gate.timed_out),
-			  [PULSE_WORKERS_FULL] = metrics_busy(&rt->metrics),
+			  [PULSE_WORKERS_FULL] = metrics_failures(&rt->metrics, CAUSE_BUSY),
 			  [PULSE_CONNECTIONS] = s.refused,
 			  [PULSE_CONNECTIONS_ADDRESS] = s.refused_address,
 			  [PULSE_DESCRIPTORS] = s.accept_errors,
+			  [PULSE_LOCAL] = metrics_failures(&rt->metrics, CAUSE_LOCAL),
 			  [PULSE_ACCESS_LOST] =
 				  rt->cfg.access_log ? log_dropped(rt->cfg.access_log) : 0},
 		.in_flight = atomic_load(&rt->way.gate.in_work),
@@ -128,6 +131,9 @@ static int on_head(void *ctx, struct http_conn *c, struct http_request *r)
 	proxy_trim_path(r);
 	http_conn_set_extra(c, cors_lines(&rt->cors, &r->head));
 	if (cors_is_preflight(&r->head))
+		return 0;
+	/* The admin's key is in the field where a client's would be. */
+	if (rt->admin.keys && admin_acts(r))
 		return 0;
 	if (auth_admit(&rt->auth, c, r, &no))
 		return admin_route(r) ? 0 : proxy_admit(&rt->way, c, r);
@@ -198,11 +204,44 @@ static void admin_request(void *ctx, struct http_conn *c, struct http_request *r
 	(void)admin_answer(&rt->admin, c, r, true);
 }
 
-static int start_admin(struct router *rt, struct pd_msg *msg)
+static void scrape_request(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct router *rt = ctx;
+
+	admin_scrape(&rt->admin, c, r);
+}
+
+/* A port besides the data port, of the flag. */
+static int listen_beside(struct router *rt, struct http_server **out, const char *host, int port,
+			 const char *flag,
+			 void (*handler)(void *, struct http_conn *, struct http_request *),
+			 struct pd_msg *msg)
 {
 	struct http_server_config sc;
 	struct pd_msg inner = {0};
 	int err;
+
+	http_server_config_default(&sc);
+	sc.host = host;
+	sc.port = (uint16_t)port;
+	sc.max_connections = ADMIN_CONNECTIONS;
+	sc.max_body = ADMIN_BODY_MAX;
+	sc.io = rt->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
+	sc.threads = rt->cfg.io_threads ? ADMIN_CONNECTIONS : 1;
+	sc.batch_threads = false;
+	sc.log = rt->cfg.log;
+	sc.ctx = rt;
+	sc.on_request = handler;
+	err = http_server_start(out, &sc, &inner);
+	return err ? pd_fail(msg, err, "%.*s port: %.400s; choose another with --%s, -1 for none",
+			     (int)strcspn(flag, "-"), flag, inner.text, flag)
+		   : PD_OK;
+}
+
+static int start_admin(struct router *rt, struct pd_msg *msg)
+{
+	struct key_table table = {0};
+	int err = PD_OK;
 
 	rt->admin = (struct admin){.cfg = &rt->cfg,
 				   .fleet = &rt->fleet,
@@ -213,24 +252,20 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 				   .generate = generate,
 				   .metrics = metrics_page,
 				   .ctx = rt};
-	if (rt->cfg.metrics_port < 0)
-		return PD_OK;
-	http_server_config_default(&sc);
-	sc.host = rt->cfg.metrics_host;
-	sc.port = (uint16_t)rt->cfg.metrics_port;
-	sc.max_connections = ADMIN_CONNECTIONS;
-	sc.max_body = ADMIN_BODY_MAX;
-	sc.io = rt->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
-	sc.threads = rt->cfg.io_threads ? ADMIN_CONNECTIONS : 1;
-	sc.batch_threads = false;
-	sc.log = rt->cfg.log;
-	sc.ctx = rt;
-	sc.on_request = admin_request;
-	err = http_server_start(&rt->admin_server, &sc, &inner);
-	return err ? pd_fail(msg, err,
-			     "admin port: %.400s; choose another with --admin-port, -1 for none",
-			     inner.text)
-		   : PD_OK;
+	if (rt->cfg.admin_keys_file) {
+		err = key_table_read(&table, rt->cfg.admin_keys_file, msg);
+		if (err)
+			return err;
+		keys_swap(&rt->admin_keys, &table);
+		rt->admin.keys = &rt->admin_keys;
+	}
+	if (rt->cfg.metrics_port >= 0)
+		err = listen_beside(rt, &rt->admin_server, rt->cfg.metrics_host,
+				    rt->cfg.metrics_port, "admin-port", admin_request, msg);
+	if (!err && rt->cfg.scrape_port >= 0)
+		err = listen_beside(rt, &rt->scrape_server, rt->cfg.scrape_host,
+				    rt->cfg.scrape_port, "metrics-port", scrape_request, msg);
+	return err;
 }
 
 static int start_server(struct router *rt, struct pd_msg *msg)
@@ -410,9 +445,14 @@ uint16_t router_metrics_port(const struct router *rt)
 	return rt->admin_server ? http_server_port(rt->admin_server) : 0;
 }
 
+uint16_t router_scrape_port(const struct router *rt)
+{
+	return rt->scrape_server ? http_server_port(rt->scrape_server) : 0;
+}
+
 /* What a reload has read and not put to use yet. */
 struct reloaded {
-	struct key_table keys;
+	struct key_table keys, admin_keys;
 	struct tls_set *tls[2];
 };
 
@@ -452,8 +492,12 @@ static int reload_files(struct router *rt, struct pd_msg *msg)
 
 	if (!err && rt->cfg.client_keys_file)
 		err = key_table_read(&r.keys, rt->cfg.client_keys_file, msg);
+	if (!err && rt->cfg.admin_keys_file)
+		err = key_table_read(&r.admin_keys, rt->cfg.admin_keys_file, msg);
 	if (!err && rt->cfg.workers_file)
 		err = reload_fleet(rt, msg);
+	if (!err && rt->cfg.admin_keys_file)
+		keys_swap(&rt->admin_keys, &r.admin_keys);
 	if (!err && rt->cfg.client_keys_file) {
 		rt->keys_before = keys_count(&rt->auth.keys);
 		rt->keys_now = r.keys.n;
@@ -468,6 +512,7 @@ static int reload_files(struct router *rt, struct pd_msg *msg)
 	else
 		tls_set_free(r.tls[1]);
 	key_table_release(&r.keys);
+	key_table_release(&r.admin_keys);
 	return err;
 }
 
@@ -494,11 +539,12 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	uint64_t updates;
 	int err;
 
-	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !has_certificates(rt))
+	if (!rt->cfg.workers_file && !rt->cfg.client_keys_file && !rt->cfg.admin_keys_file &&
+	    !has_certificates(rt))
 		return pd_fail(
 			msg, PD_EINVAL,
-			"nothing to reload: found no --workers-file, no --client-api-keys and no "
-			"certificate");
+			"nothing to reload: found no --workers-file, no --client-api-keys, no "
+			"--admin-api-key-file and no certificate");
 	(void)pthread_mutex_lock(&rt->reloading);
 	updates = atomic_load(&rt->fleet.updates);
 	err = reload_files(rt, msg);
@@ -550,7 +596,8 @@ bool router_free(struct router *rt)
 	pulse_stop(rt->pulse);
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
-	if (!http_server_stop(rt->admin_server) || !http_server_stop(rt->server)) {
+	if (!http_server_stop(rt->scrape_server) || !http_server_stop(rt->admin_server) ||
+	    !http_server_stop(rt->server)) {
 		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory is not freed");
 		capture_stop(rt->capture);
 		return false;
@@ -565,11 +612,13 @@ bool router_free(struct router *rt)
 	health_stop(rt->health);
 	capture_free(rt->capture);
 	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */
+	(void)http_server_free(rt->scrape_server);
 	(void)http_server_free(rt->admin_server);
 	(void)http_server_free(rt->server);
 	way_release(&rt->way);
 	cors_release(&rt->cors);
 	auth_release(&rt->auth);
+	keys_release(&rt->admin_keys);
 	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();
 	free(rt);

@@ -17,6 +17,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 		 struct pd_msg *msg) PD_MUST;
 uint16_t router_port(const struct router *rt);
 /* 0 when there is no metrics listener. */
+uint16_t router_scrape_port(const struct router *rt);
 uint16_t router_metrics_port(const struct router *rt);
 /* Reads the workers file, the file of client keys and the certificates again. On failure everything
  * stays as it is. Thread-safe. */

@@ -1040,11 +1040,14 @@ def test_draining(pdctl):
         assert router.wait() == 0
 
 
-@moves("pdctl_accept_errors_total", "process_max_fds")
+@moves("pdctl_accept_errors_total", "process_max_fds", "process_open_fds")
 def test_out_of_descriptors(pdctl):
     with FakeEngine(ok) as engine:
         router = pdctl("serve", "--worker-urls", engine.url, "--max-connections", 64, *QUICK, preexec=limited(64))
         assert Page(router).value("process_max_fds") == 64
+        before = Page(router).value("process_open_fds")
+        with socket.create_connection(("127.0.0.1", router.port)):
+            wait_for("one more", lambda: Page(router).value("process_open_fds") > before)
         clients = []
         for _ in range(120):
             s = socket.socket()

@@ -14,6 +14,7 @@
 #include "lib/router/admin/admin_fanout.h"
 #include "lib/router/admin/admin_lists.h"
 #include "lib/router/admin/admin_workers.h"
+#include "lib/router/keys/auth.h"
 
 /* -- answers -- */
 
@@ -131,6 +132,8 @@ static int put_bad_count(const struct fleet *f, size_t bad, struct buf *b)
 	return buf_printf(b, "Unhealthy servers: %zu of %zu", bad, n);
 }
 
+/* Whether the router lives, as a probe asks: workers that are out are named, and are no reason to
+ * start it anew. vllm-router answers 503 then. */
 static void health(struct admin_call *a)
 {
 	struct fleet *f = fleet_get(a->admin->fleet);
@@ -160,7 +163,8 @@ static void health(struct admin_call *a)
 	if (err)
 		admin_answer_json(a, 500, NULL, &b, err);
 	else
-		(void)http_reply(a->conn, bad ? 503 : 200, ADMIN_TEXT, NULL, b.data, b.len);
+		(void)http_reply(a->conn, bad && a->admin->cfg->compat ? 503 : 200, ADMIN_TEXT,
+				 NULL, b.data, b.len);
 	buf_release(&b);
 }
 
@@ -314,9 +318,32 @@ bool admin_route(const struct http_request *r)
 	return find_path(r->head.path) != NULL;
 }
 
+bool admin_acts(const struct http_request *r)
+{
+	const struct admin_path *p = find_path(r->head.path);
+
+	return p && p->acts && !is_one_of(r->head.method, "GET, HEAD");
+}
+
 bool admin_generates(const struct http_request *r)
 {
 	return span_eq(r->head.path, SPAN("/health_generate"));
+}
+
+/* False: 401 was sent. */
+static bool has_key(struct admin_call *a)
+{
+	struct span key = auth_key(&a->req->head);
+
+	if (key_is_valid(key) && keys_has(a->admin->keys, key))
+		return true;
+	atomic_fetch_add(&a->admin->refused, 1);
+	(void)http_reply_error(a->conn, 401, "authentication_error",
+			       "WWW-Authenticate: Bearer realm=\"pdctl admin\"\r\n", "%s",
+			       key.n > 0 ? "invalid admin API key"
+					 : "found no admin API key, expected Authorization: Bearer "
+					   "with a key of --admin-api-key-file");
+	return false;
 }
 
 /*
@@ -342,6 +369,8 @@ static bool may_act(struct admin_call *a, bool admin_port)
 				    : "send it to the address of --admin-port");
 		return false;
 	}
+	if (a->admin->keys && !has_key(a))
+		return false;
 	if (http_field(&a->req->head, "origin")) {
 		atomic_fetch_add(&a->admin->refused, 1);
 		admin_error(
@@ -378,4 +407,17 @@ bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r,
 	else if ((!p->acts || may_act(&a, admin_port)) && admin_method(&a, p->allow))
 		p->serve(&a);
 	return true;
+}
+
+void admin_scrape(struct admin *ad, struct http_conn *c, struct http_request *r)
+{
+	const struct admin_path *p = find_path(r->head.path);
+	struct admin_call a = {ad, c, r};
+
+	if (!admin_method(&a, "GET, HEAD"))
+		return;
+	if (p && (p->serve == health || p->serve == liveness || p->serve == readiness))
+		p->serve(&a);
+	else
+		metrics(&a);
 }

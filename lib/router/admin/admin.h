@@ -9,6 +9,7 @@
 #include "lib/http/server.h"
 #include "lib/router/fleet/asks.h"
 #include "lib/router/fleet/changes.h"
+#include "lib/router/keys/keys.h"
 
 #define ADMIN_MAX   (8u << 20) /* of an answer */
 #define ADMIN_CTYPE "application/json"
@@ -20,7 +21,8 @@ struct admin {
 	struct fleet_holder *fleet;
 	struct changes *changes;
 	struct asks *asks;
-	bool keyed;		/* clients bring keys: the routes open to all name no worker */
+	bool keyed;	   /* clients bring keys: the routes open to all name no worker */
+	struct keys *keys; /* whose bearer may change something; NULL: everybody who connects */
 	_Atomic bool listening; /* the data port answers: set by the owner */
 	_Atomic bool draining;	/* likewise */
 	_Atomic uint64_t refused;
@@ -37,6 +39,10 @@ struct admin {
 bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r, bool admin_port);
 /* The request is for one of our own routes: it needs no place at the gate. */
 bool admin_route(const struct http_request *r);
+/* It changes something: where admin keys are asked for, one of those counts, not a client's. */
+bool admin_acts(const struct http_request *r);
+/* The port that shows the metrics, to GET and HEAD of any path, and the three probes. */
+void admin_scrape(struct admin *ad, struct http_conn *c, struct http_request *r);
 /* It asks for /health_generate, which on the data port passes the gate as requests do. */
 bool admin_generates(const struct http_request *r);
 

@@ -118,21 +118,22 @@ int admin_put_worker(const struct router_config *c, struct worker *w, struct buf
 	err = err ? err : admin_put_text(b, w->url);
 	err = err ? err : put_compatible(w, b);
 	if (!err)
-		err = buf_printf(b,
-				 ",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
-				 "\"requests\":%llu,\"errors\":%llu,\"answered_503\":%llu,"
-				 "\"answered_429\":%llu,\"connections\":%llu,"
-				 "\"idle_connections\":%zu,\"ejections\":%llu",
-				 worker_state_name(worker_state(w)),
-				 atomic_load(&w->by_hand) ? "added" : "configured",
-				 (unsigned)atomic_load(&w->handovers),
-				 (unsigned long long)atomic_load(&w->requests),
-				 (unsigned long long)atomic_load(&w->errors),
-				 (unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_503]),
-				 (unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_429]),
-				 (unsigned long long)atomic_load(&w->pool.connects),
-				 http_pool_idle(&w->pool),
-				 (unsigned long long)atomic_load(&w->ejections));
+		err = buf_printf(
+			b,
+			",\"state\":\"%s\",\"source\":\"%s\",\"handovers\":%u,"
+			"\"requests\":%llu,\"errors\":%llu,\"answered_503\":%llu,"
+			"\"answered_429\":%llu,\"connect_failures\":%llu,\"connections\":%llu,"
+			"\"idle_connections\":%zu,\"ejections\":%llu",
+			worker_state_name(worker_state(w)),
+			atomic_load(&w->by_hand) ? "added" : "configured",
+			(unsigned)atomic_load(&w->handovers),
+			(unsigned long long)atomic_load(&w->requests),
+			(unsigned long long)atomic_load(&w->errors),
+			(unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_503]),
+			(unsigned long long)atomic_load(&w->refusals[WORKER_REFUSED_429]),
+			(unsigned long long)atomic_load(&w->pool.connect_failures),
+			(unsigned long long)atomic_load(&w->pool.connects),
+			http_pool_idle(&w->pool), (unsigned long long)atomic_load(&w->ejections));
 	err = err ? err : put_condition(c, w, b);
 	return err ? err : buf_putc(b, '}');
 }

@@ -45,6 +45,8 @@ void router_config_default(struct router_config *c)
 		.retry_jitter = 0.2,
 		.retry_budget = 0.5,
 		.log_requests = true,
+		.scrape_host = "127.0.0.1",
+		.scrape_port = -1,
 		.cb_failures = 10,
 		.cb_successes = 3,
 		.cb_timeout = 60 * NS_PER_S,

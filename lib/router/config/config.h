@@ -56,6 +56,9 @@ struct router_config {
 	int listen_fd; /* -1, or inherited */
 	const char *metrics_host;
 	int metrics_port;		 /* -1: none */
+	const char *admin_keys_file;	 /* NULL: none; read again on reload */
+	const char *scrape_host;	 /* a port for metrics and probes only */
+	int scrape_port;		 /* -1: none */
 	bool admin_on_data_port;	 /* workers are added, removed and drained there too */
 	bool compat;			 /* admin routes answer with vllm-router's statuses */
 	const char *const *cors_origins; /* as cors_init has them */

@@ -11,8 +11,7 @@ static bool is_open(struct span path)
 	       span_eq(path, SPAN("/readiness"));
 }
 
-/* "Bearer KEY", else X-Api-Key. Empty when there is none. */
-static struct span key_of(const struct http_head *h)
+struct span auth_key(const struct http_head *h)
 {
 	const struct field *f = http_field_tag(h, HTTP_AUTHORIZATION);
 	struct span v;
@@ -43,7 +42,7 @@ bool auth_admit(struct auth *a, struct http_conn *c, const struct http_request *
 
 	if (!a->on || is_open(r->head.path))
 		return true;
-	key = key_of(&r->head);
+	key = auth_key(&r->head);
 	switch (judge(a, c, key)) {
 	case KEY_VALID:
 		return true;

@@ -26,6 +26,8 @@ struct auth_refusal {
 	const char *type, *extra, *text;
 };
 
+/* "Bearer KEY" of Authorization, else X-Api-Key. Empty when there is none. */
+struct span auth_key(const struct http_head *h);
 /* Reads the file and starts the thread that asks. PD_EINVAL, PD_EIO, PD_ENOMEM. */
 int auth_start(struct auth *a, const struct auth_config *c, struct pd_msg *msg) PD_MUST;
 /* After the last request; also when auth_start failed. */

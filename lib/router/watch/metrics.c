@@ -245,13 +245,13 @@ uint64_t metrics_total(const struct metrics *m, enum metrics_counter c)
 	return total;
 }
 
-uint64_t metrics_busy(const struct metrics *m)
+uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause)
 {
 	uint64_t total = 0;
 
 	for (unsigned stage = 0; stage < LABELS_STAGE; stage++)
 		total += sum_series(m, counters[METRIC_LEG_FAILURES].at + stage * LABELS_CAUSE +
-					       CAUSE_BUSY - 1);
+					       cause - 1);
 	return total;
 }
 

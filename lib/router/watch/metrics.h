@@ -133,8 +133,8 @@ void metrics_observe(struct metrics *m, unsigned stripe, enum metrics_hist h, in
 void metrics_observe_at(struct metrics *m, unsigned stripe, enum metrics_hist h, unsigned a,
 			int64_t ns);
 uint64_t metrics_total(const struct metrics *m, enum metrics_counter c);
-/* Attempts that found all workers at their limit. */
-uint64_t metrics_busy(const struct metrics *m);
+/* Exchanges with workers that failed for this cause. */
+uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause);
 int metrics_text(const struct metrics *m, struct buf *out) PD_MUST;
 /* The label value; "ok" for ERROR_NONE. */
 const char *metrics_error_name(enum metrics_error e);

@@ -331,6 +331,8 @@
 	  "the process works")                                                                     \
 	X(MEMORY, GAUGE, "", "process_resident_memory_bytes", "Resident memory of the process",    \
 	  "memory is taken or given back")                                                         \
+	X(OPEN_FDS, GAUGE, "", "process_open_fds", "Open files, connections among them",           \
+	  "a connection is made or closed")                                                        \
 	X(MAX_FDS, GAUGE, "", "process_max_fds", "Limit of open files",                            \
 	  "the router is started with another limit")
 

@@ -4,9 +4,11 @@
  */
 #include "lib/router/watch/prom.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
@@ -261,6 +263,23 @@ static uint64_t resident(void)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Linux 6.2 and later say it in the size of the directory; before one must count. */
+static uint64_t open_fds(void)
+{
+	struct stat st;
+	uint64_t n = 0;
+	DIR *d;
+
+	if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+		return (uint64_t)st.st_size;
+	d = opendir("/proc/self/fd");
+	while (d && readdir(d))
+		n++;
+	if (d)
+		(void)closedir(d);
+	return n > 3 ? n - 3 : 0; /* ".", "..", and the directory itself */
+}
+
 static uint64_t max_fds(void)
 {
 	struct rlimit limit = {0};
@@ -296,6 +315,8 @@ static uint64_t of_process(const struct prom_page *p, const struct fleet *f, enu
 		return f->version;
 	case SINGLE_TLS_EXPIRY:
 		return p->cfg->tls ? (uint64_t)tls_context_not_after(p->cfg->tls) : 0;
+	case SINGLE_OPEN_FDS:
+		return open_fds();
 	case SINGLE_MAX_FDS:
 		return max_fds();
 	case SINGLE_MEMORY:

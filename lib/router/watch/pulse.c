@@ -28,7 +28,8 @@ static const char *const causes[PULSE_CAUSES][2] = {
 	[PULSE_CONNECTIONS] = {"connections", "connections over --max-connections"},
 	[PULSE_CONNECTIONS_ADDRESS] = {"connections_per_ip",
 				       "connections over --max-connections-per-ip"},
-	[PULSE_DESCRIPTORS] = {"descriptors", "this router was out of descriptors"},
+	[PULSE_DESCRIPTORS] = {"descriptors", "this router was out of descriptors for clients"},
+	[PULSE_LOCAL] = {"local", "this router was out of descriptors or memory for workers"},
 };
 
 /* "overloaded: 12 refused in 1.0 s: 10 the admission queue was full, ...", or fields. */

@@ -16,6 +16,7 @@ enum pulse_count {
 	PULSE_CONNECTIONS,
 	PULSE_CONNECTIONS_ADDRESS,
 	PULSE_DESCRIPTORS,
+	PULSE_LOCAL,  /* no descriptor or memory for a connection to a worker */
 	PULSE_CAUSES, /* refusals up to here */
 	PULSE_ACCESS_LOST = PULSE_CAUSES,
 	PULSE_COUNTS

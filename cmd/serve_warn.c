@@ -1,0 +1,60 @@
+#include "cmd/serve_warn.h"
+
+#include <string.h>
+#include <sys/resource.h>
+
+static bool is_loopback(const char *host)
+{
+	return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
+	       strcmp(host, "localhost") == 0;
+}
+
+/* Who reaches a port that changes the fleet may send prompts where he likes. */
+static void warn_of_admin(const struct router_config *c)
+{
+	if (c->admin_keys_file)
+		return;
+	if (c->metrics_port >= 0 && !is_loopback(c->metrics_host))
+		log_line(
+			c->log, LOG_WARN,
+			"--admin-host %s: everybody who reaches this address can change the fleet; "
+			"ask for a key with --admin-api-key-file, and let Prometheus use "
+			"--metrics-port",
+			c->metrics_host);
+	if (c->admin_on_data_port && !is_loopback(c->host) && !c->client_keys_file &&
+	    c->key_urls_n == 0)
+		log_line(c->log, LOG_WARN,
+			 "--admin-on-data-port: everybody who reaches %s:%u can change the fleet; "
+			 "ask for a key with --admin-api-key-file",
+			 c->host, c->port);
+}
+
+/* What the flags ask for, when they do; a request has one connection on each side. The server has
+ * raised the soft limit already. */
+static void warn_of_descriptors(const struct router_config *c, bool concurrent)
+{
+	uint64_t clients = c->max_connections ? c->max_connections : c->max_concurrent,
+		 wanted = clients + c->max_concurrent + 100;
+	struct rlimit r;
+
+	if (!c->max_connections && !concurrent)
+		return;
+	wanted = concurrent ? wanted : 2 * clients + 100;
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < wanted)
+		log_line(c->log, LOG_WARN,
+			 "the limit of open files is %llu, and %s asks for %llu: raise it (ulimit "
+			 "-n, "
+			 "LimitNOFILE=), or connections are refused",
+			 (unsigned long long)r.rlim_cur,
+			 concurrent ? c->max_connections ? "--max-connections with "
+							   "--max-concurrent-requests"
+							 : "--max-concurrent-requests"
+				    : "--max-connections",
+			 (unsigned long long)wanted);
+}
+
+void serve_warn(const struct router_config *c, bool concurrent)
+{
+	warn_of_admin(c);
+	warn_of_descriptors(c, concurrent);
+}
