@@ -40,8 +40,17 @@ static void put_text(struct jout *o, struct span text)
 	jout_put(o, "\"");
 }
 
+void answer_prompt_logprobs(struct jout *o, const uint32_t *id, size_t n)
+{
+	jout_put(o, "[null");
+	for (size_t i = 1; i < n; i++)
+		jout_fmt(o, ",{\"%u\":{\"logprob\":-%u.%03u,\"rank\":1,\"decoded_token\":\"t%u\"}}",
+			 id[i], id[i - 1] % 10, id[i] % 1000, id[i]);
+	jout_put(o, "]");
+}
+
 void answer_choice(struct jout *o, const struct gen_request *g, size_t index, struct span text,
-		   const char *finish)
+		   const char *finish, struct span prompt_logprobs)
 {
 	jout_put(o, "{\"index\":");
 	jout_uint(o, index);
@@ -56,7 +65,11 @@ void answer_choice(struct jout *o, const struct gen_request *g, size_t index, st
 		put_text(o, text);
 	}
 	jout_fmt(o, ",\"logprobs\":null,\"finish_reason\":\"%s\",\"stop_reason\":null", finish);
-	jout_put(o, g->kind == GEN_CHAT ? "}" : ",\"prompt_logprobs\":null}");
+	if (g->kind != GEN_CHAT) {
+		jout_put(o, ",\"prompt_logprobs\":");
+		jout_raw(o, prompt_logprobs.p, prompt_logprobs.n);
+	}
+	jout_put(o, "}");
 }
 
 void answer_role(struct jout *o, size_t index)

@@ -7,9 +7,11 @@
 /* "id":...,"object":...,"created":...,"model":... */
 void answer_head(struct jout *o, const struct gen_request *g, bool chunk, int64_t created);
 void answer_usage(struct jout *o, size_t prompt, size_t completion, size_t cached);
-/* One element of "choices" of a whole answer. */
+/* One element of "choices" of a whole answer; of a completion with the prompt's logprobs. */
 void answer_choice(struct jout *o, const struct gen_request *g, size_t index, struct span text,
-		   const char *finish);
+		   const char *finish, struct span prompt_logprobs);
+/* The logprobs of a prompt's tokens, made up from the tokens alone: null for the first. */
+void answer_prompt_logprobs(struct jout *o, const uint32_t *id, size_t n);
 /* The same of an event. finish is NULL before the last token. */
 void answer_delta(struct jout *o, const struct gen_request *g, size_t index, struct span text,
 		  const char *finish);

@@ -30,8 +30,9 @@ struct gen_flow {
 	struct journal_entry log;
 	struct worker_faults faults; /* as they were when the request came */
 	struct api_error error;
-	struct jout out; /* the whole answer, or one event */
-	struct buf text; /* of the current prompt */
+	struct jout out;	     /* the whole answer, or one event */
+	struct buf text;	     /* of the current prompt */
+	struct jout prompt_logprobs; /* of the current prompt */
 	char lease_id[NIXL_ID_MAX];
 	int64_t arrived, created;
 	size_t prompt_tokens, completion_tokens, cached_tokens;
@@ -199,11 +200,16 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 		return err;
 	for (size_t k = 0; k < total; k++)
 		(void)token_text(f, k, piece);
+	jout_cut(&f->prompt_logprobs, 0);
+	if (f->g.prompt_logprobs)
+		answer_prompt_logprobs(&f->prompt_logprobs, f->run.ids, f->run.job.prompt_tokens);
+	else
+		jout_put(&f->prompt_logprobs, "null");
 	for (size_t j = 0; j < f->g.n; j++) {
 		if (prompt + j > 0)
 			jout_put(&f->out, ",");
 		answer_choice(&f->out, &f->g, prompt * f->g.n + j, buf_span(&f->text),
-			      f->run.finish);
+			      f->run.finish, buf_span(&f->prompt_logprobs.b));
 	}
 	return PD_OK;
 }
@@ -259,8 +265,10 @@ static void finish(struct gen_flow *f, struct kvcache_pin *pin)
 	if (!f->g.stream && f->g.kind != GEN_EMBEDDING) {
 		jout_put(&f->out, "],\"service_tier\":null,\"system_fingerprint\":null");
 		put_usage(f, f->completion_tokens);
-		if (f->g.kind == GEN_CHAT)
-			jout_put(&f->out, ",\"prompt_logprobs\":null");
+		if (f->g.kind == GEN_CHAT) {
+			jout_put(&f->out, ",\"prompt_logprobs\":");
+			jout_raw(&f->out, f->prompt_logprobs.b.data, f->prompt_logprobs.b.len);
+		}
 		jout_put(&f->out, ",\"kv_transfer_params\":");
 		if (pin->block)
 			nixl_offer(f->gen->nixl, &f->g, f->run.seed, pin, f->run.job.prompt_tokens,
@@ -395,6 +403,7 @@ void generate_serve(const struct generator *gen, struct http_conn *c, struct htt
 				  .c = c,
 				  .g = &f->g};
 	jout_init(&f->out, OUT_MAX);
+	jout_init(&f->prompt_logprobs, OUT_MAX);
 	buf_init(&f->text, OUT_MAX);
 	journal_describe(&f->log, &r->head, r->body);
 	switch (faults_next(gen->faults, &f->faults)) {
@@ -408,6 +417,7 @@ void generate_serve(const struct generator *gen, struct http_conn *c, struct htt
 		handle(f, kind);
 	}
 	jout_release(&f->out);
+	jout_release(&f->prompt_logprobs);
 	buf_release(&f->text);
 	free(f->log.text);
 	free(f);

@@ -34,6 +34,24 @@ int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struc
 	return e->status ? PD_EINVAL : PD_OK;
 }
 
+/* What an engine would do wrongly or in vain with blocks of another. */
+static void check_sampling(struct nixl *x, const struct gen_request *g, struct api_error *e)
+{
+	const char *leg = g->kv.do_remote_decode ? "prefill" : "decode";
+
+	if (g->nprompts != 1)
+		(void)nixl_mistake(x, MISTAKE_shared_blocks, g->id, e,
+				   "%s: found %zu prompts, expected 1: blocks are of one prompt",
+				   leg, g->nprompts);
+	if (g->beam_search)
+		(void)nixl_mistake(x, MISTAKE_beam_search, g->id, e,
+				   "%s: beam search uses no blocks of another engine", leg);
+	if (g->kv.do_remote_prefill && g->prompt_logprobs)
+		(void)nixl_mistake(x, MISTAKE_prompt_logprobs, g->id, e,
+				   "decode: the logprobs of a prompt that was computed elsewhere "
+				   "are not known");
+}
+
 int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e)
 {
 	struct kv_params *kv = &g->kv;
@@ -57,6 +75,7 @@ int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e)
 		if (g->stream)
 			(void)nixl_mistake(x, MISTAKE_prefill_stream, g->id, e,
 					   "prefill: found stream true, expected false");
+		check_sampling(x, g, e);
 	} else {
 		if (x->cfg->role == WORKER_PREFILL)
 			(void)nixl_mistake(x, MISTAKE_wrong_role, g->id, e,
@@ -70,13 +89,27 @@ int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e)
 					   kv->host.n ? "" : " remote_host",
 					   kv->port > 0 && kv->port <= UINT16_MAX ? ""
 										  : " remote_port");
-		else if (g->nprompts != 1)
-			(void)nixl_mistake(x, MISTAKE_missing_fields, g->id, e,
-					   "decode: found %zu prompts, expected 1", g->nprompts);
-		if (!kv->complete || g->nprompts != 1)
+		check_sampling(x, g, e);
+		if (!kv->complete || g->nprompts != 1 || g->beam_search || g->prompt_logprobs)
 			kv->do_remote_prefill = false; /* the prompt is computed here */
 	}
 	return e->status ? PD_EINVAL : PD_OK;
+}
+
+/* An engine runs n sequences, and each keeps the prompt's blocks until a decode worker has read
+ * them: one of them is read, the others wait for the end of their leases. The blocks themselves
+ * are counted with the first. */
+static void lease_further(struct nixl *x, const struct gen_request *g, int64_t expires)
+{
+	char id[NIXL_ID_MAX];
+
+	for (unsigned i = 1; i < g->n; i++) {
+		struct kvcache_pin none = {0};
+
+		(void)snprintf(id, sizeof(id), "%u_%s-%08llx", i, g->id,
+			       atomic_fetch_add(&x->core->next, 1) & 0xffffffffu);
+		(void)leases_add(&x->leases, span_of(id), g->xid, expires, &none);
+	}
 }
 
 void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
@@ -113,6 +146,7 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 	l = leases_add(&x->leases, span_of(lease_id), g->xid, clock_now() + lasts, pin);
 	if (l) {
 		l->prompt_hash = prompt_hash;
+		lease_further(x, g, l->expires);
 		(void)pthread_cond_signal(&x->changed);
 	} else {
 		engine_unpin(&x->core->engine, pin, clock_now());

@@ -210,6 +210,21 @@ static int read_embedding(struct gen_request *g, struct api_error *e)
 	return PD_OK;
 }
 
+/* Those of the prompt, and beam search, which is answered like n. */
+static int read_sampling(struct gen_request *g, struct api_error *e)
+{
+	int64_t logprobs = -2;
+	int err = read_count(&g->body, "prompt_logprobs", -1, INT32_MAX, &logprobs, e);
+
+	if (!err)
+		err = read_bool(&g->body, "use_beam_search", &g->beam_search, e);
+	g->prompt_logprobs = logprobs > -2;
+	if (!err && g->prompt_logprobs && g->stream)
+		err = api_fail(e, 400, "prompt_logprobs",
+			       "`prompt_logprobs` are not available when `stream=True`.");
+	return err;
+}
+
 static int read_generation(struct gen_request *g, struct api_error *e)
 {
 	const struct json_member *m = given(&g->body, "cache_salt");
@@ -218,6 +233,8 @@ static int read_generation(struct gen_request *g, struct api_error *e)
 
 	if (!err)
 		err = read_stream(g, e);
+	if (!err)
+		err = read_sampling(g, e);
 	if (!err)
 		err = read_stop(g, e);
 	if (!err)

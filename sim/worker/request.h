@@ -41,6 +41,7 @@ struct gen_request {
 	size_t max_tokens; /* 0: not given */
 	unsigned n;
 	bool stream, include_usage, continuous_usage;
+	bool prompt_logprobs, beam_search;
 	struct buf stop_text; /* decoded stop strings, one after the other */
 	size_t stop_len[REQUEST_STOP_MAX], nstops;
 	uint64_t salt; /* from cache_salt */

@@ -20,6 +20,9 @@
 	X(request_id_mismatch)                                                                     \
 	X(prefill_max_tokens)                                                                      \
 	X(prefill_stream)                                                                          \
+	X(shared_blocks)                                                                           \
+	X(prompt_logprobs)                                                                         \
+	X(beam_search)                                                                             \
 	X(wrong_role)                                                                              \
 	X(lease_expired_unread)
 

@@ -109,7 +109,7 @@ def test_clients_do_not_choose_where_encodings_come_from(pdctl, mode, body):
         assert not prefill.seen and not decode.seen
         assert router.post("/v1/completions", {**BODY, "ec_transfer_params": None})[0] == 200
         allowed = pdctl("serve", *flags, "--allow-ec-transfer-params")
-        assert allowed.post("/v1/completions", raw)[0] == 200 and "10.9.9.9" in json.dumps(decode.seen[-1].json()) + repr(raw)
+        assert allowed.post("/v1/completions", raw)[0] == 200 and "ec_transfer_params" in json.dumps(decode.seen[-1].json())
 
 
 def test_request_ids_do_not_carry_addresses_to_workers(pdctl):

@@ -94,6 +94,34 @@ def test_each_prompt_of_a_list_has_its_own_answer(pdctl, stream):
     assert mistakes(ps + ds) == {} and alone(router, "prompts") == 1
 
 
+@pytest.mark.parametrize("path, more", [
+    (TEXT, {"prompt": "words of a prompt " * 20, "prompt_logprobs": 1}), (CHAT, {"messages": [{"role": "user", "content": "words " * 20}], "prompt_logprobs": 0}),
+    (TEXT, {"prompt": "words of a prompt", "use_beam_search": True, "n": 2}),
+])
+def test_what_strict_decode_workers_refuse_with_blocks_of_others(pdctl, path, more):
+    router, ps, ds = fleet(pdctl, "--pd-fallback", "fail", prefill=1, decode=1)
+    status, headers, raw = router.post(path, {**more, "max_tokens": 3})
+    assert status == 200 and headers["X-Prefill-Worker"] is None, raw
+    direct = ds[0].post_json(path, {**more, "max_tokens": 3})
+    got = json.loads(raw)
+    for key in ("choices", "prompt_logprobs"):
+        assert got.get(key) == direct.get(key)
+    assert got["usage"]["prompt_tokens"] == direct["usage"]["prompt_tokens"] and mistakes(ps + ds) == {}
+    assert "prompt_logprobs" not in more or (got["prompt_logprobs"] if path == CHAT else got["choices"][0]["prompt_logprobs"])
+
+
+@pytest.mark.parametrize("more, param", [
+    ({"stream_options": {"include_usage": True}}, "stream_options"), ({"max_tokens": "many"}, "max_tokens"), ({"n": 0}, "n"), ({"min_tokens": 9, "max_tokens": 5}, "min_tokens"),
+    ({"stream": "maybe"}, "stream"),
+])
+def test_a_request_that_decode_will_refuse_fills_no_prefill_cache(pdctl, more, param):
+    router, ps, ds = fleet(pdctl, prefill=1, decode=1)
+    status, headers, raw = router.post(TEXT, {"prompt": "words " * 100, **more})
+    assert status == 400 and json.loads(raw)["error"]["param"] == param
+    assert headers["X-Prefill-Worker"] is None and ps[0].metric("pdctl_worker_requests_total") == 0 and ps[0].metric("pdctl_worker_kv_leases") == 0
+    assert router.post(TEXT, {"prompt": "words", "max_tokens": 2})[0] == 200, "no breaker minds"
+
+
 OTHERS = [
     ("POST", "/score", b'{"text_1":"a","text_2":"b"}'), ("POST", "/v1/rerank", b'{"query":"q","documents":["a"]}'), ("POST", "/tokenize", b'{"prompt":"a"}'),
     ("POST", "/v1/messages/count_tokens", b'{"messages":[]}'), ("POST", "/v1/chat/completions/render", b'{"messages":[]}'),

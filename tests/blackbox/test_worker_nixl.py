@@ -284,6 +284,43 @@ def test_client_that_leaves_during_prefill_makes_no_lease(pdctl):
     assert w.metric("pdctl_worker_kv_leases") == 0 and w.metric("pdctl_worker_aborted_requests_total") == 1
 
 
+def test_each_of_n_sequences_has_a_lease(pdctl):
+    pair = Pair(pdctl, "--strict", p_flags=["--kv-lease-s", 0.5])
+    body = {"prompt": words(40), "n": 3}
+    kv = pair.prefill(body)
+    assert pair.p.metric("pdctl_worker_kv_leases") == 3
+    assert len(decoded(pair.decode(body, kv))["choices"]) == 3
+    wait_for("the two that nobody reads", lambda: mistakes(pair.p) == {"lease_expired_unread": 2})
+    assert pair.p.metric("pdctl_worker_kv_leases") == 0 and pair.p.metric("vllm:kv_cache_usage_perc") == 0
+
+
+@pytest.mark.parametrize("mode", ["lax", "strict"])
+@pytest.mark.parametrize("kind, more, legs", [
+    ("shared_blocks", {"prompt": [words(20), words(30)]}, "pd"), ("shared_blocks", {"prompt": [[1, 2], [3]]}, "pd"),
+    ("prompt_logprobs", {"prompt_logprobs": 1}, "d"), ("beam_search", {"use_beam_search": True}, "pd"),
+])
+def test_what_blocks_of_one_prompt_cannot_do(pdctl, mode, kind, more, legs):
+    pair = Pair(pdctl, *(["--strict"] if mode == "strict" else []))
+    body = {"prompt": words(20), "max_tokens": 2}
+    kv = pair.prefill(body)
+    got = pair.decode({**body, **more}, kv)
+    assert got[0] == (400 if mode == "strict" else 200) and mistakes(pair.d) == {kind: 1}
+    assert mode == "lax" or kind in got[2].decode()
+    got = pair.p.post(TEXT, {**body, **more, "max_tokens": 1, "kv_transfer_params": PREFILL})
+    assert got[0] == (400 if mode == "strict" and "p" in legs else 200) and mistakes(pair.p) == ({kind: 1} if "p" in legs else {})
+    assert pair.d.post(TEXT, {**body, **more})[0] == 200, "without blocks of others it is no mistake"
+
+
+@pytest.mark.parametrize("path, prompt", [(TEXT, {"prompt": words(4)}), (CHAT, {"messages": [{"role": "user", "content": words(4)}]})])
+def test_prompt_logprobs(strict, path, prompt):
+    answer = strict.d.post_json(path, {**prompt, "prompt_logprobs": 1, "max_tokens": 1})
+    values = answer["prompt_logprobs"] if path == CHAT else answer["choices"][0]["prompt_logprobs"]
+    assert values[0] is None and len(values) == answer["usage"]["prompt_tokens"] and all(len(v) == 1 for v in values[1:])
+    assert strict.d.post(path, {**prompt, "prompt_logprobs": 1, "stream": True})[0] == 400
+    plain = strict.d.post_json(path, {**prompt, "max_tokens": 1})
+    assert (plain if path == CHAT else plain["choices"][0])["prompt_logprobs"] is None
+
+
 def test_batches_offer_nothing(pdctl):
     w = pdctl.worker(*FAST)
     a = w.post_json(TEXT, {"prompt": ["a", "b"], "max_tokens": 1, "kv_transfer_params": PREFILL})
