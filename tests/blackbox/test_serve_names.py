@@ -28,7 +28,7 @@ def listed(router):
 def preload(tmp_path_factory):
     """The library with a name service of the test's own."""
     made = tmp_path_factory.mktemp("names") / "names.so"
-    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", str(made), str(ROOT / "tests/tools/names.c")], check=True, timeout=120)
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", str(made), str(ROOT / "tests/preload/names.c")], check=True, timeout=120)
     return made
 
 
