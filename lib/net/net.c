@@ -172,7 +172,7 @@ static int look_up(struct net_addr *a, unsigned max, unsigned *n, const char *ho
 		(*n)++;
 	}
 	freeaddrinfo(list);
-	return 0;
+	return *n > 0 ? 0 : EAI_NONAME;
 }
 
 bool net_addr_same(const struct net_addr *a, const struct net_addr *b)
