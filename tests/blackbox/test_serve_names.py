@@ -92,7 +92,7 @@ def test_names_that_do_not_exist_are_no_error_anywhere(pdctl, names, tmp_path):
         router = pdctl("serve", "--worker-urls", "http://none.test:1", env=env)
         assert router.get("/readiness")[0] == 503
         status, _, raw = router.post("/v1/completions", BODY)
-        assert status == 503 and b"none.test" in raw, raw
+        assert status == 503 and b"cannot resolve host" in raw, raw
         router.stop()
         file.write_text(f"workers:\n  - {a.url}\n  - http://none.test:1\n  - http://hung.test:1\n")
         router = pdctl("serve", "--workers-file", file, *FAST, env=env)

@@ -115,7 +115,7 @@ static void check_one(const char *text)
 
 /* As a file. Names and URLs are printable without quotes of their own, or are escaped. */
 static void print_list(struct buf *out, const struct fleet_config *c, enum worker_role role,
-		       const char *key)
+		       bool pd, const char *key)
 {
 	bool any = false;
 
@@ -137,6 +137,9 @@ static void print_list(struct buf *out, const struct fleet_config *c, enum worke
 			       "memory");
 		expect(buf_puts(out, "'\n") == PD_OK, "memory");
 	}
+	/* A list may be empty. */
+	if (!any && (role != ROLE_REGULAR) == pd)
+		expect(buf_printf(out, "%s: []\n", key) == PD_OK, "memory");
 }
 
 /* A name that is the URL, or has what YAML or "name=URL" would read otherwise, is not printed. */
@@ -171,7 +174,7 @@ static void printed_again(const struct fleet_config *c, struct router_config *ba
 			       route_spec_print(&c->policy[r], NULL, &text) == PD_OK &&
 			       buf_putc(&text, '\n') == PD_OK,
 		       "memory");
-		print_list(&text, c, (enum worker_role)r, keys[r]);
+		print_list(&text, c, (enum worker_role)r, base->pd, keys[r]);
 	}
 	base->dp_size = 1; /* ranks are written out */
 	if (fleet_config_parse(text.data, text.len, "again", base, &again, &msg)) {
@@ -215,7 +218,7 @@ static void check_file(const char *text, size_t n, bool pd, unsigned dp)
 		       "a message without place");
 		return;
 	}
-	expect(c.workers.n > 0 && c.workers.n <= ROUTE_WORKERS_MAX, "a number of workers");
+	expect(c.workers.n <= ROUTE_WORKERS_MAX, "a number of workers"); /* "[]" is a list */
 	for (size_t i = 0; i < c.workers.n; i++) {
 		expect((c.workers.spec[i].role == ROLE_REGULAR) != pd, "a role");
 		check_worker(&c.workers.spec[i]);
