@@ -73,7 +73,7 @@ def test_a_refusing_prefill_is_left_for_another(pdctl, status):
         assert code == 200, raw
         assert headers["X-Prefill-Worker"] == ps[1].url
     assert router.metric("vllm_router_retries_total") >= 2, "some went to the wrong one first"
-    assert re.search(rf"PD retry attempt 1 using prefill={ps[1].url} decode=http://\S+", router.log())
+    wait_for("the line", lambda: re.search(rf"PD retry attempt 1 using prefill={ps[1].url} decode=http://\S+", router.log()))
     assert mistakes(ps + ds) == {}
     idle(router, ps + ds)
 

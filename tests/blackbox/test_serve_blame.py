@@ -168,6 +168,18 @@ def test_a_broken_worker_is_used_when_the_other_is_dead(pdctl):
         assert statuses(router, 6) == [200] * 6
 
 
+def test_an_open_breaker_is_better_than_an_error(pdctl):
+    """A request that failed at all workers with a closed breaker is sent to the one whose breaker is open; others are not."""
+    a_says, b_says = {"now": says(500)}, {"now": ok}
+    with FakeEngine(lambda s, w: a_says["now"](s, w)) as a, FakeEngine(lambda s, w: b_says["now"](s, w)) as b:
+        router = plain(pdctl, a.url, b.url, flags=("--cb-failure-threshold", 3))
+        assert statuses(router, 12) == [200] * 12 and len(a.seen) == 3
+        a_says["now"], b_says["now"] = ok, says(500)
+        assert statuses(router, 2) == [200] * 2 and len(a.seen) == 5
+        b_says["now"] = ok
+        assert statuses(router, 4) == [200] * 4 and len(a.seen) == 5 and worker(router, "w0")["state"] == "open"
+
+
 def test_the_panic_threshold_can_be_turned_off(pdctl):
     with FakeEngine(says(500)) as one:
         router = plain(pdctl, one.url, flags=("--cb-failure-threshold", 2, "--panic-threshold", 0))
@@ -263,6 +275,28 @@ def test_a_request_that_was_sent_is_not_sent_to_the_same_worker_again(pdctl, ans
         assert router.post(ROUTE, BODY)[0] in (500, 502, 504, 408)
         assert [len(a.seen), len(b.seen)] == [1, 1]
         assert [worker(router, n)["requests"] for n in ("w0", "w1")] == [1, 1]
+
+
+def test_the_verdict_does_not_wait_for_the_end_of_a_stream(pdctl):
+    """The failed attempt counts when the other worker answers, not when its stream has ended."""
+    end = threading.Event()
+
+    def streams(seen, wire):
+        wire.begin_stream()
+        wire.event("a")
+        end.wait(30)
+        wire.end_stream()
+
+    with FakeEngine(says(500)) as bad, FakeEngine(streams) as good:
+        router = plain(pdctl, bad.url, good.url, flags=("--cb-failure-threshold", 1))
+        asking = [threading.Thread(target=router.post, args=(ROUTE, {**BODY, "stream": True})) for _ in range(2)]
+        for t in asking:
+            t.start()
+        wait_for("the breaker to open", lambda: worker(router, "w0")["state"] == "open")
+        assert not end.is_set()
+        end.set()
+        for t in asking:
+            t.join()
 
 
 def test_a_worker_that_dies_loses_no_request(pdctl):

@@ -111,7 +111,8 @@ void rotation_configure(struct rotation *r, enum worker_role role, const struct 
 void rotation_join(struct rotation *r, struct worker *w)
 {
 	(void)pthread_mutex_lock(&r->lock);
-	w->place = (struct rotation_place){.of = r, .next = r->first};
+	w->place.of = r;
+	w->place.next = r->first;
 	r->first = w;
 	(void)pthread_mutex_unlock(&r->lock);
 }
@@ -127,7 +128,9 @@ void rotation_leave(struct worker *w)
 	for (at = &r->first; *at != w; at = &(*at)->place.next)
 		continue;
 	*at = w->place.next;
-	w->place = (struct rotation_place){0};
+	w->place.of = NULL;
+	w->place.next = NULL;
+	atomic_store(&w->place.usable, false);
 	decide(r);
 	(void)pthread_mutex_unlock(&r->lock);
 }
@@ -141,7 +144,7 @@ void rotation_set(struct worker *w, bool usable, bool closed, bool resting)
 		return;
 	}
 	(void)pthread_mutex_lock(&r->lock);
-	w->place.usable = usable;
+	atomic_store(&w->place.usable, usable);
 	w->place.closed = closed;
 	w->place.resting = resting;
 	decide(r);

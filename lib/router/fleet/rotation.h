@@ -39,9 +39,9 @@ struct rotation {
 struct rotation_place {
 	struct rotation *of; /* NULL: of none. Written with the worker's lock held too */
 	struct worker *next;
-	bool usable;  /* healthy, not draining */
-	bool closed;  /* its breaker */
-	bool resting; /* asked for a pause */
+	_Atomic bool usable; /* healthy, not draining; read without the lock too */
+	bool closed;	     /* its breaker */
+	bool resting;	     /* asked for a pause */
 };
 
 int rotation_init(struct rotation *r) PD_MUST;

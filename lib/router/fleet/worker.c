@@ -261,6 +261,18 @@ void worker_rest(struct worker *w, int64_t until)
 	(void)pthread_mutex_unlock(&w->lock);
 }
 
+bool worker_offer(struct worker *w)
+{
+	bool usable;
+
+	(void)pthread_mutex_lock(&w->lock);
+	usable = atomic_load(&w->place.usable);
+	if (usable && atomic_load(&w->slot.permits) == 0)
+		atomic_store(&w->slot.permits, 1);
+	(void)pthread_mutex_unlock(&w->lock);
+	return usable;
+}
+
 void worker_join(struct worker *w, struct rotation *r)
 {
 	(void)pthread_mutex_lock(&w->lock);

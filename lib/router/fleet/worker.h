@@ -119,6 +119,9 @@ void worker_report(struct worker *w, const struct router_config *c, enum breaker
 		   bool trial, int64_t now);
 /* It answered 503 or 429 and asked for a pause: others come first until then. */
 void worker_rest(struct worker *w, int64_t until);
+/* It may be picked once although its breaker is open, or it asked for a pause: a request has failed
+ * at all others. False: it cannot be reached. */
+bool worker_offer(struct worker *w);
 /* Into the rotation of its pool, and out of it. */
 void worker_join(struct worker *w, struct rotation *r);
 void worker_part(struct worker *w);

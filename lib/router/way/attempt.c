@@ -116,7 +116,8 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 		else if (o != ATTEMPT_DONE && !again)
 			give_up(x);
 	} while (again);
-	pick_judge(x);
+	for (int r = 0; r < ROLES; r++)
+		pick_judge(x, (enum worker_role)r);
 }
 
 void attempt_picked(struct exchange *x)
@@ -151,6 +152,8 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 	record_answered(&x->rec);
 	if (failure_refused(x, l, role))
 		return ATTEMPT_REFUSED;
+	if (l->call.head.status < 500)
+		pick_judge(x, role);
 	switch (relay_answer(x, l, merge)) {
 	case RELAY_DONE:
 		(void)leg_end(l);

@@ -142,6 +142,7 @@ static enum outcome read_prefill(struct pd_state *s)
 		begin_handover(x);
 	s->have_prefill = true;
 	pick_end(x, ROLE_PREFILL, VERDICT_SUCCESS);
+	pick_judge(x, ROLE_PREFILL);
 	return ATTEMPT_DONE;
 }
 

@@ -14,6 +14,8 @@
 #include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
 
+#define OFFERS_MAX 4 /* somebody else may take what was offered */
+
 bool pick_tried(struct exchange *x, enum worker_role role)
 {
 	struct pick *p = &x->pick[role];
@@ -34,7 +36,8 @@ bool pick_has_untried(const struct exchange *x, enum worker_role role)
 	const bool *tried = x->pick[role].tried;
 
 	for (size_t i = 0; i < pool->n; i++)
-		if (atomic_load(&pool->worker[i]->slot.available) && !(tried && tried[i]))
+		if (!(tried && tried[i]) && (atomic_load(&pool->worker[i]->slot.available) ||
+					     atomic_load(&pool->worker[i]->place.usable)))
 			return true;
 	return false;
 }
@@ -95,15 +98,28 @@ static bool forget_some(struct exchange *x, enum worker_role role)
 	return some;
 }
 
+/* The request has failed at all that may be picked: one that can be reached is better than none,
+ * whatever its breaker says. */
+static bool offer_some(struct exchange *x, enum worker_role role)
+{
+	const struct fleet_pool *pool = &x->fleet->pool[role];
+	const bool *tried = x->pick[role].tried;
+	bool some = false;
+
+	for (size_t i = 0; tried && i < pool->n; i++)
+		some |= !tried[i] && worker_offer(pool->worker[i]);
+	return some;
+}
+
 /* No other is left: once more where the request could not be sent, from the key's home again. */
 static int decide(struct exchange *x, enum worker_role role)
 {
 	struct pick *p = &x->pick[role];
 	struct route_request rq = request_of(x, role);
-	int err;
+	int err, offers = 0;
 
 	while ((err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision)) == PD_ENOENT &&
-	       forget_some(x, role))
+	       (forget_some(x, role) || (offers++ < OFFERS_MAX && offer_some(x, role))))
 		continue;
 	p->counted = err == PD_OK;
 	return err;
@@ -115,7 +131,7 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
 	struct route_pair pair;
-	int err;
+	int err, offers = 0;
 
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		pair.pool[i] = x->fleet->pool[role[i]].ring;
@@ -123,13 +139,20 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	}
 	pair.prefill_first = false;
 	for (;;) {
-		pair.decode_alone = x->may_decode_alone;
+		/* First all prefill workers that can be reached. */
+		pair.decode_alone = x->may_decode_alone &&
+				    (offers >= OFFERS_MAX || !pick_has_untried(x, ROLE_PREFILL));
 		err = route_decide_pair(&pair);
 		if (!err)
 			break;
 		*failed = role[pair.failed];
-		if (err != PD_ENOENT || !forget_some(x, *failed))
+		if (err == PD_ENOENT &&
+		    (forget_some(x, *failed) || (offers++ < OFFERS_MAX && offer_some(x, *failed))))
+			continue;
+		if (err != PD_ENOENT || !x->may_decode_alone || *failed != ROLE_PREFILL ||
+		    pair.decode_alone)
 			return err;
+		offers = OFFERS_MAX;
 	}
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		x->pick[role[i]].decision = pair.decision[i];
@@ -322,11 +345,10 @@ void pick_end_5xx(struct exchange *x, enum worker_role role)
 	p->accused_trial = p->decision.trial;
 }
 
-void pick_judge(struct exchange *x)
+void pick_judge(struct exchange *x, enum worker_role role)
 {
-	for (int r = 0; r < ROLES; r++)
-		if (x->pick[r].accused)
-			accuse(x, &x->pick[r], VERDICT_FAILURE);
+	if (x->pick[role].accused)
+		accuse(x, &x->pick[role], VERDICT_FAILURE);
 }
 
 void pick_drop(struct exchange *x, enum worker_role role)

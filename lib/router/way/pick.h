@@ -46,9 +46,9 @@ void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)
  * counts it as a failure of the worker.
  */
 void pick_end_5xx(struct exchange *x, enum worker_role role);
-/* The request has ended, or there will be no other attempt: who was accused and not acquitted has
- * failed. Again: nothing. */
-void pick_judge(struct exchange *x);
+/* A worker of the role has answered otherwise, or there will be no other attempt: who was accused
+ * and not acquitted has failed. Again: nothing. */
+void pick_judge(struct exchange *x, enum worker_role role);
 /* The worker that was picked will not be called: ends the pick, and no answer names the worker. */
 void pick_drop(struct exchange *x, enum worker_role role);
 /* Do not pick it again in this request; when nothing was sent to it: as long as others are left.
@@ -56,7 +56,8 @@ void pick_drop(struct exchange *x, enum worker_role role);
 bool pick_tried(struct exchange *x, enum worker_role role);
 /* The picks in x->rec, for the observers. */
 void pick_describe(struct exchange *x);
-/* Is there an available worker of the role that was not tried yet? */
+/* Is there a worker of the role that can be reached and was not tried yet? One with an open breaker
+ * is the last that such a request is sent to. */
 bool pick_has_untried(const struct exchange *x, enum worker_role role);
 
 #endif
