@@ -183,18 +183,61 @@ static bool from_claude(const struct request *r, struct found *f)
 	return true;
 }
 
+static bool from_claude_user(const cJSON *body, struct found *f)
+{
+	const cJSON *v = last_member(last_member(body, "metadata"), "user_id");
+	const char *mark = NULL, *p;
+	struct json_object o;
+	bool found = false;
+	cJSON *inner;
+
+	if (!cJSON_IsString(v))
+		return false;
+	p = v->valuestring;
+	if (json_object_scan(&o, p, strlen(p), NULL) == PD_OK) {
+		json_object_release(&o);
+		inner = cJSON_Parse(p);
+		found = from_value(last_member(inner, "session_id"), "body:metadata.user_id", f);
+		cJSON_Delete(inner);
+	}
+	if (found || *p == '{')
+		return found;
+	while ((p = strstr(p, "_session_")))
+		mark = p += 9;
+	if (!mark || span_trim(span_of(mark)).n == 0)
+		return false;
+	f->source = "body:metadata.user_id";
+	f->exact = strlen(mark) <= 200;
+	f->len = f->exact ? span_trim(span_of(mark)).n : 0;
+	memcpy(f->text, span_trim(span_of(mark)).p, f->len);
+	return true;
+}
+
 static bool find_default(const struct request *r, struct found *f)
 {
+	static const char *const more[] = {"session_id",	  "x-session-affinity",
+					   "x-opencode-session",  "x-amp-thread-id",
+					   "x-kilocode-taskid",	  "x-hermes-session-id",
+					   "x-grok-conv-id",	  "x-litellm-session-id",
+					   "x-dynamo-session-id", "x-openwebui-chat-id"};
 	const cJSON *b = r->tree;
 
-	return from_header(r, "x-session-id", f) || from_claude(r, f) ||
-	       from_header(r, "session-id", f) ||
-	       from_path(b, "session_params", "session_id", "body:session_params.session_id", f) ||
+	if (from_header(r, "x-session-id", f) || from_claude(r, f) ||
+	    from_header(r, "session-id", f))
+		return true;
+	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
+		if (from_header(r, more[i], f))
+			return true;
+
+	return from_path(b, "session_params", "session_id", "body:session_params.session_id", f) ||
 	       from_path(b, "session_id", NULL, "body:session_id", f) ||
 	       from_path(b, "prompt_cache_key", NULL, "body:prompt_cache_key", f) ||
-	       from_conversation(b, f) || from_context(b, f) || from_header(r, "x-user-id", f) ||
+	       from_conversation(b, f) || from_context(b, f) || from_claude_user(b, f) ||
+	       from_header(r, "x-user-id", f) || from_header(r, "x-openwebui-user-id", f) ||
 	       from_path(b, "user", NULL, "body:user", f) ||
-	       from_path(b, "user_id", NULL, "body:user_id", f);
+	       from_path(b, "user_id", NULL, "body:user_id", f) ||
+	       from_path(b, "safety_identifier", NULL, "body:safety_identifier", f) ||
+	       from_path(b, "metadata", "user_id", "body:metadata.user_id", f);
 }
 
 static bool find_compat(const struct request *r, struct found *f, const char **prefix)
@@ -299,7 +342,7 @@ static void never_inside(const struct route_keyspec *s, const struct json_object
 	key_of(s, &text, &key);
 	expect(key.level == ROUTE_KEY_NONE, "a key from inside a string");
 	clear(&text);
-	put(&text, SPAN("{\"metadata\":"));
+	put(&text, SPAN("{\"extra\":"));
 	if (body->n > 0 && json_validate(body->text.p, body->text.n, NULL) == PD_OK)
 		put(&text, body->text);
 	else

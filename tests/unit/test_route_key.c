@@ -10,7 +10,9 @@
 #include "lib/route/hash.h"
 #include "lib/route/key/key_extract.h"
 
-/* "name: value" lines to fields; at most 8. */
+#define FIELDS_MAX 24
+
+/* "name: value" lines to fields; at most FIELDS_MAX. */
 static size_t parse_fields(const char *lines, struct field *f)
 {
 	size_t n = 0;
@@ -31,7 +33,7 @@ static struct route_key extract(const struct route_keyspec *s, const char *heade
 {
 	struct json_object o;
 	struct route_key key;
-	struct field f[8];
+	struct field f[FIELDS_MAX];
 	size_t n = parse_fields(headers, f);
 
 	memset(&key, 0x5A, sizeof(key));
@@ -68,6 +70,41 @@ static const struct example defaults[] = {
 	{"X-Session-Id: s1", NULL, "s1", "header:x-session-id", SESSION},
 	{"x-claude-code-session-id:c1", "{}", "c1", "header:x-claude-code-session-id", SESSION},
 	{"SESSION-ID: q", "{}", "q", "header:session-id", SESSION},
+	{"Session_id: q", "{}", "q", "header:session_id", SESSION},
+	{"x-session-affinity: ses_1", NULL, "ses_1", "header:x-session-affinity", SESSION},
+	{"X-Opencode-Session: ses_1", NULL, "ses_1", "header:x-opencode-session", SESSION},
+	{"X-Amp-Thread-Id: T-1", NULL, "T-1", "header:x-amp-thread-id", SESSION},
+	{"X-KiloCode-TaskId: t", NULL, "t", "header:x-kilocode-taskid", SESSION},
+	{"X-Hermes-Session-Id: h", NULL, "h", "header:x-hermes-session-id", SESSION},
+	{"x-grok-conv-id: g", NULL, "g", "header:x-grok-conv-id", SESSION},
+	{"x-litellm-session-id: l", NULL, "l", "header:x-litellm-session-id", SESSION},
+	{"X-Dynamo-Session-ID: d", NULL, "d", "header:x-dynamo-session-id", SESSION},
+	{"X-OpenWebUI-Chat-Id: o\nX-OpenWebUI-User-Id: u", NULL, "o", "header:x-openwebui-chat-id",
+	 SESSION},
+	{"X-OpenWebUI-User-Id: u", "{\"user\":\"v\"}", "u", "header:x-openwebui-user-id", USER},
+	{"", "{\"safety_identifier\":\"s\"}", "s", "body:safety_identifier", USER},
+	/* Claude Code's user id has the session in it; another one is a user */
+	{"", "{\"metadata\":{\"user_id\":\"user_ab_account_1_session_5f-6\"}}", "5f-6",
+	 "body:metadata.user_id", SESSION},
+	{"",
+	 "{\"metadata\":{\"user_id\":\"{\\\"device_id\\\":\\\"d\\\",\\\"session_id\\\":\\\"5f\\\"}"
+	 "\"}}",
+	 "5f", "body:metadata.user_id", SESSION},
+	{"", "{\"metadata\":{\"user_id\":\"{\\\"a\\\":\\\"x_session_y\\\"}\"}}",
+	 "{\"a\":\"x_session_y\"}", "body:metadata.user_id", USER},
+	{"", "{\"metadata\":{\"user_id\":\"user_123\"}}", "user_123", "body:metadata.user_id",
+	 USER},
+	{"", "{\"metadata\":{\"user_id\":\"a_session_  \"}}", "a_session_", "body:metadata.user_id",
+	 USER},
+	{"", "{\"user\":\"u\",\"metadata\":{\"user_id\":\"user_1_session_2\"}}", "2",
+	 "body:metadata.user_id", SESSION},
+	{"", "{\"metadata\":{\"user_id\":7}}", "7", "body:metadata.user_id", USER},
+	/* many fields, of which each has the length of a source */
+	{"a234567890: 1\nb234567890: 1\nc234567890: 1\nd234567890: 1\ne234567890: 1\n"
+	 "f234567890: 1\ng234567890: 1\nh234567890: 1\ni234567890: 1\nj234567890: 1\n"
+	 "k234567890: 1\nl234567890: 1\nm234567890: 1\nn234567890: 1\no234567890: 1\n"
+	 "p234567890: 1\nq234567890: 1\nsession_id: s",
+	 NULL, "s", "header:session_id", SESSION},
 	{"X-User-ID: bob", "{}", "bob", "header:x-user-id", USER},
 	{"", "{\"session_params\":{\"session_id\":\"p\"}}", "p", "body:session_params.session_id",
 	 SESSION},
@@ -373,7 +410,7 @@ static void test_bad_spec(void **state)
 		assert_int_equal(route_keyspec_parse(&s, bad[i].text, &msg), PD_EINVAL);
 		if (!strstr(msg.text, bad[i].complaint))
 			fail_msg("'%s': %s", bad[i].text, msg.text);
-		assert_int_equal(s.n, 11); /* as it was */
+		assert_int_equal(s.n, 25); /* as it was */
 	}
 	for (size_t i = 1; i < ROUTE_SOURCES_MAX; i++)
 		memcpy(many + 6 + (i - 1) * 7, ",body:a", 8);

@@ -11,20 +11,47 @@
 
 #define CLAUDE_SESSION "x-claude-code-session-id"
 #define CLAUDE_AGENT   "x-claude-code-agent-id"
+#define CLAUDE_USER    "metadata.user_id"
+#define CLAUDE_MARK    "_session_"
 
+#define CANDIDATES 16 /* fields whose name has the length of one that is looked for */
+
+/* Who sends what, and where it was seen, stands in docs/serve.md. */
 static const struct route_source default_source[] = {
 	{true, "x-session-id", ROUTE_KEY_SESSION},
 	{true, CLAUDE_SESSION, ROUTE_KEY_SESSION},
 	{true, "session-id", ROUTE_KEY_SESSION},
+	{true, "session_id", ROUTE_KEY_SESSION},
+	{true, "x-session-affinity", ROUTE_KEY_SESSION},
+	{true, "x-opencode-session", ROUTE_KEY_SESSION},
+	{true, "x-amp-thread-id", ROUTE_KEY_SESSION},
+	{true, "x-kilocode-taskid", ROUTE_KEY_SESSION},
+	{true, "x-hermes-session-id", ROUTE_KEY_SESSION},
+	{true, "x-grok-conv-id", ROUTE_KEY_SESSION},
+	{true, "x-litellm-session-id", ROUTE_KEY_SESSION},
+	{true, "x-dynamo-session-id", ROUTE_KEY_SESSION},
+	{true, "x-openwebui-chat-id", ROUTE_KEY_SESSION},
 	{false, "session_params.session_id", ROUTE_KEY_SESSION},
 	{false, "session_id", ROUTE_KEY_SESSION},
 	{false, "prompt_cache_key", ROUTE_KEY_SESSION},
 	{false, "conversation", ROUTE_KEY_SESSION},
 	{false, CONTEXT_PATH, ROUTE_KEY_SESSION},
+	{false, CLAUDE_USER, ROUTE_KEY_SESSION},
 	{true, "x-user-id", ROUTE_KEY_USER},
+	{true, "x-openwebui-user-id", ROUTE_KEY_USER},
 	{false, "user", ROUTE_KEY_USER},
 	{false, "user_id", ROUTE_KEY_USER},
+	{false, "safety_identifier", ROUTE_KEY_USER},
+	{false, CLAUDE_USER, ROUTE_KEY_USER},
 };
+
+void route_keyspec_lengths(struct route_keyspec *s)
+{
+	s->lengths = (uint64_t)1 << strlen(CLAUDE_AGENT);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->source[i].header)
+			s->lengths |= (uint64_t)1 << (strlen(s->source[i].name) & 63);
+}
 
 void route_keyspec_default(struct route_keyspec *s)
 {
@@ -32,6 +59,7 @@ void route_keyspec_default(struct route_keyspec *s)
 	s->fields_only = false;
 	s->n = sizeof(default_source) / sizeof(default_source[0]);
 	memcpy(s->source, default_source, sizeof(default_source));
+	route_keyspec_lengths(s);
 }
 
 static bool from_header(const struct route_source *src, const struct field *headers, size_t n,
@@ -99,6 +127,38 @@ static bool from_context_text(struct span value, struct route_key *out)
 	return found;
 }
 
+/* The session that Claude Code writes into its user id: {"session_id":"ID",...} as text, or
+ * "user_..._session_ID". Any other user id is one. */
+static bool from_claude_user(struct span value, struct route_key *out)
+{
+	struct key_piece piece = {.text = {NULL, 0}};
+	struct json_object o;
+	bool found = false;
+	struct buf text;
+
+	buf_init(&text, CONTEXT_MAX);
+	if (json_string_decode(value, &text) == PD_OK && text.len > 0) {
+		const char *end = text.data + text.len, *mark = NULL;
+
+		if (json_object_scan(&o, text.data, text.len, NULL) == PD_OK) {
+			found = from_object(o.text, "session_id", CLAUDE_USER, out);
+			json_object_release(&o);
+		}
+		for (const char *p = text.data;
+		     (p = memmem(p, (size_t)(end - p), CLAUDE_MARK, strlen(CLAUDE_MARK)));)
+			mark = p += strlen(CLAUDE_MARK);
+		if (!found && mark && text.data[0] != '{')
+			piece.text = span_trim((struct span){mark, (size_t)(end - mark)});
+		if (piece.text.n > 0) {
+			key_build(out, &piece, 1);
+			key_source(out, "body:", CLAUDE_USER);
+			found = true;
+		}
+	}
+	buf_release(&text);
+	return found;
+}
+
 static bool from_body(const struct route_source *src, const struct json_object *body,
 		      struct route_key *out)
 {
@@ -113,6 +173,8 @@ static bool from_body(const struct route_source *src, const struct json_object *
 		return from_context(value, out);
 	if (context)
 		return type == JSON_STRING && from_context_text(value, out);
+	if (src->level == ROUTE_KEY_SESSION && strcmp(src->name, CLAUDE_USER) == 0)
+		return type == JSON_STRING && from_claude_user(value, out);
 	if (type == JSON_OBJECT && strcmp(src->name, "conversation") == 0)
 		return from_object(value, "id", "conversation.id", out);
 	if (!key_value(type, value, &piece))
@@ -122,21 +184,42 @@ static bool from_body(const struct route_source *src, const struct json_object *
 	return true;
 }
 
+/* The fields that may be one of the sources, by the lengths of their names: most of a request's are
+ * none. Too many: all of them. */
+static const struct field *candidates(const struct route_keyspec *s, const struct field *headers,
+				      size_t *n, struct field few[CANDIDATES])
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		if (!(s->lengths >> (headers[i].name.n & 63) & 1))
+			continue;
+		if (kept == CANDIDATES)
+			return headers;
+		few[kept++] = headers[i];
+	}
+	*n = kept;
+	return few;
+}
+
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out)
 {
+	struct field few[CANDIDATES];
+
 	key_clear(out);
 	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
 		key_extract_vllm_router(headers, nheaders, body, s->fields_only, out);
 		return;
 	}
+	headers = candidates(s, headers, &nheaders, few);
 	for (int level = ROUTE_KEY_SESSION; level >= ROUTE_KEY_USER; level--) {
 		for (size_t i = 0; i < s->n; i++) {
 			const struct route_source *src = &s->source[i];
 
 			if ((int)src->level != level)
 				continue;
-			if (src->header ? from_header(src, headers, nheaders, out)
+			if (src->header ? nheaders > 0 && from_header(src, headers, nheaders, out)
 					: body && from_body(src, body, out)) {
 				out->level = src->level;
 				return;

@@ -2,9 +2,12 @@
  * How a request's session key is found: which text says "these requests belong together".
  *
  * The default order is the most specific first. Session level: headers X-Session-Id,
- * X-Claude-Code-Session-Id (with X-Claude-Code-Agent-Id), Session-Id; body
+ * X-Claude-Code-Session-Id (with X-Claude-Code-Agent-Id), Session-Id, Session_id,
+ * X-Session-Affinity, X-Opencode-Session, X-Amp-Thread-Id, X-KiloCode-TaskId, X-Hermes-Session-Id,
+ * X-Grok-Conv-Id, X-Litellm-Session-Id, X-Dynamo-Session-Id, X-OpenWebUI-Chat-Id; body
  * session_params.session_id, session_id, prompt_cache_key, conversation (a string, or its id),
- * vllm_xargs.agentic_context (program_id, session_id). User level: X-User-Id, body user, user_id.
+ * vllm_xargs.agentic_context (program_id, session_id), the session in metadata.user_id. User level:
+ * X-User-Id, X-OpenWebUI-User-Id, body user, user_id, safety_identifier, metadata.user_id.
  * Ids that are new for every call and whole tenants never count unless the specification asks. Body
  * fields are found by a real JSON scan; null and empty values do not count; numbers count by their
  * text. Pure functions, thread-safe.
@@ -33,6 +36,7 @@ struct route_source {
 struct route_keyspec {
 	enum route_key_compat compat;
 	bool fields_only; /* in compat mode: the text of a request is no key */
+	uint64_t lengths; /* bit n & 63: a header of n bytes may be a source; private */
 	size_t n;
 	struct route_source source[ROUTE_SOURCES_MAX];
 };
@@ -40,8 +44,9 @@ struct route_keyspec {
 void route_keyspec_default(struct route_keyspec *s);
 /*
  * "header:NAME|body:PATH,..." (comma separates, in order). PD_EINVAL names the wrong item and
- * leaves *s as it was. Names that mean a user or a tenant (x-user-id, x-tenant-id, user, user_id)
- * get the user level, all others the session level. `compat` is not touched.
+ * leaves *s as it was. Names that mean a user or a tenant (x-user-id, x-tenant-id,
+ * x-openwebui-user-id, user, user_id, safety_identifier) get the user level, all others the session
+ * level. `compat` is not touched.
  */
 int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg *msg) PD_MUST;
 

@@ -1,12 +1,12 @@
 /* Reading the list of key sources that a user gives. */
-#include "lib/route/key/key_extract.h"
+#include "lib/route/key/key_text.h"
 
 #include <string.h>
 
 static bool is_user_level(bool header, struct span name)
 {
-	static const char *const headers[] = {"x-user-id", "x-tenant-id"};
-	static const char *const fields[] = {"user", "user_id"};
+	static const char *const headers[] = {"x-user-id", "x-tenant-id", "x-openwebui-user-id"};
+	static const char *const fields[] = {"user", "user_id", "safety_identifier"};
 	const char *const *list = header ? headers : fields;
 
 	for (size_t i = name.n; !header && i > 0; i--) {
@@ -16,7 +16,8 @@ static bool is_user_level(bool header, struct span name)
 			break;
 		}
 	}
-	return span_eq(name, span_of(list[0])) || span_eq(name, span_of(list[1]));
+	return span_eq(name, span_of(list[0])) || span_eq(name, span_of(list[1])) ||
+	       span_eq(name, span_of(list[2]));
 }
 
 static bool is_token_char(char c)
@@ -98,6 +99,7 @@ int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg
 			break;
 		text += n + 1;
 	}
+	route_keyspec_lengths(&spec);
 	*s = spec;
 	return PD_OK;
 }

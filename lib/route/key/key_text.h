@@ -15,6 +15,9 @@ struct key_piece {
 /* Puts the pieces together in out->text; too long: the hash of the whole. */
 void key_build(struct route_key *out, const struct key_piece *piece, size_t n);
 
+/* s->lengths out of s->source. */
+void route_keyspec_lengths(struct route_keyspec *s);
+
 /* No key. */
 void key_clear(struct route_key *out);
 
