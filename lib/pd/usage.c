@@ -18,13 +18,18 @@ static const struct names {
 	{"input_tokens", "input_tokens_details", "output_tokens"},
 };
 
+/* Counts of the Anthropic form, which stand beside input_tokens. */
+static const char *const cache_names[] = {"cache_read_input_tokens", "cache_creation_input_tokens"};
+#define CACHE_NAMES (sizeof(cache_names) / sizeof(cache_names[0]))
+
 struct merge {
 	struct json_edit edit;
 	struct json_object usage; /* decode's usage object */
 	const struct names *names;
 	const struct pd_prefill_usage *prefill;
-	struct span details; /* prefill's details object; n == 0 when it has none */
-	char number[3][24];  /* texts of the new numbers; the editor borrows them */
+	struct span details;		/* prefill's details object; n == 0 when it has none */
+	struct span cache[CACHE_NAMES]; /* prefill's values; n == 0: none */
+	char number[3][24];		/* texts of the new numbers; the editor borrows them */
 	unsigned numbers;
 	struct buf inserted; /* members that decode lacks, and the closing brace */
 };
@@ -164,6 +169,12 @@ static int merge_counts(struct merge *m)
 		err = replace(m, prompt->value, number_text(m, in));
 	else if (!count_of(&m->usage, m->names->prompt, &in))
 		return PD_OK;
+	for (size_t i = 0; !err && i < CACHE_NAMES; i++) {
+		const struct json_member *ours = json_object_get(&m->usage, cache_names[i]);
+
+		if (ours && m->cache[i].n > 0)
+			err = replace(m, ours->value, m->cache[i]);
+	}
 	(void)count_of(&m->usage, m->names->output, &out); /* 0 when absent */
 	if (!err && total && total->type == JSON_NUMBER && !__builtin_add_overflow(in, out, &sum))
 		err = replace(m, total->value, number_text(m, sum));
@@ -185,6 +196,11 @@ static int find_details(struct merge *m)
 	x = json_object_get(&o, m->names->details);
 	if (x && x->type == JSON_OBJECT)
 		m->details = x->value;
+	for (size_t i = 0; i < CACHE_NAMES; i++) {
+		x = json_object_get(&o, cache_names[i]);
+		if (x && (x->type == JSON_NUMBER || x->type == JSON_NULL))
+			m->cache[i] = x->value;
+	}
 	json_object_release(&o);
 	return PD_OK;
 }
@@ -233,14 +249,15 @@ static int merge_into(const struct json_object *doc, struct span usage,
 	return err;
 }
 
-/* The usage object of a document: at the top, or inside "response" (events of the responses API).
- */
+/* The usage object of a document: at the top, or inside "response" (events of the responses API)
+ * or "message" (the first event of the Anthropic form). */
 static bool find_usage(const struct json_object *o, struct span *usage)
 {
 	enum json_type type;
 
 	return (json_object_path(o, "usage", &type, usage) && type == JSON_OBJECT) ||
-	       (json_object_path(o, "response.usage", &type, usage) && type == JSON_OBJECT);
+	       (json_object_path(o, "response.usage", &type, usage) && type == JSON_OBJECT) ||
+	       (json_object_path(o, "message.usage", &type, usage) && type == JSON_OBJECT);
 }
 
 int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_usage *prefill,

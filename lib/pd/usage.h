@@ -23,11 +23,12 @@ struct span pd_object_at(const struct json_object *o, const char *name);
 void pd_usage_of_prefill(struct pd_prefill_usage *u, const struct json_object *answer);
 
 /*
- * Edits a JSON document (a whole response, or the data of one SSE event) whose `usage`, or
- * `response.usage` in events of the responses API, is an object. *changed tells whether anything
- * was edited; when it was, the edited document is appended to `out`. Any other document, also one
- * that is no JSON object ("[DONE]"), is left alone, and so is one that is right already. PD_ENOMEM,
- * or PD_ETOOBIG when `out` cannot hold it (*changed is false then).
+ * Edits a JSON document (a whole response, or the data of one SSE event) whose `usage` is an
+ * object, or `response.usage` in events of the responses API, or `message.usage` of the Anthropic
+ * form. *changed tells whether anything was edited; when it was, the edited document is appended to
+ * `out`. Any other document, also one that is no JSON object ("[DONE]"), is left alone, and so is
+ * one that is right already. PD_ENOMEM, or PD_ETOOBIG when `out` cannot hold it (*changed is false
+ * then).
  */
 int pd_usage_merge(const char *doc, size_t n, const struct pd_prefill_usage *prefill,
 		   struct buf *out, bool *changed) PD_MUST;

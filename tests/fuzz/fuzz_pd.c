@@ -195,6 +195,8 @@ static void merge(const struct json_object *doc, const struct pd_prefill_usage *
 		       "the merged document is no JSON");
 		expect((json_object_path(doc, "usage", &type, &usage) && type == JSON_OBJECT) ||
 			       (json_object_path(doc, "response.usage", &type, &usage) &&
+				type == JSON_OBJECT) ||
+			       (json_object_path(doc, "message.usage", &type, &usage) &&
 				type == JSON_OBJECT),
 		       "changed without usage");
 		before = (size_t)(usage.p - doc->doc.p);

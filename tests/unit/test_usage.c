@@ -40,6 +40,23 @@ static const struct merge_case cases[] = {
 	 "{\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":1,\"total_tokens\":5}}",
 	 "{\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":1,\"total_tokens\":5,\"prompt_"
 	 "tokens_details\":{\"cached_tokens\":3}}}"},
+	/* the Anthropic form: whole, its first event, and the one that counts the output only */
+	{"{\"input_tokens\":9,\"output_tokens\":1,\"cache_read_input_tokens\":31,\"cache_creation_"
+	 "input_tokens\":null}",
+	 "{\"type\":\"message\",\"usage\":{\"input_tokens\":0,\"output_tokens\":5,\"cache_creation_"
+	 "input_tokens\":0,\"cache_read_input_tokens\":40}}",
+	 "{\"type\":\"message\",\"usage\":{\"input_tokens\":9,\"output_tokens\":5,\"cache_creation_"
+	 "input_tokens\":null,\"cache_read_input_tokens\":31}}"},
+	{"{\"input_tokens\":9,\"output_tokens\":1,\"cache_read_input_tokens\":31}",
+	 "{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":0,\"output_tokens\":"
+	 "0,\"cache_read_input_tokens\":40}}}",
+	 "{\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":"
+	 "0,\"cache_read_input_tokens\":31}}}"},
+	{"{\"input_tokens\":9,\"output_tokens\":1,\"cache_read_input_tokens\":31}",
+	 "{\"type\":\"message_delta\",\"usage\":{\"output_tokens\":5}}", NULL},
+	{"{\"input_tokens\":9,\"output_tokens\":1}",
+	 "{\"usage\":{\"input_tokens\":9,\"output_tokens\":5,\"cache_read_input_tokens\":4}}",
+	 NULL},
 	/* nothing to change */
 	{"{\"prompt_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":3}}",
 	 "{\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":1,\"total_tokens\":5,\"prompt_"
