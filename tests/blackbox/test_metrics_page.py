@@ -1138,3 +1138,30 @@ def test_log_lines_that_nobody_reads(pdctl):
         finally:
             proc.kill()
             proc.communicate()
+
+
+@moves("pdctl_tokens_total")
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_per_model_and_worker(pdctl, stream):
+    usage = {"prompt_tokens": 12, "total_tokens": 17, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 8}}
+
+    def says(seen, wire):
+        if not stream:
+            return wire.json({"choices": [], "usage": usage})
+        wire.begin_stream()
+        for i in range(5):
+            wire.event({"choices": [{"text": "x", "finish_reason": None}], "n": i})
+        wire.event({"choices": [], "usage": usage})
+        wire.event("[DONE]")
+        wire.end_stream()
+
+    with FakeEngine(says) as engine:
+        router = pdctl("serve", "--worker-urls", f"w={engine.url}", *QUICK)
+        for model in ["a", "a", 'q"'] + [f"m{i}" for i in range(20)]:
+            assert router.post(ROUTE, {"model": model, "prompt": "p", "stream": stream})[0] == 200
+        w = {"worker": engine.url}
+        other = f'pdctl_tokens_total{{worker="{engine.url}",stage="regular",model="other",kind="prompt"'
+        wait_for("the last", lambda: sum(v for k, v in router.metrics().items() if k.startswith(other)) == 7 * 12)
+        page = Page(router)
+        assert [page.value("pdctl_tokens_total", **w, model="a", kind=k) for k in ("prompt", "cached", "completion")] == [24, 16, 10]
+        assert page.value("pdctl_tokens_total", **w, model="m0", kind="completion") == 5

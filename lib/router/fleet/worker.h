@@ -26,6 +26,10 @@ enum worker_fault {
 	FAULT_ANSWER   /* it answered, with an error or with what cannot be read */
 };
 
+/* Tokens are counted per model; which model a place stands for, the counting one knows. */
+#define WORKER_MODELS 16
+enum worker_tokens { TOKENS_PROMPT, TOKENS_CACHED, TOKENS_COMPLETION, WORKER_TOKENS };
+
 enum worker_refusal { WORKER_REFUSED_503, WORKER_REFUSED_429, WORKER_REFUSALS };
 
 /* What a worker is doing, for people. */
@@ -102,6 +106,7 @@ struct worker {
 	_Atomic uint64_t errors, ejections;
 	_Atomic uint64_t refusals[WORKER_REFUSALS]; /* its answers 503 and 429 */
 	_Atomic uint64_t checks_ok, checks_failed;
+	_Atomic uint64_t tokens[WORKER_MODELS][WORKER_TOKENS];
 	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
 	_Atomic uint64_t pd_requests, pd_errors, pd_cut;
 	_Atomic unsigned decoding;

@@ -12,6 +12,7 @@
 #include "lib/base/buf.h"
 #include "lib/pd/legs.h"
 #include "lib/router/watch/metrics_table.h"
+#include "lib/router/watch/tokens.h"
 
 #define METRICS_STRIPES 16
 #define METRICS_BUCKETS 20
@@ -116,6 +117,7 @@ struct metrics_stripe {
 
 struct metrics {
 	struct metrics_stripe stripe[METRICS_STRIPES];
+	struct token_models models;
 };
 
 /* A family whose first label is the route. */

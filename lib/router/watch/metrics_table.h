@@ -154,6 +154,9 @@
 	X(REFUSALS, COUNTER, STATUS, ANY, "pdctl_worker_refusals_total",                           \
 	  "Answers 503 and 429, which say that the worker is busy",                                \
 	  "a worker answers a request with 503 or 429")                                            \
+	X(TOKENS, COUNTER, TOKENS, ANY, "pdctl_tokens_total",                                      \
+	  "Tokens that answers name in usage; prompt and cached ones are the prefill worker's",    \
+	  "an answer with usage ends; a stream has one when the client asks for it")               \
 	X(CB_STATE, GAUGE, NONE, ANY, "vllm_router_cb_state",                                      \
 	  "Circuit breaker: 0 closed, 1 open, 2 half-open", "the breaker changes its state")       \
 	X(CB_MOVES, COUNTER, FROM_TO, ANY, "vllm_router_cb_state_transitions_total",               \

@@ -92,6 +92,7 @@ static int row(struct buf *out, const char *name, const char *type, const char *
 #define EXTRA_OUTCOME					 "outcome"
 #define EXTRA_STATUS					 "status"
 #define EXTRA_RESULT					 "result"
+#define EXTRA_TOKENS					 "model, kind"
 #define EXTRA_RANK					 "rank"
 
 static const struct {

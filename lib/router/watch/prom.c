@@ -37,7 +37,8 @@ enum extra {
 	EXTRA_OUTCOME,
 	EXTRA_RESULT,
 	EXTRA_RANK,
-	EXTRA_STATUS
+	EXTRA_STATUS,
+	EXTRA_TOKENS
 };
 enum {
 	ROLES_ANY = 1 << ROLE_REGULAR | 1 << ROLE_PREFILL | 1 << ROLE_DECODE,
@@ -118,6 +119,7 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 		return pending(w);
 	case W_PD_ACTIVE:
 		return atomic_load(&w->decoding);
+	case W_TOKENS:
 	case W_CB_MOVES: /* more than one sample */
 	case W_CB_OUTCOMES:
 	case W_CHECKS:
@@ -195,8 +197,35 @@ static int refusals_text(struct worker *w, struct buf *b)
 			    atomic_load(&w->refusals[WORKER_REFUSED_429]));
 }
 
-static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker_family f,
-		       struct buf *b)
+static int tokens_text(const struct token_models *m, struct worker *w, struct buf *b)
+{
+	static const char *const kinds[WORKER_TOKENS] = {"prompt", "cached", "completion"};
+	struct buf more;
+	int err = PD_OK;
+
+	buf_init(&more, 1024);
+	for (unsigned place = 0; !err && place < WORKER_MODELS; place++) {
+		const char *model = tokens_model(m, place);
+		uint64_t all = 0;
+
+		for (int k = 0; k < WORKER_TOKENS; k++)
+			all += atomic_load(&w->tokens[place][k]);
+		for (int k = 0; !err && model && all > 0 && k < WORKER_TOKENS; k++) {
+			buf_clear(&more);
+			err = buf_puts(&more, ",model=\"");
+			err = err ? err : put_label(&more, model);
+			err = err ? err : buf_printf(&more, "\",kind=\"%s\"", kinds[k]);
+			err = err ? err
+				  : sample(b, W_TOKENS, w, more.data,
+					   atomic_load(&w->tokens[place][k]));
+		}
+	}
+	buf_release(&more);
+	return err;
+}
+
+static int worker_text(const struct token_models *models, const struct fleet_pool *p,
+		       struct worker *w, enum worker_family f, struct buf *b)
 {
 	char more[80] = "";
 
@@ -207,6 +236,8 @@ static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker
 		return outcomes_text(w, b);
 	case EXTRA_RESULT:
 		return checks_text(w, b);
+	case EXTRA_TOKENS:
+		return tokens_text(models, w, b);
 	case EXTRA_STATUS:
 		return refusals_text(w, b);
 	case EXTRA_POLICY:
@@ -224,7 +255,7 @@ static int worker_text(const struct fleet_pool *p, struct worker *w, enum worker
 	return sample(b, f, w, more, value_of(w, f));
 }
 
-static int workers_text(struct fleet *fleet, struct buf *b)
+static int workers_text(const struct token_models *models, struct fleet *fleet, struct buf *b)
 {
 	int err = PD_OK;
 
@@ -235,7 +266,8 @@ static int workers_text(struct fleet *fleet, struct buf *b)
 
 			for (size_t i = 0; !err && (families[f].roles & 1u << r) != 0 && i < p->n;
 			     i++)
-				err = worker_text(p, p->worker[i], (enum worker_family)f, b);
+				err = worker_text(models, p, p->worker[i], (enum worker_family)f,
+						  b);
 		}
 	}
 	return err;
@@ -466,7 +498,7 @@ int prom_text(const struct prom_page *p, struct buf *b)
 
 	if (p->server)
 		http_server_stats(p->server, &server);
-	err = err ? err : workers_text(f, b);
+	err = err ? err : workers_text(&p->metrics->models, f, b);
 	for (unsigned s = 0; !err && s < PROM_SINGLES; s++) {
 		err = metrics_head(b, single[s].name, single[s].type, single[s].help);
 		err = err ? err : single_text(p, f, &server, (enum prom_single)s, b);

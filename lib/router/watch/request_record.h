@@ -71,6 +71,7 @@ struct record {
 	const struct route_key *key;
 	const struct trace_context *trace;
 	bool streaming;
+	struct span model; /* JSON text inside the quotes; n 0: none */
 	/* the decisions; also of attempts that failed */
 	const struct fleet *fleet;
 	struct record_pick pick[ROLES];
@@ -81,7 +82,7 @@ struct record {
 	struct record_times time;
 	int status; /* sent to the client; 0: none */
 	uint64_t events, bytes;
-	struct pd_tokens tokens;  /* only while there is a capture */
+	struct pd_tokens tokens;
 	enum metrics_error error; /* what the client saw; NONE: nothing, or it left */
 	bool client_left;
 	const char *why;  /* the last failure, "" when there was none */

@@ -6,6 +6,7 @@
 #include "lib/router/watch/access.h"
 #include "lib/router/watch/explain.h"
 #include "lib/router/watch/metrics_record.h"
+#include "lib/router/watch/tokens.h"
 
 static const struct observer {
 	const char *name;
@@ -14,6 +15,7 @@ static const struct observer {
 	void (*ended)(const struct record *r);
 } observers[] = {
 	{"metrics", metrics_decided, metrics_answered, metrics_ended},
+	{"tokens", NULL, NULL, tokens_ended},
 	{"log", explain_decided, NULL, explain_ended},
 	{"access log", NULL, NULL, access_ended},
 	{"capture", capture_decided, NULL, capture_ended},

@@ -435,6 +435,7 @@ static void finish(struct exchange *x)
 	if (rec->client_left && !x->started)
 		http_conn_abort(x->conn, false);
 	rec->error = error_of(rec);
+	rec->model = x->model;
 	rec->told = rec->status >= 400 ? http_conn_told(x->conn) : "";
 	if (x->way->cfg->access_log) {
 		http_conn_peer(x->conn, peer);

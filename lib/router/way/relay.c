@@ -37,6 +37,24 @@ struct relay {
 	int64_t now;
 };
 
+/* May this piece of an answer end with its usage? A look at the last bytes, for most pieces of a
+ * stream: "...}}" closes an object in the event, and the last event of a stream may bring the one
+ * before it along. */
+static bool may_tell_tokens(const struct relay *r, const char *p, size_t n)
+{
+	static const struct span ends[] = {{"}}", 2}, {"[DONE]", 6}, {"_stop\"}", 7}};
+
+	if (!r->sse)
+		return n > 2;
+	while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ' ||
+			 (p[n - 1] == '0' && n > 1 && p[n - 2] == '\n')))
+		n--;
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (n >= ends[i].n && memcmp(p + n - ends[i].n, ends[i].p, ends[i].n) == 0)
+			return true;
+	return false;
+}
+
 /* What a worker's error says, for the log: the text behind the first "message" or "detail" of its
  * body as it stands there, quotes escaped; else the body's beginning. */
 static void tell(struct http_conn *c, struct span body)
@@ -81,8 +99,9 @@ static bool emit(struct relay *r, struct iovec *iov, size_t n)
 			       "the client read nothing for %.1f s",
 			       (double)x->way->cfg->write_stall_timeout / (double)NS_PER_S);
 	}
-	for (size_t i = 1; x->rec.number && i < n; i++)
-		pd_usage_tokens(&x->rec.tokens, iov[i].iov_base, iov[i].iov_len);
+	for (size_t i = 1; i < n; i++)
+		if (may_tell_tokens(r, iov[i].iov_base, iov[i].iov_len))
+			pd_usage_tokens(&x->rec.tokens, iov[i].iov_base, iov[i].iov_len);
 	r->client_gone = err != PD_OK;
 	return !r->client_gone;
 }
