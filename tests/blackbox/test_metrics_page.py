@@ -988,15 +988,15 @@ def test_a_loop(pdctl):
     "vllm_router_active_workers",
 )
 def test_reloads_and_drains(pdctl, tmp_path):
-    with FakeEngine(ok) as engine:
+    with FakeEngine(ok) as one, FakeEngine(ok) as two, FakeEngine(ok) as three, FakeEngine(ok) as four:
         config = tmp_path / "w.yaml"
-        config.write_text(f"workers: [a={engine.url}, b={engine.url}]\n")
+        config.write_text(f"workers: [a={one.url}, b={two.url}]\n")
         router = pdctl("serve", "--workers-file", config, *QUICK)
         change = Change(router)
         assert change.before.value("pdctl_fleet_version") == 1
         assert router.admin("POST", "/reload")[0] == 200
         change.expect(("pdctl_reloads_total", 1), ("pdctl_fleet_version", 1), ("vllm_router_discovery_updates_total", 0), ("vllm_router_discovery_workers_added", 0))
-        config.write_text(f"workers: [b={engine.url}, c={engine.url}, d={engine.url}]\n")
+        config.write_text(f"workers: [b={two.url}, c={three.url}, d={four.url}]\n")
         router.signal(signal.SIGHUP)
         change.expect(
             ("pdctl_reloads_total", 2), ("vllm_router_discovery_updates_total", 1), ("vllm_router_discovery_workers_added", 2),
