@@ -119,7 +119,7 @@ void http_pool_release(struct http_pool *p)
 
 static void use_begin(struct http_shelf *s, struct http_use *u, int fd, int64_t now)
 {
-	PD_CHECK(pd_lock_held(&s->lock) && !u->at);
+	PD_CHECK(pd_lock_held(&s->lock) && !u->shelf);
 	*u = (struct http_use){.next = s->used, .at = &s->used, .shelf = s, .fd = fd, .begun = now};
 	if (u->next)
 		u->next->at = &u->next;
@@ -135,7 +135,7 @@ static void use_finish(struct http_use *u)
 	*u->at = u->next;
 	if (u->next)
 		u->next->at = u->at;
-	u->at = NULL;
+	u->shelf = NULL;
 	s->heard = heard > s->heard ? heard : s->heard;
 	s->gap = u->gap > s->gap ? u->gap : s->gap;
 }
@@ -144,7 +144,7 @@ void http_use_end(struct http_use *u)
 {
 	struct http_shelf *s = u->shelf;
 
-	if (!u->at)
+	if (!s)
 		return;
 	(void)pthread_mutex_lock(&s->lock);
 	use_finish(u);
@@ -307,7 +307,7 @@ void http_pool_put(struct http_pool *p, struct stream *stream, int64_t now, stru
 
 	if (s) {
 		(void)pthread_mutex_lock(&s->lock);
-		if (u->at && u->shelf == s)
+		if (u->shelf == s)
 			use_finish(u);
 		kept = room_for_one(p, s);
 		if (kept) {
