@@ -25,9 +25,9 @@ extern struct serve_keys serve_keys;
 		 "client-api-keys",                                                                \
 		 &serve_keys.client_keys,                                                          \
 		 "FILE",                                                                           \
-		 "keys of clients, one per line, # begins a comment; read again on SIGHUP or "     \
-		 "POST "                                                                           \
-		 "/reload",                                                                        \
+		 "keys of clients, one per line, with name=NAME behind it if metrics and access "  \
+		 "log should name it; # begins a comment; read again on SIGHUP or POST /reload",   \
+                                                                                                   \
 		 NULL,                                                                             \
 		 0,                                                                                \
 		 0,                                                                                \

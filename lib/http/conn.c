@@ -184,6 +184,7 @@ static enum read_result read_head(struct http_conn *c)
 
 	r->accepted_ns = clock_now();
 	c->work->told[0] = '\0';
+	c->work->who = NULL;
 	while ((err = http_request_parse(&r->head, c->work->in.data, c->work->in.len, &scanned)) ==
 	       PD_EAGAIN) {
 		if (deadline == 0)

@@ -28,6 +28,7 @@ struct http_work {
 	struct http_request req;
 	unsigned lane;		  /* http_conn_lane */
 	char told[HTTP_TOLD_MAX]; /* http_conn_told */
+	const char *who;	  /* http_conn_set_who */
 	void *data;
 	void (*data_release)(void *);
 };

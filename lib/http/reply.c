@@ -76,6 +76,16 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 	return err;
 }
 
+void http_conn_set_who(struct http_conn *c, const char *name)
+{
+	c->work->who = name;
+}
+
+const char *http_conn_who(const struct http_conn *c)
+{
+	return c->work->who;
+}
+
 const char *http_conn_told(const struct http_conn *c)
 {
 	return c->work->told;

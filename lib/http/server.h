@@ -114,6 +114,9 @@ int http_reply(struct http_conn *c, int status, const char *ctype, const char *e
 /* {"error":{"message":...,"type":...,"code":status}} as the OpenAI API does. */
 int http_reply_error(struct http_conn *c, int status, const char *type, const char *extra,
 		     const char *fmt, ...) PD_PRINTF(5, 6);
+/* Who asks, by a name that stays: for this request; NULL: not known. */
+void http_conn_set_who(struct http_conn *c, const char *name);
+const char *http_conn_who(const struct http_conn *c);
 /* The reason that this request's client was told, "" when none: the text of http_reply_error, or
  * what http_conn_tell was given (cut at HTTP_TOLD_MAX). */
 #define HTTP_TOLD_MAX 240

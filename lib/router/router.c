@@ -85,6 +85,7 @@ static int metrics_page(void *ctx, struct buf *out)
 			   [SINGLE_UNAUTHORIZED] = atomic_load(&rt->auth.refused),
 			   [SINGLE_DRAINING] = atomic_load(&rt->admin.draining)},
 	};
+	struct prom_key named[KEY_NAMES_MAX];
 	struct keyask_stats k = {0};
 
 	if (rt->auth.ask)
@@ -93,6 +94,11 @@ static int metrics_page(void *ctx, struct buf *out)
 	p.number[SINGLE_KEY_FAILURES] = k.failed;
 	p.number[SINGLE_KEY_HITS] = k.hits;
 	p.number[SINGLE_KEY_WAITING] = k.waiting;
+	p.key = named;
+	p.nkeys = atomic_load(&rt->auth.keys.nnames);
+	for (size_t i = 0; i < p.nkeys; i++)
+		named[i] = (struct prom_key){rt->auth.keys.name[i].text,
+					     atomic_load(&rt->auth.keys.requests[i])};
 	capture_stats(rt->capture, &p);
 	return prom_text(&p, out);
 }

@@ -1165,3 +1165,30 @@ def test_tokens_per_model_and_worker(pdctl, stream):
         page = Page(router)
         assert [page.value("pdctl_tokens_total", **w, model="a", kind=k) for k in ("prompt", "cached", "completion")] == [24, 16, 10]
         assert page.value("pdctl_tokens_total", **w, model="m0", kind="completion") == 5
+
+
+@moves("pdctl_api_key_requests_total")
+def test_names_of_keys(pdctl, tmp_path):
+    keys, log = tmp_path / "keys", tmp_path / "log"
+    keys.write_text("sk-1 name=team-a # both\nsk-2\tname=team-b\nsk-3\nsk-4 name=team-a\n")
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--client-api-keys", keys, "--access-log", log, "--log-format", "json", *QUICK)
+        for key in ("sk-1", "sk-2", "sk-3", "sk-4"):
+            assert router.post(ROUTE, BODY, {"Authorization": f"Bearer {key}"})[0] == 200
+
+        def page():
+            return harness.parse_metrics(router.admin("GET", "/metrics")[2].decode())
+
+        named = {k: v for k, v in page().items() if k.startswith("pdctl_api_key_requests_total{")}
+        Page.looked.add("pdctl_api_key_requests_total")
+        assert named == {'pdctl_api_key_requests_total{api_key_name="team-a"}': 2, 'pdctl_api_key_requests_total{api_key_name="team-b"}': 1}
+        wait_for("the lines", lambda: log.read_text().count("\n") == 4)
+        assert [re.findall(r"api_key_name=(\S+)", x) for x in log.read_text().splitlines()] == [["team-a"], ["team-b"], [], ["team-a"]]
+        wait_for("the log", lambda: router.log().count('"api_key_name":"team-a"') == 2)
+        assert "sk-" not in router.log() + log.read_text()
+        keys.write_text("sk-1 name=team-c\nsk-4 name=team-a\n")
+        router.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: "reloaded" in router.log())
+        for key in ("sk-1", "sk-4"):
+            assert router.post(ROUTE, BODY, {"Authorization": f"Bearer {key}"})[0] == 200
+        wait_for("the counts", lambda: (p := page())['pdctl_api_key_requests_total{api_key_name="team-a"}'] == 3 and p['pdctl_api_key_requests_total{api_key_name="team-c"}'] == 1)

@@ -28,10 +28,14 @@ struct span auth_key(const struct http_head *h)
 
 static enum key_verdict judge(struct auth *a, struct http_conn *c, struct span key)
 {
+	const char *name;
+
 	if (!key_is_valid(key))
 		return KEY_INVALID;
-	if (keys_has(&a->keys, key))
+	if (keys_admit(&a->keys, key, &name)) {
+		http_conn_set_who(c, name);
 		return KEY_VALID;
+	}
 	return a->ask ? keyask(a->ask, c, key) : KEY_INVALID;
 }
 

@@ -34,7 +34,7 @@ static size_t place_of(const struct key_table *t, struct sip_tag tag)
 	return i;
 }
 
-static int add(struct key_table *t, struct span key)
+static int add(struct key_table *t, struct span key, unsigned name)
 {
 	struct sip_tag tag = sip_hash(&t->secret, key.p, key.n);
 	size_t i = place_of(t, tag);
@@ -42,6 +42,7 @@ static int add(struct key_table *t, struct span key)
 	if (!is_empty(t->tag[i]))
 		return PD_EEXIST;
 	t->tag[i] = tag;
+	t->named[i] = (uint16_t)name;
 	t->n++;
 	return PD_OK;
 }
@@ -80,21 +81,62 @@ static size_t first_line_of(const struct buf *text, struct span key)
 	return number;
 }
 
+/* Takes " name=NAME" off the end of the line; an empty span when that is not what stands there. */
+static struct span take_name(struct span *key)
+{
+	const char *at = memchr(key->p, ' ', key->n), *tab = memchr(key->p, '\t', key->n);
+	struct span word;
+
+	at = !at || (tab && tab < at) ? tab : at;
+	if (!at)
+		return (struct span){0};
+	word = span_trim((struct span){at, (size_t)(key->p + key->n - at)});
+	if (!span_starts(word, SPAN("name=")) || word.n == 5 || word.n - 5 >= KEY_NAME_MAX)
+		return (struct span){0};
+	word = (struct span){word.p + 5, word.n - 5};
+	for (size_t i = 0; i < word.n; i++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-",
+			    word.p[i]))
+			return (struct span){0};
+	key->n = (size_t)(at - key->p);
+	return word;
+}
+
+/* Its place from 1; 0: there are too many. */
+static unsigned intern(struct key_name *list, size_t n, struct span name, bool *fresh)
+{
+	size_t i = 0;
+
+	while (i < n && !span_eq(name, span_of(list[i].text)))
+		i++;
+	*fresh = i == n;
+	if (i == KEY_NAMES_MAX)
+		return 0;
+	if (*fresh) {
+		memcpy(list[i].text, name.p, name.n);
+		list[i].text[name.n] = '\0';
+	}
+	return (unsigned)i + 1;
+}
+
 /* The message must not show what may be a mistyped key. */
 static int add_line(struct key_table *t, struct span whole, const struct buf *text,
 		    const char *path, size_t number, struct pd_msg *msg)
 {
-	struct span key = without_comment(whole);
+	struct span key = without_comment(whole), name;
+	unsigned place = 0;
+	bool fresh = false;
 	size_t i = 0;
 
 	if (key.n == 0)
 		return PD_OK;
+	name = take_name(&key);
 	while (i < key.n && key.p[i] > ' ' && key.p[i] <= '~')
 		i++;
 	if (i < key.n)
 		return pd_fail(msg, PD_EINVAL,
 			       "%s:%zu:%zu: found %s, expected one key of visible characters per "
-			       "line",
+			       "line, if wanted with name=NAME",
 			       path, number, (size_t)(key.p - whole.p) + i + 1,
 			       key.p[i] == ' ' || key.p[i] == '\t'
 				       ? "a second word"
@@ -106,7 +148,14 @@ static int add_line(struct key_table *t, struct span whole, const struct buf *te
 	if (t->n == KEYS_MAX)
 		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found more than %d keys", path, number,
 			       KEYS_MAX);
-	if (add(t, key) == PD_EEXIST)
+	if (name.n > 0) {
+		place = intern(t->name, t->nnames, name, &fresh);
+		t->nnames += place && fresh;
+		if (!place)
+			return pd_fail(msg, PD_EINVAL, "%s:%zu:1: found more than %d names", path,
+				       number, KEY_NAMES_MAX);
+	}
+	if (add(t, key, place) == PD_EEXIST)
 		return pd_fail(msg, PD_EINVAL, "%s:%zu:1: duplicate key, first on line %zu", path,
 			       number, first_line_of(text, key));
 	return PD_OK;
@@ -122,8 +171,10 @@ static int size_for(struct key_table *t, const struct buf *text)
 	while (cap < 2 * lines)
 		cap *= 2;
 	t->tag = calloc(cap, sizeof(*t->tag));
+	t->named = calloc(cap, sizeof(*t->named));
+	t->name = calloc(KEY_NAMES_MAX, sizeof(*t->name));
 	t->mask = cap - 1;
-	return t->tag ? PD_OK : PD_ENOMEM;
+	return t->tag && t->named && t->name ? PD_OK : PD_ENOMEM;
 }
 
 static int read_lines(struct key_table *t, const struct buf *text, const char *path,
@@ -167,11 +218,29 @@ int key_table_read(struct key_table *out, const char *path, struct pd_msg *msg)
 void key_table_release(struct key_table *t)
 {
 	free(t->tag);
+	free(t->named);
+	free(t->name);
 	*t = (struct key_table){0};
+}
+
+/* Names that are new get a place behind the old ones; the table's places become those. */
+static void keep_names(struct keys *k, struct key_table *t)
+{
+	unsigned at[KEY_NAMES_MAX + 1] = {0}, n = atomic_load(&k->nnames);
+	bool fresh;
+
+	for (size_t i = 0; i < t->nnames; i++) {
+		at[i + 1] = intern(k->name, n, span_of(t->name[i].text), &fresh);
+		n += at[i + 1] && fresh;
+	}
+	for (size_t i = 0; t->nnames > 0 && i <= t->mask; i++)
+		t->named[i] = (uint16_t)at[t->named[i]];
+	atomic_store(&k->nnames, n);
 }
 
 void keys_swap(struct keys *k, struct key_table *take)
 {
+	keep_names(k, take);
 	k->table[swap_spare(&k->swap)] = *take;
 	*take = (struct key_table){0};
 	key_table_release(&k->table[swap_publish(&k->swap)]);
@@ -193,6 +262,21 @@ bool keys_has(struct keys *k, struct span key)
 	bool found = t->tag && !is_empty(t->tag[place_of(t, sip_hash(&t->secret, key.p, key.n))]);
 
 	swap_leave(look);
+	return found;
+}
+
+bool keys_admit(struct keys *k, struct span key, const char **name)
+{
+	struct swap_look look = swap_enter(&k->swap);
+	const struct key_table *t = &k->table[look.place];
+	size_t i = t->tag ? place_of(t, sip_hash(&t->secret, key.p, key.n)) : 0;
+	bool found = t->tag && !is_empty(t->tag[i]);
+	unsigned place = found ? t->named[i] : 0;
+
+	swap_leave(look);
+	*name = place ? k->name[place - 1].text : NULL;
+	if (place)
+		atomic_fetch_add_explicit(&k->requests[place - 1], 1, memory_order_relaxed);
 	return found;
 }
 

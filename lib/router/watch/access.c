@@ -295,6 +295,7 @@ static void put_rest(struct line *l, const struct record *x)
 		if (x->head)
 			put_ms(l, "total_ms", x->time.ended - x->time.accepted);
 	}
+	put_text(l, "api_key_name", span_of(x->who ? x->who : ""));
 	put_text(l, "told", span_of(x->told));
 }
 

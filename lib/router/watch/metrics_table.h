@@ -334,6 +334,9 @@
 	  "the process works")                                                                     \
 	X(MEMORY, GAUGE, "", "process_resident_memory_bytes", "Resident memory of the process",    \
 	  "memory is taken or given back")                                                         \
+	X(KEY_NAMES, COUNTER, "api_key_name", "pdctl_api_key_requests_total",                      \
+	  "Requests with a client key that has a name",                                            \
+	  "a request comes with a key of --client-api-keys with name=NAME")                        \
 	X(OPEN_FDS, GAUGE, "", "process_open_fds", "Open files, connections among them",           \
 	  "a connection is made or closed")                                                        \
 	X(MAX_FDS, GAUGE, "", "process_max_fds", "Limit of open files",                            \

@@ -470,6 +470,12 @@ static int single_text(const struct prom_page *p, const struct fleet *f,
 			b, "%s{log=\"main\"} %llu\n%s{log=\"access\"} %llu\n", single[s].name,
 			(unsigned long long)(c->log ? log_dropped(c->log) : 0), single[s].name,
 			(unsigned long long)(c->access_log ? log_dropped(c->access_log) : 0));
+	case SINGLE_KEY_NAMES:
+		err = PD_OK;
+		for (size_t i = 0; !err && i < p->nkeys; i++)
+			err = buf_printf(b, "%s{api_key_name=\"%s\"} %llu\n", single[s].name,
+					 p->key[i].name, (unsigned long long)p->key[i].n);
+		return err;
 	case SINGLE_BUILD:
 		err = buf_printf(b, "%s{version=\"", single[s].name);
 		err = err ? err : put_label(b, c->version);

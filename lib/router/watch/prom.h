@@ -20,6 +20,12 @@ struct prom_capture {
 	uint64_t written[PROM_RECORDS], queue_full[PROM_RECORDS], write_error[PROM_RECORDS];
 };
 
+/* Requests by the name of their key. */
+struct prom_key {
+	const char *name;
+	uint64_t n;
+};
+
 struct prom_page {
 	const struct router_config *cfg;
 	const struct metrics *metrics;
@@ -29,6 +35,8 @@ struct prom_page {
 	struct prom_capture capture;
 	/* Whatever one number tells; the families of the fields above have none. */
 	uint64_t number[PROM_SINGLES];
+	const struct prom_key *key;
+	size_t nkeys;
 };
 
 /* PD_ENOMEM, PD_ETOOBIG. */

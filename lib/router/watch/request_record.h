@@ -86,6 +86,7 @@ struct record {
 	enum metrics_error error; /* what the client saw; NONE: nothing, or it left */
 	bool client_left;
 	const char *why;  /* the last failure, "" when there was none */
+	const char *who;  /* the name of the client's key; NULL: none */
 	const char *told; /* the reason that the client was told, "" when none */
 	struct record_scratch *scratch;
 };

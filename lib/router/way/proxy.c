@@ -254,6 +254,7 @@ static void tell_refused(struct way *w, struct http_conn *c, const struct http_r
 		.tokens = PD_TOKENS_UNKNOWN,
 		.why = "",
 		.told = http_conn_told(c),
+		.who = http_conn_who(c),
 	};
 
 	if (r) {
@@ -415,6 +416,7 @@ static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct
 		.tokens = PD_TOKENS_UNKNOWN,
 		.why = x->failure.why,
 		.told = "",
+		.who = http_conn_who(c),
 		.scratch = &x->lane->scratch,
 	};
 	x->lane->queued_ns = 0;
