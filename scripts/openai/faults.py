@@ -44,7 +44,7 @@ class Place:
             self.first = [fleet(*worker, "--role", "prefill") for _ in range(2)]
             decode = [fleet(*worker, "--role", "decode") for _ in range(2)]
             self.workers = self.first + decode
-            words = ["--pd-disaggregation"]
+            words = ["--pd-disaggregation", "--pd-fallback", "fail"]
             for role, ws in (("prefill", self.first), ("decode", decode)):
                 words += [word for w in ws for word in (f"--{role}", w.url)]
         retries = ("--retry-max-retries", "2", "--retry-initial-backoff-ms", "1", "--disable-circuit-breaker", "--log-level", "error")
@@ -91,6 +91,25 @@ def all_fail(p, stream):
             raise AssertionError(f"{status} did not arrive")
     p.faults(p.first)
     good(p, stream)
+
+
+def refused_at_once(p, stream):
+    """The client does its own waiting: a Retry-After reaches it without a pause."""
+    best = {}
+    for status in (429, 503):
+        p.faults(p.first, fail_rate=1, fail_status=status, fail_retry_after=7)
+        best[status] = 60.0
+        for _ in range(5):
+            begin = time.monotonic()
+            try:
+                p.ask(stream)
+            except openai.APIStatusError as e:
+                assert (e.status_code, e.response.headers["retry-after"]) == (status, "7"), repr(e)
+            best[status] = min(best[status], time.monotonic() - begin)
+        assert best[status] < 0.1, best
+    p.faults(p.first)
+    good(p, stream)
+    return ", ".join(f"{status} after {took * 1000:.0f} ms" for status, took in best.items())
 
 
 def dies_in_the_middle(p, stream):
@@ -143,7 +162,7 @@ def nobody_left(p, stream):
 
 def main():
     for mode in ("plain", "P/D"):
-        for check in (good, one_fails, all_fail, dies_in_the_middle, abandoned, nobody_left):
+        for check in (good, one_fails, all_fail, refused_at_once, dies_in_the_middle, abandoned, nobody_left):
             for stream in (False, True):
                 fleet = Fleet()
                 try:

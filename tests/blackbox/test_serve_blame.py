@@ -284,7 +284,7 @@ def test_the_verdict_does_not_wait_for_the_end_of_a_stream(pdctl):
     def streams(seen, wire):
         wire.begin_stream()
         wire.event("a")
-        end.wait(30)
+        end.wait(90)
         wire.end_stream()
 
     with FakeEngine(says(500)) as bad, FakeEngine(streams) as good:
