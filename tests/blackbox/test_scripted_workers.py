@@ -410,6 +410,8 @@ def test_no_worker_headers(scripted):
         _, headers, _ = r.post(BODY)
         assert headers["X-Request-Id"]
         assert not [h for h in headers if re.search("worker", h, re.I)]
+        _, headers, _ = r.router.get("/get_server_info")
+        assert not [h for h in headers if re.search("worker", h, re.I)]
         r.engine.close()
         _, headers, _ = r.post(BODY)
         assert not [h for h in headers if re.search("worker", h, re.I)]

@@ -125,14 +125,15 @@ static struct worker *first_worker(struct fleet *f)
 
 static void pass_answer(struct admin_call *a, const struct ask_one *one)
 {
-	char extra[760];
+	char extra[760] = "";
 
 	if (one->status == 0) {
 		admin_error(a, 502, "upstream_error", "worker %.600s: %s", one->worker->url,
 			    one->why);
 		return;
 	}
-	(void)snprintf(extra, sizeof(extra), "X-Worker: %.700s\r\n", one->worker->url);
+	if (a->admin->cfg->worker_headers)
+		(void)snprintf(extra, sizeof(extra), "X-Worker: %.700s\r\n", one->worker->url);
 	(void)http_reply(a->conn, (int)one->status, one->ctype, extra, one->body.data,
 			 one->body.len);
 }
