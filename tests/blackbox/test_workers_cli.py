@@ -31,7 +31,7 @@ def test_list_lines_up_and_json_is_the_routers(pdctl):
     head, lines = rows(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert " ".join(head.split()) in " ".join(PAGE.read_text().split()), "docs/workers.md shows other columns"
-    assert [(x[0], x[1], x[2], x[3], x[-1]) for x in lines] == [
+    assert [(x[0], x[1], x[2], x[3], x[-4]) for x in lines] == [
         ("p0", "prefill", "available", "0", ps[0].url), ("p1", "prefill", "available", "0", ps[1].url), ("d0", "decode", "available", "0", ds[0].url)]
     assert {x.index("http") for x in done.stdout.splitlines()[2:]} == {head.index("url")}
     assert [x[0] for x in rows(workers(router, "list", "--role", "decode").stdout)[1]] == ["d0"]
