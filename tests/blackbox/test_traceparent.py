@@ -96,12 +96,12 @@ def test_a_context_of_ours(pdctl, tmp_path):
 def test_both_legs_of_a_request_are_one_trace(pdctl, flag):
     def once(seen, wire):
         """The first decode fails: another prefill and decode follow, of the same trace."""
-        wire.json({}, 503) if len(d.seen) == 1 else reply_completion(seen, wire)
+        wire.json({}, 503) if len(d1.seen) + len(d2.seen) == 1 else reply_completion(seen, wire)
 
-    with FakeEngine(reply_prefill) as p, FakeEngine(once) as d:
-        router = pd_pair(pdctl, p, d, *FAST, *flag)
+    with FakeEngine(reply_prefill) as p, FakeEngine(once) as d1, FakeEngine(once) as d2:
+        router = pd_pair(pdctl, p, d1, "--decode", d2.url, *FAST, *flag)
         ask(router, [] if flag else [("traceparent", GOOD), ("tracestate", "a=1")])
-        legs = p.seen + d.seen
+        legs = p.seen + d1.seen + d2.seen
         assert len(legs) == 4
         assert all(traces(s) == traces(legs[0]) for s in legs) and traces(legs[0])
         if not flag:
