@@ -34,7 +34,7 @@ class Holder:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-            self.order.append(seen.json().get("n"))
+            self.order.append(seen.json().get("nth"))
         wire.begin_stream()
         wire.event("first")
         self.release.wait(30)
@@ -68,7 +68,7 @@ def test_the_cap_holds_until_the_end_of_the_stream(pdctl):
         wait_for("four streams", lambda: holder.running == 4)
         waiting, late = [], []
         for n in range(4):
-            t, r = start(1, lambda i, n=n: router.post("/v1/completions", {**STREAM, "n": n}))
+            t, r = start(1, lambda i, n=n: router.post("/v1/completions", {**STREAM, "nth": n}))
             waiting += t
             late.append(r)
             wait_for("it to wait", lambda: router.metric("pdctl_requests_waiting") == n + 1)
@@ -144,7 +144,7 @@ class OneByOne:
         self.turn = threading.Semaphore(0)
 
     def __call__(self, seen, wire):
-        self.order.append(seen.json().get("n"))
+        self.order.append(seen.json().get("nth"))
         self.turn.acquire(timeout=30)
         wire.json({"choices": []})
 
@@ -158,7 +158,7 @@ def ask_in_order(router, numbers):
     threads, results = [], []
     for n in numbers:
         before = in_flight(router)
-        more, _ = start(1, lambda _, n=n: results.append((n, router.post("/v1/completions", {**BODY, "n": n})[0])))
+        more, _ = start(1, lambda _, n=n: results.append((n, router.post("/v1/completions", {**BODY, "nth": n})[0])))
         threads += more
         wait_for("it to be in the router", lambda before=before: in_flight(router) > before)
         time.sleep(0.02)  # from the gate to the worker's line
@@ -186,7 +186,7 @@ def test_a_client_that_leaves_the_line_takes_nobodys_turn(pdctl):
         threads, results = ask_in_order(router, [0])
         wait_for("the first", lambda: engine.order == [0])
         gone = router.connect()
-        gone.sendall(message({**BODY, "n": "gone"}))
+        gone.sendall(message({**BODY, "nth": "gone"}))
         wait_for("it to be in the router", lambda: in_flight(router) == 2)
         more, later = ask_in_order(router, [1, 2])
         gone.close()
@@ -238,9 +238,9 @@ def test_a_pair_waits_without_holding_the_other_worker(pdctl):
     prefill, decode = OneByOne(), OneByOne()
 
     def answer(seen, wire):
-        prefill.order.append(seen.json().get("n"))
+        prefill.order.append(seen.json().get("nth"))
         prefill.turn.acquire(timeout=30)
-        wire.json({"kv_transfer_params": {"remote_block_ids": [1]}})
+        wire.json({"kv_transfer_params": {"do_remote_prefill": True, "remote_block_ids": [1]}})
 
     with FakeEngine(answer) as p, FakeEngine(decode) as d:
         router = pdctl("serve", "--prefill", p.url, "--decode", d.url, "--worker-max-in-flight", 2, "--queue-timeout-secs", 60)
