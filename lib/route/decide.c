@@ -59,10 +59,9 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 
 static void release(struct route_slot *s)
 {
+	PD_CHECK(route_load(s) > 0); /* each pick ends once */
 	/* Sequentially consistent: a look at the queue for this place may follow. */
-	uint32_t before = atomic_fetch_sub(&s->in_flight, 1);
-
-	PD_CHECK(before > 0); /* each pick ends once */
+	(void)atomic_fetch_sub(&s->in_flight, 1);
 }
 
 /* An available worker needs no permit; of a worker on probation one is taken, unless another caller

@@ -340,9 +340,9 @@ static void transfers(void **state)
 	struct pdroute_body *twice = body("{\"max_tokens\":1,\"max_tokens\":2}");
 	struct pdroute_transfer *t, *no = NULL;
 	struct pdroute_text text = {NULL, 0};
-	char answer[] =
-		"{\"kv_transfer_params\":{\"remote_port\":5},\"usage\":{\"prompt_tokens\":9,"
-		"\"prompt_tokens_details\":{\"cached_tokens\":4}}}";
+	char answer[] = "{\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_port\":5},"
+			"\"usage\":{\"prompt_tokens\":9,"
+			"\"prompt_tokens_details\":{\"cached_tokens\":4}}}";
 	const char doc[] =
 		"{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":3,\"total_tokens\":4}}";
 
@@ -395,12 +395,14 @@ static void transfers(void **state)
 	assert_int_equal(pdroute_transfer_prompt_tokens(t), 9);
 	assert_int_equal(pdroute_transfer_cached_tokens(t), 4);
 	assert_int_equal(pdroute_transfer_decode(t, &text, &why), 0);
-	assert_string_equal(text.data, "{ \"prompt\":\"a\",\"seed\":1e400,\"max_tokens\":7,"
-				       "\"kv_transfer_params\":{\"remote_port\":5}}");
+	assert_string_equal(
+		text.data,
+		"{ \"prompt\":\"a\",\"seed\":1e400,\"max_tokens\":7,"
+		"\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_port\":5}}");
 	pdroute_text_free(&text);
 	assert_int_equal(pdroute_transfer_drop(t, &text, &why), 0);
 	assert_non_null(strstr(text.data, "\"max_tokens\":1"));
-	assert_non_null(strstr(text.data, "{\"remote_port\":5}"));
+	assert_non_null(strstr(text.data, "{\"do_remote_prefill\":true,\"remote_port\":5}"));
 	pdroute_text_free(&text);
 	assert_int_equal(pdroute_transfer_usage(t, doc, strlen(doc), &text), 0);
 	assert_string_equal(
