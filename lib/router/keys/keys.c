@@ -5,6 +5,7 @@
 #include "lib/router/keys/keys.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/buf.h"
@@ -112,10 +113,8 @@ static unsigned intern(struct key_name *list, size_t n, struct span name, bool *
 	*fresh = i == n;
 	if (i == KEY_NAMES_MAX)
 		return 0;
-	if (*fresh) {
-		memcpy(list[i].text, name.p, name.n);
-		list[i].text[name.n] = '\0';
-	}
+	if (*fresh)
+		(void)snprintf(list[i].text, sizeof(list[i].text), "%.*s", (int)name.n, name.p);
 	return (unsigned)i + 1;
 }
 

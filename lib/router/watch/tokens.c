@@ -1,6 +1,7 @@
 /* Prompt and cached tokens are the prefill worker's, where there is one: it computed them. */
 #include "lib/router/watch/tokens.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/router/watch/request_record.h"
@@ -33,8 +34,7 @@ unsigned tokens_place(struct token_models *m, struct span model)
 	place = find(m, model);
 	n = atomic_load(&m->n);
 	if (!place && n < WORKER_MODELS - 1) {
-		memcpy(m->name[n], model.p, model.n);
-		m->name[n][model.n] = '\0';
+		(void)snprintf(m->name[n], sizeof(m->name[n]), "%.*s", (int)model.n, model.p);
 		atomic_store_explicit(&m->n, n + 1, memory_order_release);
 		place = n + 1;
 	}
