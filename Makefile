@@ -147,7 +147,7 @@ unit: $(TESTS) $(if $(FUZZ_LINK),,$(FUZZERS)) ## unit tests, and every fuzz corp
 	$(Q)CMOCKA_MESSAGE_OUTPUT=TAP prove $(PROVE_FLAGS) -j $(or $(JOBS),2) -e scripts/tap-exec $^
 TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard tests/tools/*.c)))
 tools: $(TOOLS) ## programs that black-box tests drive beside pdctl
-PERF_TOOLS := $(addprefix $(O)/scripts/perf/,cheap_engine relay sse_sink)
+PERF_TOOLS := $(patsubst %.c,$(O)/%,$(sort $(wildcard scripts/perf/*.c)))
 perf-tools: $(PERF_TOOLS) ## programs that load and measure a router
 blackbox: all $(TOOLS) $(PERF_TOOLS) ## tests that drive the program over sockets
 	$(Q)PDCTL=$(abspath $(O)/pdctl) $(PYTHON) -m pytest -q tests/blackbox

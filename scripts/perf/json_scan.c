@@ -15,6 +15,7 @@
 #include "lib/base/rng.h"
 #include "lib/json/scan.h"
 #include "lib/route/decide.h"
+#include "lib/route/key/key_extract.h"
 
 static double now(void)
 {
