@@ -182,9 +182,10 @@ static void put_policies(const struct record *x, struct buf *b)
 
 static void fields_line(const struct record *x, enum log_level level)
 {
-	struct buf mine, *b = x->scratch ? x->scratch->text : &mine;
+	struct buf mine, *b;
 
 	buf_init(&mine, LINE_MAX_BYTES);
+	b = x->scratch ? x->scratch->text : &mine;
 	if (access_members(x, b)) {
 		log_lost(x->to->cfg->log);
 	} else {

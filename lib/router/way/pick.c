@@ -130,14 +130,13 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 {
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
-	struct route_pair pair;
+	struct route_pair pair = {.prefill_first = false};
 	int err, offers = 0;
 
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		pair.pool[i] = x->fleet->pool[role[i]].ring;
 		pair.request[i] = request_of(x, role[i]);
 	}
-	pair.prefill_first = false;
 	for (;;) {
 		/* First all prefill workers that can be reached. */
 		pair.decode_alone = x->may_decode_alone &&
