@@ -318,29 +318,38 @@ static struct span braces_at(const char *p, const char *end)
 	return (struct span){p, 0};
 }
 
-static void read_count(const struct json_object *o, const char *path, int64_t *out)
+static void read_count(enum json_type type, struct span value, int64_t *out)
 {
-	enum json_type type;
-	struct span value;
 	int64_t n;
 
-	if (json_object_path(o, path, &type, &value) && type == JSON_NUMBER &&
-	    json_int(value, &n) == PD_OK && n >= 0)
+	if (type == JSON_NUMBER && json_int(value, &n) == PD_OK && n >= 0)
 		*out = n;
 }
 
 static void read_usage(struct pd_tokens *u, struct span text)
 {
 	struct json_object o;
+	enum json_type type;
+	struct span value;
 
 	if (json_object_scan(&o, text.p, text.n, NULL))
 		return;
-	read_count(&o, "prompt_tokens", &u->prompt);
-	read_count(&o, "input_tokens", &u->prompt);
-	read_count(&o, "completion_tokens", &u->completion);
-	read_count(&o, "output_tokens", &u->completion);
-	read_count(&o, "prompt_tokens_details.cached_tokens", &u->cached);
-	read_count(&o, "input_tokens_details.cached_tokens", &u->cached);
+	for (size_t i = 0; i < o.n; i++) {
+		const struct json_member *m = &o.member[i];
+
+		if (span_eq(m->key, SPAN("prompt_tokens")) || span_eq(m->key, SPAN("input_tokens")))
+			read_count(m->type, m->value, &u->prompt);
+		else if (span_eq(m->key, SPAN("completion_tokens")) ||
+			 span_eq(m->key, SPAN("output_tokens")))
+			read_count(m->type, m->value, &u->completion);
+		else if ((span_eq(m->key, SPAN("prompt_tokens_details")) &&
+			  json_object_path(&o, "prompt_tokens_details.cached_tokens", &type,
+					   &value)) ||
+			 (span_eq(m->key, SPAN("input_tokens_details")) &&
+			  json_object_path(&o, "input_tokens_details.cached_tokens", &type,
+					   &value)))
+			read_count(type, value, &u->cached);
+	}
 	json_object_release(&o);
 }
 
@@ -351,9 +360,6 @@ void pd_usage_tokens(struct pd_tokens *u, const char *p, size_t n)
 
 	/* usage comes last */
 	p = n > LOOK_BACK ? end - LOOK_BACK : p;
-	if (!pd_usage_maybe(p, (size_t)(end - p)))
-		return;
-
 	while (p < end && (p = memmem(p, (size_t)(end - p), name, sizeof(name) - 1)) != NULL) {
 		p += sizeof(name) - 1;
 		for (at = p; at < end && memchr(" \t\r\n:", *at, 5); at++)
