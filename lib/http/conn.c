@@ -455,11 +455,6 @@ bool http_conn_closing(const struct http_conn *c)
 	return c->close_after || !c->work->req.head.keep_alive || atomic_load(&c->server->draining);
 }
 
-int64_t http_conn_write_stall(const struct http_conn *c)
-{
-	return c->server->cfg.write_stall_ns;
-}
-
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *))
 {
 	c->work->data = data;

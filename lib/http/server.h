@@ -144,7 +144,6 @@ void http_conn_wrote(struct http_conn *c, bool complete);
 bool http_conn_closing(const struct http_conn *c);
 /* Cuts the connection without a word (fault injection): RST when hard. */
 void http_conn_abort(struct http_conn *c, bool hard);
-int64_t http_conn_write_stall(const struct http_conn *c);
 /* A pointer of the handler's own, kept by the fiber or thread that serves the connection for its
  * life (the next request of this connection may be served by another one); freed by `release`. */
 void http_conn_set_data(struct http_conn *c, void *data, void (*release)(void *));

@@ -171,7 +171,7 @@ static void one_trial_at_a_time(void **state)
 				running[pick] = running[--n];
 				break;
 			case 6:
-				worker_set_draining(&w, &c, rng_u64(&rng) % 2);
+				worker_set_draining(&w, rng_u64(&rng) % 2);
 				worker_tick(&w, &c, now);
 				break;
 			default:
@@ -200,7 +200,7 @@ static void ejection_needs_one_good_probe(void **state)
 	(void)state;
 	router_config_default(&c);
 	worker_setup(&w);
-	worker_eject(&w, &c, 1000);
+	worker_eject(&w, 1000);
 	assert_false(atomic_load(&w.slot.available));
 	assert_false(worker_probe_due(&w, &c, 1000, &limit));
 	assert_true(worker_probe_due(&w, &c, 1000 + NS_PER_S, &limit));

@@ -73,7 +73,7 @@ static void a_reload_keeps_who_stays(void **state)
 	assert_non_null(a);
 	assert_non_null(b);
 	atomic_store(&a->requests, 41);
-	worker_set_draining(a, &config, true);
+	worker_set_draining(a, true);
 	/* Another order and one more: the same objects with their counters and states. */
 	assert_int_equal(
 		LOAD(&h, "c=http://127.0.0.1:3", "b=http://127.0.0.1:2", "a=http://127.0.0.1:1"),
@@ -187,7 +187,7 @@ static void *requests(void *arg)
 			worker_report(w, &config, n % 7 ? VERDICT_SUCCESS : VERDICT_FAILURE,
 				      d.trial, clock_now());
 			if (n % 50 == 0)
-				worker_eject(w, &config, clock_now());
+				worker_eject(w, clock_now());
 			else if (n % 10 == 0)
 				worker_probed(w, &config, true, true, clock_now());
 		}
@@ -332,7 +332,7 @@ static void who_leaves_goes_when_nothing_needs_it(void **state)
 	/* Forced it goes at once, whatever runs; a drain that is taken back keeps it. */
 	atomic_store(&b->slot.in_flight, 1);
 	worker_leave(b, false);
-	worker_set_draining(b, &config, false);
+	worker_set_draining(b, false);
 	assert_int_equal(fleet_reap(&h, &config, &gone), 0);
 	assert_int_equal(gone, 0);
 	worker_leave(b, true);

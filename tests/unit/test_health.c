@@ -88,7 +88,7 @@ static void an_ejected_one_soon_and_then_more_rarely(void **state)
 	config.health_interval = 60 * NS_PER_S;
 	one_init(&o, 1);
 	worker_probed(o.worker, &config, true, true, now);
-	worker_eject(o.worker, &config, now);
+	worker_eject(o.worker, now);
 	assert_int_equal(worker_state(o.worker), WORKER_EJECTED);
 	assert_int_equal(pause_ms(o.worker, now), 200);
 	for (size_t i = 0; i < sizeof(pauses) / sizeof(pauses[0]); i++) {
@@ -105,7 +105,7 @@ static void an_ejected_one_soon_and_then_more_rarely(void **state)
 	worker_probed(o.worker, &config, true, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
 	config.health_interval = 300 * NS_PER_MS;
-	worker_eject(o.worker, &config, now);
+	worker_eject(o.worker, now);
 	worker_probed(o.worker, &config, false, true, now);
 	assert_int_equal(pause_ms(o.worker, now), 300);
 	one_release(&o);
@@ -232,7 +232,7 @@ static void a_good_probe_closes_the_breaker_of_a_restart(void **state)
 	assert_string_equal(v.failure, "broke");
 	assert_true(v.out_at > 0 && v.failed_at > 0 && strstr(v.why, "circuit breaker"));
 	/* It was out: what was counted is of the past. */
-	worker_eject(o.worker, &config, now);
+	worker_eject(o.worker, now);
 	worker_probed(o.worker, &config, true, true, now);
 	assert_int_equal(worker_state(o.worker), WORKER_AVAILABLE);
 	worker_view(o.worker, &config, &v);

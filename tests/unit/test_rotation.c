@@ -64,7 +64,7 @@ static void a_pool_of_one_never_closes(void **state)
 	assert_false(atomic_load(&h.rotation[ROLE_REGULAR].panic));
 	assert_int_equal(atomic_load(&h.rotation[ROLE_REGULAR].panics), 1);
 	/* Who cannot be reached is out all the same. */
-	worker_eject(w, &config, 3000);
+	worker_eject(w, 3000);
 	assert_false(in(w));
 	fleet_holder_release(&h);
 }
@@ -80,9 +80,9 @@ static void half_of_a_pool_is_out_at_most(void **state)
 	failures(w[1], config.cb_failures);
 	assert_true(!in(w[0]) && !in(w[1]) && in(w[2]) && in(w[3]));
 	/* One of the others dies: two of three that can be reached would be out. */
-	worker_eject(w[2], &config, 2000);
+	worker_eject(w[2], 2000);
 	assert_true(in(w[0]) && in(w[1]) && !in(w[2]) && in(w[3]));
-	worker_eject(w[3], &config, 2000);
+	worker_eject(w[3], 2000);
 	assert_true(in(w[0]) && in(w[1]) && !in(w[2]) && !in(w[3]));
 	fleet_holder_release(&h);
 }
@@ -126,7 +126,7 @@ static void random_histories(void **state)
 
 		switch (rng_u64(&rng) % 8) {
 		case 0:
-			worker_eject(one, &config, now);
+			worker_eject(one, now);
 			break;
 		case 1:
 		case 2:
@@ -136,7 +136,7 @@ static void random_histories(void **state)
 			worker_rest(one, now + (int64_t)(rng_u64(&rng) % 20));
 			break;
 		case 4:
-			worker_set_draining(one, &config, rng_u64(&rng) % 4 == 0);
+			worker_set_draining(one, rng_u64(&rng) % 4 == 0);
 			break;
 		case 5:
 			worker_tick(one, &config, now);
@@ -177,7 +177,7 @@ static void *worry(void *arg)
 	for (int64_t now = 1; now < 3000; now++) {
 		failures(w, config.cb_failures);
 		worker_rest(w, now + 2);
-		worker_eject(w, &config, now);
+		worker_eject(w, now);
 		worker_probed(w, &config, true, true, now);
 		worker_report(w, &config, VERDICT_SUCCESS, false, now);
 		worker_tick(w, &config, now);

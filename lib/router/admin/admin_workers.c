@@ -507,12 +507,6 @@ static void delete_one(struct admin_call *a, struct matches *m, enum worker_role
 	buf_release(&b);
 }
 
-static void drain(struct admin *ad, const struct matches *m, struct span action)
-{
-	for (size_t i = 0; i < m->n; i++)
-		worker_set_draining(m->worker[i], ad->cfg, action.n == 5);
-}
-
 static void act_on(struct admin_call *a, struct matches *m, enum worker_role role, struct span id,
 		   struct span action)
 {
@@ -524,8 +518,8 @@ static void act_on(struct admin_call *a, struct matches *m, enum worker_role rol
 		delete_one(a, m, role, id);
 		return;
 	}
-	if (action.n > 0)
-		drain(a->admin, m, action);
+	for (size_t i = 0; action.n > 0 && i < m->n; i++)
+		worker_set_draining(m->worker[i], span_eq(action, SPAN("drain")));
 	buf_init(&b, ADMIN_MAX);
 	admin_answer_json(a, 200, NULL, &b, put_matches(a->admin->cfg, m, &b));
 	buf_release(&b);

@@ -160,7 +160,7 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 	ok = result == CURLE_OK && status >= 200 && status < 300;
 	take_note(h, p, result, status, ok);
 	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
-		worker_eject(p->worker, h->cfg, clock_now());
+		worker_eject(p->worker, clock_now());
 	worker_probed(p->worker, h->cfg, ok, result != CURLE_OPERATION_TIMEDOUT, clock_now());
 	end_probe(h, p);
 }

@@ -372,9 +372,8 @@ int64_t worker_stalled_at(struct worker *w)
 	return at;
 }
 
-void worker_eject(struct worker *w, const struct router_config *c, int64_t now)
+void worker_eject(struct worker *w, int64_t now)
 {
-	(void)c;
 	(void)pthread_mutex_lock(&w->lock);
 	if (w->healthy) {
 		w->healthy = false;
@@ -494,9 +493,8 @@ bool worker_is_fresh(struct worker *w)
 	return fresh;
 }
 
-void worker_set_draining(struct worker *w, const struct router_config *c, bool on)
+void worker_set_draining(struct worker *w, bool on)
 {
-	(void)c;
 	(void)pthread_mutex_lock(&w->lock);
 	w->draining = on;
 	if (!on)

@@ -136,7 +136,7 @@ void worker_probe_later(struct worker *w, const struct router_config *c, int64_t
 bool worker_probe_due(struct worker *w, const struct router_config *c, int64_t now, int64_t *limit);
 /* A connection could not be made: out of the rotation at once, probed soon, its name asked again.
  */
-void worker_eject(struct worker *w, const struct router_config *c, int64_t now);
+void worker_eject(struct worker *w, int64_t now);
 /* A request failed there, for a person and for the next probe. */
 void worker_blame(struct worker *w, enum worker_fault fault, const char *why, int64_t now);
 /* Why the last health check failed, "" when it was good. True when that is news. */
@@ -159,7 +159,7 @@ bool worker_stall(struct worker *w, bool on, int64_t now);
 bool worker_is_silent(struct worker *w);
 /* When it was found to be stalled, monotonic ns; 0: it is not. */
 int64_t worker_stalled_at(struct worker *w);
-void worker_set_draining(struct worker *w, const struct router_config *c, bool on);
+void worker_set_draining(struct worker *w, bool on);
 /* No new requests; fleet_reap takes it out when what runs has ended, or at once when forced. Undone
  * by worker_set_draining(off). */
 void worker_leave(struct worker *w, bool force);

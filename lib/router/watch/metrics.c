@@ -235,16 +235,6 @@ static uint64_t sum_series(const struct metrics *m, unsigned series)
 	return n;
 }
 
-uint64_t metrics_total(const struct metrics *m, enum metrics_counter c)
-{
-	unsigned n = labels[counters[c].a].n * labels[counters[c].b].n;
-	uint64_t total = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		total += sum_series(m, counters[c].at + i);
-	return total;
-}
-
 uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause)
 {
 	uint64_t total = 0;

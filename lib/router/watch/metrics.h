@@ -134,7 +134,6 @@ void metrics_error(struct metrics *m, unsigned stripe, enum metrics_route r, enu
 void metrics_observe(struct metrics *m, unsigned stripe, enum metrics_hist h, int64_t ns);
 void metrics_observe_at(struct metrics *m, unsigned stripe, enum metrics_hist h, unsigned a,
 			int64_t ns);
-uint64_t metrics_total(const struct metrics *m, enum metrics_counter c);
 /* Exchanges with workers that failed for this cause. */
 uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause);
 int metrics_text(const struct metrics *m, struct buf *out) PD_MUST;

@@ -71,7 +71,7 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 		worker_blame(w, faults[e], f->why, clock_now());
 	if (e == LEG_CONNECT) {
 		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
-		worker_eject(w, x->way->cfg, clock_now());
+		worker_eject(w, clock_now());
 		health_nudge(x->way->health);
 	}
 	f->again = pick_tried(x, role);
