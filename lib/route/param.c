@@ -45,7 +45,8 @@ static struct span nth_word(const char *choices, int64_t n)
 {
 	for (; n > 0 && choices; n--) {
 		choices = strchr(choices, '|');
-		choices += choices != NULL;
+		if (choices)
+			choices++;
 	}
 	return (struct span){choices, choices ? strcspn(choices, "|") : 0};
 }

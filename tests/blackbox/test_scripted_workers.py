@@ -12,7 +12,7 @@ import urllib.parse
 import pytest
 
 from fake_engine import FakeEngine
-from harness import sse_events
+from harness import sse_events, wait_for
 from test_serve_bytes import pd_pair, reply_completion, reply_prefill
 
 pytestmark = pytest.mark.both_forms
@@ -402,7 +402,7 @@ def test_the_error_event_of_a_cut_stream_names_no_address(scripted):
         _, _, raw = r.post()
         text = json.loads(sse_events(raw)[-1])["error"]["message"]
         assert "worker d1 ended its answer early" in text and not leaks(text, r.engine)
-        assert r.engine.url in r.router.log()
+        wait_for("the log's line", lambda: r.engine.url in r.router.log())
 
 
 def test_no_worker_headers(scripted):

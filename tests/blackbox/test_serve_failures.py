@@ -109,9 +109,10 @@ def test_breaker_opens_lets_one_try_and_closes(pdctl):
         assert int(headers["Retry-After"]) >= 1
         assert router.get("/readiness")[0] == 503
         # The trial fails: open again.
+        reopened = 'vllm_router_cb_state_transitions_total{worker="%s",stage="regular",from="half_open",to="open"' % engine.url
         wait_for("half-open", lambda: state(router, "w0")["state"] == "half_open")
         assert router.post("/v1/completions", BODY)[0] == 500
-        assert state(router, "w0")["state"] == "open"
+        wait_for("open again", lambda: router.metric(reopened) == 1)
         # A trial that waits keeps everybody else out.
         mode["now"] = "ok"
         wait_for("half-open", lambda: state(router, "w0")["state"] == "half_open")
