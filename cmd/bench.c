@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "cmd/cmd.h"
+#include "cmd/store_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
@@ -41,6 +42,7 @@ struct bench_options {
 };
 
 static struct bench_options o;
+static struct store_opts store;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "target"},
@@ -126,6 +128,7 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "save-detailed", &o.detailed, NULL,
 	 "add per-request lists and generated texts to the document (default: off)", NULL, 0, 0,
 	 NULL},
+	STORE_OPTS(store),
 	{OPT_FLAG, "json", &o.json, NULL, "print the document instead of the tables (default: off)",
 	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "percentile-metrics", &o.metric_list, "LIST",
@@ -519,7 +522,7 @@ static double percentile_of_lag(const struct result_run *run)
 	double *v = NULL, p99 = 0;
 	size_t n = 0;
 
-	if (result_lags(run, &v, &n) == PD_OK)
+	if (result_lags(run, &v, &n) == PD_OK && n > 0)
 		p99 = summary_percentile(v, n, 99);
 	free(v);
 	return p99;
@@ -640,6 +643,11 @@ static int write_results(const struct bench *b, struct pd_msg *msg)
 
 	buf_init(&doc, DOCUMENT_MAX);
 	err = result_write(&b->run, &doc);
+	if (!err) {
+		struct span text = buf_span(&doc);
+
+		(void)store_opts_save(&store, "bench", &text, 1);
+	}
 	if (!err && o.output)
 		err = file_write(o.output, doc.data, doc.len, msg);
 	if (!err && o.json)

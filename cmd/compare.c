@@ -115,14 +115,6 @@ static size_t label_length(const char *word)
 	return word[n] == '=' ? n : 0;
 }
 
-static bool has_metric(const struct result_doc *d)
-{
-	for (size_t i = 0; i < d->n; i++)
-		if (d->field[i].type == RESULT_NUMBER && metric_default(d->field[i].name))
-			return true;
-	return false;
-}
-
 static int add_file(struct run *r, const char *label, const char *word)
 {
 	size_t n = label_length(word);
@@ -136,7 +128,7 @@ static int add_file(struct run *r, const char *label, const char *word)
 	before = side->runs.n;
 	err = result_read(&side->runs, n ? word + n + 1 : word, &r->msg);
 	for (size_t i = before; !err && i < side->runs.n; i++)
-		if (!has_metric(&side->runs.doc[i]))
+		if (!result_has_metric(&side->runs.doc[i]))
 			err = pd_fail(
 				&r->msg, PD_EINVAL,
 				"'%s' holds no benchmark result: found no metric, expected keys "

@@ -10,6 +10,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/policy_opts.h"
+#include "cmd/store_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
 #include "sim/report/table.h"
@@ -20,6 +21,7 @@
 
 static struct simulate_args o;
 static struct policy_opts policies;
+static struct store_opts store;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -102,6 +104,7 @@ static const struct opt opts[] = {
 	 "write the result document; - is standard output, without the table", NULL, 0, 0, NULL},
 	{OPT_TEXT, "json-dir", &o.json_dir, "DIR",
 	 "write one document per row, as `pdctl compare` reads them", NULL, 0, 0, NULL},
+	STORE_OPTS(store),
 	{OPT_TEXT, "decisions", &o.decisions, "FILE",
 	 "write one JSON line per decision: request, key, workers, reasons", NULL, 0, 0, NULL},
 	{OPT_CHOICE, "format", &o.format, "FORMAT", "of the table (default: text)", "text|md", 0, 0,
@@ -301,6 +304,31 @@ static int write_one_each(const struct session *s, struct pd_msg *msg)
 	return err;
 }
 
+/* All rows in one transaction; the same bytes as --json-dir writes. */
+static int store_runs(const struct session *s, struct pd_msg *msg)
+{
+	int n = cJSON_GetArraySize(s->docs), err = PD_OK;
+	struct span *doc = calloc(n > 0 ? (size_t)n : 1, sizeof(*doc));
+	char *text;
+
+	for (int i = 0; doc && !err && i < n; i++) {
+		text = cJSON_Print(cJSON_GetArrayItem(s->docs, i));
+		if (text) {
+			doc[i] = (struct span){text, strlen(text) + 1};
+			text[doc[i].n - 1] = '\n';
+		} else {
+			err = PD_ENOMEM;
+		}
+	}
+	if (doc && !err)
+		(void)store_opts_save(&store, "simulate", doc, (size_t)n);
+	for (int i = 0; doc && i < n; i++)
+		cJSON_free((void *)doc[i].p);
+	err = doc ? err : PD_ENOMEM;
+	free(doc);
+	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
+}
+
 /* Files first: when one cannot be written nothing was printed. */
 static int output(struct session *s, struct pd_msg *msg)
 {
@@ -311,6 +339,8 @@ static int output(struct session *s, struct pd_msg *msg)
 		err = write_json(s, msg);
 	if (!err && !instead)
 		err = print_table(s, msg);
+	if (!err && store_opts_path(&store))
+		err = store_runs(s, msg);
 	return err;
 }
 
@@ -358,7 +388,8 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
-	static const char *const both[] = {"seed", "json", "json-dir", "format", NULL};
+	static const char *const both[] = {"seed",  "json",	"json-dir", "format",
+					   "store", "no-store", NULL};
 	struct opt_walk walk = {.at = opts};
 
 	if (!o.workload && files->n == 0)
@@ -397,7 +428,7 @@ int cmd_simulate(int argc, char **argv)
 		err = err ? err : policy_opts_check(&policies, &msg);
 		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
-		s.want_docs = o.json || o.json_dir;
+		s.want_docs = o.json || o.json_dir || store_opts_path(&store);
 		s.done = calloc(files.n + 1, sizeof(*s.done));
 		s.scenario = calloc(files.n + 1, sizeof(struct scenario *));
 		s.docs = cJSON_CreateArray();

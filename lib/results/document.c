@@ -10,6 +10,7 @@
 
 #include "lib/base/file.h"
 #include "lib/results/document.h"
+#include "lib/results/metric_name.h"
 #include "lib/results/result_scan.h"
 
 void result_set_init(struct result_set *s)
@@ -132,4 +133,12 @@ const char *result_text(const struct result_doc *d, const char *name)
 	const struct result_field *f = result_get(d, name);
 
 	return f && f->type == RESULT_TEXT ? f->text : NULL;
+}
+
+bool result_has_metric(const struct result_doc *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		if (d->field[i].type != RESULT_TEXT && metric_default(d->field[i].name))
+			return true;
+	return false;
 }

@@ -72,5 +72,7 @@ const struct result_field *result_get(const struct result_doc *d, const char *na
 double result_number(const struct result_doc *d, const char *name);
 /* The text of a RESULT_TEXT field, or NULL. */
 const char *result_text(const struct result_doc *d, const char *name);
+/* True when any field is a figure that would get a row (metric_default). */
+bool result_has_metric(const struct result_doc *d);
 
 #endif

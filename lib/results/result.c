@@ -13,7 +13,7 @@
 #include "lib/results/result_opts.h"
 #include "lib/stats/summary.h"
 
-#define RESULT_VERSION 1
+#define RESULT_VERSION 2
 
 struct writer {
 	struct buf *out;
@@ -152,6 +152,7 @@ static void list_ints(struct writer *w, const char *key, const struct result_run
 	put(w, "]");
 }
 
+/* NaN, in the document null: a request that has no such time, as a failed one. */
 enum seconds { TTFT_S, LATENCY_S, START_S, QUEUE_S };
 
 static double seconds_of(const struct result_run *run, const struct result_request *r,
@@ -163,13 +164,13 @@ static double seconds_of(const struct result_run *run, const struct result_reque
 	case TTFT_S:
 		return good && r->first_token_ns >= 0
 			       ? (double)(r->first_token_ns - r->sent_ns) / 1e9
-			       : 0;
+			       : NAN;
 	case LATENCY_S:
-		return good ? (double)(r->last_token_ns - r->sent_ns) / 1e9 : 0;
+		return good ? (double)(r->last_token_ns - r->sent_ns) / 1e9 : NAN;
 	case START_S:
-		return r->sent_ns < 0 ? 0 : (double)(run->clock_origin_ns + r->sent_ns) / 1e9;
+		return r->sent_ns < 0 ? NAN : (double)(run->clock_origin_ns + r->sent_ns) / 1e9;
 	default:
-		return r->sent_ns < 0 ? 0 : (double)(r->sent_ns - r->intended_ns) / 1e9;
+		return r->sent_ns < 0 ? NAN : (double)(r->sent_ns - r->intended_ns) / 1e9;
 	}
 }
 
@@ -401,7 +402,7 @@ static void cached(struct writer *w, const struct result_run *run)
 	open_object(w, "cached_tokens");
 	put_int(w, "requests", requests);
 	put_int(w, "total", total);
-	put_real(w, "share", input > 0 ? (double)total / (double)input : 0);
+	put_real(w, "share", input > 0 ? (double)total / (double)input : NAN);
 	close_object(w);
 }
 
@@ -487,7 +488,7 @@ int result_write(const struct result_run *given, struct buf *out)
 	if (!run.pooling) {
 		put_real(&w, "max_output_tokens_per_s", t.max_output_tokens_per_s);
 		put_int(&w, "max_concurrent_requests", (int64_t)t.max_concurrent);
-		put_real(&w, "rtfx", 0);
+		put_real(&w, "rtfx", NAN); /* audio only */
 	}
 	for (size_t i = 0; i < run.nmetrics; i++)
 		put_metric(&w, &run, run.metric[i]);

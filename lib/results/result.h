@@ -11,7 +11,8 @@
  * Three differences, on purpose: max_concurrent_requests is the exact peak
  * (vllm bench 0.32 counts the requests that touch the busiest second); ITL and
  * max_output_tokens_per_s count tokens and not chunks whenever the server stated the tokens; chunk
- * gaps are in pdctl.chunk_gap. Pure: the same records give the same bytes.
+ * gaps are in pdctl.chunk_gap. A figure without a sample is null, where vllm bench writes 0. Pure:
+ * the same records give the same bytes.
  */
 #ifndef PD_RESULTS_RESULT_H
 #define PD_RESULTS_RESULT_H

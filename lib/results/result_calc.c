@@ -242,13 +242,16 @@ static int peak_concurrency(const struct result_run *run, size_t *out)
 	return PD_OK;
 }
 
-/* A request without a TPOT (one token) meets any TPOT goal, as vllm bench's zero does. */
+/* A request of one token meets any TPOT goal, as vllm bench's zero does. What has no other figure,
+ * such as the TTFT of an answer that was not streamed, does not meet its goal. */
 static bool meets_goals(const struct result_run *run, const struct result_request *r)
 {
 	for (size_t g = 0; g < run->ngoals; g++) {
-		double v = sample(r, run->goal[g].metric);
+		const struct result_goal *goal = &run->goal[g];
+		bool short_answer = goal->metric == RESULT_TPOT && r->output_tokens <= 1 &&
+				    r->first_token_ns >= 0;
 
-		if (v > run->goal[g].limit_ms)
+		if (!short_answer && !(sample(r, goal->metric) <= goal->limit_ms))
 			return false;
 	}
 	return true;
@@ -275,15 +278,14 @@ int result_totals(const struct result_run *run, struct result_totals *out)
 		out->output_tokens += r->output_tokens;
 		good += meets_goals(run, r);
 	}
+	out->request_throughput = out->output_throughput = out->total_token_throughput = NAN;
 	if (out->duration > 0) {
 		out->request_throughput = (double)out->completed / out->duration;
 		out->output_throughput = (double)out->output_tokens / out->duration;
 		out->total_token_throughput =
 			(double)(out->input_tokens + out->output_tokens) / out->duration;
 	}
-	out->goodput = run->ngoals == 0	   ? NAN
-		       : out->duration > 0 ? (double)good / out->duration
-					   : 0;
+	out->goodput = run->ngoals > 0 && out->duration > 0 ? (double)good / out->duration : NAN;
 	err = busiest_second(run, first, last, &out->max_output_tokens_per_s);
 	return err ? err : peak_concurrency(run, &out->max_concurrent);
 }

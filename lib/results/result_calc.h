@@ -9,8 +9,9 @@ struct result_totals {
 	double duration;
 	size_t completed, failed;
 	int64_t input_tokens, output_tokens;
-	double request_throughput, output_throughput, total_token_throughput;
-	double goodput; /* NAN without goals */
+	double request_throughput, output_throughput,
+		total_token_throughput; /* NaN when nothing was sent */
+	double goodput;			/* NAN without goals, or when nothing was sent */
 	double max_output_tokens_per_s;
 	size_t max_concurrent;
 };

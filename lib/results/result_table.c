@@ -13,9 +13,13 @@
 
 static int counts(const struct result_run *run, const struct result_totals *t, struct buf *out)
 {
-	int err = buf_printf(out, "%zu/%zu requests completed in %.2f s: %.2f requests/s",
-			     t->completed, run->n, t->duration, t->request_throughput);
+	int err = buf_printf(out, "%zu/%zu requests completed in %.2f s: ", t->completed, run->n,
+			     t->duration);
 
+	if (!err && isnan(t->request_throughput))
+		return buf_puts(out, "nothing was sent\n");
+	if (!err)
+		err = buf_printf(out, "%.2f requests/s", t->request_throughput);
 	if (!err && !run->pooling)
 		err = buf_printf(out, ", %.1f output tokens/s", t->output_throughput);
 	if (!err)
@@ -29,6 +33,15 @@ static int counts(const struct result_run *run, const struct result_totals *t, s
 	return err;
 }
 
+/* No sample is "-". */
+static void cell(struct table *t, double v)
+{
+	if (isnan(v))
+		table_cell(t, "-");
+	else
+		table_cell(t, "%.2f", v);
+}
+
 static void row(const struct result_run *run, struct table *t, const char *name, double *v,
 		size_t n)
 {
@@ -37,11 +50,11 @@ static void row(const struct result_run *run, struct table *t, const char *name,
 	table_row(t);
 	table_cell(t, "%s", name);
 	table_cell(t, "%zu", n);
-	table_cell(t, "%.2f", s.mean);
-	table_cell(t, "%.2f", s.median);
+	cell(t, s.mean);
+	cell(t, s.median);
 	for (size_t i = 0; i < run->npercentiles; i++)
-		table_cell(t, "%.2f", summary_percentile(v, n, run->percentile[i]));
-	table_cell(t, "%.2f", s.max);
+		cell(t, summary_percentile(v, n, run->percentile[i]));
+	cell(t, s.max);
 }
 
 static int metrics(const struct result_run *run, struct table *t)
@@ -52,7 +65,7 @@ static int metrics(const struct result_run *run, struct table *t)
 
 	for (size_t i = 0; !err && i < run->nmetrics; i++) {
 		err = result_samples(run, run->metric[i], &v, &n);
-		if (!err && n > 0)
+		if (!err)
 			row(run, t, result_metric_name(run->metric[i]), v, n);
 		free(v);
 		v = NULL;

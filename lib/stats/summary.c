@@ -26,7 +26,7 @@ double summary_percentile(const double *sorted, size_t n, double p)
 	size_t i;
 
 	if (n == 0)
-		return 0;
+		return NAN;
 	rank = p / 100 * (double)(n - 1);
 	if (!(rank > 0))
 		return sorted[0];
@@ -51,7 +51,7 @@ static void sum_add(struct sum *s, double x)
 
 struct summary summary_of(const double *sorted, size_t n)
 {
-	struct summary out = {.n = n};
+	struct summary out = {n, NAN, NAN, NAN, NAN, NAN};
 	struct sum total = {0}, squares = {0};
 
 	if (n == 0)

@@ -10,12 +10,12 @@
 
 struct summary {
 	size_t n;
-	double mean, std, min, median, max; /* all 0 when n is 0 */
+	double mean, std, min, median, max; /* NaN when n is 0 */
 };
 
 /* Sorts v ascending, in place. */
 void summary_sort(double *v, size_t n);
-/* Percentile p (0..100) of ascending values; 0 when n is 0. */
+/* Percentile p (0..100) of ascending values; NaN when n is 0. */
 double summary_percentile(const double *sorted, size_t n, double p);
 /* Of ascending values. Sums are compensated (Neumaier 1974), so the order of a long list does not
  * show. */

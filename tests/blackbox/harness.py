@@ -18,6 +18,9 @@ import tempfile
 import time
 import urllib.parse
 
+# Runs of tests are not kept: the store under the current folder would be the repository's.
+os.environ["PDCTL_STORE"] = "none"
+
 PDCTL = os.environ.get("PDCTL", os.path.join(os.path.dirname(__file__), "../../build/pdctl"))
 IO_DEFAULT = os.environ.get("PDCTL_IO")  # --io of routers and workers in all suites; None: the program's default
 IO = IO_DEFAULT  # conftest.py sets it for each test of a suite that runs in both forms
