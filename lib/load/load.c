@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 #include "lib/base/clock.h"
-#include "lib/load/schedule.h"
 #include "lib/load/slot.h"
 #include "lib/net/epoll.h"
 #include "lib/workload/names.h"
+#include "lib/workload/schedule.h"
 
 #define TICK_NS	  (200 * NS_PER_MS)
 #define EVENTS	  256
@@ -25,14 +25,14 @@ struct load {
 	const struct load_options *o;
 	const struct load_item *items;
 	struct load_outcome *out;
-	struct schedule schedule;
+	struct schedule *schedule;
+	struct schedule_input order; /* owned arrays */
 	struct slot_common common;
 	CURLM *multi;
 	int epfd;
 	int64_t timer; /* libcurl's deadline, or CLOCK_NEVER */
 	int64_t origin;
-	int64_t room_since; /* when the last wait for --max-concurrency ended */
-	int64_t stop_at;    /* when to abort what is left after a stop, or CLOCK_NEVER */
+	int64_t stop_at; /* when to abort what is left after a stop, or CLOCK_NEVER */
 	int64_t tick;
 	struct slot **slot;
 	size_t nslots, slots_cap;
@@ -239,12 +239,11 @@ static void finish(struct load *l, struct slot *s, const char *label, int64_t no
 	fill_record(l, s, label, now);
 	(void)curl_multi_remove_handle(l->multi, s->easy);
 	slot_put(l, s);
-	if (l->p.in_flight == l->in_flight_max)
-		l->room_since = now;
 	l->p.in_flight--;
 	l->p.done++;
 	l->p.failed += label != NULL;
-	schedule_ended(&l->schedule, item, now);
+	if (schedule_ended(l->schedule, item, now))
+		l->err = PD_ENOMEM;
 }
 
 static void collect(struct load *l)
@@ -267,11 +266,6 @@ static void collect(struct load *l)
 
 /* ---- the start of a request ---- */
 
-static int64_t later(int64_t a, int64_t b)
-{
-	return a > b ? a : b;
-}
-
 static int start(struct load *l, const struct schedule_entry *e)
 {
 	struct slot *s = slot_get(l);
@@ -281,8 +275,8 @@ static int start(struct load *l, const struct schedule_entry *e)
 		return err;
 	s->item = e->item;
 	s->busy = true;
-	s->intended_ns = e->at_ns;
-	s->eligible_ns = later(later(e->at_ns, e->since_ns), l->room_since);
+	s->intended_ns = e->released_ns;
+	s->eligible_ns = e->eligible_ns;
 	s->sent_ns = clock_now();
 	/* without a schedule there is no lag */
 	if (!l->o->scheduled && s->eligible_ns == l->origin)
@@ -310,9 +304,9 @@ static void start_due(struct load *l)
 	for (int i = 0; i < BURST && !l->err && !stopping(l); i++) {
 		struct schedule_entry e;
 
-		if (l->p.in_flight >= l->in_flight_max || schedule_next(&l->schedule) > clock_now())
+		if (schedule_due(l->schedule) > clock_now())
 			return;
-		e = schedule_take(&l->schedule);
+		e = schedule_take(l->schedule);
 		l->err = start(l, &e);
 	}
 }
@@ -339,8 +333,8 @@ static void wait_for_events(struct load *l)
 	int64_t now = clock_now(), until = l->tick < l->timer ? l->tick : l->timer;
 	int n;
 
-	if (l->p.in_flight < l->in_flight_max && !stopping(l)) {
-		int64_t next = schedule_next(&l->schedule);
+	if (!stopping(l)) {
+		int64_t next = schedule_due(l->schedule);
 
 		until = next < until ? next : until;
 	}
@@ -375,7 +369,7 @@ static void tick(struct load *l)
 
 static bool finished(const struct load *l)
 {
-	return l->p.in_flight == 0 && (stopping(l) || schedule_empty(&l->schedule));
+	return l->p.in_flight == 0 && (stopping(l) || schedule_left(l->schedule) == 0);
 }
 
 static void loop(struct load *l)
@@ -405,17 +399,39 @@ static size_t in_flight_limit(const struct load_options *o)
 		       : most;
 }
 
-/* Moves the relative times of the items to the clock: the schedule works on absolute times. */
-static int set_schedule(struct load *l, size_t n, struct load_item **moved)
+static int set_schedule(struct load *l, size_t n, struct pd_msg *msg)
 {
-	*moved = calloc(n + 1, sizeof(**moved));
-	if (!*moved)
+	struct schedule_limits limits = {.in_flight_max = l->in_flight_max,
+					 .sessions_max = (uint64_t)l->o->concurrent_sessions,
+					 .origin_ns = l->origin};
+	int64_t *at = calloc(n + 1, sizeof(*at)), *think = calloc(n + 1, sizeof(*think));
+	uint32_t *before = calloc(n + 1, sizeof(*before)),
+		 *session = calloc(n + 1, sizeof(*session));
+
+	l->order = (struct schedule_input){
+		.n = n, .at_ns = at, .think_ns = think, .before = before, .session = session};
+	if (!at || !think || !before || !session)
 		return PD_ENOMEM;
-	if (n > 0)
-		memcpy(*moved, l->items, n * sizeof(**moved));
-	for (size_t i = 0; i < n; i++)
-		(*moved)[i].at_ns += l->origin;
-	return schedule_init(&l->schedule, *moved, n, l->o->concurrent_sessions);
+	for (size_t i = 0; i < n; i++) {
+		const struct load_item *item = &l->items[i];
+
+		at[i] = item->at_ns;
+		think[i] = item->request->delay_ns;
+		before[i] = item->before;
+		session[i] = item->session_no;
+		if (item->session_no != SCHEDULE_NONE && item->session_no >= l->order.nsessions)
+			l->order.nsessions = item->session_no + 1;
+	}
+	return schedule_new(&l->schedule, &l->order, &limits, msg);
+}
+
+static void release_schedule(struct load *l)
+{
+	schedule_free(l->schedule);
+	free((void *)(uintptr_t)l->order.at_ns);
+	free((void *)(uintptr_t)l->order.think_ns);
+	free((void *)(uintptr_t)l->order.before);
+	free((void *)(uintptr_t)l->order.session);
 }
 
 static int prepare_records(struct load *l, size_t n)
@@ -474,7 +490,7 @@ static void close_engine(struct load *l)
 	if (l->epfd >= 0)
 		(void)close(l->epfd);
 	slot_common_release(&l->common);
-	schedule_release(&l->schedule);
+	release_schedule(l);
 	names_release(&l->texts);
 	free(l->text_at);
 }
@@ -489,7 +505,6 @@ int load_run(const struct load_options *o, const struct load_item *items, size_t
 			 .timer = CLOCK_NEVER,
 			 .stop_at = CLOCK_NEVER,
 			 .p.total = n};
-	struct load_item *moved = NULL;
 	int64_t cpu = clock_cpu();
 	int err;
 
@@ -505,7 +520,7 @@ int load_run(const struct load_options *o, const struct load_item *items, size_t
 	if (!err)
 		err = prepare_records(&l, n);
 	if (!err)
-		err = set_schedule(&l, n, &moved);
+		err = set_schedule(&l, n, msg);
 	if (!err) {
 		loop(&l);
 		err = l.err;
@@ -515,7 +530,6 @@ int load_run(const struct load_options *o, const struct load_item *items, size_t
 	out->cpu_ns = clock_cpu() - cpu;
 	out->stopped = stopping(&l);
 	close_engine(&l);
-	free(moved);
 	if (err && msg && !msg->text[0])
 		(void)pd_fail(msg, err, "the load engine stopped: %s", pd_err_text(err));
 	if (err)

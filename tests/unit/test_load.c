@@ -14,120 +14,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
 #include "lib/load/loadplan.h"
-#include "lib/load/schedule.h"
 #include "lib/results/verify_report.h"
-
-/* ---- schedule ---- */
-
-#define SESSIONS 6
-#define TURNS	 5
-#define ITEMS	 (SESSIONS * TURNS)
-
-static void make_items(struct load_item *item, struct workload_request *r, int64_t delay)
-{
-	*r = (struct workload_request){.delay_ns = delay};
-	for (uint32_t i = 0; i < ITEMS; i++)
-		item[i] = (struct load_item){.request = r,
-					     .session_no = i % SESSIONS,
-					     .before = i < SESSIONS ? LOAD_NO_TURN : i - SESSIONS};
-}
-
-/* Random completion order: turns never overtake each other and at most `places` sessions are open.
- */
-static void turns_keep_their_order(void **state)
-{
-	struct load_item item[ITEMS];
-	struct workload_request r;
-
-	(void)state;
-	make_items(item, &r, -1);
-	for (uint64_t seed = 0; seed < 200; seed++) {
-		struct schedule s;
-		struct rng rng;
-		uint32_t flying[ITEMS];
-		size_t n = 0, taken = 0;
-		bool ended[ITEMS] = {false};
-		int64_t places = (int64_t)(seed % 4), now = 0;
-
-		rng_seed(&rng, seed);
-		assert_int_equal(schedule_init(&s, item, ITEMS, places), PD_OK);
-		while (taken < ITEMS || n > 0) {
-			uint32_t open = 0;
-
-			now++;
-			if (schedule_next(&s) <= now && n < 4 && rng_below(&rng, 2)) {
-				struct schedule_entry e = schedule_take(&s);
-
-				assert_true(e.item < SESSIONS || ended[e.item - SESSIONS]);
-				assert_true(e.since_ns >= e.at_ns);
-				flying[n++] = e.item;
-				taken++;
-			} else if (n > 0) {
-				size_t k = rng_below(&rng, n);
-				uint32_t done = flying[k];
-
-				flying[k] = flying[--n];
-				ended[done] = true;
-				schedule_ended(&s, done, now);
-			}
-			for (size_t k = 0; k < s.nsessions; k++)
-				open += s.session_open[k];
-			assert_true(places == 0 || open <= places);
-		}
-		assert_true(schedule_empty(&s));
-		assert_int_equal(schedule_next(&s), CLOCK_NEVER);
-		schedule_release(&s);
-	}
-}
-
-static void think_time_and_arrival_both_hold(void **state)
-{
-	struct load_item item[ITEMS];
-	struct workload_request r;
-	struct schedule s;
-
-	(void)state;
-	make_items(item, &r, 50);
-	item[SESSIONS].at_ns = 1000;
-	item[SESSIONS + 1].at_ns = 3;
-	assert_int_equal(schedule_init(&s, item, ITEMS, 0), PD_OK);
-	for (uint32_t i = 0; i < SESSIONS; i++)
-		assert_int_equal(schedule_take(&s).item, i);
-	schedule_ended(&s, 1, 10);
-	assert_int_equal(schedule_next(&s), 60);
-	schedule_ended(&s, 0, 10);
-	assert_int_equal(schedule_take(&s).item, SESSIONS + 1);
-	assert_int_equal(schedule_next(&s), 1000);
-	schedule_release(&s);
-	item[3].before = 5;
-	assert_int_equal(schedule_init(&s, item, ITEMS, 0), PD_EINVAL);
-	item[3].before = LOAD_NO_TURN;
-	item[ITEMS - 1].before = 0;
-	assert_int_equal(schedule_init(&s, item, ITEMS, 0), PD_EINVAL);
-}
-
-static void a_free_place_is_no_lateness_of_ours(void **state)
-{
-	struct load_item item[2] = {{.session_no = 0, .before = LOAD_NO_TURN},
-				    {.session_no = 1, .before = LOAD_NO_TURN, .at_ns = 5}};
-	struct workload_request r = {.delay_ns = -1};
-	struct schedule s;
-	struct schedule_entry e;
-
-	(void)state;
-	item[0].request = item[1].request = &r;
-	assert_int_equal(schedule_init(&s, item, 2, 1), PD_OK);
-	(void)schedule_next(&s);
-	assert_int_equal(schedule_take(&s).item, 0);
-	assert_int_equal(schedule_next(&s), CLOCK_NEVER);
-	assert_false(schedule_empty(&s));
-	schedule_ended(&s, 0, 900);
-	assert_int_equal(schedule_next(&s), 5);
-	e = schedule_take(&s);
-	assert_int_equal(e.at_ns, 5);
-	assert_int_equal(e.since_ns, 900);
-	schedule_release(&s);
-}
 
 /* ---- plans ---- */
 
@@ -423,9 +310,6 @@ static void verdict_details(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(turns_keep_their_order),
-		cmocka_unit_test(think_time_and_arrival_both_hold),
-		cmocka_unit_test(a_free_place_is_no_lateness_of_ours),
 		cmocka_unit_test(plans),
 		cmocka_unit_test(wrong_plans),
 		cmocka_unit_test(builtin_prompts),
