@@ -17,6 +17,7 @@ const char *route_reason_name(enum route_reason r)
 		[ROUTE_REASON_KEY] = "key",	      [ROUTE_REASON_FAILOVER] = "failover",
 		[ROUTE_REASON_ROTATION] = "rotation", [ROUTE_REASON_RANDOM] = "random",
 		[ROUTE_REASON_LOAD] = "load",	      [ROUTE_REASON_NO_KEY] = "no_key",
+		[ROUTE_REASON_PREFIX] = "prefix",     [ROUTE_REASON_MOVED] = "moved",
 	};
 
 	return r < sizeof(name) / sizeof(name[0]) ? name[r] : "unknown";
@@ -57,8 +58,12 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 	return true;
 }
 
-static void release(struct route_slot *s)
+static void release(struct route_slot *s, uint32_t tokens)
 {
+	if (tokens > 0) {
+		PD_CHECK(route_tokens(s) >= tokens);
+		atomic_fetch_sub_explicit(&s->tokens, tokens, memory_order_relaxed);
+	}
 	PD_CHECK(route_load(s) > 0); /* each pick ends once */
 	/* Sequentially consistent: a look at the queue for this place may follow. */
 	(void)atomic_fetch_sub(&s->in_flight, 1);
@@ -105,6 +110,21 @@ static int why_none(const struct route_view *v)
 	return why;
 }
 
+static void take(struct route_slot *slot, struct route_view *v, const struct route_choice *c,
+		 struct route_decision *d)
+{
+	v->settled = true;
+	d->worker = c->worker;
+	d->score = c->score;
+	d->ties = c->ties;
+	d->reason = c->reason;
+	d->tokens = c->tokens ? c->tokens : v->rq->tokens;
+	if (d->tokens > 0)
+		atomic_fetch_add_explicit(&slot->tokens, d->tokens, memory_order_relaxed);
+	if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
+		d->ncandidates--;
+}
+
 /* One ranking, until a worker is taken and explained. PD_EAGAIN: a race was lost. */
 static int rank_once(const struct route_policy_type *rank, struct route_view *v, void *walk,
 		     struct route_decision *d)
@@ -128,20 +148,17 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 				d->margin = c.score > d->score ? c.score - d->score
 							       : d->score - c.score;
 			runner = true;
-		} else if (route_may_pick(v, c.worker) && acquire(slot, exact ? &c.seen : NULL)) {
-			if (!permitted(slot, &d->trial)) {
-				release(slot);
+		} else if (!c.passed && route_may_pick(v, c.worker) &&
+			   (!exact || route_has_room(slot, c.seen))) {
+			if (!acquire(slot, exact ? &c.seen : NULL)) {
+				if (exact)
+					return PD_EAGAIN; /* another was counted meanwhile */
+			} else if (!permitted(slot, &d->trial)) {
+				release(slot, 0);
 				return PD_EAGAIN;
+			} else {
+				take(slot, v, &c, d);
 			}
-			v->settled = true;
-			d->worker = c.worker;
-			d->score = c.score;
-			d->ties = c.ties;
-			d->reason = c.reason;
-			if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
-				d->ncandidates--;
-		} else if (exact) {
-			return PD_EAGAIN;
 		}
 		note(d, &c);
 	}
@@ -205,7 +222,7 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 	if (!keyed)
 		out->home = out->worker;
 	if (keyed)
-		out->reason = out->worker == out->home ? ROUTE_REASON_KEY : ROUTE_REASON_FAILOVER;
+		out->reason = out->worker == out->home ? out->reason : ROUTE_REASON_FAILOVER;
 	else if (by_key)
 		out->reason = ROUTE_REASON_NO_KEY;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
@@ -219,7 +236,7 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq)
 {
-	release(pool->worker[worker].slot);
+	release(pool->worker[worker].slot, rq ? rq->counted : 0);
 	if (pool->state->spec.type->learn)
 		route_tell(pool->state, &(struct route_event){.kind = ROUTE_ENDED,
 							      .worker = pool->worker[worker].id,
@@ -235,6 +252,7 @@ static void take_back(struct route_pair *p, int end)
 	if (d->trial)
 		atomic_fetch_add_explicit(&p->pool[end]->worker[d->worker].slot->permits, 1,
 					  memory_order_relaxed);
+	p->request[end].counted = d->tokens;
 	route_end(p->pool[end], d->worker, &p->request[end]);
 	p->picked[end] = false;
 }

@@ -23,7 +23,8 @@ struct route_decision {
 	double score;  /* of the chosen: least_request and power_of_two: its in-flight count before;
 			  rendezvous: the hash as a fraction of 2^64; ring: distance on the ring as a
 			  fraction */
-	double margin; /* distance to the runner-up, in the same unit; 0 when there is none */
+	uint32_t tokens; /* counted in the worker's slot until route_end */
+	double margin;	 /* distance to the runner-up, in the same unit; 0 when there is none */
 	struct {
 		uint32_t worker;
 		double score;
@@ -42,8 +43,8 @@ const char *route_reason_name(enum route_reason r);
 int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		 struct route_decision *out) PD_MUST;
 
-/* The request left the worker: its count in flight falls, and the policy hears of it. rq may be
- * NULL. */
+/* The request left the worker: its counts fall (rq->counted is the tokens of the decision), and the
+ * policy hears of it. rq may be NULL: no tokens were counted. */
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq);
 
 /* The two ends of a prefill/decode pair. */

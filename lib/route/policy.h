@@ -28,6 +28,7 @@ enum {
 	ROUTE_WANTS_BLOCKS = 8, /* uses request.block */
 	ROUTE_WANTS_PARTNER =
 		16, /* of a decode pool: prefill is picked first, to be request.partner */
+	ROUTE_WANTS_TOKENS = 32, /* uses request.tokens and request.output_tokens */
 };
 
 enum route_reason {
@@ -38,6 +39,8 @@ enum route_reason {
 	ROUTE_REASON_RANDOM,
 	ROUTE_REASON_LOAD,   /* the least loaded of the candidates */
 	ROUTE_REASON_NO_KEY, /* a policy by key without a key: least loaded, ties rotate */
+	ROUTE_REASON_PREFIX, /* it has computed the beginning of this prompt before */
+	ROUTE_REASON_MOVED,  /* home was saturated, and this worker is home from now on */
 	ROUTE_REASONS	     /* count */
 };
 
@@ -56,8 +59,10 @@ struct route_choice {
 	uint32_t worker; /* index in the pool */
 	uint32_t seen;	 /* BY_LOAD: in flight when it was ranked */
 	uint32_t ties;	 /* others that are equally good */
+	uint32_t tokens; /* of the prompt that the worker has to compute; 0: request.tokens */
+	bool passed;	 /* shown to explain the choice, not to be taken: over its bound */
 	double score;
-	enum route_reason reason; /* of policies that do not rank by key */
+	enum route_reason reason; /* of policies by key: KEY unless the home says otherwise */
 };
 
 enum route_event_kind {

@@ -35,6 +35,38 @@ static int check_names(const char *const *names, size_t n, struct pd_msg *msg)
 	return err;
 }
 
+#define NOBODY UINT16_MAX
+
+/* Open addressing, at most half full. */
+static int index_ids(struct route_pool *p)
+{
+	size_t cap = 2;
+
+	while (cap < 2 * p->n)
+		cap *= 2;
+	p->by_id = malloc(cap * sizeof(*p->by_id));
+	if (!p->by_id)
+		return PD_ENOMEM;
+	p->by_id_mask = cap - 1;
+	memset(p->by_id, 0xff, cap * sizeof(*p->by_id));
+	for (size_t i = 0; i < p->n; i++) {
+		size_t at = p->worker[i].id & p->by_id_mask;
+
+		while (p->by_id[at] != NOBODY)
+			at = (at + 1) & p->by_id_mask;
+		p->by_id[at] = (uint16_t)i;
+	}
+	return PD_OK;
+}
+
+uint32_t route_pool_find(const struct route_pool *p, uint64_t id)
+{
+	for (size_t at = id & p->by_id_mask; p->by_id[at] != NOBODY; at = (at + 1) & p->by_id_mask)
+		if (p->worker[p->by_id[at]].id == id)
+			return p->by_id[at];
+	return ROUTE_NO_WORKER;
+}
+
 static int fill(struct route_pool *p, const char *const *names, struct route_slot *const *slots,
 		size_t n, struct pd_msg *msg)
 {
@@ -49,9 +81,18 @@ static int fill(struct route_pool *p, const char *const *names, struct route_slo
 		w->name = strdup(names[p->n]);
 		if (!w->name)
 			return PD_ENOMEM;
-		w->id = route_hash(ROUTE_HASH_XXH3, w->name, strlen(w->name));
+		w->name_len = strlen(w->name);
+		w->id = route_hash(ROUTE_HASH_XXH3, w->name, w->name_len);
 		w->slot = slots[p->n];
+		w->weight = atomic_load_explicit(&w->slot->weight, memory_order_relaxed);
+		w->weight = w->weight == 0		   ? 1
+			    : w->weight > ROUTE_WEIGHT_MAX ? ROUTE_WEIGHT_MAX
+							   : w->weight;
+		p->weight += w->weight;
+		p->weighted |= w->weight != p->worker[0].weight;
 	}
+	if (index_ids(p))
+		return PD_ENOMEM;
 	return spec->type->table_new ? spec->type->table_new(p, spec->params, &p->table, msg)
 				     : PD_OK;
 }
@@ -92,6 +133,7 @@ void route_pool_free(struct route_pool *p)
 	for (size_t i = 0; i < p->n; i++)
 		free(p->worker[i].name);
 	free(p->worker);
+	free(p->by_id);
 	route_state_unref(p->state);
 	free(p);
 }

@@ -10,17 +10,23 @@
 #ifndef PD_ROUTE_POOL_H
 #define PD_ROUTE_POOL_H
 
+#include <stdbool.h>
+
 #include "lib/base/err.h"
 #include "lib/route/route_slot.h"
 #include "lib/route/state.h"
 
 #define ROUTE_WORKERS_MAX 1024
 #define ROUTE_NAME_MAX	  1024 /* bytes of a worker's name */
+#define ROUTE_WEIGHT_MAX  100
+#define ROUTE_NO_WORKER	  UINT32_MAX
 
 struct route_worker {
-	char *name;		 /* owned */
+	char *name; /* owned */
+	size_t name_len;
 	uint64_t id;		 /* of the name: memories use it, never the index */
 	struct route_slot *slot; /* borrowed */
+	uint32_t weight;	 /* 1 to ROUTE_WEIGHT_MAX */
 };
 
 struct route_pool {
@@ -28,6 +34,10 @@ struct route_pool {
 	struct route_worker *worker; /* in configuration order */
 	struct route_state *state;   /* a reference */
 	void *table;		     /* what the policy made for these workers; NULL: none */
+	uint64_t weight;	     /* of all workers */
+	bool weighted;		     /* they are not all equal */
+	uint16_t *by_id;	     /* owned; places in `worker` by id */
+	size_t by_id_mask;
 };
 
 /*
@@ -39,6 +49,9 @@ int route_pool_new(struct route_pool **out, const char *const *names,
 		   struct route_slot *const *slots, size_t n, struct route_state *state,
 		   struct pd_msg *msg) PD_MUST;
 void route_pool_free(struct route_pool *p);
+
+/* The place of the worker with this id; ROUTE_NO_WORKER: it is not in the pool. */
+uint32_t route_pool_find(const struct route_pool *p, uint64_t id);
 
 /*
  * Tells the policy of `now` which workers joined, and which left when `before` had the same policy

@@ -19,7 +19,10 @@ struct route_request {
 	 * ROUTE_WANTS_BLOCKS. */
 	const uint64_t *block;
 	size_t nblocks;
-	uint32_t tokens; /* of the prompt; 0: not known */
+	uint32_t block_tokens;	/* of a block; 0: ROUTE_BLOCK_TOKENS */
+	uint32_t tokens;	/* of the prompt; 0: not known */
+	uint32_t output_tokens; /* at most, as the client said; 0: not known */
+	uint32_t counted;	/* when it ends: route_decision.tokens of its pick */
 	struct span model, body;
 	const struct field *header;
 	size_t nheaders;

@@ -21,6 +21,9 @@ struct route_signal {
 struct route_slot {
 	_Atomic uint32_t in_flight; /* requests picked and not yet ended */
 	_Atomic uint64_t picks;	    /* decisions for this worker, ever */
+	_Atomic uint64_t tokens;    /* of prompts, to be computed by those in flight */
+	/* Its share of the work beside others; 0 is 1. Read when a pool is made. */
+	_Atomic uint32_t weight;
 	/* Healthy, breaker closed, not draining; unavailable workers are never picked. */
 	_Atomic bool available;
 	/* Most requests in flight; 0 = no cap. A worker at its cap is passed over. */
@@ -38,6 +41,11 @@ static inline void route_signal_set(struct route_signal *s, uint32_t waiting, ui
 	atomic_store_explicit(&s->running, running, memory_order_relaxed);
 	atomic_store_explicit(&s->kv_permille, kv_permille, memory_order_relaxed);
 	atomic_store_explicit(&s->at_ns, at_ns, memory_order_release);
+}
+
+static inline uint64_t route_tokens(const struct route_slot *s)
+{
+	return atomic_load_explicit(&s->tokens, memory_order_relaxed);
 }
 
 static inline uint32_t route_load(const struct route_slot *s)

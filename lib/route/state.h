@@ -13,7 +13,7 @@
 
 #include "lib/base/err.h"
 
-#define ROUTE_PARAMS_SIZE 64 /* bytes of a policy's parameters, at most */
+#define ROUTE_PARAMS_SIZE 128 /* bytes of a policy's parameters, at most */
 
 struct route_event;
 struct route_policy_type;

@@ -20,8 +20,10 @@ def policies():
     return names
 
 
-def pairs():
-    return [f"{p}/{d}" for p in policies() for d in policies()]
+def pairs(step=1):
+    """Each policy for prefill and each for decode: as many pairs as policies. Steps from 1 to their number - 1 give all mixed pairs."""
+    names = policies()
+    return [f"{p}/{names[(i + step) % len(names)]}" for i, p in enumerate(names)]
 
 
 def requests(n):

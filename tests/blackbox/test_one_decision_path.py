@@ -6,7 +6,7 @@ import json
 import identity
 import pytest
 
-from harness import run
+from harness import run, wait_for
 
 REQUESTS = 300
 
@@ -37,7 +37,7 @@ def test_every_policy(pdctl, workload, tmp_path):
     check(identity.Pools(pdctl), workload, tmp_path, identity.policies(), REQUESTS, pd=False)
 
 
-def test_every_pair_of_policies(pdctl, workload, tmp_path):
+def test_a_pair_of_each_policy(pdctl, workload, tmp_path):
     check(identity.Pools(pdctl), workload, tmp_path, identity.pairs(), REQUESTS, pd=True)
 
 
@@ -101,7 +101,9 @@ def test_wrong_parameters_on_the_command_line():
 def test_a_parameter_without_effect_is_said_once(pdctl):
     worker = pdctl.worker()
     router = pdctl("serve", "--worker-urls", worker.url, "--policy", "random", "--virtual-nodes", 40)
-    assert router.log().count("--virtual-nodes has no effect: no policy in use has this parameter") == 1
+    said = "--virtual-nodes has no effect: no policy in use has this parameter"
+    wait_for("the line", lambda: said in router.log())
+    assert router.log().count(said) == 1
 
 
 def test_keyless_prefix(pdctl, tmp_path):

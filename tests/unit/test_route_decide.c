@@ -55,7 +55,9 @@ static void test_hash_failover(void **state)
 	for (size_t p = 0; route_policies[p]; p++) {
 		struct fixture f;
 
-		if (!(route_policies[p]->flags & ROUTE_BY_KEY))
+		/* The order of the others depends on who can be picked, or on what was before. */
+		if (!(route_policies[p]->flags & ROUTE_BY_KEY) || route_policies[p]->memory_new ||
+		    strcmp(route_policies[p]->name, "modulo") == 0)
 			continue;
 		make(&f, 6, route_policies[p]->name);
 		for (unsigned i = 0; i < 300; i++) {
@@ -332,8 +334,8 @@ static void test_names(void **state)
 	assert_int_equal(route_spec_parse(&k, "leastrequest", NULL, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "did you mean 'least_request'?"));
 	assert_int_equal(route_spec_parse(&k, "", NULL, &msg), PD_EINVAL);
-	assert_int_equal(route_spec_parse(&k, "cache_aware", NULL, &msg), PD_EINVAL);
-	assert_non_null(strstr(msg.text, "unknown policy 'cache_aware', expected consistent"));
+	assert_int_equal(route_spec_parse(&k, "smetric", NULL, &msg), PD_EINVAL);
+	assert_non_null(strstr(msg.text, "unknown policy 'smetric', expected "));
 	assert_int_equal(route_spec_parse(&k, "random ", NULL, NULL), PD_EINVAL);
 	assert_string_equal(route_reason_name(ROUTE_REASON_NO_KEY), "no_key");
 	assert_string_equal(route_reason_name(ROUTE_REASON_KEY), "key");

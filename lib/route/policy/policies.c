@@ -4,7 +4,10 @@
  */
 #define POLICIES                                                                                   \
 	POLICY(consistent_hash)                                                                    \
+	POLICY(bounded_hash)                                                                       \
 	POLICY(rendezvous_hash)                                                                    \
+	POLICY(maglev)                                                                             \
+	POLICY(modulo)                                                                             \
 	POLICY(round_robin)                                                                        \
 	POLICY(random)                                                                             \
 	POLICY(power_of_two)                                                                       \

@@ -10,7 +10,7 @@
 #include "lib/route/decide.h"
 #include "lib/route/policy.h"
 
-#define ROUTE_SETTINGS_MAX 32  /* distinct parameters of all policies */
+#define ROUTE_SETTINGS_MAX 64  /* distinct parameters of all policies */
 #define ROUTE_SPEC_MAX	   256 /* bytes of a policy as text */
 
 /* The table and its names, both end with NULL. */

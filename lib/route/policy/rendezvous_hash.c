@@ -2,6 +2,8 @@
  * Highest random weight: each worker has a score for each key, the best one is the key's home. No
  * table; the cost of a decision is one hash per worker.
  */
+#include <math.h>
+
 #include "lib/route/policy/hashing.h"
 
 #define EXPLAINED 4 /* workers that are shown whether or not they can be picked */
@@ -20,6 +22,22 @@ struct walk {
 	uint32_t yielded, last; /* how many, and the last one */
 };
 
+/*
+ * The hash as a number u in (0, 1) gives the weighted score -weight / ln u (Mosharaf and others,
+ * "Weighted rendezvous hashing"): shares are as the weights, and a changed weight moves only the
+ * keys that it must. Positive doubles are ordered as their bits, so both kinds of score are
+ * compared as integers.
+ */
+static uint64_t weighted(uint64_t hash, uint32_t weight)
+{
+	double u = ((double)(hash >> 11) + 0.5) / 9007199254740992.0,
+	       score = -(double)weight / log(u);
+	uint64_t bits;
+
+	memcpy(&bits, &score, sizeof(bits));
+	return bits;
+}
+
 /* score[i] = hash of "{key}:{name of worker i}" */
 static void begin(const struct route_view *v, void *walk)
 {
@@ -32,10 +50,12 @@ static void begin(const struct route_view *v, void *walk)
 	memcpy(text, key->text, key->len);
 	text[key->len] = ':';
 	for (size_t i = 0; i < v->pool->n; i++) {
-		size_t len = strlen(v->pool->worker[i].name);
+		const struct route_worker *worker = &v->pool->worker[i];
 
-		memcpy(text + head, v->pool->worker[i].name, len);
-		w->score[i] = route_hash(hash, text, head + len);
+		memcpy(text + head, worker->name, worker->name_len);
+		w->score[i] = route_hash(hash, text, head + worker->name_len);
+		if (v->pool->weighted)
+			w->score[i] = weighted(w->score[i], worker->weight);
 	}
 	w->yielded = 0;
 }
@@ -44,6 +64,16 @@ static void begin(const struct route_view *v, void *walk)
 static bool before(const struct walk *w, uint32_t a, uint32_t b)
 {
 	return w->score[a] != w->score[b] ? w->score[a] > w->score[b] : a > b;
+}
+
+static double shown(const struct route_view *v, uint64_t score)
+{
+	double real;
+
+	if (!v->pool->weighted)
+		return (double)score / ROUTE_HASH_SPAN;
+	memcpy(&real, &score, sizeof(real));
+	return real / (1 + real); /* within 0 to 1, in the same order */
 }
 
 /* The best behind the last one. Behind the first few only workers that can be picked are looked
@@ -67,8 +97,8 @@ static bool next(const struct route_view *v, void *walk, struct route_choice *c)
 		return false;
 	w->yielded++;
 	w->last = best;
-	*c = (struct route_choice){.worker = best,
-				   .score = (double)w->score[best] / ROUTE_HASH_SPAN};
+	*c = (struct route_choice){
+		.worker = best, .reason = ROUTE_REASON_KEY, .score = shown(v, w->score[best])};
 	return true;
 }
 

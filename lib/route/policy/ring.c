@@ -22,7 +22,7 @@ static void place_points(struct ring *r, const struct route_pool *pool)
 		size_t len = strlen(pool->worker[w].name);
 
 		memcpy(text, pool->worker[w].name, len);
-		for (unsigned v = 0; v < r->vnodes; v++) {
+		for (unsigned v = 0; v < r->vnodes * pool->worker[w].weight; v++) {
 			int tail = snprintf(text + len, sizeof(text) - len, ":%u", v);
 
 			r->point[r->npoints++] = (struct ring_point){
@@ -60,7 +60,7 @@ static size_t count_on_ring(const struct ring *r)
 int ring_new(struct ring **out, const struct route_pool *pool, enum route_hash hash,
 	     unsigned vnodes, struct pd_msg *msg)
 {
-	size_t n = pool->n;
+	uint64_t points = pool->weight * vnodes;
 	struct ring *r;
 
 	*out = NULL;
@@ -68,17 +68,18 @@ int ring_new(struct ring **out, const struct route_pool *pool, enum route_hash h
 		return pd_fail(msg, PD_EINVAL,
 			       "found %u virtual nodes per worker, expected a number from 1 to %d",
 			       vnodes, ROUTE_VNODES_MAX);
-	if (n * vnodes > ROUTE_POINTS_MAX)
+	if (points > ROUTE_POINTS_MAX)
 		return pd_fail(msg, PD_EINVAL,
-			       "found %zu workers with %u virtual nodes each, expected at most %u "
-			       "in all",
-			       n, vnodes, ROUTE_POINTS_MAX);
+			       "found %zu workers%s with %u virtual nodes each, expected at most "
+			       "%u in all",
+			       pool->n, pool->weighted ? " of several weights" : "", vnodes,
+			       ROUTE_POINTS_MAX);
 	r = calloc(1, sizeof(*r));
 	if (!r)
 		return PD_ENOMEM;
 	r->hash = hash;
 	r->vnodes = vnodes;
-	r->point = calloc(n ? n * vnodes : 1, sizeof(*r->point));
+	r->point = calloc(points ? points : 1, sizeof(*r->point));
 	if (!r->point) {
 		ring_free(r);
 		return PD_ENOMEM;
@@ -111,4 +112,57 @@ size_t ring_lookup(const struct ring *r, uint64_t h)
 	}
 	base += base->pos < h;
 	return base == r->point + r->npoints ? 0 : (size_t)(base - r->point);
+}
+
+void ring_walk_begin(struct ring_walk *w, const struct ring *r, size_t n, uint64_t hash,
+		     bool nearest)
+{
+	w->hash = hash;
+	w->nearest = nearest;
+	w->at = r->npoints ? ring_lookup(r, hash) : 0;
+	w->back = w->at == 0 ? r->npoints - 1 : w->at - 1;
+	w->left = r->npoints;
+	w->found = w->missing = 0;
+	memset(w->seen, 0, (n + 63) / 64 * sizeof(*w->seen));
+}
+
+static bool mark(struct ring_walk *w, uint32_t worker)
+{
+	uint64_t bit = (uint64_t)1 << worker % 64, *word = &w->seen[worker / 64];
+	bool fresh = !(*word & bit);
+
+	*word |= bit;
+	w->found += fresh;
+	return fresh;
+}
+
+bool ring_walk_next(struct ring_walk *w, const struct ring *r, size_t n, uint32_t *worker,
+		    double *far)
+{
+	while (w->left > 0 && w->found < r->on_ring) {
+		const struct ring_point *ahead = &r->point[w->at], *behind = &r->point[w->back];
+		bool back = w->nearest && w->hash - behind->pos < ahead->pos - w->hash;
+		const struct ring_point *p = back ? behind : ahead;
+
+		if (back)
+			w->back = w->back == 0 ? r->npoints - 1 : w->back - 1;
+		else
+			w->at = w->at + 1 == r->npoints ? 0 : w->at + 1;
+		w->left--;
+		if (!mark(w, p->worker))
+			continue;
+		*worker = p->worker;
+		*far = (double)(back ? w->hash - p->pos : p->pos - w->hash) /
+		       18446744073709551616.0;
+		return true;
+	}
+	/* A worker whose points all collided is still there, a whole turn away. */
+	for (; w->missing < n; w->missing++) {
+		if (!mark(w, (uint32_t)w->missing))
+			continue;
+		*worker = (uint32_t)w->missing;
+		*far = 1;
+		return true;
+	}
+	return false;
 }

@@ -108,7 +108,7 @@ static int read_policies(const struct source *s, const struct router_config *bas
 /* Entry i of `key` brought the workers from `from` on: has another one of their pool their name or
  * URL? entry[] says which entry a worker came from. */
 static int check_new(const struct source *s, const struct worker_list *l, size_t from,
-		     const char *key, size_t i, const size_t *entry, struct pd_msg *msg)
+		     const char *key, size_t i, const uint16_t *entry, struct pd_msg *msg)
 {
 	for (size_t a = from; a < l->n; a++) {
 		for (size_t b = 0; b < from; b++) {
@@ -120,7 +120,7 @@ static int check_new(const struct source *s, const struct worker_list *l, size_t
 
 			if (new->role != old->role || (!name && !url))
 				continue;
-			(void)snprintf(path, sizeof(path), "%s[%zu]", key, entry[b]);
+			(void)snprintf(path, sizeof(path), "%s[%u]", key, (unsigned)entry[b]);
 			e = yamlpos_find(&s->pos, path);
 			(void)snprintf(text, sizeof(text),
 				       name ? "duplicate name '%.200s', first on line %zu"
@@ -140,7 +140,7 @@ static int read_workers(const struct source *s, const struct router_config *base
 	char *const *lists[ROLES] = {s->y->workers, s->y->prefill, s->y->decode};
 	unsigned counts[ROLES] = {s->y->workers_count, s->y->prefill_count, s->y->decode_count};
 	struct pd_msg inner = {0};
-	size_t entry[ROUTE_WORKERS_MAX]; /* of the file, for each worker: worker_list_add refuses
+	uint16_t entry[ROUTE_WORKERS_MAX]; /* of the file, for each worker: worker_list_add refuses
 					    more */
 
 	for (int r = 0; r < ROLES; r++) {
@@ -160,7 +160,7 @@ static int read_workers(const struct source *s, const struct router_config *base
 					    base->dp_size, &inner))
 				return at(s, keys[r], i, inner.text, msg);
 			for (size_t k = from; k < out->workers.n; k++)
-				entry[k] = i;
+				entry[k] = (uint16_t)i;
 			if (check_new(s, &out->workers, from, keys[r], i, entry, msg))
 				return PD_EINVAL;
 		}

@@ -81,7 +81,7 @@ enum {
 	LABELS_ERROR = METRICS_ERRORS - 1,
 	LABELS_CAUSE = METRICS_CAUSES - 1,
 	LABELS_STAGE = 3,  /* enum worker_role */
-	LABELS_REASON = 6, /* enum route_reason */
+	LABELS_REASON = 8, /* enum route_reason */
 	LABELS_ATTEMPT = 5,
 	LABELS_TRACE = METRICS_TRACES,
 	LABELS_FOLLOW = METRICS_FOLLOW,
