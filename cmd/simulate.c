@@ -15,6 +15,7 @@
 #include "lib/base/file.h"
 #include "sim/report/table.h"
 #include "sim/scenario/args.h"
+#include "cmd/simulate_steps.h"
 #include "sim/scenario/scenario.h"
 
 #define OUT_MAX ((size_t)1 << 30)
@@ -22,6 +23,7 @@
 static struct simulate_args o;
 static struct policy_opts policies;
 static struct store_opts store;
+static struct simulate_steps steps;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -96,6 +98,18 @@ static const struct opt opts[] = {
 	{OPT_REAL, "transfer-us-per-token", &o.transfer_us, "US",
 	 "P/D: per token that the decode worker misses (default: 5.24, 128 KiB at 25 GB/s)", NULL,
 	 0, 1e6, NULL},
+	{.type = OPT_HEADING, .help = "one engine, step by step"},
+	{OPT_TEXT, "engine-config", &steps.config, "FILE",
+	 "with --workload FILE and --engine-steps: run one engine, or a P/D pair, with this "
+	 "configuration (JSON)",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "engine-steps", &steps.steps, "FILE",
+	 "write one JSON line per step: requests, tokens, preempted ones, lists, free blocks; a "
+	 "pair: FILE.prefill.jsonl and FILE.decode.jsonl",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "engine-requests", &steps.requests, "FILE",
+	 "the same per request: cached tokens, preemptions, first and last token", NULL, 0, 0,
+	 NULL},
 	{.type = OPT_HEADING, .help = "all runs"},
 	{OPT_INT, "seed", &o.seed, "N",
 	 "the same seed gives the same bytes (default: 1, or what the scenario says)", NULL, 0,
@@ -385,13 +399,38 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 	return PD_OK;
 }
 
+/* Options beside the fitting ones are refused, and the message says why. */
+static int others_refused(int argc, char **argv, const char *const *fitting, const char *why,
+			  struct pd_msg *msg)
+{
+	struct opt_walk walk = {.at = opts};
+
+	for (const struct opt *p; (p = opt_next(&walk));) {
+		bool fits = p->type == OPT_HEADING;
+
+		for (size_t i = 0; fitting[i] && !fits; i++)
+			fits = strcmp(fitting[i], p->name) == 0;
+		if (!fits && opt_given(&command, argc, argv, p->name))
+			return pd_fail(msg, PD_EINVAL, "--%s %s", p->name, why);
+	}
+	return PD_OK;
+}
+
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
 	static const char *const both[] = {"seed",  "json",	"json-dir", "format",
 					   "store", "no-store", NULL};
-	struct opt_walk walk = {.at = opts};
+	static const char *const single[] = {"workload", "engine-config", "engine-steps",
+					     "engine-requests", NULL};
 
+	if (steps.config || steps.steps || steps.requests) {
+		if (!steps.config || !steps.steps || !o.workload || files->n > 0)
+			return pd_fail(msg, PD_EINVAL,
+				       "expected --workload FILE, --engine-config FILE and "
+				       "--engine-steps FILE together, without scenario files");
+		return others_refused(argc, argv, single, "does not go with --engine-config", msg);
+	}
 	if (!o.workload && files->n == 0)
 		return pd_fail(msg, PD_EINVAL,
 			       "nothing to simulate: expected scenario files or --workload FILE");
@@ -400,17 +439,10 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 			       "'%s' and --workload: expected scenario files or --workload, not "
 			       "both",
 			       files->items[0]);
-	for (const struct opt *p; !o.workload && (p = opt_next(&walk));) {
-		bool fits = p->type == OPT_HEADING;
-
-		for (size_t i = 0; both[i] && !fits; i++)
-			fits = strcmp(both[i], p->name) == 0;
-		if (!fits && opt_given(&command, argc, argv, p->name))
-			return pd_fail(msg, PD_EINVAL,
-				       "--%s goes with --workload; a scenario file has its own",
-				       p->name);
-	}
-	return PD_OK;
+	if (o.workload)
+		return PD_OK;
+	return others_refused(argc, argv, both, "goes with --workload; a scenario file has its own",
+			      msg);
 }
 
 int cmd_simulate(int argc, char **argv)
@@ -423,7 +455,11 @@ int cmd_simulate(int argc, char **argv)
 	simulate_args_defaults(&o);
 	policy_opts_init(&policies, "default: ");
 	code = cli_parse(&command, argc, argv, &files);
-	if (code < 0) {
+	if (code < 0 && steps.config) {
+		err = check_use(argc, argv, &files, &msg);
+		err = err ? err : simulate_steps_run(&steps, o.workload, &msg);
+		code = err ? fail(err, &msg) : EXIT_OK;
+	} else if (code < 0) {
 		err = check_use(argc, argv, &files, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
 		o.settings = policies.settings;

@@ -1,0 +1,82 @@
+/*
+ * One engine in time: the loop around the scheduler. Synchronous: schedule, run, process the
+ * result. Asynchronous: up to two steps are under way, so that a request that arrives during step k
+ * first runs in step k + 2.
+ *
+ * Time is an argument, so the simulator drives it with virtual time and the live worker with the
+ * clock. At one instant the owner calls, in this order: stepper_told() for transfers that ended,
+ * stepper_finish() while stepper_next() is not later than now, stepper_add() for arrivals, then
+ * stepper_schedule() if stepper_wants(). Nothing happens between these calls: the next thing to do
+ * is at stepper_next().
+ *
+ * Ends of transfers are seen by the engine when the result of a step is processed, or at once when
+ * nothing is under way. Times are nanoseconds. Not thread-safe: one owner.
+ */
+#ifndef PD_SIM_ENGINE_STEPPER_H
+#define PD_SIM_ENGINE_STEPPER_H
+
+#include "sim/engine/stepcost.h"
+
+struct stepper_config {
+	struct sched_config sched;
+	struct stepcost cost;
+	bool poll_begin; /* a step shows ends until its begin; else until its end */
+};
+
+struct stepper_step {
+	struct sched_step s;
+	int64_t scheduled, begin, end;
+};
+
+struct stepper_end {
+	int64_t at;
+	struct seq *seq;
+};
+
+struct stepper {
+	struct stepper_config cfg;
+	struct sched sched;
+	struct stepper_step step[SCHED_STEPS]; /* ring; the oldest at `oldest` */
+	size_t oldest, under_way;
+	int64_t free_at; /* end of the last step */
+	bool wants;
+	struct stepper_end *ended; /* owned; told and not yet seen, in order of (at, id) */
+	size_t nended, ended_cap;
+	/* Called for each step with tokens, when it was scheduled; and for each load that begins.
+	 * NULL: not. `ctx` is passed on. */
+	void (*scheduled)(void *ctx, struct stepper *e, const struct stepper_step *step);
+	void (*fetch)(void *ctx, struct stepper *e, struct seq *q, int64_t now);
+	/* Blocks of a request with SEQ_HOLD are free again: its transfer's end was seen. */
+	void (*released)(void *ctx, struct stepper *e, struct seq *q);
+	void *ctx;
+	uint64_t steps;
+	int64_t busy; /* time spent in steps */
+};
+
+int stepper_init(struct stepper *e, const struct stepper_config *cfg, struct pd_msg *msg) PD_MUST;
+/* Sequences are not touched: the owner has ended or forgotten them. */
+void stepper_release(struct stepper *e);
+
+void stepper_add(struct stepper *e, struct seq *q);
+void stepper_abort(struct stepper *e, struct seq *q);
+
+/* A transfer from or to this engine has ended at `now`: the blocks of a loading request have
+ * arrived, or those of a held one may go. PD_ENOMEM. */
+int stepper_told(struct stepper *e, struct seq *q, int64_t now) PD_MUST;
+
+/* When the oldest step under way ends; CLOCK_NEVER without one. */
+int64_t stepper_next(const struct stepper *e);
+
+/* Processes the result of the oldest step: e->sched.out[0..nout). */
+int stepper_finish(struct stepper *e) PD_MUST;
+
+/* Something changed since the last stepper_schedule(). */
+static inline bool stepper_wants(const struct stepper *e)
+{
+	return e->wants;
+}
+
+/* Schedules as many steps as may be under way. */
+int stepper_schedule(struct stepper *e, int64_t now) PD_MUST;
+
+#endif
