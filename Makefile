@@ -71,7 +71,7 @@ LIB_SRC := $(sort $(wildcard $(addsuffix /*.c,$(ROOMS))))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 TST_SRC := $(sort $(wildcard tests/unit/test_*.c))
 # What libpdroute is made of: the decision path and the P/D transformations, no I/O, no threads.
-ROUTE_SRC := $(sort $(wildcard lib/pdroute/*.c lib/route/*.c lib/route/*/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/check.c lib/base/err.c lib/base/nearest.c lib/base/rng.c)
+ROUTE_SRC := $(sort $(wildcard lib/pdroute/*.c lib/route/*.c lib/route/*/*.c lib/pd/*.c lib/json/scan*.c lib/json/edit*.c) lib/base/buf.c lib/base/check.c lib/base/err.c lib/base/nearest.c lib/base/rng.c lib/base/yamlnode.c)
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(ROOMS) cmd)))
 SOURCES := $(LIB_SRC) $(CMD_SRC) $(sort $(wildcard tests/*/*.c scripts/*/*.c)) $(HEADERS)

@@ -37,7 +37,7 @@ static int fail_at(const struct scan *s, yaml_mark_t mark, const char *what)
 		       what);
 }
 
-static int add_entry(struct scan *s, yaml_mark_t mark)
+static int add_entry(struct scan *s, yaml_mark_t mark, size_t name_at)
 {
 	size_t cap = s->p->cap ? s->p->cap * 2 : 64;
 	struct yamlpos_entry *e;
@@ -52,7 +52,10 @@ static int add_entry(struct scan *s, yaml_mark_t mark)
 		s->p->cap = cap;
 	}
 	e = &s->p->entry[s->p->n];
-	*e = (struct yamlpos_entry){.line = mark.line + 1, .column = mark.column + 1};
+	*e = (struct yamlpos_entry){.line = mark.line + 1,
+				    .column = mark.column + 1,
+				    .depth = (unsigned)s->depth,
+				    .name_at = name_at};
 	e->path = strdup(s->path.data ? s->path.data : "");
 	if (!e->path)
 		return pd_fail(s->msg, PD_ENOMEM, "out of memory");
@@ -88,7 +91,7 @@ static int on_key(struct scan *s, const yaml_event_t *ev)
 		return fail_at(s, ev->start_mark, what);
 	}
 	f->want_key = false;
-	return add_entry(s, ev->start_mark);
+	return add_entry(s, ev->start_mark, f->path_len + (f->path_len > 0));
 }
 
 /* A value begins: sequences name it by its index. */
@@ -107,7 +110,7 @@ static int begin_value(struct scan *s, const yaml_event_t *ev, bool quoted)
 		cut_path(s, f->path_len);
 		err = buf_printf(&s->path, "[%zu]", f->index++);
 		if (!err)
-			err = add_entry(s, ev->start_mark);
+			err = add_entry(s, ev->start_mark, f->path_len);
 	}
 	if (err)
 		return err;
@@ -115,8 +118,12 @@ static int begin_value(struct scan *s, const yaml_event_t *ev, bool quoted)
 	e->value_line = ev->start_mark.line + 1;
 	e->value_column = ev->start_mark.column + 1;
 	e->text_column = e->value_column + quoted;
+	e->kind = ev->type == YAML_SCALAR_EVENT		 ? YAMLPOS_SCALAR
+		  : ev->type == YAML_MAPPING_START_EVENT ? YAMLPOS_MAPPING
+							 : YAMLPOS_SEQUENCE;
 	if (ev->type != YAML_SCALAR_EVENT)
 		return PD_OK;
+	e->quoted = ev->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 	e->scalar = strdup((const char *)ev->data.scalar.value);
 	return e->scalar ? PD_OK : pd_fail(s->msg, PD_ENOMEM, "out of memory");
 }

@@ -10,6 +10,7 @@
 #ifndef PD_BASE_YAMLPOS_H
 #define PD_BASE_YAMLPOS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "lib/base/err.h"
@@ -17,10 +18,17 @@
 #define YAMLPOS_ENTRIES_MAX 4096
 #define YAMLPOS_DEPTH_MAX   16
 
+enum yamlpos_kind { YAMLPOS_SCALAR, YAMLPOS_MAPPING, YAMLPOS_SEQUENCE };
+
+/* The entries stand in the order of the text, each before what it contains. */
 struct yamlpos_entry {
-	char *scalar;			 /* owned: the value when it is a scalar, else NULL */
-	char *path;			 /* owned */
-	size_t line, column;		 /* of the key, or of the entry of a sequence; from 1 */
+	char *scalar;		/* owned: the value when it is a scalar, else NULL */
+	enum yamlpos_kind kind; /* of the value */
+	bool quoted;		/* a scalar in quotes or in a block: text, never a number */
+	unsigned depth;		/* containers around it; 1: of the document's own */
+	size_t name_at;		/* where in `path` its own key or index begins */
+	char *path;		/* owned */
+	size_t line, column;	/* of the key, or of the entry of a sequence; from 1 */
 	size_t value_line, value_column; /* of its value */
 	size_t text_column;		 /* of the first character of a scalar, behind its quote */
 };

@@ -100,7 +100,8 @@ uint64_t pdroute_worker_picks(const struct pdroute_worker *w)
 void pdroute_worker_set_signal(struct pdroute_worker *w, uint32_t waiting, uint32_t running,
 			       uint32_t kv_permille, int64_t at_ns)
 {
-	route_signal_set(&w->slot.signal, waiting, running, kv_permille, at_ns);
+	route_signal_set(&w->slot.signal, (int32_t)(waiting & INT32_MAX),
+			 (int32_t)(running & INT32_MAX), kv_permille / 1000.0, at_ns);
 }
 
 /* -- policies -- */
@@ -225,8 +226,7 @@ static void pool_free(struct pdroute_pool *p)
 int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 		     struct pdroute_worker *const *workers, size_t n, struct pdroute_message *msg)
 {
-	const char **names = NULL;
-	struct route_slot **slots = NULL;
+	struct route_member *member = NULL;
 	struct pdroute_pool *p = NULL;
 	struct pd_msg why = {0};
 	int err = PD_ENOMEM;
@@ -237,11 +237,10 @@ int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 					    "pool of %zu workers, expected a policy and 0..%d", n,
 					    PDROUTE_WORKERS_MAX));
 	p = calloc(1, sizeof(*p));
-	names = calloc(n + 1, sizeof(*names));
-	slots = calloc(n + 1, sizeof(struct route_slot *));
+	member = calloc(n + 1, sizeof(*member));
 	if (p)
 		p->worker = calloc(n + 1, sizeof(struct pdroute_worker *));
-	if (!p || !p->worker || !names || !slots)
+	if (!p || !p->worker || !member)
 		goto out;
 	p->holders = 1;
 	for (; p->n < n; p->n++) {
@@ -251,15 +250,14 @@ int pdroute_pool_new(struct pdroute_pool **out, struct pdroute_policy *policy,
 		}
 		hold(&workers[p->n]->holders);
 		p->worker[p->n] = workers[p->n];
-		names[p->n] = workers[p->n]->name;
-		slots[p->n] = &workers[p->n]->slot;
+		member[p->n].name = workers[p->n]->name;
+		member[p->n].slot = &workers[p->n]->slot;
 	}
-	err = route_pool_new(&p->pool, names, slots, n, state_of(policy), &why);
+	err = route_pool_new(&p->pool, member, n, state_of(policy), &why);
 	if (!err)
 		*out = p;
 out:
-	free(names);
-	free(slots);
+	free(member);
 	if (!err)
 		return PD_OK;
 	if (p)

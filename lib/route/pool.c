@@ -11,7 +11,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int check_names(const char *const *names, size_t n, struct pd_msg *msg)
+static int check_names(const struct route_member *member, size_t n, struct pd_msg *msg)
 {
 	const char **sorted = calloc(n ? n : 1, sizeof(*sorted));
 	int err = PD_OK;
@@ -19,7 +19,7 @@ static int check_names(const char *const *names, size_t n, struct pd_msg *msg)
 	if (!sorted)
 		return PD_ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		sorted[i] = names[i];
+		sorted[i] = member[i].name;
 	qsort(sorted, n, sizeof(*sorted), by_name);
 	for (size_t i = 0; i < n && !err; i++) {
 		size_t len = strlen(sorted[i]);
@@ -67,8 +67,8 @@ uint32_t route_pool_find(const struct route_pool *p, uint64_t id)
 	return ROUTE_NO_WORKER;
 }
 
-static int fill(struct route_pool *p, const char *const *names, struct route_slot *const *slots,
-		size_t n, struct pd_msg *msg)
+static int fill(struct route_pool *p, const struct route_member *member, size_t n,
+		struct pd_msg *msg)
 {
 	const struct route_spec *spec = &p->state->spec;
 
@@ -78,12 +78,16 @@ static int fill(struct route_pool *p, const char *const *names, struct route_slo
 	for (; p->n < n; p->n++) {
 		struct route_worker *w = &p->worker[p->n];
 
-		w->name = strdup(names[p->n]);
+		w->name = strdup(member[p->n].name);
 		if (!w->name)
 			return PD_ENOMEM;
 		w->name_len = strlen(w->name);
 		w->id = route_hash(ROUTE_HASH_XXH3, w->name, w->name_len);
-		w->slot = slots[p->n];
+		w->slot = member[p->n].slot;
+		if (route_labels_copy(&w->labels, &member[p->n].labels)) {
+			free(w->name);
+			return PD_ENOMEM;
+		}
 		w->weight = atomic_load_explicit(&w->slot->weight, memory_order_relaxed);
 		w->weight = w->weight == 0		   ? 1
 			    : w->weight > ROUTE_WEIGHT_MAX ? ROUTE_WEIGHT_MAX
@@ -97,9 +101,8 @@ static int fill(struct route_pool *p, const char *const *names, struct route_slo
 				     : PD_OK;
 }
 
-int route_pool_new(struct route_pool **out, const char *const *names,
-		   struct route_slot *const *slots, size_t n, struct route_state *state,
-		   struct pd_msg *msg)
+int route_pool_new(struct route_pool **out, const struct route_member *member, size_t n,
+		   struct route_state *state, struct pd_msg *msg)
 {
 	struct route_pool *p;
 	int err;
@@ -108,14 +111,14 @@ int route_pool_new(struct route_pool **out, const char *const *names,
 	if (n > ROUTE_WORKERS_MAX)
 		return pd_fail(msg, PD_EINVAL, "found %zu workers in one pool, expected at most %d",
 			       n, ROUTE_WORKERS_MAX);
-	err = check_names(names, n, msg);
+	err = check_names(member, n, msg);
 	if (err)
 		return err;
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return PD_ENOMEM;
 	p->state = route_state_ref(state);
-	err = fill(p, names, slots, n, msg);
+	err = fill(p, member, n, msg);
 	if (err) {
 		route_pool_free(p);
 		return err;
@@ -130,8 +133,10 @@ void route_pool_free(struct route_pool *p)
 		return;
 	if (p->state->spec.type->table_free)
 		p->state->spec.type->table_free(p->table);
-	for (size_t i = 0; i < p->n; i++)
+	for (size_t i = 0; i < p->n; i++) {
 		free(p->worker[i].name);
+		route_labels_release(&p->worker[i].labels);
+	}
 	free(p->worker);
 	free(p->by_id);
 	route_state_unref(p->state);

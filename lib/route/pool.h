@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "lib/base/err.h"
+#include "lib/base/span.h"
 #include "lib/route/route_slot.h"
 #include "lib/route/state.h"
 
@@ -21,12 +22,31 @@
 #define ROUTE_WEIGHT_MAX  100
 #define ROUTE_NO_WORKER	  UINT32_MAX
 
+/* What is said about a worker: `llm-d.ai/role`, a rack, a model. Each name once. */
+struct route_labels {
+	struct field *label; /* with NUL behind both texts */
+	size_t n;
+};
+
+#define ROUTE_LABELS_MAX     64	 /* of a worker */
+#define ROUTE_LABEL_TEXT_MAX 512 /* bytes of a name or of a value */
+#define ROUTE_LABEL_ROLE     "llm-d.ai/role"
+
+/* Sets or replaces one; copies. PD_ETOOBIG: more than the limits. PD_ENOMEM. */
+int route_labels_set(struct route_labels *l, struct span name, struct span value) PD_MUST;
+int route_labels_copy(struct route_labels *to, const struct route_labels *from) PD_MUST;
+void route_labels_release(struct route_labels *l);
+/* p NULL: it has no such label. */
+struct span route_label(const struct route_labels *l, struct span name);
+bool route_labels_same(const struct route_labels *a, const struct route_labels *b);
+
 struct route_worker {
 	char *name; /* owned */
 	size_t name_len;
-	uint64_t id;		 /* of the name: memories use it, never the index */
-	struct route_slot *slot; /* borrowed */
-	uint32_t weight;	 /* 1 to ROUTE_WEIGHT_MAX */
+	uint64_t id;		    /* of the name: memories use it, never the index */
+	struct route_slot *slot;    /* borrowed */
+	struct route_labels labels; /* owned */
+	uint32_t weight;	    /* 1 to ROUTE_WEIGHT_MAX */
 };
 
 struct route_pool {
@@ -40,14 +60,20 @@ struct route_pool {
 	size_t by_id_mask;
 };
 
+/* A worker for a new pool; all borrowed. */
+struct route_member {
+	const char *name;
+	struct route_slot *slot;
+	struct route_labels labels;
+};
+
 /*
- * names[i] belongs to slots[i]; names are copied; the pool takes a reference to the state.
+ * Names and labels are copied; the pool takes a reference to the state.
  * PD_EINVAL for n > ROUTE_WORKERS_MAX, an empty name or one longer than ROUTE_NAME_MAX, two equal
  * names, or what the policy's table refuses. n may be 0.
  */
-int route_pool_new(struct route_pool **out, const char *const *names,
-		   struct route_slot *const *slots, size_t n, struct route_state *state,
-		   struct pd_msg *msg) PD_MUST;
+int route_pool_new(struct route_pool **out, const struct route_member *member, size_t n,
+		   struct route_state *state, struct pd_msg *msg) PD_MUST;
 void route_pool_free(struct route_pool *p);
 
 /* The place of the worker with this id; ROUTE_NO_WORKER: it is not in the pool. */

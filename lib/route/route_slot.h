@@ -13,9 +13,19 @@
 /* What a worker said about itself, and when. Written by the code that reads the worker's figures.
  */
 struct route_signal {
-	_Atomic uint32_t waiting, running; /* requests in the engine's queue, and in its batch */
-	_Atomic uint32_t kv_permille;	   /* of its KV memory in use */
-	_Atomic int64_t at_ns;		   /* 0: never read */
+	_Atomic int32_t waiting, running; /* requests in the engine's queue, and in its batch */
+	_Atomic double kv_usage;	  /* the part of its KV memory in use, as it says: 0 to 1 */
+	_Atomic int64_t at_ns;		  /* 0: never read */
+};
+
+#define ROUTE_ADAPTERS_MAX 32 /* LoRA adapters of a worker that are known by name */
+
+/* Which adapters a worker has loaded and which wait for a place, as hashes of their names
+ * (route_adapter()). Readers may see one list older than the other. */
+struct route_adapters {
+	_Atomic uint32_t nactive, nwaiting; /* distinct names, also those beyond the arrays */
+	_Atomic uint32_t max;		    /* places; 0: not known */
+	_Atomic uint64_t active[ROUTE_ADAPTERS_MAX], waiting[ROUTE_ADAPTERS_MAX];
 };
 
 struct route_slot {
@@ -31,15 +41,16 @@ struct route_slot {
 	_Atomic uint32_t permits; /* picks allowed although the worker is not available: the single
 				     probe of a half-open circuit breaker; each pick takes one */
 	struct route_signal signal;
+	struct route_adapters adapters;
 };
 
 /* The time is written last: a reader that loads it first sees figures at least that new. */
-static inline void route_signal_set(struct route_signal *s, uint32_t waiting, uint32_t running,
-				    uint32_t kv_permille, int64_t at_ns)
+static inline void route_signal_set(struct route_signal *s, int32_t waiting, int32_t running,
+				    double kv_usage, int64_t at_ns)
 {
 	atomic_store_explicit(&s->waiting, waiting, memory_order_relaxed);
 	atomic_store_explicit(&s->running, running, memory_order_relaxed);
-	atomic_store_explicit(&s->kv_permille, kv_permille, memory_order_relaxed);
+	atomic_store_explicit(&s->kv_usage, kv_usage, memory_order_relaxed);
 	atomic_store_explicit(&s->at_ns, at_ns, memory_order_release);
 }
 

@@ -67,9 +67,9 @@ static void signal_load(struct run *r, uint32_t pool, uint32_t worker)
 
 	for (size_t i = 0; e->p.kv_tokens > 0 && i < e->nrun; i++)
 		kv += e->run[i].ctx;
-	route_signal_set(&r->side[pool].router.slot[worker].signal, (uint32_t)e->nwait,
-			 (uint32_t)e->nrun,
-			 e->p.kv_tokens ? (uint32_t)(1000 * kv / e->p.kv_tokens) : 0, r->now);
+	route_signal_set(&r->side[pool].router.slot[worker].signal, (int32_t)e->nwait,
+			 (int32_t)e->nrun, e->p.kv_tokens ? (double)kv / (double)e->p.kv_tokens : 0,
+			 r->now);
 }
 
 static int schedule_step(struct run *r, uint32_t pool, uint32_t worker)

@@ -8,26 +8,29 @@
 
 int vrouter_init(struct vrouter *v, const struct vrouter_config *cfg, struct pd_msg *msg)
 {
-	struct route_slot **slots = calloc(cfg->n ? cfg->n : 1, sizeof(struct route_slot *));
+	struct route_member *member = calloc(cfg->n + 1, sizeof(*member));
 	struct route_state *state = NULL;
 	int err;
 
 	memset(v, 0, sizeof(*v));
 	v->slot = calloc(cfg->n ? cfg->n : 1, sizeof(*v->slot));
-	if (!slots || !v->slot) {
-		free(slots);
+	if (!member || !v->slot) {
+		free(member);
 		vrouter_release(v);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
 	for (size_t i = 0; i < cfg->n; i++) {
-		slots[i] = &v->slot[i];
+		member[i].name = cfg->names[i];
+		member[i].slot = &v->slot[i];
+		if (cfg->labels)
+			member[i].labels = cfg->labels[i];
 		v->slot[i].available = true;
 	}
 	err = route_state_new(&state, &cfg->policy);
 	if (!err)
-		err = route_pool_new(&v->pool, cfg->names, slots, cfg->n, state, msg);
+		err = route_pool_new(&v->pool, member, cfg->n, state, msg);
 	route_state_unref(state);
-	free(slots);
+	free(member);
 	if (err) {
 		vrouter_release(v);
 		return err;

@@ -16,6 +16,7 @@
 struct vrouter_config {
 	const char *const *names; /* identities on the ring, n of them */
 	size_t n;
+	const struct route_labels *labels; /* of each; NULL: none */
 	struct route_spec policy;
 	unsigned role; /* of the pool in the dice: 0 plain, 1 prefill, 2 decode */
 	uint64_t seed;

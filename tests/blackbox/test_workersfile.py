@@ -1,5 +1,7 @@
 """A workers file that is wrong: the message says where, nothing is started, nothing crashes."""
 
+import json
+
 import pytest
 
 import harness
@@ -12,7 +14,13 @@ BAD = [
     ("workers:\n  - http://127.0.0.1:1\npolcy: x\n", "3:1: unknown key 'polcy', did you mean 'policy'?"),
     ("workers: [http://127.0.0.1:1\n", "2:1: did not find expected ',' or ']'"),
     ("workers:\n  - ftp://127.0.0.1:1\n", "2:5: URL 'ftp://127.0.0.1:1': unknown scheme"),
-    ("workers:\n  - http://127.0.0.1:1\n  - {a: b}\n", "3:5: 'workers[1]': found a mapping, expected text"),
+    ("workers:\n  - http://127.0.0.1:1\n  - {a: b}\n", "3:6: unknown key 'a', expected one of url, name, labels"),
+    ("workers:\n  - {name: a}\n", "2:5: 'workers[0]': found no url, expected one"),
+    ("workers:\n  - [x]\n", "2:5: 'workers[0]': found a list, expected text"),
+    ("workers:\n  - {url: [x]}\n", "2:11: 'workers[0]': found a list, expected text"),
+    ("workers:\n  - {url: http://127.0.0.1:1, labels: x}\n", "2:39: 'labels': found a single value, expected a mapping"),
+    ("workers:\n  - {url: http://127.0.0.1:1, labels: {rack: [x]}}\n", "2:46: 'rack': found a list, expected text"),
+    ("workers:\n  - {url: http://127.0.0.1:1, name: a=b}\n", "2:37: found 'a=b', expected a name without '='"),
     ("workers: 7\n", "1:10: 'workers': found a single value, expected a list"),
     ("workers: [http://127.0.0.1:1]\npolicy: roundrobin\n", "2:9: unknown policy 'roundrobin'"),
     ("policy: random\npolicy: random\nworkers: [http://127.0.0.1:1]\n", "2:1: duplicate key 'policy'"),
@@ -54,3 +62,22 @@ def test_an_empty_list_is_no_missing_one(pdctl, tmp_path, text, words):
     path.write_text(text)
     assert router.admin("POST", "/reload")[0] == 200
     harness.wait_for("no worker", lambda: router.get("/readiness")[0] == 503)
+
+
+def test_labels(pdctl, tmp_path):
+    """Of the file and of POST /workers; a reload that changes them changes nothing else."""
+    path = tmp_path / "workers.yaml"
+    one, two = (pdctl("worker", "--model", "m") for _ in range(2))
+    path.write_text(f"workers:\n  - {{url: {one.url}, name: a, labels: {{rack: r7, llm-d.ai/role: both, slots: 8}}}}\n")
+    router = pdctl("serve", "--workers-file", path)
+    labels = lambda: {w["name"]: w["labels"] for w in json.loads(router.admin("GET", "/workers")[2])["workers"]}
+    assert labels() == {"a": {"rack": "r7", "llm-d.ai/role": "both", "slots": "8"}}
+    more = {"url": two.url, "name": "b", "model_id": "m", "cost": 1.5, "priority": 3, "labels": {"rack": "r8", "k\\u0041": None}}
+    assert router.admin("POST", "/workers?wait=true", more)[0] == 201
+    assert labels()["b"] == {"model_id": "m", "cost": "1.5", "priority": "3", "rack": "r8"}
+    path.write_text(f"workers:\n  - {{url: {one.url}, name: a, labels: {{rack: r9}}}}\n")
+    assert router.admin("POST", "/reload")[0] == 200
+    assert labels()["a"] == {"rack": "r9"} and labels()["b"]["rack"] == "r8"
+    for wrong in ({"labels": 3}, {"labels": {"a": [1]}}, {"labels": {"": "x"}}, {"labels": {"a": "x" * 600}}, {"labels": {f"l{i}": "" for i in range(65)}}):
+        status, _, answer = router.admin("POST", "/workers", {"url": "http://127.0.0.1:1", **wrong})
+        assert status == 400, (wrong, answer)

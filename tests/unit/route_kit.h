@@ -26,6 +26,21 @@ static inline struct route_spec spec_named(const char *text)
 	return s;
 }
 
+/* A pool of workers without labels. */
+static inline int pool_with(struct route_pool **out, const char *const *names,
+			    struct route_slot *const *slots, size_t n, struct route_state *s,
+			    struct pd_msg *msg)
+{
+	struct route_member *member = calloc(n + 1, sizeof(*member));
+	int err;
+
+	for (size_t i = 0; member && i < n; i++)
+		member[i] = (struct route_member){.name = names[i], .slot = slots[i]};
+	err = member ? route_pool_new(out, member, n, s, msg) : PD_ENOMEM;
+	free(member);
+	return err;
+}
+
 /* A pool with a state of its own. */
 static inline int pool_of(struct route_pool **out, const struct route_spec *spec,
 			  const char *const *names, struct route_slot *const *slots, size_t n,
@@ -37,7 +52,7 @@ static inline int pool_of(struct route_pool **out, const struct route_spec *spec
 	*out = NULL;
 	if (err)
 		return err;
-	err = route_pool_new(out, names, slots, n, s, msg);
+	err = pool_with(out, names, slots, n, s, msg);
 	route_state_unref(s);
 	return err;
 }

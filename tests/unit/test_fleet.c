@@ -268,13 +268,16 @@ static void workers_added_by_hand_survive_a_reload(void **state)
 	(void)state;
 	assert_int_equal(fleet_holder_init(&h), PD_OK);
 	assert_int_equal(LOAD(&h, "a=http://127.0.0.1:1", "b=http://127.0.0.1:2"), PD_OK);
-	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:3", 7, &msg),
-			 PD_OK);
-	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:4", 0, &msg),
-			 PD_EEXIST);
-	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "d=http://127.0.0.1:1", 0, &msg),
-			 PD_EEXIST);
-	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "d=nonsense", 0, &msg), PD_EINVAL);
+	assert_int_equal(
+		fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:3", 7, NULL, &msg), PD_OK);
+	assert_int_equal(
+		fleet_add(&h, &config, ROLE_REGULAR, "c=http://127.0.0.1:4", 0, NULL, &msg),
+		PD_EEXIST);
+	assert_int_equal(
+		fleet_add(&h, &config, ROLE_REGULAR, "d=http://127.0.0.1:1", 0, NULL, &msg),
+		PD_EEXIST);
+	assert_int_equal(fleet_add(&h, &config, ROLE_REGULAR, "d=nonsense", 0, NULL, &msg),
+			 PD_EINVAL);
 	assert_int_equal(names_of(&h, names, sizeof(names)), 3);
 	assert_string_equal(names, "abc");
 	f = fleet_get(&h);
@@ -397,7 +400,7 @@ static void one_url_in_two_roles_is_two_workers(void **state)
 			 PD_OK);
 	assert_int_equal(fleet_load(&h, &config, &fc, &msg), PD_OK);
 	worker_list_release(&fc.workers);
-	assert_int_equal(fleet_add(&h, &config, ROLE_DECODE, "http://127.0.0.1:1@0", 0, &msg),
+	assert_int_equal(fleet_add(&h, &config, ROLE_DECODE, "http://127.0.0.1:1@0", 0, NULL, &msg),
 			 PD_OK);
 	f = fleet_get(&h);
 	assert_int_equal(fleet_match(f, ROLES, SPAN("http://127.0.0.1:1"), out, 8), 3);

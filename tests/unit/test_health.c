@@ -358,7 +358,7 @@ static void a_new_worker_is_probed_soon(void **state)
 	one_init(&o, http_server_port(first.server));
 	assert_int_equal(health_start(&h, &o.holder, &config, &msg), PD_OK);
 	(void)snprintf(url, sizeof(url), "http://127.0.0.1:%u", http_server_port(second.server));
-	assert_int_equal(fleet_add(&o.holder, &config, ROLE_REGULAR, url, 0, &msg), PD_OK);
+	assert_int_equal(fleet_add(&o.holder, &config, ROLE_REGULAR, url, 0, NULL, &msg), PD_OK);
 	health_nudge(h);
 	f = fleet_get(&o.holder);
 	w = f->pool[ROLE_REGULAR].worker[1];

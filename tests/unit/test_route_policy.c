@@ -253,7 +253,7 @@ static void test_events(void **state)
 	 */
 	for (size_t i = 0; i < 3; i++)
 		slots[i] = &f.slot[i];
-	assert_int_equal(route_pool_new(&next, later, slots, 3, f.pool->state, NULL), PD_OK);
+	assert_int_equal(pool_with(&next, later, slots, 3, f.pool->state, NULL), PD_OK);
 	assert_ptr_equal(next->state->memory, p);
 	route_pool_announce(f.pool, next, 6);
 	assert_true(p->told[ROUTE_JOINED] == 3 && p->told[ROUTE_LEFT] == 0);
@@ -337,7 +337,7 @@ static void test_turns_outlive_a_pool(void **state)
 		assert_int_equal(d.worker, i % 3);
 		route_end(f.pool, d.worker, NULL);
 	}
-	assert_int_equal(route_pool_new(&next, names, f.slots, 3, f.pool->state, NULL), PD_OK);
+	assert_int_equal(pool_with(&next, names, f.slots, 3, f.pool->state, NULL), PD_OK);
 	route_pool_free(f.pool);
 	assert_int_equal(route_decide(next, &rq, &d), PD_OK);
 	assert_int_equal(d.worker, 1);

@@ -109,7 +109,21 @@ static int put_condition(const struct router_config *c, struct worker *w, struct
 	return err ? err : put_time(b, "last_failure_at", v.failed_at);
 }
 
-int admin_put_worker(const struct router_config *c, struct worker *w, struct buf *b)
+static int put_labels(const struct route_labels *l, struct buf *b)
+{
+	int err = buf_puts(b, ",\"labels\":{");
+
+	for (size_t i = 0; !err && l && i < l->n; i++) {
+		err = i ? buf_putc(b, ',') : PD_OK;
+		err = err ? err : admin_put_text(b, l->label[i].name.p);
+		err = err ? err : buf_putc(b, ':');
+		err = err ? err : admin_put_text(b, l->label[i].value.p);
+	}
+	return err ? err : buf_putc(b, '}');
+}
+
+int admin_put_worker(const struct router_config *c, const struct fleet *f, struct worker *w,
+		     struct buf *b)
 {
 	int err = buf_puts(b, "{\"name\":");
 
@@ -134,6 +148,7 @@ int admin_put_worker(const struct router_config *c, struct worker *w, struct buf
 			(unsigned long long)atomic_load(&w->pool.connect_failures),
 			(unsigned long long)atomic_load(&w->pool.connects),
 			http_pool_idle(&w->pool), (unsigned long long)atomic_load(&w->ejections));
+	err = err ? err : put_labels(fleet_labels(f, w), b);
 	err = err ? err : put_condition(c, w, b);
 	return err ? err : buf_putc(b, '}');
 }
@@ -165,7 +180,7 @@ static int put_workers(struct admin *ad, struct fleet *f, struct buf *b)
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			err = buf_puts(b, total++ ? "," : "");
-			err = err ? err : admin_put_worker(ad->cfg, f->pool[r].worker[i], b);
+			err = err ? err : admin_put_worker(ad->cfg, f, f->pool[r].worker[i], b);
 		}
 	}
 	err = err ? err : buf_putc(b, ']');

@@ -23,6 +23,7 @@ struct wanted {
 	bool wait;
 	struct buf name, url;
 	int bootstrap;
+	struct route_labels labels; /* owned */
 };
 
 static void wanted_init(struct wanted *w)
@@ -36,6 +37,7 @@ static void wanted_release(struct wanted *w)
 {
 	buf_release(&w->name);
 	buf_release(&w->url);
+	route_labels_release(&w->labels);
 }
 
 /* -- the workers that an id means -- */
@@ -78,7 +80,7 @@ static int put_array(const struct router_config *c, const struct matches *m, str
 
 	for (size_t i = 0; !err && i < m->n; i++) {
 		err = i > 0 ? buf_putc(b, ',') : PD_OK;
-		err = err ? err : admin_put_worker(c, m->worker[i], b);
+		err = err ? err : admin_put_worker(c, m->fleet, m->worker[i], b);
 	}
 	return err ? err : buf_putc(b, ']');
 }
@@ -89,7 +91,7 @@ static int put_matches(const struct router_config *c, const struct matches *m, s
 	int err;
 
 	if (m->n == 1)
-		return admin_put_worker(c, m->worker[0], b);
+		return admin_put_worker(c, m->fleet, m->worker[0], b);
 	err = buf_puts(b, "{\"workers\":");
 	err = err ? err : put_array(c, m, b);
 	return err ? err : buf_putc(b, '}');
@@ -181,8 +183,57 @@ static int read_port(const struct json_member *m, struct wanted *w, struct pd_ms
 	return PD_OK;
 }
 
-/* Members that vllm-router takes and has no use for outside its multi-router mode: taken here too.
- */
+static int set_label(struct wanted *w, struct span name, const struct json_member *m,
+		     struct pd_msg *msg)
+{
+	struct buf text;
+	int err = PD_OK;
+
+	buf_init(&text, ROUTE_LABEL_TEXT_MAX);
+	if (m->type == JSON_STRING)
+		err = json_string_decode(m->value, &text) || !is_printable(&text) ||
+		      memchr(text.data ? text.data : "", '\0', text.len);
+	else if (m->type == JSON_NUMBER || m->type == JSON_TRUE || m->type == JSON_FALSE)
+		err = buf_append(&text, m->value.p, m->value.n);
+	else if (m->type != JSON_NULL)
+		err = PD_EINVAL;
+	if (!err && m->type != JSON_NULL)
+		err = route_labels_set(&w->labels, name, buf_span(&text));
+	buf_release(&text);
+	return err ? pd_fail(msg, PD_EINVAL,
+			     "%.*s: found %.*s, expected a text of at most %d bytes, in at most %d "
+			     "labels",
+			     (int)name.n, name.p, (int)(m->value.n < 60 ? m->value.n : 60),
+			     m->value.p, ROUTE_LABEL_TEXT_MAX, ROUTE_LABELS_MAX)
+		   : PD_OK;
+}
+
+static int read_labels(struct wanted *w, const struct json_member *m, struct pd_msg *msg)
+{
+	struct json_object o;
+	int err = PD_OK;
+
+	if (m->type == JSON_NULL)
+		return PD_OK;
+	if (m->type != JSON_OBJECT || json_object_scan(&o, m->value.p, m->value.n, NULL))
+		return pd_fail(msg, PD_EINVAL, "labels: found %.*s, expected an object of strings",
+			       (int)(m->value.n < 60 ? m->value.n : 60), m->value.p);
+	for (size_t i = 0; !err && i < o.n; i++) {
+		struct buf name;
+
+		buf_init(&name, ROUTE_LABEL_TEXT_MAX);
+		err = json_string_decode(
+			      (struct span){o.member[i].key.p - 1, o.member[i].key.n + 2}, &name) ||
+				      !is_printable(&name)
+			      ? pd_fail(msg, PD_EINVAL, "labels: found a name that cannot be used")
+			      : set_label(w, buf_span(&name), &o.member[i], msg);
+		buf_release(&name);
+	}
+	json_object_release(&o);
+	return err;
+}
+
+/* The last ones are labels: selectors and filters read them. */
 static const char *const members[] = {"url",	  "name", "worker_type", "role",   "bootstrap_port",
 				      "model_id", "cost", "priority",	 "labels", NULL};
 
@@ -211,6 +262,14 @@ static int read_member(struct wanted *w, const struct json_member *m, struct pd_
 		break;
 	case 4:
 		err = read_port(m, w, msg);
+		break;
+	case 5:
+	case 6:
+	case 7:
+		err = set_label(w, span_of(members[i]), m, msg);
+		break;
+	case 8:
+		err = read_labels(w, m, msg);
 		break;
 	default:
 		err = PD_OK;
@@ -258,6 +317,7 @@ static int hand_over(struct admin_call *a, const struct wanted *w, struct change
 	ch->kind = CHANGE_ADD;
 	ch->role = w->role;
 	ch->bootstrap = w->bootstrap;
+	ch->labels = w->labels;
 	if (n < 0 || (size_t)n >= sizeof(ch->text))
 		return PD_ETOOBIG;
 	return changes_do(a->admin->changes, a->conn, ch);
@@ -370,7 +430,7 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 						 "successful health check");
 	err = err ? err : buf_puts(&b, m.n == 1 ? ",\"worker\":" : ",\"workers\":");
 	if (!err)
-		err = m.n == 1 ? admin_put_worker(a->admin->cfg, m.worker[0], &b)
+		err = m.n == 1 ? admin_put_worker(a->admin->cfg, m.fleet, m.worker[0], &b)
 			       : put_array(a->admin->cfg, &m, &b);
 	err = err ? err : buf_putc(&b, '}');
 	if (a->admin->cfg->compat)

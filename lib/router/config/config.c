@@ -105,7 +105,10 @@ static int add_one(struct worker_list *l, enum worker_role role, const char *nam
 		return PD_ENOMEM;
 	}
 	l->n++;
-	return PD_OK;
+	return role == ROLE_REGULAR
+		       ? PD_OK
+		       : route_labels_set(&spec[l->n - 1].labels, SPAN(ROUTE_LABEL_ROLE),
+					  span_of(worker_role_name(role)));
 }
 
 int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
@@ -114,7 +117,8 @@ int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
 		return PD_ENOMEM;
 	l->spec[l->n - 1].bootstrap = from->bootstrap;
 	l->spec[l->n - 1].by_hand = from->by_hand;
-	return PD_OK;
+	route_labels_release(&l->spec[l->n - 1].labels);
+	return route_labels_copy(&l->spec[l->n - 1].labels, &from->labels);
 }
 
 int worker_list_add(struct worker_list *l, enum worker_role role, const char *text, unsigned dp,
@@ -159,6 +163,7 @@ void worker_list_release(struct worker_list *l)
 	for (size_t i = 0; i < l->n; i++) {
 		free(l->spec[i].name);
 		free(l->spec[i].url);
+		route_labels_release(&l->spec[i].labels);
 	}
 	free(l->spec);
 	*l = (struct worker_list){0};

@@ -24,6 +24,7 @@ struct worker_spec {
 	int bootstrap; /* port of a prefill worker's bootstrap server; 0: none. NIXL has no use for
 			  it */
 	bool by_hand;  /* added while running: no workers file takes it away */
+	struct route_labels labels; /* owned; a role of prefill/decode mode is one of them */
 };
 
 struct worker_list {

@@ -29,7 +29,10 @@ struct changes {
 
 static void pending_free(struct errand *e)
 {
-	free((struct pending *)(void *)e);
+	struct pending *p = (struct pending *)(void *)e;
+
+	route_labels_release(&p->change.labels);
+	free(p);
 }
 
 /* -- the thread -- */
@@ -42,7 +45,8 @@ static void carry_out(struct changes *s, struct change *ch)
 		ch->err = c->reload(c->ctx, &ch->msg);
 		return;
 	}
-	ch->err = fleet_add(c->fleet, c->router, ch->role, ch->text, ch->bootstrap, &ch->msg);
+	ch->err = fleet_add(c->fleet, c->router, ch->role, ch->text, ch->bootstrap, &ch->labels,
+			    &ch->msg);
 	if (ch->err) {
 		log_line(c->router->log, LOG_WARN, "cannot add a worker: %s", ch->msg.text);
 		return;
@@ -130,6 +134,10 @@ static struct pending *pending_new(const struct change *ch, void (*after)(void))
 	errand_init(&p->errand, pending_free);
 	p->change = *ch;
 	p->after = after;
+	if (route_labels_copy(&p->change.labels, &ch->labels)) {
+		free(p);
+		return NULL;
+	}
 	return p;
 }
 
@@ -142,8 +150,10 @@ int changes_do(struct changes *s, struct http_conn *c, struct change *ch)
 	if (!p)
 		return PD_ENOMEM;
 	err = errand_do(s->errands, &p->errand, &who, clock_now() + CHANGE_WAIT_S * NS_PER_S);
-	if (!err)
-		*ch = p->change;
+	if (!err) {
+		ch->err = p->change.err;
+		ch->msg = p->change.msg;
+	}
 	errand_drop(&p->errand);
 	return err;
 }

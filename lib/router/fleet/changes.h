@@ -17,10 +17,11 @@ enum change_kind { CHANGE_RELOAD, CHANGE_ADD };
 
 struct change {
 	enum change_kind kind;
-	enum worker_role role; /* add */
-	char text[1024];       /* add: "[name=]URL" */
-	int bootstrap;	       /* add */
-	int err;	       /* what came of it */
+	enum worker_role role;	    /* add */
+	char text[1024];	    /* add: "[name=]URL" */
+	int bootstrap;		    /* add */
+	struct route_labels labels; /* add; borrowed by changes_do until it returns */
+	int err;		    /* what came of it */
 	struct pd_msg msg;
 };
 

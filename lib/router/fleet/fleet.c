@@ -68,29 +68,19 @@ static void pool_release(struct fleet_pool *p)
 
 /* The state of the pool before goes on when the policy stays: a reload forgets nothing. */
 static int build_ring(struct fleet_pool *p, const struct fleet_pool *old,
-		      const struct route_spec *spec, struct pd_msg *msg)
+		      const struct route_spec *spec, const struct route_member *member,
+		      struct pd_msg *msg)
 {
 	struct route_state *state = NULL;
-	const char **names = calloc(p->n + 1, sizeof(*names));
-	struct route_slot **slots = calloc(p->n + 1, sizeof(struct route_slot *));
 	int err = PD_OK;
 
 	if (old && route_spec_same(&old->ring->state->spec, spec))
 		state = route_state_ref(old->ring->state);
 	else
 		err = route_state_new(&state, spec);
-	if (!err && names && slots) {
-		for (size_t i = 0; i < p->n; i++) {
-			names[i] = p->worker[i]->name;
-			slots[i] = &p->worker[i]->slot;
-		}
-		err = route_pool_new(&p->ring, names, slots, p->n, state, msg);
-	} else {
-		err = pd_fail(msg, PD_ENOMEM, "out of memory");
-	}
+	err = err ? pd_fail(msg, PD_ENOMEM, "out of memory")
+		  : route_pool_new(&p->ring, member, p->n, state, msg);
 	route_state_unref(state);
-	free(names);
-	free(slots);
 	return err;
 }
 
@@ -98,13 +88,16 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 		      const struct router_config *c, const struct fleet_config *fc, int64_t until,
 		      struct pd_msg *msg)
 {
+	struct route_member *member = calloc(fc->workers.n + 1, sizeof(*member));
 	struct fleet *old = h->now;
 	int err = PD_OK;
 
 	p->n = 0;
 	p->worker = calloc(fc->workers.n + 1, sizeof(struct worker *));
-	if (!p->worker)
+	if (!p->worker || !member) {
+		free(member);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	}
 	for (size_t i = 0; !err && i < fc->workers.n; i++) {
 		const struct worker_spec *spec = &fc->workers.spec[i];
 		struct worker *w;
@@ -116,10 +109,15 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 			atomic_fetch_add(&w->refs, 1);
 		else
 			err = worker_new(&w, spec, c, &h->waiting[role], clock_now() < until, msg);
-		if (!err)
-			p->worker[p->n++] = w;
+		if (err)
+			break;
+		member[p->n] = (struct route_member){w->name, &w->slot, spec->labels};
+		p->worker[p->n++] = w;
 	}
-	return err ? err : build_ring(p, old ? &old->pool[role] : NULL, &fc->policy[role], msg);
+	if (!err)
+		err = build_ring(p, old ? &old->pool[role] : NULL, &fc->policy[role], member, msg);
+	free(member);
+	return err;
 }
 
 /* -- snapshots -- */
@@ -376,7 +374,8 @@ int fleet_load(struct fleet_holder *h, const struct router_config *c, const stru
 
 /* Appends what `text` says to `next`; a name or URL that is taken is refused. */
 static int append_new(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
-		      const char *text, int bootstrap, struct worker_list *next, struct pd_msg *msg)
+		      const char *text, int bootstrap, const struct route_labels *labels,
+		      struct worker_list *next, struct pd_msg *msg)
 {
 	size_t from = next->n;
 	int err = worker_list_add(next, role, text, c->dp_size, msg);
@@ -386,6 +385,11 @@ static int append_new(struct fleet_holder *h, const struct router_config *c, enu
 
 		next->spec[i].by_hand = true;
 		next->spec[i].bootstrap = bootstrap;
+		for (size_t k = 0; !err && labels && k < labels->n; k++)
+			err = route_labels_set(&next->spec[i].labels, labels->label[k].name,
+					       labels->label[k].value);
+		if (err)
+			return pd_fail(msg, err, "worker '%.150s': too many labels", text);
 		if (taken)
 			err = pd_fail(msg, PD_EEXIST,
 				      "worker '%.150s' exists: '%.100s' is a %s worker at %.150s",
@@ -395,7 +399,8 @@ static int append_new(struct fleet_holder *h, const struct router_config *c, enu
 }
 
 int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
-	      const char *text, int bootstrap, struct pd_msg *msg)
+	      const char *text, int bootstrap, const struct route_labels *labels,
+	      struct pd_msg *msg)
 {
 	struct fleet_config next;
 	int err;
@@ -407,7 +412,7 @@ int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker
 	if (err)
 		(void)pd_fail(msg, err, "out of memory");
 	else
-		err = append_new(h, c, role, text, bootstrap, &next.workers, msg);
+		err = append_new(h, c, role, text, bootstrap, labels, &next.workers, msg);
 	if (err)
 		worker_list_release(&next.workers);
 	else
@@ -550,4 +555,14 @@ size_t fleet_match(struct fleet *f, enum worker_role role, struct span id, struc
 		}
 	}
 	return n;
+}
+
+const struct route_labels *fleet_labels(const struct fleet *f, const struct worker *w)
+{
+	const struct fleet_pool *p = &f->pool[w->role];
+
+	for (size_t i = 0; i < p->n; i++)
+		if (p->worker[i] == w)
+			return &p->ring->worker[i].labels;
+	return NULL;
 }

@@ -59,16 +59,20 @@ int fleet_load(struct fleet_holder *h, const struct router_config *c, const stru
 	       struct pd_msg *msg) PD_MUST;
 /*
  * One more worker ("[name=]URL"; with dp_size > 1 one per rank), out of the rotation until its
- * first good probe. PD_EEXIST when the name or URL is taken. Blocks as fleet_load does.
+ * first good probe. labels NULL: those of its role only. PD_EEXIST when the name or URL is taken.
+ * Blocks as fleet_load does.
  */
 int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker_role role,
-	      const char *text, int bootstrap, struct pd_msg *msg) PD_MUST;
+	      const char *text, int bootstrap, const struct route_labels *labels,
+	      struct pd_msg *msg) PD_MUST;
 /*
  * Takes workers out that are leaving and that nothing needs any more. Returns how many are still
  * leaving; *gone counts those that went. To be called again after a pause while there are some.
  */
 size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t *gone);
 
+/* The labels of a worker of this fleet, while it is held; NULL: it is not one. */
+const struct route_labels *fleet_labels(const struct fleet *f, const struct worker *w);
 /* Workers of a pool that may be picked now. */
 size_t fleet_available(const struct fleet_pool *p);
 /* Tells the policies that a session will send no more. */
