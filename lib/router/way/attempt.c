@@ -109,6 +109,9 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 	do {
 		o = one_attempt(x);
 		again = o != ATTEMPT_DONE && try_again(x, o);
+		/* The breakers know before the client does. */
+		for (int r = 0; r < ROLES && !again; r++)
+			pick_judge(x, (enum worker_role)r);
 		if (o == ATTEMPT_REFUSED && again)
 			drop_refusal(x);
 		else if (o == ATTEMPT_REFUSED)
@@ -116,8 +119,6 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 		else if (o != ATTEMPT_DONE && !again)
 			give_up(x);
 	} while (again);
-	for (int r = 0; r < ROLES; r++)
-		pick_judge(x, (enum worker_role)r);
 }
 
 void attempt_picked(struct exchange *x)
