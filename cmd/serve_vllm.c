@@ -127,7 +127,6 @@ static const struct stand_in {
 } stand_ins[] = {
 	{"cache_aware", "consistent_hash", true},
 	{"kv_aware", "consistent_hash", true},
-	{"sticky_least_loaded", "consistent_hash", false},
 };
 
 static const struct stand_in *used[ROLES];

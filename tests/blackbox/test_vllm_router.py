@@ -2,6 +2,7 @@
 Put in for vllm-router 0.1.17: its flags, its published command lines, its defaults with --compat, and its decisions.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ from fake_engine import FakeEngine
 from harness import Pdctl
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-DATA = pathlib.Path(os.environ.get("PDCTL_DATA", ROOT / "../shared/data")) / "vllm_router_decisions"
+DATA = ROOT / "tests" / "data" / "vllm_router_decisions"
 PAGE = ROOT / "docs" / "migration.md"
 
 # Every flag of 0.1.17, both launchers, with a value that it takes.
@@ -268,7 +269,6 @@ def test_a_flag_beats_compat(pdctl):
         (["--compat", "vllm-router"], "--policy cache_aware is not supported yet and runs as consistent_hash --keyless prefix"),
         (["--policy", "cache_aware"], "--policy cache_aware is not supported yet and runs as consistent_hash --keyless prefix"),
         (["--policy", "kv_aware"], "--policy kv_aware is not supported yet and runs as consistent_hash --keyless prefix"),
-        (["--policy", "sticky_least_loaded"], "--policy sticky_least_loaded is not supported yet and runs as consistent_hash"),
     ],
     ids=lambda x: x if isinstance(x, str) else " ".join(x),
 )
@@ -304,12 +304,9 @@ def test_pools_get_the_key_of_the_environment_with_compat(pdctl, words, want):
 # -- what 0.1.17 decided --
 
 
-@pytest.mark.parametrize("name, matter", [("consistent_hash", 111), ("pd-consistent_hash", 139)])
+@pytest.mark.parametrize("name, matter", [("consistent_hash", 111), ("pd-consistent_hash", 139), ("sticky_least_loaded", 300), ("pd-sticky", 200)])
 def test_sessions_keep_their_workers(name, matter):
-    path = DATA / f"{name}.jsonl"
-    if not path.exists():
-        pytest.skip(f"no {path}: set PDCTL_DATA to the folder of public data")
-    first, *rows = [json.loads(x) for x in path.read_text().splitlines()]
+    first, *rows = [json.loads(x) for x in gzip.open(DATA / f"{name}.jsonl.gz", "rt")]
     engines = []
 
     def engine(role):

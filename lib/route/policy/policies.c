@@ -11,7 +11,9 @@
 	POLICY(round_robin)                                                                        \
 	POLICY(random)                                                                             \
 	POLICY(power_of_two)                                                                       \
-	POLICY(least_request)
+	POLICY(least_request)                                                                      \
+	POLICY(sticky)                                                                             \
+	POLICY(sticky_least_loaded)
 
 #include "lib/route/policy/policies.h"
 
