@@ -33,19 +33,35 @@ int api_check_json(const struct http_request *r, struct api_error *e)
 	return api_fail(e, 400, NULL, "Unsupported Media Type: Only 'application/json' is allowed");
 }
 
+/* What vLLM's Anthropic router makes of its own types. */
+static const char *anthropic_type(int status)
+{
+	return status == 404   ? "not_found_error"
+	       : status == 429 ? "rate_limit_error"
+	       : status >= 500 ? "internal_error"
+			       : "invalid_request_error";
+}
+
 void api_reply_error(struct http_conn *c, const struct api_error *e, const char *extra)
 {
 	struct jout o;
 
 	jout_init(&o, 8192);
-	jout_put(&o, "{\"error\":{\"message\":");
-	jout_quote(&o, span_of(e->text));
-	jout_fmt(&o, ",\"type\":\"%s\",\"param\":", e->type);
-	if (e->param)
-		jout_quote(&o, span_of(e->param));
-	else
-		jout_put(&o, "null");
-	jout_fmt(&o, ",\"code\":%d}}", e->status);
+	if (e->form == API_ANTHROPIC) {
+		jout_fmt(&o, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":",
+			 anthropic_type(e->status));
+		jout_quote(&o, span_of(e->text));
+		jout_put(&o, "}}");
+	} else {
+		jout_put(&o, "{\"error\":{\"message\":");
+		jout_quote(&o, span_of(e->text));
+		jout_fmt(&o, ",\"type\":\"%s\",\"param\":", e->type);
+		if (e->param)
+			jout_quote(&o, span_of(e->param));
+		else
+			jout_put(&o, "null");
+		jout_fmt(&o, ",\"code\":%d}}", e->status);
+	}
 	if (!o.err)
 		(void)http_reply(c, e->status, "application/json", extra, o.b.data, o.b.len);
 	jout_release(&o);

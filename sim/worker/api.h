@@ -8,8 +8,12 @@
 #include "lib/http/server.h"
 #include "sim/worker/jout.h"
 
+/* Whose errors they are: {"error":{...}}, or Anthropic's {"type":"error","error":{...}}. */
+enum api_form { API_OPENAI, API_ANTHROPIC };
+
 /* status 0: no error. */
 struct api_error {
+	enum api_form form;
 	int status;
 	const char *type;
 	const char *param; /* NULL: null */

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "sim/worker/answer.h"
+#include "sim/worker/named_events.h"
 #include "sim/worker/run.h"
 
 #define OUT_MAX ((size_t)64 << 20)
@@ -36,7 +36,9 @@ struct gen_flow {
 	char lease_id[NIXL_ID_MAX];
 	int64_t arrived, created;
 	size_t prompt_tokens, completion_tokens, cached_tokens;
-	size_t head; /* bytes of an event before its choice */
+	struct event_flow events; /* of a stream whose events have names */
+	struct jout echo;	  /* of the current prompt: JSON text inside the quotes */
+	size_t head;		  /* bytes of an event before its choice */
 	size_t sent; /* tokens of this request that exist, over all prompts: the faults count them
 		      */
 	const char *finish;
@@ -98,15 +100,65 @@ static int begin_events(struct gen_flow *f)
 	jout_cut(&f->out, 0);
 	jout_put(&f->out, "data: {");
 	answer_head(&f->out, &f->g, true, f->created);
-	jout_put(&f->out, ",\"choices\":[");
+	answer_list(&f->out, &f->g);
 	f->head = f->out.b.len;
 	return err;
+}
+
+static int send_named(struct gen_flow *f)
+{
+	int err = f->streaming
+			  ? PD_OK
+			  : http_stream_begin(f->c, 200, "text/event-stream; charset=utf-8", NULL);
+
+	f->streaming = true;
+	err = err ? err : f->out.err;
+	return err ? err : http_stream_write(f->c, f->out.b.data, f->out.b.len);
+}
+
+/* The next event with a name is written behind this. */
+static struct event_flow *next_named(struct gen_flow *f)
+{
+	jout_cut(&f->out, 0);
+	f->events.g = &f->g;
+	f->events.created = f->created;
+	f->events.prompt = f->prompt_tokens;
+	f->events.completion = f->completion_tokens;
+	f->events.cached = f->cached_tokens;
+	return &f->events;
+}
+
+/* Token k of the run, with the prompt in front of the first when it is to be echoed. */
+static struct answer_part part_of(const struct gen_flow *f, size_t k, struct span text)
+{
+	size_t prompt = f->run.job.prompt_tokens;
+	bool echo = f->g.echo && k == 0;
+
+	return (struct answer_part){.text = f->g.only_echo ? SPAN("") : text,
+				    .echo = echo ? buf_span(&f->echo.b) : SPAN(""),
+				    .ids = f->run.ids,
+				    .prompt = prompt,
+				    .from = echo ? 0 : prompt + k,
+				    .to = prompt + (f->g.only_echo ? 0 : k + 1)};
+}
+
+/* What echoes prompt i. */
+static void make_echo(struct gen_flow *f, size_t i)
+{
+	const struct gen_prompt *p = &f->g.prompt[i];
+
+	jout_cut(&f->echo, 0);
+	if (f->g.echo && p->text.n > 0)
+		jout_raw(&f->echo, p->text.p, p->text.n);
+	else if (f->g.echo)
+		answer_ids_text(&f->echo, f->run.ids, p->n);
+	f->out.err = f->out.err ? f->out.err : f->echo.err;
 }
 
 static void put_usage(struct gen_flow *f, size_t completion)
 {
 	jout_put(&f->out, ",");
-	answer_usage(&f->out, f->prompt_tokens, completion, f->cached_tokens);
+	answer_usage(&f->out, &f->g, f->prompt_tokens, completion, f->cached_tokens);
 }
 
 /* The end of an event, behind its choice. */
@@ -122,8 +174,15 @@ static int send_event(struct gen_flow *f, bool usage, size_t completion)
 static int stream_prompt(struct gen_flow *f, size_t prompt)
 {
 	size_t total = f->run.job.output_tokens;
-	int err = begin_events(f);
+	bool named = gen_has_events(f->g.kind);
+	int err;
 
+	if (named) {
+		events_begin(&f->out, next_named(f));
+		err = send_named(f);
+	} else {
+		err = begin_events(f);
+	}
 	for (size_t j = 0; !err && f->g.kind == GEN_CHAT && j < f->g.n; j++) {
 		jout_cut(&f->out, f->head);
 		answer_role(&f->out, j);
@@ -132,6 +191,7 @@ static int stream_prompt(struct gen_flow *f, size_t prompt)
 	for (size_t k = 0; !err && k < total; k++) {
 		const char *finish = k + 1 == total ? f->run.finish : NULL;
 		char piece[TOKEN_TEXT_MAX];
+		struct answer_part part;
 		struct span text;
 
 		err = run_token(&f->run, k);
@@ -144,9 +204,15 @@ static int stream_prompt(struct gen_flow *f, size_t prompt)
 		f->completion_tokens += f->g.n;
 		(void)atomic_fetch_add(&f->gen->stats->generation_tokens, f->g.n);
 		text = token_text(f, k, piece);
-		for (size_t j = 0; !err && j < f->g.n; j++) {
+		if (named && text.n > 0) {
+			events_text(&f->out, next_named(f), text);
+			err = send_named(f);
+		}
+		part = part_of(f, k, text);
+		part.finish = finish;
+		for (size_t j = 0; !named && !err && j < f->g.n; j++) {
 			jout_cut(&f->out, f->head);
-			answer_delta(&f->out, &f->g, prompt * f->g.n + j, text, finish);
+			answer_delta(&f->out, &f->g, prompt * f->g.n + j, &part);
 			err = send_event(f, f->g.continuous_usage, f->completion_tokens);
 		}
 	}
@@ -185,6 +251,7 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 {
 	size_t total = f->run.job.output_tokens, before = f->sent;
 	char piece[TOKEN_TEXT_MAX];
+	struct answer_part part;
 	int err = inject_midway(f, f->faults.stall_after);
 
 	f->sent = before;
@@ -205,11 +272,14 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 		answer_prompt_logprobs(&f->prompt_logprobs, f->run.ids, f->run.job.prompt_tokens);
 	else
 		jout_put(&f->prompt_logprobs, "null");
+	part = part_of(f, 0, buf_span(&f->text));
+	part.finish = f->run.finish;
+	part.prompt_logprobs = buf_span(&f->prompt_logprobs.b);
+	part.to = f->g.only_echo ? part.to : f->run.job.prompt_tokens + total;
 	for (size_t j = 0; j < f->g.n; j++) {
 		if (prompt + j > 0)
 			jout_put(&f->out, ",");
-		answer_choice(&f->out, &f->g, prompt * f->g.n + j, buf_span(&f->text),
-			      f->run.finish, buf_span(&f->prompt_logprobs.b));
+		answer_choice(&f->out, &f->g, prompt * f->g.n + j, &part);
 	}
 	return PD_OK;
 }
@@ -238,6 +308,7 @@ static int one_prompt(struct gen_flow *f, size_t i, struct kvcache_pin *pin)
 		f->finish = f->run.finish;
 		stats_observe(&f->gen->stats->ttft, job->prefill_end - f->arrived);
 		buf_clear(&f->text);
+		make_echo(f, i);
 		if (f->g.kind == GEN_EMBEDDING) {
 			if (i > 0)
 				jout_put(&f->out, ",");
@@ -255,17 +326,23 @@ static void finish(struct gen_flow *f, struct kvcache_pin *pin)
 {
 	enum worker_finish how = strcmp(f->finish, "stop") == 0 ? FINISH_STOP : FINISH_LENGTH;
 
-	if (f->g.stream && f->g.include_usage && begin_events(f) == PD_OK)
+	bool named = gen_has_events(f->g.kind);
+
+	if (f->g.stream && named) {
+		events_end(&f->out, next_named(f), buf_span(&f->text), f->finish);
+		(void)!send_named(f);
+	} else if (f->g.stream && f->g.include_usage && begin_events(f) == PD_OK) {
 		(void)!send_event(f, true, f->completion_tokens);
+	}
 	if (!f->g.stream && f->g.kind == GEN_EMBEDDING)
 		jout_fmt(&f->out,
 			 "],\"usage\":{\"prompt_tokens\":%zu,\"total_tokens\":%zu,"
 			 "\"completion_tokens\":0,\"prompt_tokens_details\":null}}",
 			 f->prompt_tokens, f->prompt_tokens);
 	if (!f->g.stream && f->g.kind != GEN_EMBEDDING) {
-		jout_put(&f->out, "],\"service_tier\":null,\"system_fingerprint\":null");
+		answer_tail(&f->out, &f->g, f->finish);
 		put_usage(f, f->completion_tokens);
-		if (f->g.kind == GEN_CHAT) {
+		if (f->g.kind == GEN_CHAT || f->g.kind == GEN_TOKENS) {
 			jout_put(&f->out, ",\"prompt_logprobs\":");
 			jout_raw(&f->out, f->prompt_logprobs.b.data, f->prompt_logprobs.b.len);
 		}
@@ -281,7 +358,7 @@ static void finish(struct gen_flow *f, struct kvcache_pin *pin)
 	stats_observe(&f->gen->stats->e2e, clock_now() - f->arrived);
 	settle(f, "ok", 200);
 	if (f->g.stream) {
-		if (http_stream_write(f->c, "data: [DONE]\n\n", 14) == PD_OK)
+		if (named || http_stream_write(f->c, "data: [DONE]\n\n", 14) == PD_OK)
 			(void)!http_stream_end(f->c);
 	} else if (f->g.kind == GEN_EMBEDDING) {
 		api_reply(f->c, &f->out);
@@ -326,7 +403,7 @@ static void generate(struct gen_flow *f)
 	if (!f->g.stream) {
 		jout_put(&f->out, "{");
 		answer_head(&f->out, &f->g, false, f->created);
-		jout_put(&f->out, f->g.kind == GEN_EMBEDDING ? ",\"data\":[" : ",\"choices\":[");
+		answer_list(&f->out, &f->g);
 	}
 	for (size_t i = 0; !err && i < f->g.nprompts; i++)
 		err = one_prompt(f, i, &pin);
@@ -404,6 +481,8 @@ void generate_serve(const struct generator *gen, struct http_conn *c, struct htt
 				  .g = &f->g};
 	jout_init(&f->out, OUT_MAX);
 	jout_init(&f->prompt_logprobs, OUT_MAX);
+	jout_init(&f->echo, OUT_MAX);
+	f->error.form = kind == GEN_MESSAGES ? API_ANTHROPIC : API_OPENAI;
 	buf_init(&f->text, OUT_MAX);
 	journal_describe(&f->log, &r->head, r->body);
 	switch (faults_next(gen->faults, &f->faults)) {
@@ -418,6 +497,7 @@ void generate_serve(const struct generator *gen, struct http_conn *c, struct htt
 	}
 	jout_release(&f->out);
 	jout_release(&f->prompt_logprobs);
+	jout_release(&f->echo);
 	buf_release(&f->text);
 	free(f->log.text);
 	free(f);

@@ -1,4 +1,5 @@
-/* Generation requests from body to last byte: chat, completions, embeddings. */
+/* Generation requests from body to last byte: chat, completions, messages, responses, token ids,
+ * embeddings. */
 #ifndef PD_SIM_WORKER_GENERATE_H
 #define PD_SIM_WORKER_GENERATE_H
 

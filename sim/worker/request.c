@@ -1,7 +1,7 @@
 /*
  * Types and limits as vLLM checks them. Sampling
- * parameters that would not change the simulated text (temperature, top_p, logprobs, tools_choice,
- * ...) are accepted and ignored.
+ * parameters that would not change the simulated text (temperature, top_p, tool_choice, ...) are
+ * accepted and ignored.
  */
 #include "sim/worker/request.h"
 
@@ -79,23 +79,58 @@ static int read_count(const struct json_object *o, const char *name, int64_t min
 	return PD_OK;
 }
 
-static int read_limits(struct gen_request *g, struct api_error *e)
-{
-	int64_t max = 0, completion = 0, min = 0, n = 1;
-	int err = read_count(&g->body, "max_tokens", 1, INT32_MAX, &max, e);
+/* What the fields are called in the form of the request; NULL: it has none. */
+static const struct names {
+	const char *id; /* of the answer's id */
+	const char *max, *completion, *min, *n, *stop;
+} names[GEN_KINDS] = {
+	[GEN_CHAT] = {"chatcmpl", "max_tokens", "max_completion_tokens", "min_tokens", "n", "stop"},
+	[GEN_COMPLETION] = {"cmpl", "max_tokens", NULL, "min_tokens", "n", "stop"},
+	[GEN_EMBEDDING] = {"embd"},
+	[GEN_MESSAGES] = {"chatcmpl", "max_tokens", NULL, NULL, NULL, "stop_sequences"},
+	[GEN_RESPONSES] = {"resp", "max_output_tokens", NULL, NULL, NULL, "stop"},
+	[GEN_TOKENS] = {"generate-tokens", "max_tokens", NULL, "min_tokens", "n", NULL},
+};
 
-	if (!err && g->kind == GEN_CHAT)
-		err = read_count(&g->body, "max_completion_tokens", 1, INT32_MAX, &completion, e);
+bool gen_has_events(enum gen_kind kind)
+{
+	return kind == GEN_MESSAGES || kind == GEN_RESPONSES;
+}
+
+bool gen_is_chat(enum gen_kind kind)
+{
+	return kind == GEN_CHAT || gen_has_events(kind);
+}
+
+static int count_of(const struct json_object *o, const char *name, int64_t min, int64_t max,
+		    int64_t *out, struct api_error *e)
+{
+	return name ? read_count(o, name, min, max, out, e) : PD_OK;
+}
+
+/* `o`: where the sampling parameters are. */
+static int read_limits(struct gen_request *g, const struct json_object *o, struct api_error *e)
+{
+	const struct names *is = &names[g->kind];
+	int64_t max = g->echo ? -1 : 0, completion = 0, min = 0, n = 1;
+	int err = count_of(o, is->max, g->echo ? 0 : 1, INT32_MAX, &max, e);
+
+	g->only_echo = g->echo && max == 0;
 	if (!err)
-		err = read_count(&g->body, "min_tokens", 0, INT32_MAX, &min, e);
+		err = count_of(o, is->completion, 1, INT32_MAX, &completion, e);
 	if (!err)
-		err = read_count(&g->body, "n", 1, REQUEST_N_MAX, &n, e);
+		err = count_of(o, is->min, 0, INT32_MAX, &min, e);
+	if (!err)
+		err = count_of(o, is->n, 1, REQUEST_N_MAX, &n, e);
+	max = g->only_echo ? 1 : max < 0 ? 0 : max;
 	g->max_tokens = (size_t)(completion > 0 ? completion : max);
 	g->n = (unsigned)n;
 	if (!err && g->max_tokens > 0 && (size_t)min > g->max_tokens)
 		err = api_fail(e, 400, "min_tokens",
 			       "min_tokens must be less than or equal to max_tokens=%zu, got %lld.",
 			       g->max_tokens, (long long)min);
+	if (!err && g->kind == GEN_MESSAGES && g->max_tokens == 0)
+		err = api_fail(e, 400, "max_tokens", "max_tokens: Field required");
 	return err;
 }
 
@@ -105,7 +140,7 @@ static int read_stream(struct gen_request *g, struct api_error *e)
 	struct json_object o;
 	int err = read_bool(&g->body, "stream", &g->stream, e);
 
-	if (err || !m)
+	if (err || !m || gen_has_events(g->kind))
 		return err;
 	if (!g->stream)
 		return api_fail(e, 400, "stream_options",
@@ -134,7 +169,8 @@ static int add_stop(struct gen_request *g, struct span text)
 
 static int read_stop(struct gen_request *g, struct api_error *e)
 {
-	const struct json_member *m = given(&g->body, "stop");
+	const char *name = names[g->kind].stop;
+	const struct json_member *m = name ? given(&g->body, name) : NULL;
 	enum json_type type;
 	struct span value;
 	size_t at = 0;
@@ -150,7 +186,7 @@ static int read_stop(struct gen_request *g, struct api_error *e)
 		while (!err && json_array_next(m->value, &at, &value, &type))
 			err = type == JSON_STRING ? add_stop(g, value) : PD_EINVAL;
 	if (err)
-		return api_fail(e, 400, "stop", "stop: expected a string or at most %d strings",
+		return api_fail(e, 400, name, "%s: expected a string or at most %d strings", name,
 				REQUEST_STOP_MAX);
 	return PD_OK;
 }
@@ -211,13 +247,13 @@ static int read_embedding(struct gen_request *g, struct api_error *e)
 }
 
 /* Those of the prompt, and beam search, which is answered like n. */
-static int read_sampling(struct gen_request *g, struct api_error *e)
+static int read_sampling(struct gen_request *g, const struct json_object *o, struct api_error *e)
 {
 	int64_t logprobs = -2;
-	int err = read_count(&g->body, "prompt_logprobs", -1, INT32_MAX, &logprobs, e);
+	int err = read_count(o, "prompt_logprobs", -1, INT32_MAX, &logprobs, e);
 
 	if (!err)
-		err = read_bool(&g->body, "use_beam_search", &g->beam_search, e);
+		err = read_bool(o, "use_beam_search", &g->beam_search, e);
 	g->prompt_logprobs = logprobs > -2;
 	if (!err && g->prompt_logprobs && g->stream)
 		err = api_fail(e, 400, "prompt_logprobs",
@@ -225,24 +261,74 @@ static int read_sampling(struct gen_request *g, struct api_error *e)
 	return err;
 }
 
+/* A completion may begin with its prompt; with logprobs those of the prompt come along. */
+static int read_completion(struct gen_request *g, struct api_error *e)
+{
+	int64_t logprobs = -1;
+	int err = read_bool(&g->body, "echo", &g->echo, e);
+
+	if (!err)
+		err = read_count(&g->body, "logprobs", 0, INT32_MAX, &logprobs, e);
+	g->logprobs = logprobs >= 0;
+	return err;
+}
+
+/* What a server without a store of responses does not know, and what is not simulated. */
+static int read_response(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *id = given(&g->body, "previous_response_id");
+	bool background = false;
+	int err = read_bool(&g->body, "background", &background, e);
+
+	if (!err && background)
+		err = api_fail(e, 400, "background", "background is not simulated by this worker");
+	if (!err && id)
+		err = api_fail(e, 404, "previous_response_id", "Response with id %.*s not found.",
+			       (int)(id->value.n < 200 ? id->value.n : 200), id->value.p);
+	return err;
+}
+
+/* The rest of it: `o` has the sampling parameters. */
+static int read_parameters(struct gen_request *g, const struct json_object *o, struct api_error *e)
+{
+	int err = g->kind == GEN_COMPLETION ? read_completion(g, e) : PD_OK;
+
+	if (!err)
+		err = read_limits(g, o, e);
+	if (!err)
+		err = read_stream(g, e);
+	if (!err && !gen_has_events(g->kind))
+		err = read_sampling(g, o, e);
+	g->prompt_logprobs |= g->echo && g->logprobs;
+	return err ? err : read_stop(g, e);
+}
+
+/* Those of /inference/v1/generate are an object of their own. */
+static int read_nested(struct gen_request *g, struct api_error *e)
+{
+	const struct json_member *m = given(&g->body, "sampling_params");
+	struct json_object o;
+	int err;
+
+	if (!m)
+		return api_fail(e, 400, "sampling_params", "sampling_params: Field required");
+	if (m->type != JSON_OBJECT || json_object_scan(&o, m->value.p, m->value.n, NULL) != PD_OK)
+		return api_fail(e, 400, "sampling_params",
+				"sampling_params: Input should be a valid dictionary");
+	err = read_parameters(g, &o, e);
+	json_object_release(&o);
+	return err;
+}
+
 static int read_generation(struct gen_request *g, struct api_error *e)
 {
 	const struct json_member *m = given(&g->body, "cache_salt");
-	bool echo = false;
-	int err = read_limits(g, e);
+	int err = g->kind == GEN_TOKENS ? read_nested(g, e) : read_parameters(g, &g->body, e);
 
-	if (!err)
-		err = read_stream(g, e);
-	if (!err)
-		err = read_sampling(g, e);
-	if (!err)
-		err = read_stop(g, e);
+	if (!err && g->kind == GEN_RESPONSES)
+		err = read_response(g, e);
 	if (!err)
 		err = read_kv(g, e);
-	if (!err)
-		err = read_bool(&g->body, "echo", &echo, e);
-	if (!err && echo)
-		err = api_fail(e, 400, "echo", "echo is not simulated by this worker");
 	if (!err && m && (m->type != JSON_STRING || m->value.n == 2))
 		err = api_fail(e, 400, "cache_salt",
 			       "Parameter 'cache_salt' must be a non-empty string if provided.");
@@ -255,19 +341,21 @@ static int read_generation(struct gen_request *g, struct api_error *e)
  * none. */
 static void make_id(struct core *ids, const struct http_request *r, struct gen_request *g)
 {
-	static const char *const prefix[] = {"chatcmpl", "cmpl", "embd"};
 	const struct field *f = http_field_tag(&r->head, HTTP_X_REQUEST_ID);
+	const char *prefix = names[g->kind].id;
 
 	if (f && f->value.n > 0) {
 		g->xid = f->value;
 		if (g->xid.n > REQUEST_ID_MAX)
 			g->xid.n = REQUEST_ID_MAX;
-		(void)snprintf(g->id, sizeof(g->id), "%s-%.*s", prefix[g->kind], (int)g->xid.n,
-			       g->xid.p);
-		return;
 	}
-	(void)snprintf(g->id, sizeof(g->id), "%s-%.8s%016llx", prefix[g->kind], ids->id,
-		       (unsigned long long)atomic_fetch_add(&ids->next, 1));
+	/* A response is asked for again by its id, which is new each time. */
+	if (g->xid.n > 0 && g->kind != GEN_RESPONSES)
+		(void)snprintf(g->id, sizeof(g->id), "%s-%.*s", prefix, (int)g->xid.n, g->xid.p);
+	else
+		(void)snprintf(g->id, sizeof(g->id), "%s%c%.8s%016llx", prefix,
+			       g->kind == GEN_RESPONSES ? '_' : '-', ids->id,
+			       (unsigned long long)atomic_fetch_add(&ids->next, 1));
 }
 
 int gen_request_parse(struct gen_request *g, const struct worker_config *cfg, struct core *ids,

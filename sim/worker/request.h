@@ -17,7 +17,16 @@
 #define REQUEST_PROMPTS_MAX 1024
 #define REQUEST_TOKENS_MAX  ((size_t)64 << 20) /* of all prompts of a request */
 
-enum gen_kind { GEN_CHAT, GEN_COMPLETION, GEN_EMBEDDING };
+/* MESSAGES: Anthropic's form of a chat. RESPONSES: OpenAI's newer one. TOKENS: ids in, ids out. */
+enum gen_kind {
+	GEN_CHAT,
+	GEN_COMPLETION,
+	GEN_EMBEDDING,
+	GEN_MESSAGES,
+	GEN_RESPONSES,
+	GEN_TOKENS,
+	GEN_KINDS
+};
 
 /* kv_transfer_params of the request. */
 struct kv_params {
@@ -28,7 +37,8 @@ struct kv_params {
 };
 
 struct gen_prompt {
-	size_t from, n; /* tokens */
+	size_t from, n;	  /* tokens */
+	struct span text; /* JSON text inside the quotes; n 0: it came as ids */
 };
 
 struct gen_request {
@@ -42,6 +52,9 @@ struct gen_request {
 	unsigned n;
 	bool stream, include_usage, continuous_usage;
 	bool prompt_logprobs, beam_search;
+	bool logprobs; /* of a completion's tokens */
+	bool echo;     /* a completion begins with its prompt; max_tokens 0 then: nothing else */
+	bool only_echo;
 	struct buf stop_text; /* decoded stop strings, one after the other */
 	size_t stop_len[REQUEST_STOP_MAX], nstops;
 	uint64_t salt; /* from cache_salt */
@@ -58,6 +71,10 @@ int gen_request_parse(struct gen_request *g, const struct worker_config *cfg, st
 		      const struct http_request *r, enum gen_kind kind,
 		      struct api_error *e) PD_MUST;
 void gen_request_release(struct gen_request *g);
+/* Do its answers come as the events of an API of their own, with names? */
+bool gen_has_events(enum gen_kind kind);
+/* Is its prompt a conversation, whose answer ends by itself? */
+bool gen_is_chat(enum gen_kind kind);
 /* Sets g->model from the body: PD_ENOENT with a 404. Absent or null: the first served one. */
 int gen_request_model(struct gen_request *g, const struct worker_config *cfg,
 		      struct api_error *e) PD_MUST;

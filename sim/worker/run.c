@@ -65,7 +65,7 @@ static size_t answer_limit(struct gen_run *run, size_t prompt)
 	run->finish = "length";
 	if (g->kind == GEN_EMBEDDING)
 		return 1;
-	if (limit == 0 && g->kind == GEN_CHAT) {
+	if (limit == 0 && g->kind != GEN_COMPLETION) {
 		limit = DEFAULT_CHAT_TOKENS;
 		if (limit <= room)
 			run->finish = "stop";

@@ -54,6 +54,21 @@ static void serve_embedding(struct worker *w, struct http_conn *c, struct http_r
 	generate_serve(&w->gen, c, r, GEN_EMBEDDING);
 }
 
+static void serve_messages(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	generate_serve(&w->gen, c, r, GEN_MESSAGES);
+}
+
+static void serve_responses(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	generate_serve(&w->gen, c, r, GEN_RESPONSES);
+}
+
+static void serve_tokens(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	generate_serve(&w->gen, c, r, GEN_TOKENS);
+}
+
 static void serve_models(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)r;
@@ -121,6 +136,9 @@ static const struct route {
 	{"POST", "/v1/chat/completions", serve_chat},
 	{"POST", "/v1/completions", serve_completion},
 	{"POST", "/v1/embeddings", serve_embedding},
+	{"POST", "/v1/messages", serve_messages},
+	{"POST", "/v1/responses", serve_responses},
+	{"POST", "/inference/v1/generate", serve_tokens},
 	{"GET", "/v1/models", serve_models},
 	{"GET", "/health", serve_health},
 	{"GET", "/ping", serve_health},

@@ -188,7 +188,6 @@ def test_models_health_load_version(worker):
         (TEXT, {"prompt": [-1]}, 400, "prompt"),
         (TEXT, {"prompt": {"a": 1}}, 400, "prompt"),
         (TEXT, {"prompt": ""}, 400, "prompt"),
-        (TEXT, {"prompt": "x", "echo": True}, 400, "echo"),
         ("/v1/embeddings", {"model": "m"}, 400, "input"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, 400, "encoding_format"),
         ("/tokenize", {"model": "m"}, 400, "prompt"),
