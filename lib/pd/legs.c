@@ -111,6 +111,11 @@ static bool is_beam(const struct json_object *o)
 	return is_on(o, "use_beam_search") || !count(o, "best_of", 1, &best) || best != 1;
 }
 
+static bool is_zero(const struct json_member *m)
+{
+	return m && m->type == JSON_NUMBER && span_eq(m->value, SPAN("0"));
+}
+
 /* `prompt` as the completions API has it: a text, token ids, or a list of either. */
 static bool is_one_prompt(const struct json_object *o)
 {
@@ -148,6 +153,8 @@ static enum pd_alone completion(const struct json_object *o)
 		return PD_ALONE_prompts;
 	if (is_on(o, "echo") && given(o, "logprobs"))
 		return PD_ALONE_prompt_logprobs;
+	if (is_on(o, "echo") && is_zero(given(o, "max_tokens")))
+		return PD_ALONE_no_answer;
 	return sampling(o, MAX_TOKENS_UNSET);
 }
 

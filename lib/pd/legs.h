@@ -15,6 +15,8 @@
 	X(prompt_logprobs, "logprobs of the prompt, which the worker that computes it knows")      \
 	X(beam_search, "beam search and best_of: many sequences, none of which is sampled")        \
 	X(side_effects, "it answers later, follows up, or calls tools of the server")              \
+	X(no_answer, "max_tokens 0 with echo: the prompt alone comes back")                        \
+	X(known_id, "it names an id, of a file say, that one worker keeps")                        \
 	X(prompt_length, "the length of the answer decides how the prompt is truncated")           \
 	X(invalid, "a field that the prefill copy overwrites is invalid: decode says so")
 

@@ -14,10 +14,15 @@
 const char *route_reason_name(enum route_reason r)
 {
 	static const char *const name[] = {
-		[ROUTE_REASON_KEY] = "key",	      [ROUTE_REASON_FAILOVER] = "failover",
-		[ROUTE_REASON_ROTATION] = "rotation", [ROUTE_REASON_RANDOM] = "random",
-		[ROUTE_REASON_LOAD] = "load",	      [ROUTE_REASON_NO_KEY] = "no_key",
-		[ROUTE_REASON_PREFIX] = "prefix",     [ROUTE_REASON_MOVED] = "moved",
+		[ROUTE_REASON_KEY] = "key",
+		[ROUTE_REASON_FAILOVER] = "failover",
+		[ROUTE_REASON_ROTATION] = "rotation",
+		[ROUTE_REASON_RANDOM] = "random",
+		[ROUTE_REASON_LOAD] = "load",
+		[ROUTE_REASON_NO_KEY] = "no_key",
+		[ROUTE_REASON_PREFIX] = "prefix",
+		[ROUTE_REASON_MOVED] = "moved",
+		[ROUTE_REASON_ID] = "id",
 	};
 
 	return r < sizeof(name) / sizeof(name[0]) ? name[r] : "unknown";

@@ -41,6 +41,8 @@ enum route_reason {
 	ROUTE_REASON_NO_KEY, /* a policy by key without a key: least loaded, ties rotate */
 	ROUTE_REASON_PREFIX, /* it has computed the beginning of this prompt before */
 	ROUTE_REASON_MOVED,  /* home was saturated, and this worker is home from now on */
+	ROUTE_REASON_ID,     /* not the policy's: the caller left one worker to choose, which knows
+				what the request names */
 	ROUTE_REASONS	     /* count */
 };
 

@@ -1,5 +1,6 @@
 """Requests that name an id which one worker made go to that worker; nobody else could answer them."""
 
+import contextlib
 import json
 import re
 import threading
@@ -124,6 +125,52 @@ def test_an_unknown_id_goes_where_the_policy_says(pdctl, two):
     router = serve(pdctl, two)
     status, _, raw = router.get("/v1/responses/resp_nobody")
     assert status == 404 and b"resp_nobody" in raw
+
+
+def test_an_id_that_another_router_learnt_is_sought(pdctl):
+    """After a restart nobody remembers: the workers are asked in turn, and the one that knows is remembered."""
+    with FakeEngine(Store("a")) as a, FakeEngine(Store("b")) as b, FakeEngine(Store("c")) as c:
+        engines = [a, b, c]
+        ids = [json.loads(e_router.post("/v1/responses", BODY)[2])["id"] for e_router in [serve(pdctl, [e]) for e in engines] for _ in range(2)]
+        router = serve(pdctl, engines)
+        for made in ids[::2]:
+            assert router.post("/v1/responses", {**BODY, "previous_response_id": made, "stream": True})[0] == 200
+        for made in ids[1::2]:
+            assert router.get(f"/v1/responses/{made}")[0] == 200
+        before = sum(len(e.seen) for e in engines)
+        for made in ids:
+            assert router.request("DELETE", f"/v1/responses/{made}")[0] == 200
+        assert sum(len(e.seen) for e in engines) == before + len(ids), "each is known now"
+        assert router.metrics()['pdctl_remembered_ids_total{result="sought"}'] == len(ids)
+        status, _, raw = router.get("/v1/responses/resp_nobody")
+        assert status == 404 and b"resp_nobody" in raw
+        assert [e.seen[-1].target for e in engines] == ["/v1/responses/resp_nobody"] * 3
+        assert router.metric("pdctl_leg_failures_total") == 0 and router.metric("pdctl_worker_errors_total") == 0
+        once = serve(pdctl, engines, "--disable-retries")
+        assert [once.get("/v1/responses/resp_nobody")[0] for _ in range(3)] == [404] * 3
+        assert sum(s.target == "/v1/responses/resp_nobody" for e in engines for s in e.seen) == 6
+
+
+def test_a_search_asks_at_most_sixteen(pdctl):
+    with contextlib.ExitStack() as stack:
+        engines = [stack.enter_context(FakeEngine(Store())) for _ in range(20)]
+        router = serve(pdctl, engines)
+        assert router.get("/v1/responses/resp_nobody")[0] == 404
+        assert sum(len(e.seen) for e in engines) == 16 and max(len(e.seen) for e in engines) == 1
+
+
+def test_picks_by_id_are_no_failovers_and_count_as_decode_alone(pdctl, two):
+    router = serve(pdctl, two, "--policy", "consistent_hash")
+    for i in range(8):
+        made = json.loads(router.post("/v1/files", BODY, {"X-Session-Id": f"s{i}"})[2])["id"]
+        for other in range(4):
+            assert router.post("/v1/responses", {**BODY, "input_file_id": made}, {"X-Session-Id": f"o{other}"})[0] == 200
+    m = router.metrics()
+    assert router.metric("pdctl_failover_picks_total") == 0 and m['pdctl_decisions_total{stage="regular",reason="id"}'] == 32
+    pd = pdctl("serve", "--pd-disaggregation", "--prefill", two[0].url, "--decode", two[1].url)
+    made = json.loads(pd.post("/v1/files", BODY)[2])["id"]
+    assert pd.post("/v1/responses", {**BODY, "input_file_id": made})[0] == 200
+    assert pd.metrics()['pdctl_pd_decode_alone_total{reason="known_id"}'] == 1 and pd.metric("pdctl_pd_decode_alone_total") == 1
 
 
 def test_nothing_is_learnt_elsewhere(pdctl, two):

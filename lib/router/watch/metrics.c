@@ -57,7 +57,7 @@ static const char *const causes[] = {"connect",	     "closed",	    "timeout",	 "
 static const char *const stages[] = {"regular", "prefill", "decode"};
 static const char *const attempts[] = {"1", "2", "3", "4", "5+"};
 static const char *const traces[] = {"passed", "invalid", "generated"};
-static const char *const follows[] = {"learnt", "evicted", "found", "gone", "unknown"};
+static const char *const follows[] = {"learnt", "evicted", "found", "gone", "unknown", "sought"};
 static const char *const pd_errors[] = {"server_selection", "no_kv_params", "lease_passed"};
 static const char *const alone[] = {
 #define NAME(name, why) #name,

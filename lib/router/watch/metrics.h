@@ -69,6 +69,7 @@ enum metrics_follow {
 	FOLLOW_FOUND,
 	FOLLOW_GONE, /* its worker is no longer in the fleet */
 	FOLLOW_UNKNOWN,
+	FOLLOW_SOUGHT, /* and found by asking the workers */
 	METRICS_FOLLOW
 };
 enum metrics_pd_error { PDERR_SELECTION, PDERR_NO_PARAMS, PDERR_LEASE, METRICS_PDERRORS };
@@ -81,7 +82,7 @@ enum {
 	LABELS_ERROR = METRICS_ERRORS - 1,
 	LABELS_CAUSE = METRICS_CAUSES - 1,
 	LABELS_STAGE = 3,  /* enum worker_role */
-	LABELS_REASON = 8, /* enum route_reason */
+	LABELS_REASON = 9, /* enum route_reason */
 	LABELS_ATTEMPT = 5,
 	LABELS_TRACE = METRICS_TRACES,
 	LABELS_FOLLOW = METRICS_FOLLOW,

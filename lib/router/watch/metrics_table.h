@@ -87,8 +87,8 @@
 	  "Prefills repeated because decode failed or the lease expired",                          \
 	  "an attempt fails after its prefill")                                                    \
 	X(PD_RELEASED, ROUTE, NONE, "pdctl_pd_released_total",                                     \
-	  "Decodes sent for clients that had left, to free the blocks",                            \
-	  "a client leaves between prefill and decode")                                            \
+	  "Decodes sent to free blocks that nobody else will read",                                \
+	  "a client leaves between prefill and decode, or decode refuses the request with a 4xx")  \
 	X(PD_DUPLICATE, ROUTE, NONE, "pdctl_duplicate_fields_total",                               \
 	  "Requests refused because an edited field occurs twice",                                 \
 	  "a P/D body has max_tokens, stream or kv_transfer_params twice")                         \

@@ -38,6 +38,11 @@ static bool try_again(struct exchange *x, enum outcome o)
 		     x->may_decode_alone && pick_has_untried(x, ROLE_DECODE);
 	int64_t now = clock_now(), wait;
 
+	/* No failure: it asks who knows an id. */
+	if (o == ATTEMPT_ELSEWHERE) {
+		x->rec.attempt++;
+		return !x->rec.client_left && now < x->deadline;
+	}
 	if (x->rec.client_left || x->started || c->retries_off ||
 	    x->rec.attempt + 1 >= c->retry_max || !(x->repeatable || unsent))
 		return false;
@@ -112,9 +117,9 @@ void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange
 		/* The breakers know before the client does. */
 		for (int r = 0; r < ROLES && !again; r++)
 			pick_judge(x, (enum worker_role)r);
-		if (o == ATTEMPT_REFUSED && again)
+		if ((o == ATTEMPT_REFUSED || o == ATTEMPT_ELSEWHERE) && again)
 			drop_refusal(x);
-		else if (o == ATTEMPT_REFUSED)
+		else if (o == ATTEMPT_REFUSED || o == ATTEMPT_ELSEWHERE)
 			pass_refusal(x);
 		else if (o != ATTEMPT_DONE && !again)
 			give_up(x);
@@ -153,6 +158,12 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 	record_answered(&x->rec);
 	if (failure_refused(x, l, role))
 		return ATTEMPT_REFUSED;
+	if (x->seeks && follow_seek_on(x, l->call.head.status, role)) {
+		failure_end_answered(x, role, l->call.head.status);
+		return ATTEMPT_ELSEWHERE;
+	}
+	if (x->seeks)
+		follow_found(x, l->call.head.status);
 	if (l->call.head.status < 500)
 		pick_judge(x, role);
 	switch (relay_answer(x, l, merge)) {

@@ -14,6 +14,7 @@ enum outcome {
 	ATTEMPT_DONE,	    /* answered, or the client left */
 	ATTEMPT_RETRY,	    /* x->failure says why; nothing was sent to the client */
 	ATTEMPT_RETRY_FREE, /* the same, and nothing was sent to a worker: costs no budget */
+	ATTEMPT_ELSEWHERE,  /* it does not know what the request names; its leg is open too */
 	ATTEMPT_REFUSED, /* a status that another attempt may repair: its leg is open in x->leg */
 };
 

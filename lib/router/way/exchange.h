@@ -56,6 +56,9 @@ struct exchange {
 	bool repeatable;	/* may be sent twice when no byte of an answer came */
 	bool follows;		/* may name or make ids that one worker knows: follow.h */
 	bool learns;		/* the answer has not told its id yet */
+	bool seeks;	    /* nobody here knows who made the id `sought`: the workers are asked */
+	unsigned sought_at; /* that have said 404 */
+	struct span sought;
 	bool detached;		/* goes on although the client left */
 	bool unread;		/* the body begins like an object and the scan refused it */
 	bool alone;		/* P/D: all of it goes to a decode worker */

@@ -146,8 +146,11 @@ static bool pin(struct exchange *x, enum worker_role role, uint64_t worker)
 	const struct fleet_pool *pool = &x->fleet->pool[role];
 	bool *others = NULL, found = false;
 
-	for (size_t i = 0; i < pool->n; i++)
-		found = found || hash_of_worker(pool->worker[i]) == worker;
+	for (size_t i = 0; i < pool->n && !found; i++)
+		if (hash_of_worker(pool->worker[i]) == worker) {
+			x->pick[role].known = pool->worker[i];
+			found = true;
+		}
 	if (found && pool->n > 1)
 		others = calloc(2 * pool->n + 1, sizeof(*others));
 	for (size_t i = 0; others && i < pool->n; i++)
@@ -184,6 +187,8 @@ bool follow_pin(struct exchange *x)
 	}
 	if (!named)
 		return false;
+	x->seeks = !worker && !x->way->cfg->retries_off;
+	x->sought = id;
 	for (int r = 0; worker && r < ROLES; r++)
 		found |= pin(x, (enum worker_role)r, worker);
 	count(x, !worker ? FOLLOW_UNKNOWN : found ? FOLLOW_FOUND : FOLLOW_GONE);
@@ -204,6 +209,25 @@ static bool remember(struct exchange *x, const struct json_object *o, const char
 	if (evicted)
 		count(x, FOLLOW_EVICTED);
 	return true;
+}
+
+bool follow_seek_on(struct exchange *x, int status, int role)
+{
+	return status == 404 && ++x->sought_at < FOLLOW_SEEK_MAX &&
+	       pick_seek_other(x, (enum worker_role)role);
+}
+
+void follow_found(struct exchange *x, int status)
+{
+	bool evicted = false;
+
+	x->seeks = false;
+	if (status / 100 != 2)
+		return;
+	(void)look(&x->way->follow, x->sought, hash_of_worker(x->leg.worker), &evicted);
+	count(x, FOLLOW_SOUGHT);
+	if (evicted)
+		count(x, FOLLOW_EVICTED);
 }
 
 void follow_learn(struct exchange *x, struct span doc)

@@ -38,6 +38,16 @@ bool follow_path(struct span path);
 /* x->follows is set and the body was read: the worker that made an id of the request is picked
  * first, as long as it may be picked; then the policy decides. True: the request names an id. */
 bool follow_pin(struct exchange *x);
+/*
+ * A request that names an unknown id (the router was restarted, or has forgotten it) is tried on
+ * one worker after the other, as long as they answer 404, which an engine says before it computes
+ * anything: at most FOLLOW_SEEK_MAX of them. True: the leg's answer is such a 404, and there is
+ * another worker to ask; then *it* is the next attempt.
+ */
+#define FOLLOW_SEEK_MAX 16
+bool follow_seek_on(struct exchange *x, int status, int role);
+/* It was answered otherwise: the id is that worker's, when it was a 2xx. */
+void follow_found(struct exchange *x, int status);
 /* The document that a worker answered: its ids are that worker's. */
 void follow_learn(struct exchange *x, struct span doc);
 /* Whole events of its answer, until one had an id: x->learns is false then. */

@@ -201,15 +201,16 @@ static bool must_release(const struct pd_state *s)
 	return s->pair.blocks && s->connector->release;
 }
 
-/* The client left after prefill: the decode worker is made to fetch and so free the blocks. */
-static enum outcome release_blocks(struct pd_state *s)
+/* The decode worker is made to fetch and so free the blocks; the client is not asked any more.
+ * `pick`: NULL when it has ended. */
+static void free_blocks(struct pd_state *s, struct pick *pick)
 {
 	struct exchange *x = s->x;
 	struct pd_copy copy;
 
 	x->detached = true;
 	x->deadline = clock_now() + RELEASE_TIMEOUT;
-	x->leg = (struct leg){.pick = &x->pick[ROLE_DECODE]};
+	x->leg = (struct leg){.pick = pick};
 	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
 	    s->connector->release(&s->pair, &copy, NULL) == PD_OK &&
 	    dispatch(s, ROLE_DECODE, &copy, RELEASE_TIMEOUT) == LEG_OK) {
@@ -220,8 +221,14 @@ static enum outcome release_blocks(struct pd_state *s)
 	}
 	(void)leg_end(&x->leg);
 	pd_copy_release(&copy);
-	pick_end(x, ROLE_DECODE, VERDICT_NONE);
-	x->rec.client_left = true;
+}
+
+/* The client left after prefill. */
+static enum outcome release_blocks(struct pd_state *s)
+{
+	free_blocks(s, &s->x->pick[ROLE_DECODE]);
+	pick_end(s->x, ROLE_DECODE, VERDICT_NONE);
+	s->x->rec.client_left = true;
 	return ATTEMPT_DONE;
 }
 
@@ -243,6 +250,10 @@ static enum outcome decode_answered(struct pd_state *s)
 		bump(&w->pd_errors);
 		bump(&w->pd_cut);
 	}
+	/* It refused what prefill took (a limit that its model's length does not allow, say), and
+	 * the client knows. Nobody else will ever read these blocks. */
+	if (o == ATTEMPT_DONE && x->rec.status / 100 == 4 && s->have_prefill && must_release(s))
+		free_blocks(s, NULL);
 	return o;
 }
 
@@ -326,6 +337,8 @@ static bool acceptable(struct exchange *x)
 		return false;
 	}
 	why = two ? pd_alone_of(path, &x->body) : PD_TWO_LEGS;
+	if (two && x->alone && why == PD_TWO_LEGS)
+		why = PD_ALONE_known_id;
 	x->repeatable |= two;
 	x->alone |= !two || why != PD_TWO_LEGS;
 	if (why != PD_TWO_LEGS)

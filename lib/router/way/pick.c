@@ -42,6 +42,12 @@ bool pick_has_untried(const struct exchange *x, enum worker_role role)
 	return false;
 }
 
+bool pick_seek_other(struct exchange *x, enum worker_role role)
+{
+	(void)pick_tried(x, role);
+	return pick_has_untried(x, role);
+}
+
 /* The blocks of the prompt, made once: they stay for the attempts that follow. */
 static void make_blocks(struct exchange *x)
 {
@@ -257,6 +263,8 @@ static void chosen(struct exchange *x, enum worker_role role)
 	p->worker = p->counted ? x->fleet->pool[role].worker[p->decision.worker] : NULL;
 	p->sent = false;
 	p->again = true;
+	if (p->known && p->worker == p->known)
+		p->decision.reason = ROUTE_REASON_ID;
 	if (p->worker)
 		x->rec.decisions++;
 }

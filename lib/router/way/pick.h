@@ -21,6 +21,8 @@ struct pick {
 	/* Owned, lazily made, in the pool's order: which workers were tried, then for each of them
 	 * whether it may be tried again when no other is left. */
 	bool *tried;
+	const struct worker
+		*known;		/* it made an id that the request names (follow.c); compared only */
 	struct worker *accused; /* a reference; answered 5xx: its fault, or the request's? */
 	bool accused_trial;
 	bool acquitted; /* two workers answered 5xx: the request's fault, whoever answers so next */
@@ -54,6 +56,9 @@ void pick_drop(struct exchange *x, enum worker_role role);
 /* Do not pick it again in this request; when nothing was sent to it: as long as others are left.
  * True in the second case. */
 bool pick_tried(struct exchange *x, enum worker_role role);
+/* It has answered, and another worker of the role is to be asked: marks it as tried. False: there
+ * is no other. */
+bool pick_seek_other(struct exchange *x, enum worker_role role);
 /* The picks in x->rec, for the observers. */
 void pick_describe(struct exchange *x);
 /* Is there a worker of the role that can be reached and was not tried yet? One with an open breaker
