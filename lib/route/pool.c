@@ -67,6 +67,26 @@ uint32_t route_pool_find(const struct route_pool *p, uint64_t id)
 	return ROUTE_NO_WORKER;
 }
 
+static int read_weight(struct route_worker *w, struct pd_msg *msg)
+{
+	struct span text = route_label(&w->labels, SPAN(ROUTE_LABEL_WEIGHT));
+
+	w->weight = text.p ? 0 : 1;
+	for (size_t i = 0; i < text.n && w->weight <= ROUTE_WEIGHT_MAX; i++) {
+		if (text.p[i] < '0' || text.p[i] > '9') {
+			w->weight = 0;
+			break;
+		}
+		w->weight = w->weight * 10 + (uint32_t)(text.p[i] - '0');
+	}
+	if (w->weight >= 1 && w->weight <= ROUTE_WEIGHT_MAX)
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       "worker '%.200s': label weight: found '%.*s', expected a whole number from "
+		       "1 to %d",
+		       w->name, text.n > 40 ? 40 : (int)text.n, text.p, ROUTE_WEIGHT_MAX);
+}
+
 static int fill(struct route_pool *p, const struct route_member *member, size_t n,
 		struct pd_msg *msg)
 {
@@ -88,10 +108,10 @@ static int fill(struct route_pool *p, const struct route_member *member, size_t 
 			free(w->name);
 			return PD_ENOMEM;
 		}
-		w->weight = atomic_load_explicit(&w->slot->weight, memory_order_relaxed);
-		w->weight = w->weight == 0		   ? 1
-			    : w->weight > ROUTE_WEIGHT_MAX ? ROUTE_WEIGHT_MAX
-							   : w->weight;
+		if (read_weight(w, msg)) {
+			p->n++;
+			return PD_EINVAL;
+		}
 		p->weight += w->weight;
 		p->weighted |= w->weight != p->worker[0].weight;
 	}

@@ -31,6 +31,7 @@ struct route_labels {
 #define ROUTE_LABELS_MAX     64	 /* of a worker */
 #define ROUTE_LABEL_TEXT_MAX 512 /* bytes of a name or of a value */
 #define ROUTE_LABEL_ROLE     "llm-d.ai/role"
+#define ROUTE_LABEL_WEIGHT   "weight" /* its share of the work beside others; absent: 1 */
 
 /* Sets or replaces one; copies. PD_ETOOBIG: more than the limits. PD_ENOMEM. */
 int route_labels_set(struct route_labels *l, struct span name, struct span value) PD_MUST;
@@ -70,7 +71,9 @@ struct route_member {
 /*
  * Names and labels are copied; the pool takes a reference to the state.
  * PD_EINVAL for n > ROUTE_WORKERS_MAX, an empty name or one longer than ROUTE_NAME_MAX, two equal
- * names, or what the policy's table refuses. n may be 0.
+ * names, a label "weight"
+ * other than a whole number from 1 to ROUTE_WEIGHT_MAX, or what the policy's table refuses. n may
+ * be 0.
  */
 int route_pool_new(struct route_pool **out, const struct route_member *member, size_t n,
 		   struct route_state *state, struct pd_msg *msg) PD_MUST;

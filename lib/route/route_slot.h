@@ -32,8 +32,6 @@ struct route_slot {
 	_Atomic uint32_t in_flight; /* requests picked and not yet ended */
 	_Atomic uint64_t picks;	    /* decisions for this worker, ever */
 	_Atomic uint64_t tokens;    /* of prompts, to be computed by those in flight */
-	/* Its share of the work beside others; 0 is 1. Read when a pool is made. */
-	_Atomic uint32_t weight;
 	/* Healthy, breaker closed, not draining; unavailable workers are never picked. */
 	_Atomic bool available;
 	/* Most requests in flight; 0 = no cap. A worker at its cap is passed over. */

@@ -337,7 +337,7 @@ static void check_order(const struct setup *s, const struct route_decision *d, i
 	while (at < s->pool->n && !can_take(order[at]))
 		at++;
 	/* The load may say otherwise, or who else was tried. */
-	if ((s->type->flags & ROUTE_BY_LOAD) || is(s, "modulo"))
+	if ((s->type->flags & ROUTE_BY_LOAD) || s->type->memory_new || is(s, "modulo"))
 		return;
 	expect((at < s->pool->n) == (err == PD_OK), "the order has another worker, or none");
 	if (err)

@@ -28,21 +28,31 @@ static void make(struct fixture *f, const char *policy, size_t n, const uint32_t
 		 const uint32_t *order)
 {
 	struct route_spec spec = spec_named(policy);
-	const char *names[WORKERS];
-	struct route_slot *slots[WORKERS];
+	struct route_member member[WORKERS] = {0};
+	struct route_state *state;
 
 	memset(f, 0, sizeof(*f));
 	for (size_t i = 0; i < n; i++) {
 		uint32_t who = order ? order[i] : (uint32_t)i;
 
 		(void)snprintf(f->name[i], sizeof(f->name[i]), "http://10.0.0.%u:8000", who);
-		names[i] = f->name[i];
-		slots[i] = &f->slot[i];
+		member[i].name = f->name[i];
+		member[i].slot = &f->slot[i];
 		atomic_store(&f->slot[i].available, true);
-		atomic_store(&f->slot[i].weight, weight ? weight[who] : 0);
+		if (weight && weight[who] > 0) {
+			char text[16];
+
+			(void)snprintf(text, sizeof(text), "%u", weight[who]);
+			assert_int_equal(
+				route_labels_set(&member[i].labels, SPAN("weight"), span_of(text)),
+				PD_OK);
+		}
 	}
-	if (pool_of(&f->pool, &spec, names, slots, n, NULL))
+	if (route_state_new(&state, &spec) || route_pool_new(&f->pool, member, n, state, NULL))
 		fail_msg("no pool of %s", policy);
+	route_state_unref(state);
+	for (size_t i = 0; i < n; i++)
+		route_labels_release(&member[i].labels);
 }
 
 /* The name of the worker that a key goes to; nothing stays in flight. */
@@ -301,6 +311,31 @@ static void test_weighted_turns(void **state)
 	route_pool_free(f.pool);
 }
 
+static void test_wrong_weights(void **state)
+{
+	static const char *const wrong[] = {"0",   "101", "",	"x",
+					    "1.5", "-1",  " 1", "99999999999999999999"};
+	struct route_spec spec = spec_named("random");
+	struct route_slot slot = {.available = true};
+	struct route_state *s;
+
+	(void)state;
+	assert_int_equal(route_state_new(&s, &spec), PD_OK);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		struct route_member m = {.name = "a", .slot = &slot};
+		struct pd_msg msg = {.text = ""};
+		struct route_pool *pool;
+
+		assert_int_equal(route_labels_set(&m.labels, SPAN("weight"), span_of(wrong[i])),
+				 PD_OK);
+		assert_int_equal(route_pool_new(&pool, &m, 1, s, &msg), PD_EINVAL);
+		assert_non_null(strstr(msg.text, "worker 'a': label weight: found '"));
+		assert_null(pool);
+		route_labels_release(&m.labels);
+	}
+	route_state_unref(s);
+}
+
 static void test_find_by_id(void **state)
 {
 	struct fixture f;
@@ -327,6 +362,7 @@ int main(void)
 		cmocka_unit_test(test_bound),
 		cmocka_unit_test(test_weighted_turns),
 		cmocka_unit_test(test_find_by_id),
+		cmocka_unit_test(test_wrong_weights),
 	};
 
 	return cmocka_run_group_tests_name("route_hashing", tests, NULL, NULL);

@@ -276,7 +276,7 @@ static void test_reload(void **state)
 			list[i] = names[order[i]];
 			slots[i] = &f.slot[order[i]];
 		}
-		assert_int_equal(route_pool_new(&next, list, slots, 4, f.pool->state, NULL), PD_OK);
+		assert_int_equal(pool_with(&next, list, slots, 4, f.pool->state, NULL), PD_OK);
 		route_pool_announce(f.pool, next, SECOND);
 		route_pool_free(f.pool);
 		f.pool = next;

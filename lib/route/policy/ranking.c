@@ -6,6 +6,7 @@
 
 #define PLACE_BITS 10
 #define SEEN_BITS  22
+#define UNABLE	   1e9 /* behind every load */
 #define SEEN_MAX   ((1u << SEEN_BITS) - 1)
 
 _Static_assert(ROUTE_WORKERS_MAX == 1 << PLACE_BITS, "a place needs more bits");
@@ -34,14 +35,14 @@ void ranking_add(struct ranking *r, uint32_t worker, uint32_t seen, double cost)
 			  (uint64_t)(seen < SEEN_MAX ? seen : SEEN_MAX) << PLACE_BITS | worker;
 }
 
-void ranking_add_by_load(struct ranking *r, const struct route_view *v)
+void ranking_add_all(struct ranking *r, const struct route_view *v)
 {
 	for (uint32_t i = 0; i < v->pool->n; i++) {
 		const struct route_worker *w = &v->pool->worker[i];
 		uint32_t load = route_load(w->slot);
+		bool able = route_may_pick(v, i) && route_has_room(w->slot, load);
 
-		if (route_may_pick(v, i) && route_has_room(w->slot, load))
-			ranking_add(r, i, load, (double)load / w->weight);
+		ranking_add(r, i, load, (double)load / w->weight + (able ? 0 : UNABLE));
 	}
 }
 

@@ -19,8 +19,9 @@ struct ranking {
 void ranking_begin(struct ranking *r, const struct route_view *v);
 /* A worker that may be picked and has room, with what is in flight there. cost >= 0. */
 void ranking_add(struct ranking *r, uint32_t worker, uint32_t seen, double cost);
-/* Adds all workers that may be picked and have room, at what is in flight by weight. */
-void ranking_add_by_load(struct ranking *r, const struct route_view *v);
+/* Adds all workers at what is in flight by weight, those that cannot take a request last: for
+ * policies by key, whose order names every worker. */
+void ranking_add_all(struct ranking *r, const struct route_view *v);
 /* Fills worker, seen, score (the cost) and, for the first, ties. `turns`: of equally cheap ones the
  * one whose turn it is comes first, else the first of the list. False: no other. */
 bool ranking_next(struct ranking *r, const struct route_view *v, bool turns,

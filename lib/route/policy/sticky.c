@@ -91,29 +91,29 @@ static void begin(const struct route_view *v, void *walk)
 	if (other != ROUTE_NO_WORKER && other != home && w->reason == ROUTE_REASON_KEY)
 		w->first[w->n++] = other;
 	ranking_begin(&w->rest, v);
-	ranking_add_by_load(&w->rest, v);
+	ranking_add_all(&w->rest, v);
 }
 
 static bool next(const struct route_view *v, void *walk, struct route_choice *c)
 {
+	const struct route_worker *worker;
 	struct walk *w = walk;
 
 	*c = (struct route_choice){.reason = ROUTE_REASON_KEY};
 	if (w->at < w->n) {
-		const struct route_worker *worker;
-
 		c->worker = w->first[w->at];
-		worker = &v->pool->worker[c->worker];
-		c->seen = route_load(worker->slot);
-		c->score = (double)c->seen / worker->weight;
 		c->reason = w->at++ == 0 ? w->reason : ROUTE_REASON_KEY;
-		return true;
+		c->seen = route_load(v->pool->worker[c->worker].slot);
+	} else {
+		do {
+			if (!ranking_next(&w->rest, v, false, c))
+				return false;
+		} while ((w->n > 0 && c->worker == w->first[0]) ||
+			 (w->n > 1 && c->worker == w->first[1]));
+		c->ties = 0;
 	}
-	do {
-		if (!ranking_next(&w->rest, v, false, c))
-			return false;
-	} while ((w->n > 0 && c->worker == w->first[0]) || (w->n > 1 && c->worker == w->first[1]));
-	c->ties = 0;
+	worker = &v->pool->worker[c->worker];
+	c->score = (double)c->seen / worker->weight;
 	return true;
 }
 

@@ -66,7 +66,7 @@ static void begin(const struct route_view *v, void *walk)
 	w->yielded = w->home == ROUTE_NO_WORKER;
 	ranking_begin(&w->rest, v);
 	for (uint32_t i = 0; i < v->pool->n; i++)
-		if (route_may_pick(v, i) && i != w->home)
+		if (i != w->home)
 			ranking_add(&w->rest, i, 0, (double)(sessions_at(v, i) + 1));
 }
 
