@@ -425,11 +425,8 @@ static int admit(struct sched *s, struct pass *p, struct seq *q, bool *stop)
 	queue_remove(&s->wait, q);
 	q->computed = hits * s->cfg.block_size;
 	name_until(s, q, (uint64_t)q->computed + n);
-	if (!q->admitted) {
+	if (!q->admitted)
 		q->cached = q->computed;
-		s->queried_blocks += q->prompt / s->cfg.block_size;
-		s->hit_blocks += hits;
-	}
 	q->admitted = true;
 	q->prefilling = q->computed + n < t;
 	return join(s, p, q, n);
@@ -463,6 +460,7 @@ static int schedule_waiting(struct sched *s, struct pass *p)
 			break;
 		err = admit(s, p, s->wait.head, &stop);
 	}
+	s->stuck = stop;
 	return err;
 }
 
@@ -472,6 +470,7 @@ int sched_schedule(struct sched *s, struct sched_step *t)
 	int err;
 
 	t->n = t->npreempted = t->nfetch = 0;
+	s->stuck = false;
 	if (sched_unfinished(s) > 1)
 		p.threshold = s->cfg.long_prefill_token_threshold;
 	err = schedule_running(s, &p);
@@ -557,6 +556,58 @@ int sched_process(struct sched *s, struct sched_step *t)
 			s->run[kept++] = s->run[i];
 	s->nrun = kept;
 	return PD_OK;
+}
+
+/* Rounds until a block is taken or named: that happens when c, c - 1 or c + 1 is a multiple of B.
+ */
+static uint32_t quiet_blocks(const struct sched *s, const struct seq *q)
+{
+	uint32_t b = s->cfg.block_size, at = q->computed % b;
+
+	return at >= 2 && at + 1 < b ? b - 1 - at : 0;
+}
+
+uint32_t sched_quiet(const struct sched *s, struct sched_step *const *step, size_t under_way)
+{
+	uint32_t rounds = UINT32_MAX, ends = s->cfg.async_scheduling ? 2 : 1,
+		 max = s->cfg.max_model_len;
+	bool full = s->nrun >= s->cfg.max_num_seqs || s->nrun >= s->cfg.max_num_batched_tokens;
+
+	if (s->nrun == 0 || (!full && !s->stuck && s->wait.n > 0))
+		return 0;
+	for (const struct seq *q = s->remote.head; q && !full; q = q->next)
+		if (q->state == SEQ_LOADED)
+			return 0;
+	for (size_t k = 0; k < under_way; k++)
+		if (step[k]->n != s->nrun)
+			return 0;
+	for (size_t i = 0; i < s->nrun && rounds > 0; i++) {
+		const struct seq *q = s->run[i];
+		uint32_t quiet = quiet_blocks(s, q), left = q->output - q->made;
+
+		for (size_t k = 0; k < under_way; k++) {
+			const struct sched_entry *e = &step[k]->entry[i];
+
+			if (e->seq != q || e->tokens != 1 || e->start < q->prompt)
+				return 0;
+		}
+		if (max)
+			left = max - known(q) < left ? max - known(q) : left;
+		left = left > ends ? left - ends : 0;
+		quiet = left < quiet ? left : quiet;
+		rounds = quiet < rounds ? quiet : rounds;
+	}
+	return rounds;
+}
+
+void sched_jump(struct sched *s, struct sched_step *const *step, size_t under_way, uint32_t rounds)
+{
+	for (size_t i = 0; i < s->nrun; i++) {
+		s->run[i]->computed += rounds;
+		s->run[i]->made += rounds;
+		for (size_t k = 0; k < under_way; k++)
+			step[k]->entry[i].start += rounds;
+	}
 }
 
 void sched_add(struct sched *s, struct seq *q)

@@ -136,8 +136,8 @@ struct sched {
 	struct sched_output *out; /* owned; of the last sched_process() */
 	size_t nout, out_cap;
 	struct sched_step *under_way[SCHED_STEPS]; /* steps that an abort must look through */
+	bool stuck; /* the last pass ended at a head of line for which there was no room */
 	uint64_t preemptions;
-	uint64_t queried_blocks, hit_blocks; /* full prompt blocks of first admissions */
 };
 
 int sched_config_check(const struct sched_config *cfg, struct pd_msg *msg) PD_MUST;
@@ -165,6 +165,14 @@ void sched_loaded(struct sched *s, struct seq *q);
 void sched_unhold(struct sched *s, struct seq *q);
 /* Ends a request in any state; its blocks are free at once. */
 void sched_abort(struct sched *s, struct seq *q);
+
+/*
+ * How many rounds (a result, then a pass) can be taken at once: all running requests decode, get
+ * one token in each, need no block, name none and do not end, and nobody can join. `step`: those
+ * under way. sched_jump() then does what so many rounds would do.
+ */
+uint32_t sched_quiet(const struct sched *s, struct sched_step *const *step, size_t under_way);
+void sched_jump(struct sched *s, struct sched_step *const *step, size_t under_way, uint32_t rounds);
 
 /* Requests that wait, load or run. */
 static inline size_t sched_unfinished(const struct sched *s)

@@ -37,11 +37,21 @@ struct stepload stepcost_load(const struct sched_step *step)
 	return l;
 }
 
-int64_t stepcost_ns(const struct stepcost *c, const struct stepload *l)
+#define UNITS_PER_US (1e3 * (1 << STEPCOST_FRACTION))
+
+stepcost_time stepcost_step(const struct stepcost *c, const struct stepload *l)
 {
 	/* This order of additions is part of the contract: roundings depend on it. */
-	double us = c->a + c->b * l->prefill + c->e * l->attention + c->c * (double)l->decodes +
-		    c->d * (double)l->context;
+	double us = c->a + c->b * l->prefill + c->e * l->attention + c->c * (double)l->decodes;
 
-	return c->whole_us ? (int64_t)nearbyint(us) * 1000 : (int64_t)nearbyint(us * 1e3);
+	if (c->whole_us) {
+		us += c->d * (double)l->context;
+		return (stepcost_time)(int64_t)nearbyint(us) * (1000 << STEPCOST_FRACTION);
+	}
+	return (stepcost_time)nearbyint(us * UNITS_PER_US) + stepcost_growth(c, l->context);
+}
+
+stepcost_time stepcost_growth(const struct stepcost *c, uint64_t decodes)
+{
+	return (stepcost_time)nearbyint(c->d * UNITS_PER_US) * (stepcost_time)decodes;
 }

@@ -13,6 +13,10 @@
 
 #include "sim/engine/sched.h"
 
+#define STEPCOST_FRACTION 20 /* bits of a nanosecond */
+
+__extension__ typedef __int128 stepcost_time; /* in units of 2^-20 nanoseconds */
+
 struct stepcost {
 	double a, b, c, d, e; /* microseconds */
 	bool whole_us;	      /* each step is rounded to whole microseconds, half to even */
@@ -27,7 +31,14 @@ struct stepload {
 };
 
 struct stepload stepcost_load(const struct sched_step *step);
-/* Nanoseconds. */
-int64_t stepcost_ns(const struct stepcost *c, const struct stepload *load);
+
+/*
+ * The duration, exact in its unit: context is counted in whole units per token, everything else is
+ * rounded once. So n steps whose context grows by stepcost_growth() each take a sum that has a
+ * closed form, equal to the last bit to adding them one by one. (With whole_us they do not.)
+ */
+stepcost_time stepcost_step(const struct stepcost *c, const struct stepload *load);
+/* How much longer each of a row of steps of the same decodes is than the one before. */
+stepcost_time stepcost_growth(const struct stepcost *c, uint64_t decodes);
 
 #endif

@@ -9,6 +9,9 @@
  * stepper_schedule() if stepper_wants(). Nothing happens between these calls: the next thing to do
  * is at stepper_next().
  *
+ * Between two changes of the batch all steps are of one kind, each a little longer than the one
+ * before. With `jump` they are taken at once, in closed form, to the same nanosecond.
+ *
  * Ends of transfers are seen by the engine when the result of a step is processed, or at once when
  * nothing is under way. Times are nanoseconds. Not thread-safe: one owner.
  */
@@ -21,6 +24,7 @@ struct stepper_config {
 	struct sched_config sched;
 	struct stepcost cost;
 	bool poll_begin; /* a step shows ends until its begin; else until its end */
+	bool jump;	 /* take steps between two changes at once; needs a cost without whole_us */
 };
 
 struct stepper_step {
@@ -38,7 +42,11 @@ struct stepper {
 	struct sched sched;
 	struct stepper_step step[SCHED_STEPS]; /* ring; the oldest at `oldest` */
 	size_t oldest, under_way;
-	int64_t free_at; /* end of the last step */
+	int64_t free_at;       /* end of the last step */
+	uint32_t fraction;     /* of a nanosecond, that this end is later */
+	uint32_t quiet;	       /* rounds that are skipped unless something happens */
+	stepcost_time longest; /* duration of the last step */
+	stepcost_time growth;  /* how much longer each one behind it is */
 	bool wants;
 	struct stepper_end *ended; /* owned; told and not yet seen, in order of (at, id) */
 	size_t nended, ended_cap;
@@ -57,17 +65,18 @@ int stepper_init(struct stepper *e, const struct stepper_config *cfg, struct pd_
 /* Sequences are not touched: the owner has ended or forgotten them. */
 void stepper_release(struct stepper *e);
 
-void stepper_add(struct stepper *e, struct seq *q);
-void stepper_abort(struct stepper *e, struct seq *q);
+void stepper_add(struct stepper *e, struct seq *q, int64_t now);
+void stepper_abort(struct stepper *e, struct seq *q, int64_t now);
 
 /* A transfer from or to this engine has ended at `now`: the blocks of a loading request have
  * arrived, or those of a held one may go. PD_ENOMEM. */
 int stepper_told(struct stepper *e, struct seq *q, int64_t now) PD_MUST;
 
-/* When the oldest step under way ends; CLOCK_NEVER without one. */
+/* When the oldest step under way ends, or the one that a jump leads to; CLOCK_NEVER without one. */
 int64_t stepper_next(const struct stepper *e);
 
-/* Processes the result of the oldest step: e->sched.out[0..nout). */
+/* Processes the result of that step: e->sched.out[0..nout). Tokens of steps that were jumped over
+ * are in seq.made and not in the output. */
 int stepper_finish(struct stepper *e) PD_MUST;
 
 /* Something changed since the last stepper_schedule(). */

@@ -215,7 +215,7 @@ static void arrive(struct machine *m, size_t side, size_t i)
 				    : remote ? SEQ_FETCH
 					     : SEQ_LOCAL,
 			      .owner = f};
-	stepper_add(&m->engine[side], &f->seq);
+	stepper_add(&m->engine[side], &f->seq, m->now);
 }
 
 static void outputs(struct machine *m, size_t side)
