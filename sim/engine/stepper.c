@@ -56,8 +56,8 @@ static int64_t end_of(const struct stepper *e, uint32_t n, uint32_t *fraction)
 /* Takes the first rounds of a jump; the rest of it is off. */
 static void take_rounds(struct stepper *e, uint32_t rounds)
 {
-	struct sched_step *step[SCHED_STEPS];
-	int64_t end[SCHED_STEPS + 1], before, scheduled[SCHED_STEPS];
+	struct sched_step *step[SCHED_STEPS] = {NULL};
+	int64_t end[SCHED_STEPS] = {0}, scheduled[SCHED_STEPS] = {0}, before;
 	uint32_t fraction = 0, n = (uint32_t)e->under_way, unused;
 
 	e->quiet = 0;
@@ -225,7 +225,7 @@ static void run(struct stepper *e, struct stepper_step *t, int64_t now)
 
 static void plan_jump(struct stepper *e, size_t most)
 {
-	struct sched_step *step[SCHED_STEPS];
+	struct sched_step *step[SCHED_STEPS] = {NULL};
 	uint32_t rounds;
 
 	if (!e->cfg.jump || e->under_way < most || e->nended > 0)

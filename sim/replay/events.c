@@ -17,7 +17,9 @@ void events_release(struct events *q)
 
 static bool before(const struct event *a, const struct event *b)
 {
-	return a->at < b->at || (a->at == b->at && a->seq < b->seq);
+	if (a->at != b->at)
+		return a->at < b->at;
+	return a->kind != b->kind ? a->kind < b->kind : a->seq < b->seq;
 }
 
 int events_push(struct events *q, const struct event *e)

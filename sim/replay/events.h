@@ -1,6 +1,6 @@
 /*
- * The event queue of the simulator: a binary heap ordered by time, ties in the order of insertion,
- * so a run is the same on every machine. Bounded by the maximum given to events_init. Not
+ * The event queue of the simulator: a binary heap ordered by time, then kind, then insertion, so a
+ * run is the same on every machine. Bounded by the maximum given to events_init. Not
  * thread-safe.
  */
 #ifndef PD_SIM_REPLAY_EVENTS_H

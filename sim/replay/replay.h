@@ -1,14 +1,20 @@
 /*
  * One replay: a trace, one set of pools, one policy per pool, one cache size. Virtual time, so an
  * hour of traffic takes milliseconds; the decisions come from lib/route, the engines from
- * sim/engine/vengine.h, the caches from sim/engine/kvcache.h.
+ * sim/engine.
  *
- * Order at one instant: engine steps and transfers first, then pool events, then arrivals in the
- * order of the trace. The prefix cache is looked up and filled when a request is routed (hits =
- * leading blocks present; then all its blocks are inserted or refreshed from the last to the
- * first), so hit rates do not depend on the timing model. With two pools the prefill and the decode
- * worker are both chosen at arrival with the same key; the prefill worker is released when the
- * prompt is computed, the blocks that the decode worker misses are transferred, then it decodes.
+ * Order at one instant: transfers that end, results of steps, pool events, arrivals in the order of
+ * the trace, then the engines schedule. A request hits the full blocks that are in its engine's
+ * memory when it is admitted; they share that memory with the running requests. Blocks of an answer
+ * have the names that the next request of the same key gives them, if it continues this one.
+ *
+ * With two pools the prefill and the decode worker are both chosen at arrival with the same key.
+ * The prefill worker is released when the prompt is computed and keeps the blocks; the decode
+ * engine takes room for them, fetches those that it misses over links that are shared by the
+ * transfers in flight, and decodes.
+ *
+ * Routing only: no engines. A request hits the leading blocks of its worker's cache when it is
+ * routed; then all its blocks are inserted or refreshed from the last to the first.
  *
  * The result is what was counted and timed; what follows from it (ratios, balance, percentiles) is
  * in sim/figures. The same trace and configuration give the same result on every machine. The trace
@@ -17,7 +23,7 @@
 #ifndef PD_SIM_REPLAY_REPLAY_H
 #define PD_SIM_REPLAY_REPLAY_H
 
-#include "sim/engine/vengine.h"
+#include "sim/engine/params.h"
 #include "sim/replay/vrouter.h"
 #include "sim/trace/trace.h"
 
@@ -55,8 +61,8 @@ struct replay_config {
 	struct replay_pool pool[REPLAY_POOLS]; /* one: a plain pool; two: prefill, then decode */
 	size_t npools;
 	uint64_t seed;
-	size_t cache_blocks; /* per worker; 0: unlimited */
-	struct vengine_params engine;
+	size_t cache_blocks; /* memory of a worker; 0: engine.kv_tokens says it, or no limit */
+	struct engine_params engine;
 	double transfer_ms;		   /* P/D: set-up of a hand-over */
 	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
 	uint32_t max_concurrency;	   /* requests in the system; 0: no limit */
@@ -91,9 +97,10 @@ struct replay_pool_result {
 struct replay_result {
 	struct replay_pool_result pool[REPLAY_POOLS];
 	size_t npools;
-	uint64_t requests, completed, refused, lost; /* lost: on a worker that failed */
-	uint64_t input_tokens, output_tokens;	     /* of completed requests */
-	double duration_s; /* first arrival to last completion, simulated */
+	uint64_t requests, completed, lost; /* lost: on a worker that failed */
+	uint64_t refused; /* no worker, or it could never fit into an engine's memory */
+	uint64_t input_tokens, output_tokens; /* of completed requests */
+	double duration_s;		      /* first arrival to last completion, simulated */
 	uint32_t peak_in_flight;
 	double *ttft, *e2el, *tpot; /* ms, simulated, in the order of completion; owned */
 	size_t nlatencies, ntpot;   /* nlatencies: of ttft and e2el; 0 when routing only */

@@ -28,30 +28,39 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
 				   .seed = cfg->seed};
 	size_t n = p->n ? p->n : 1, keys = t->nkeys ? t->nkeys : 1;
+	struct stepper_config engine =
+		engine_params_stepper(&cfg->engine, t->block_tokens, cfg->cache_blocks);
 	bool ok;
 	int err;
 
+	engine.sched.role = cfg->npools == 1 ? SCHED_ALONE : SCHED_BOTH;
 	memset(s, 0, sizeof(*s));
 	err = vrouter_init(&s->router, &v, msg);
 	if (err)
 		return err;
 	s->n = p->n;
 	s->pool = pool;
-	s->engine = calloc(n, sizeof(*s->engine));
-	s->cache = calloc(n, sizeof(struct kvcache *));
+	if (cfg->routing_only)
+		s->cache = calloc(n, sizeof(struct kvpool *));
+	else
+		s->engine = calloc(n, sizeof(*s->engine));
+	s->watched = calloc(n, sizeof(*s->watched));
+	s->dirty = calloc(n, sizeof(*s->dirty));
 	s->work = calloc(n, sizeof(*s->work));
 	s->last = reallocarray(NULL, keys, sizeof(*s->last));
 	s->broken = calloc(keys, sizeof(*s->broken));
 	s->failed = calloc(n, sizeof(*s->failed));
 	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
-	ok = s->engine && s->cache && s->work && s->last && s->broken && s->failed && s->alias;
+	ok = (s->engine || s->cache) && s->watched && s->dirty && s->work && s->last && s->broken &&
+	     s->failed && s->alias;
 	for (size_t i = 0; ok && i < s->n; i++) {
 		s->router.slot[i].available = !p->absent || !p->absent[i];
 		if (s->router.slot[i].available)
 			side_tell(s, (uint32_t)i, ROUTE_JOINED, 0);
-		vengine_init(&s->engine[i], &cfg->engine);
-		s->cache[i] = kvcache_new(cfg->cache_blocks);
-		ok = s->cache[i] != NULL;
+		if (s->cache)
+			ok = (s->cache[i] = kvpool_new(cfg->cache_blocks)) != NULL;
+		else
+			ok = stepper_init(&s->engine[i], &engine, NULL) == PD_OK;
 	}
 	if (!ok)
 		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu workers", s->n);
@@ -70,11 +79,13 @@ void side_release(struct side *s)
 {
 	for (size_t i = 0; i < s->n; i++) {
 		if (s->engine)
-			vengine_release(&s->engine[i]);
+			stepper_release(&s->engine[i]);
 		if (s->cache)
-			kvcache_free(s->cache[i]);
+			kvpool_free(s->cache[i]);
 	}
 	free(s->engine);
+	free(s->watched);
+	free(s->dirty);
 	free(s->cache);
 	free(s->work);
 	free(s->last);
@@ -133,38 +144,44 @@ struct route_request side_request(const struct side *s, const struct simtrace *t
 	};
 }
 
+void side_hit(struct side *s, const struct simtrace *t, uint32_t worker, uint32_t tokens)
+{
+	struct replay_worker *w = &s->work[worker];
+
+	w->hit_blocks += (tokens + t->block_tokens - 1) / t->block_tokens;
+	w->hit_tokens += tokens;
+	w->uncached_tokens -= tokens;
+}
+
 int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
-		const struct route_decision *d, uint32_t *uncached)
+		const struct route_decision *d)
 {
 	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
 	struct replay_worker *w;
 	size_t hits = 0;
 	uint64_t cached;
 	uint32_t in_flight;
-	int err;
+	int err = PD_OK;
 
 	if (pick)
 		count_agreement(s, pick, d->worker);
 	w = &s->work[d->worker];
-	err = kvcache_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
-	if (err)
-		return err;
-	cached = (uint64_t)hits * t->block_tokens;
-	if (cached > r->input_tokens)
-		cached = r->input_tokens;
-	*uncached = r->input_tokens - (uint32_t)cached;
 	count_key(s, r->key, d->worker);
 	s->reasons[d->reason]++;
 	w->requests++;
 	w->input_tokens += r->input_tokens;
-	w->uncached_tokens += *uncached;
+	w->uncached_tokens += r->input_tokens;
 	w->blocks += r->nblocks;
-	w->hit_blocks += hits;
-	w->hit_tokens += cached;
+	if (s->cache)
+		err = kvpool_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
+	cached = (uint64_t)hits * t->block_tokens;
+	if (hits > 0)
+		side_hit(s, t, d->worker,
+			 cached < r->input_tokens ? (uint32_t)cached : r->input_tokens);
 	in_flight = s->router.slot[d->worker].in_flight;
 	if (in_flight > w->peak_in_flight)
 		w->peak_in_flight = in_flight;
-	return PD_OK;
+	return err;
 }
 
 void side_result(struct side *s, const struct simtrace *t, const struct route_spec *policy,
@@ -186,8 +203,8 @@ void side_result(struct side *s, const struct simtrace *t, const struct route_sp
 		out->multi_keys += multi;
 		out->kept_keys += multi && !s->broken[k];
 	}
-	for (size_t i = 0; i < s->n; i++) {
-		s->work[i].preemptions = s->engine[i].preemptions;
+	for (size_t i = 0; s->engine && i < s->n; i++) {
+		s->work[i].preemptions = s->engine[i].sched.preemptions;
 		s->work[i].busy_s = (double)s->engine[i].busy / 1e9;
 	}
 	out->worker = s->work;

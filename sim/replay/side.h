@@ -1,16 +1,17 @@
-/* One pool during a replay: its router, engines, caches and what is counted per worker and per key.
- * Used by replay.c only. */
+/* One pool during a replay: its router, engines or caches, and what is counted per worker and per
+ * key. Used by replay.c and cluster.c only. */
 #ifndef PD_SIM_REPLAY_SIDE_H
 #define PD_SIM_REPLAY_SIDE_H
 
-#include "sim/engine/kvcache.h"
 #include "sim/replay/replay.h"
 
 struct side {
 	struct vrouter router;
 	size_t n;
-	struct vengine *engine;	    /* owned, n */
-	struct kvcache **cache;	    /* owned, n */
+	struct stepper *engine;	    /* owned, n; NULL when routing only */
+	int64_t *watched;	    /* owned, n; when the engine's next event in the heap is */
+	bool *dirty;		    /* owned, n; the engine has to schedule at this instant */
+	struct kvpool **cache;	    /* owned, n; routing only */
 	struct replay_worker *work; /* owned, n; handed to the result */
 	uint32_t
 		*last; /* per key: worker of its latest request, VROUTER_REFUSED before the first */
@@ -33,10 +34,11 @@ void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int6
 /* Request number `req` as route_decide() gets it; it borrows *key, which is filled. */
 struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
 				  int64_t now, struct route_key *key);
-/* Looks the blocks of a routed request up and counts it; *uncached are the prompt tokens to
- * compute. PD_ENOMEM. */
+/* Counts a routed request; routing only: its blocks are looked up. PD_ENOMEM. */
 int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
-		const struct route_decision *d, uint32_t *uncached) PD_MUST;
+		const struct route_decision *d) PD_MUST;
+/* So many tokens of its prompt were found in the worker's memory. */
+void side_hit(struct side *s, const struct simtrace *t, uint32_t worker, uint32_t tokens);
 
 void side_result(struct side *s, const struct simtrace *t, const struct route_spec *policy,
 		 struct replay_pool_result *out);

@@ -80,11 +80,12 @@ static void put_bench_keys(cJSON *o, const struct arm *a)
 
 static void put_engine(cJSON *o, const struct arm *a)
 {
-	const struct vengine_params *p = &a->cfg.engine;
+	const struct engine_params *p = &a->cfg.engine;
 	cJSON *e = cJSON_AddObjectToObject(o, "engine");
 
 	put(e, "step_ms", p->step_ms);
 	put(e, "prefill_us", p->prefill_us);
+	put(e, "attention_us", p->attention_us);
 	put(e, "request_us", p->request_us);
 	put(e, "context_us", p->context_us);
 	put(e, "max_num_seqs", p->max_num_seqs);

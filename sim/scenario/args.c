@@ -11,7 +11,7 @@
 
 #include "lib/base/file.h"
 #include "lib/json/scan.h"
-#include "sim/engine/kvcache.h"
+#include "sim/engine/kvpool.h"
 
 #define DECISIONS_MAX ((size_t)4 << 30)
 
@@ -19,7 +19,7 @@ void simulate_args_defaults(struct simulate_args *a)
 {
 	*a = (struct simulate_args){
 		.seed = 1,
-		.engine = VENGINE_DEFAULTS,
+		.engine = ENGINE_DEFAULTS,
 		.prefill_rate = 0,
 		.transfer_ms = 1,
 		.transfer_us = 5.24,
@@ -257,7 +257,7 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 				   .max_concurrency = (uint32_t)a->concurrency,
 				   .routing_only = a->routing_only};
 	if (a->caches)
-		err = read_numbers("cache-blocks", a->caches, 0, KVCACHE_BLOCKS_MAX, a->cache,
+		err = read_numbers("cache-blocks", a->caches, 0, KVPOOL_BLOCKS_MAX, a->cache,
 				   &ncaches, msg);
 	spec->plan.caches = a->cache;
 	spec->plan.ncaches = ncaches;

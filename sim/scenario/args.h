@@ -19,7 +19,7 @@ struct simulate_args {
 	struct route_settings settings; /* flags of policy parameters */
 	bool routing_only;
 	double prefill_rate, transfer_ms, transfer_us;
-	struct vengine_params engine;
+	struct engine_params engine;
 	struct simload_options load;
 	/* what simulate_args_spec makes of them; owned */
 	char vnodes[16]; /* of the capture */

@@ -40,7 +40,7 @@ struct plan {
 	struct route_settings settings; /* parameters that are not in a policy's text */
 	const uint64_t *caches;
 	size_t ncaches; /* 0: one, unlimited */
-	struct vengine_params engine;
+	struct engine_params engine;
 	double transfer_ms, transfer_us_token;
 	uint32_t max_concurrency;
 	bool routing_only;

@@ -12,7 +12,7 @@
 #include "lib/base/file.h"
 #include "lib/base/nearest.h"
 #include "lib/base/yamlload.h"
-#include "sim/engine/kvcache.h"
+#include "sim/engine/kvpool.h"
 #include "sim/scenario/schema.h"
 
 #define SEED_MAX ((UINT64_C(1) << 53) - 1) /* a JSON number holds it exactly */
@@ -387,7 +387,7 @@ static int read_caches(struct scenario *s, struct pd_msg *msg)
 		return PD_ENOMEM;
 	for (size_t i = 0; !err && i < c->nblocks; i++) {
 		(void)snprintf(path, sizeof(path), "cache.blocks[%zu]", i);
-		err = whole(s, path, &c->blocks[i], 0, KVCACHE_BLOCKS_MAX, &s->caches[i], msg);
+		err = whole(s, path, &c->blocks[i], 0, KVPOOL_BLOCKS_MAX, &s->caches[i], msg);
 	}
 	s->spec.plan.caches = s->caches;
 	s->spec.plan.ncaches = c->nblocks;
@@ -520,7 +520,7 @@ static int convert(struct scenario *s, struct pd_msg *msg)
 	*p = (struct plan){.name = s->y->name,
 			   .source = s->path,
 			   .seed = s->y->seed ? *s->y->seed : 1,
-			   .engine = VENGINE_DEFAULTS,
+			   .engine = ENGINE_DEFAULTS,
 			   .transfer_ms = 1,
 			   .transfer_us_token = 5.24,
 			   .routing_only = s->y->routing_only && *s->y->routing_only};

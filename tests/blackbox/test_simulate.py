@@ -85,8 +85,11 @@ def test_block_hits_are_counted_by_hand(tmp_path):
     # full blocks: 2, 2, 3; hits: none, the first, the first two
     assert p["total_blocks"] == 7 and p["hit_blocks"] == 3
     # two blocks are too few for the first prompt to survive the second
-    small = arms("--workload", path, "--workers", 1, "--block-tokens", 4, "--policy", "round_robin", "--cache-blocks", 2)
-    assert pool(small["round_robin", 1, 2])["hit_blocks"] == 2
+    few = ("--workload", path, "--workers", 1, "--block-tokens", 4, "--policy", "round_robin", "--cache-blocks", 2)
+    assert pool(arms(*few, "--routing-only")["round_robin", 1, 2])["hit_blocks"] == 2
+    # and an engine with such a memory refuses them: they could never run
+    small = arms(*few)["round_robin", 1, 2]
+    assert (small["completed"], small["failed"], pool(small)["hit_blocks"]) == (0, 3, 0)
 
 
 def test_times_of_the_file_and_speedup(tmp_path):

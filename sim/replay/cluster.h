@@ -1,0 +1,65 @@
+/*
+ * Requests on the engines of a replay: from the decision to the last token, with hand-over,
+ * transfers and failures. Used by replay.c only, which says when.
+ */
+#ifndef PD_SIM_REPLAY_CLUSTER_H
+#define PD_SIM_REPLAY_CLUSTER_H
+
+#include "sim/engine/links.h"
+#include "sim/replay/events.h"
+#include "sim/replay/side.h"
+
+#define CLUSTER_WORKER_BITS 16 /* of an event's subject; the pool is above */
+
+enum cluster_kind { CLUSTER_STEP, CLUSTER_POOL_EVENT }; /* the order at one instant */
+
+/* A request in flight. */
+struct flight {
+	struct flight *prev, *next; /* of all; `next` also links the spare ones */
+	uint32_t req;
+	uint32_t worker[REPLAY_POOLS];
+	uint32_t counted[REPLAY_POOLS];
+	struct seq seq[REPLAY_POOLS];
+	int64_t issued, first;
+	bool counts[REPLAY_POOLS]; /* in flight there */
+	bool over;		   /* nothing is left but blocks that prefill keeps */
+};
+
+struct cluster {
+	const struct simtrace *t;
+	const struct replay_config *cfg;
+	struct replay_result *out;
+	struct side side[REPLAY_POOLS];
+	struct events heap;
+	struct links links;
+	struct flight *flights, *spare; /* owned */
+	const uint32_t *successor; /* borrowed; per request, or NULL; see replay.h on answers */
+	uint32_t *dirty;	   /* owned; engines that schedule at this instant */
+	size_t ndirty;
+	int64_t now, last_done;
+	uint32_t in_flight;
+	int err; /* of a callback */
+};
+
+void cluster_release(struct cluster *c);
+
+/* Makes room for the lists; the sides are there. */
+int cluster_init(struct cluster *c) PD_MUST;
+
+/* Starts a request that was counted in on d[0..npools). PD_ETOOBIG: it can never fit, and nothing
+ * was started. */
+int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d) PD_MUST;
+/* It left the worker of this pool. */
+void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, uint32_t counted);
+void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f);
+
+/* An event of the heap; stale ones are ignored. */
+int cluster_step(struct cluster *c, uint32_t subject, int64_t at) PD_MUST;
+int cluster_transfers(struct cluster *c) PD_MUST;
+/* All engines that something happened to schedule. */
+int cluster_schedule(struct cluster *c) PD_MUST;
+
+/* The engine is gone: its memory is empty, its requests are lost. */
+int cluster_fail(struct cluster *c, uint32_t pool, uint32_t worker) PD_MUST;
+
+#endif
