@@ -99,6 +99,16 @@ static void serve_version(struct worker *w, struct http_conn *c, struct http_req
 	(void)http_reply(c, 200, "application/json", NULL, "{\"version\":\"0.1.0+pdctl\"}", 25);
 }
 
+/* As with --enable-tokenizer-info-endpoint: what harnesses ask before they tokenize remotely. */
+static void serve_tokenizer_info(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	static const char info[] = "{\"tokenizer_class\":\"SimulatedTokenizer\",\"bos_token\":null,"
+				   "\"eos_token\":\"<|end|>\",\"pad_token\":null}";
+
+	(void)w, (void)r;
+	(void)http_reply(c, 200, "application/json", NULL, info, sizeof(info) - 1);
+}
+
 static void serve_tokenize(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	page_tokenize(&w->cfg, c, r);
@@ -147,6 +157,7 @@ static const struct route {
 	{"GET", "/metrics", serve_metrics},
 	{"GET", "/version", serve_version},
 	{"POST", "/tokenize", serve_tokenize},
+	{"GET", "/tokenizer_info", serve_tokenizer_info},
 	{"POST", "/reset_prefix_cache", reset_cache},
 	{"POST", "/pdctl/kv/read", serve_kv_read},
 	{"GET", "/pdctl/faults", serve_faults},
