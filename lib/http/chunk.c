@@ -25,7 +25,8 @@ enum state {
 	TRAILER_NAME,
 	TRAILER_VALUE,
 	TRAILER_LF,
-	LAST_LF
+	LAST_LF,
+	BAD /* a byte was refused */
 };
 
 void http_chunked_init(struct http_chunked *c)
@@ -157,6 +158,8 @@ static bool framing_byte(struct http_chunked *c, unsigned char b)
 	case LAST_LF:
 		c->done = b == '\n';
 		return c->done;
+	case BAD:
+		return false;
 	case TRAILER_FIRST:
 	case TRAILER_NAME:
 	case TRAILER_VALUE:
@@ -166,17 +169,52 @@ static bool framing_byte(struct http_chunked *c, unsigned char b)
 	}
 }
 
+const char *http_chunked_why(const struct http_chunked *c, const char **rule)
+{
+	switch (c->fault) {
+	case SIZE_FIRST:
+	case SIZE:
+		*rule = "RFC 9112 7.1";
+		return "a chunk size is not a hexadecimal number below 2^63";
+	case SIZE_LF:
+		*rule = "RFC 9112 7.1";
+		return "the line of a chunk size does not end with CR LF";
+	case DATA_CR:
+	case DATA_LF:
+		*rule = "RFC 9112 7.1";
+		return "the data of a chunk is longer than its size";
+	case LAST_LF:
+	case TRAILER_LF:
+		*rule = "RFC 9112 7.1.2";
+		return "a line behind the last chunk does not end with CR LF";
+	case TRAILER_FIRST:
+	case TRAILER_NAME:
+	case TRAILER_VALUE:
+		*rule = "RFC 9112 7.1.2";
+		return "a trailer field is malformed or too long";
+	default:
+		*rule = "RFC 9112 7.1.1";
+		return "a chunk extension is malformed or too long";
+	}
+}
+
 int http_chunked_feed(struct http_chunked *c, const char *p, size_t n, size_t *used,
 		      struct span *payload)
 {
 	size_t i = 0, take;
+	int state;
 
 	*payload = (struct span){p, 0};
 	while (i < n && !c->done) {
 		if (c->state != DATA) {
-			if (!framing_byte(c, (unsigned char)p[i++]))
-				return PD_EPROTO;
-			continue;
+			state = c->state;
+			if (framing_byte(c, (unsigned char)p[i++]))
+				continue;
+			/* The payload before it counts: the next call says what is wrong. */
+			c->fault = state == BAD ? c->fault : state;
+			c->state = BAD;
+			*used = i - 1;
+			return payload->n > 0 ? PD_OK : PD_EPROTO;
 		}
 		if (payload->n > 0)
 			break;

@@ -8,6 +8,7 @@
  */
 #include "lib/http/client.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "lib/base/check.h"
@@ -203,6 +204,30 @@ bool http_call_end(struct http_call *c)
 
 /* -- the request, and the head of the answer -- */
 
+static void set_fault(struct http_call *c, const char *why, const char *rule, size_t at)
+{
+	c->fault = (struct http_fault){why, rule, c->passed + at};
+}
+
+const char *http_fault_text(const struct http_fault *f, char out[HTTP_FAULT_TEXT])
+{
+	out[0] = '\0';
+	if (f->why)
+		(void)snprintf(out, HTTP_FAULT_TEXT, "byte %llu: %s (%s)",
+			       (unsigned long long)f->at, f->why, f->rule);
+	return out;
+}
+
+/* The connection has ended inside the answer. */
+static void set_cut(struct http_call *c)
+{
+	set_fault(c,
+		  c->head.body == HTTP_BODY_LENGTH
+			  ? "the connection ended before Content-Length bytes"
+			  : "the connection ended before the last chunk",
+		  "RFC 9112 8", c->in->len);
+}
+
 /* A head from the bytes so far. PD_EAGAIN: more must come. Skips informational answers. */
 static int parse_head(struct http_call *c, size_t *scanned, unsigned *informational)
 {
@@ -210,17 +235,21 @@ static int parse_head(struct http_call *c, size_t *scanned, unsigned *informatio
 
 	for (;;) {
 		err = http_response_parse(&c->head, c->in->data, c->in->len, scanned, c->is_head);
+		if (err && err != PD_EAGAIN)
+			set_fault(c, c->head.why, c->head.rule, c->head.at);
 		if (err || c->head.status >= 200)
 			return err;
-		if (++*informational > INFORMATIONAL_MAX)
+		if (++*informational > INFORMATIONAL_MAX) {
+			set_fault(c, "too many informational answers", "RFC 9110 15.2", 0);
 			return PD_EPROTO;
+		}
+		c->passed += c->head.len;
 		buf_consume(c->in, c->head.len);
 		*scanned = 0;
 	}
 }
 
-static enum http_call_result no_bytes(const struct http_call *c, ssize_t n, bool some,
-				      struct pd_msg *why)
+static enum http_call_result no_bytes(struct http_call *c, ssize_t n, bool some, struct pd_msg *why)
 {
 	const char *text = stream_why(c->up);
 
@@ -233,6 +262,8 @@ static enum http_call_result no_bytes(const struct http_call *c, ssize_t n, bool
 	/* With TLS 1.3 a peer that refuses our certificate says so only now. */
 	if (text[0])
 		(void)pd_fail(why, PD_EPROTO, "%s", text);
+	if (some)
+		set_fault(c, "the connection ended inside the head", "RFC 9112 8", c->in->len);
 	return some ? HTTP_CALL_BROKEN : HTTP_CALL_CLOSED;
 }
 
@@ -319,6 +350,8 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 	c->ended = c->unsent = c->filled = c->stale = false;
 	c->use = (struct http_use){0};
 	c->open_ns = c->sent_ns = 0;
+	c->fault.why = NULL;
+	c->passed = 0;
 	for (;;) {
 		if (why)
 			why->text[0] = '\0';
@@ -345,6 +378,7 @@ ssize_t http_call_more(struct http_call *c)
 	atomic_store_explicit(&c->use.away, false, memory_order_relaxed);
 	if (c->at == in->len) {
 		c->filled = in->len > 0 && in->len + 1 == in->cap;
+		c->passed += in->len;
 		c->at = in->len = 0;
 	}
 	/* A call that waits without bytes holds no buffer. */
@@ -363,6 +397,8 @@ ssize_t http_call_more(struct http_call *c)
 		c->ended = true;
 	else if (n == 0)
 		n = PD_ECLOSED;
+	if (n == PD_ECLOSED)
+		set_cut(c);
 	return n;
 }
 
@@ -388,8 +424,11 @@ bool http_call_piece(struct http_call *c, struct span *piece, int *err)
 			return true;
 		}
 		*err = http_chunked_feed(&c->chunked, p, n, &used, piece);
-		if (*err)
+		if (*err) {
+			c->fault.why = http_chunked_why(&c->chunked, &c->fault.rule);
+			c->fault.at = c->passed + c->at + used;
 			return false;
+		}
 		c->at += used;
 		c->ended = c->chunked.done;
 		if (piece->n > 0)
@@ -436,6 +475,8 @@ int http_call_whole(struct http_call *c, struct span *body)
 	atomic_store_explicit(&c->use.away, false, memory_order_relaxed);
 	while (in->len < need) {
 		n = stream_recv(c->up, in->data + in->len, need - in->len);
+		if ((n == 0 || n == PD_ECLOSED) && !is_cut(c))
+			set_cut(c);
 		if (n <= 0)
 			return is_cut(c) ? PD_ETIMEOUT : n == 0 ? PD_ECLOSED : (int)n;
 		in->len += (size_t)n;

@@ -77,6 +77,13 @@ enum http_call_result {
 	HTTP_CALL_LOCAL,    /* out of memory or descriptors here */
 };
 
+/* What was wrong with an answer. Constant texts. */
+struct http_fault {
+	const char *why;  /* NULL: nothing that has to do with its bytes */
+	const char *rule; /* "RFC 9112 7.1" */
+	uint64_t at;	  /* from the first byte of the answer */
+};
+
 struct http_call {
 	/* -- the caller's, before http_call_begin; what is not named is zero -- */
 	struct http_target to;
@@ -109,7 +116,10 @@ struct http_call {
 	struct http_chunked chunked;
 	uint64_t left; /* with HTTP_BODY_LENGTH: bytes of the body not handed out */
 
+	struct http_fault fault; /* after HTTP_CALL_BROKEN, PD_EPROTO or PD_ECLOSED */
+
 	/* -- private -- */
+	uint64_t passed;     /* bytes of the answer that `in` does not hold any more */
 	struct http_use use; /* listed in the pool while `up` is open */
 	struct stream *up;   /* NULL: not open */
 	bool filled;	     /* the last receive filled the buffer */
@@ -131,6 +141,9 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 bool http_call_end(struct http_call *c);
 /* Ends the waits of the call, now and from now on. On the thread of its loop. */
 void http_call_cancel(struct http_call *c);
+/* "byte 37: a line ends with a bare line feed (RFC 9112 2.2)", or "" when there is no fault. */
+#define HTTP_FAULT_TEXT 160
+const char *http_fault_text(const struct http_fault *f, char out[HTTP_FAULT_TEXT]);
 /* "did not respond in time"; constant text, a clause for the peer. */
 const char *http_call_text(enum http_call_result r);
 

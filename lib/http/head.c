@@ -95,13 +95,19 @@ struct framing {
 	unsigned listed;  /* names in Connection besides close and keep-alive */
 	bool close, keep;
 	struct span host;
+	const char *frames; /* the last Content-Length or Transfer-Encoding */
+	const char *list;   /* the last Connection */
 };
 
-/* Refusals return NULL with h->why set; NULL without it means that bytes are missing. */
-static const char *refuse(struct http_head *h, int status, const char *why)
+/* Refusals return NULL with h->why set; NULL without it means that bytes are missing. `at`: the
+ * byte that breaks the rule, or the value that does. */
+static const char *refuse(struct http_head *h, int status, const char *at, const char *rule,
+			  const char *why)
 {
 	h->refuse = status;
 	h->why = why;
+	h->rule = rule;
+	h->at = (size_t)(at - h->start);
 	return NULL;
 }
 
@@ -195,13 +201,13 @@ static const char *line_end(struct http_head *h, const char *p, const char *end)
 	if (p == end)
 		return NULL;
 	if (*p == '\n')
-		return refuse(h, 400, "a line ends with a bare line feed");
+		return refuse(h, 400, p, "RFC 9112 2.2", "a line ends with a bare line feed");
 	if (*p != '\r')
-		return refuse(h, 400, "a control byte in the message head");
+		return refuse(h, 400, p, "RFC 9110 5.5", "a control byte in the message head");
 	if (p + 1 == end)
 		return NULL;
 	if (p[1] != '\n')
-		return refuse(h, 400, "a carriage return without a line feed");
+		return refuse(h, 400, p, "RFC 9112 2.2", "a carriage return without a line feed");
 	return p + 2;
 }
 
@@ -212,13 +218,16 @@ static const char *version(struct http_head *h, const char *p, const char *end)
 	size_t have = (size_t)(end - p) < 5 ? (size_t)(end - p) : 5;
 
 	if (memcmp(p, prefix, have) != 0)
-		return refuse(h, 400, "the first line does not name an HTTP version");
+		return refuse(h, 400, p, "RFC 9112 2.3",
+			      "the first line does not name an HTTP version");
 	if (end - p < 8)
 		return NULL;
 	if (!is_digit(p[5]) || p[6] != '.' || !is_digit(p[7]))
-		return refuse(h, 400, "the first line does not name an HTTP version");
+		return refuse(h, 400, p, "RFC 9112 2.3",
+			      "the first line does not name an HTTP version");
 	if (p[5] != '1' || p[7] > '1')
-		return refuse(h, 505, "only HTTP/1.0 and HTTP/1.1 are supported");
+		return refuse(h, 505, p + 5, "RFC 9110 2.5",
+			      "only HTTP/1.0 and HTTP/1.1 are supported");
 	h->minor = p[7] - '0';
 	return p + 8;
 }
@@ -234,7 +243,8 @@ static const char *method(struct http_head *h, const char *p, const char *end)
 	if (p == end)
 		return NULL;
 	if (*p != ' ' || p == start)
-		return refuse(h, 400, "the request line does not start with a method");
+		return refuse(h, 400, p, "RFC 9112 3.1",
+			      "the request line does not start with a method");
 	h->method = (struct span){start, (size_t)(p - start)};
 	return p + 1;
 }
@@ -343,7 +353,7 @@ static const char *request_line(struct http_head *h, const char *p, const char *
 	if (p == end)
 		return NULL;
 	if (*p != ' ' || p == start)
-		return refuse(h, 400, "the request target is malformed");
+		return refuse(h, 400, p, "RFC 9112 3.2", "the request target is malformed");
 	h->target = (struct span){start, (size_t)(p - start)};
 	p = version(h, p + 1, end);
 	return p ? line_end(h, p, end) : NULL;
@@ -359,13 +369,13 @@ static const char *status_line(struct http_head *h, const char *p, const char *e
 	if (!p || end - p < 5)
 		return NULL;
 	if (p[0] != ' ' || p[1] < '1' || p[1] > '5' || !is_digit(p[2]) || !is_digit(p[3]))
-		return refuse(h, 502, "the status code is malformed");
+		return refuse(h, 502, p, "RFC 9112 4", "the status code is malformed");
 	h->status = (p[1] - '0') * 100 + (p[2] - '0') * 10 + (p[3] - '0');
 	p += 4;
 	if (*p == ' ')
 		p++;
 	else if (*p != '\r' && *p != '\n')
-		return refuse(h, 502, "the status code is malformed");
+		return refuse(h, 502, p, "RFC 9112 4", "the status code is malformed");
 	start = p;
 	p = skip_value(p, end);
 	h->reason = (struct span){start, (size_t)(p - start)};
@@ -458,25 +468,31 @@ static bool note_field(struct http_head *h, struct framing *f, const struct fiel
 		f->types++;
 		break;
 	case HTTP_CONTENT_LENGTH:
+		f->frames = x->value.p;
 		if (f->lengths++ > 0 || !parse_length(h, x->value)) {
-			refuse(h, 400, "Content-Length is repeated or not a number");
+			refuse(h, 400, x->value.p, "RFC 9110 8.6",
+			       "Content-Length is repeated or not a number");
 			return false;
 		}
 		break;
 	case HTTP_TRANSFER_ENCODING:
+		f->frames = x->value.p;
 		if (f->codings++ > 0 || !span_eq_case(x->value, SPAN("chunked"))) {
-			refuse(h, 400, "Transfer-Encoding is repeated or not \"chunked\"");
+			refuse(h, 400, x->value.p, "RFC 9112 6.1",
+			       "Transfer-Encoding is repeated or not \"chunked\"");
 			return false;
 		}
 		break;
 	case HTTP_CONNECTION:
+		f->list = x->value.p;
 		connection_field(f, x->value);
 		break;
 	case HTTP_EXPECT:
 		if (span_eq_case(x->value, SPAN("100-continue"))) {
 			h->expect_continue = true;
 		} else if (h->method.n > 0 && x->value.n > 0) {
-			refuse(h, 417, "unknown expectation, expected 100-continue");
+			refuse(h, 417, x->value.p, "RFC 9110 10.1.1",
+			       "unknown expectation, expected 100-continue");
 			return false;
 		}
 		break;
@@ -498,9 +514,11 @@ static const char *field_line(struct http_head *h, struct framing *f, struct fie
 		return NULL;
 	if (*p != ':' || p == start) {
 		if (p == start && (*p == ' ' || *p == '\t'))
-			return refuse(h, 400, "a field with obsolete line folding");
-		return *p == ' ' ? refuse(h, 400, "a space in a field name or before its colon")
-				 : refuse(h, 400, "a field name is malformed");
+			return refuse(h, 400, p, "RFC 9112 5.2",
+				      "a field with obsolete line folding");
+		return refuse(h, 400, p, "RFC 9112 5.1",
+			      *p == ' ' ? "a space in a field name or before its colon"
+					: "a field name is malformed");
 	}
 	x->name = (struct span){start, (size_t)(p - start)};
 	x->tag = name_tag(start, x->name.n, &f->underscored);
@@ -548,7 +566,7 @@ static const char *fields(struct http_head *h, struct framing *f, const char *p,
 			return line_end(h, p, end);
 		x = http_head_room(h);
 		if (!x)
-			return refuse(h, 431, "too many header fields");
+			return refuse(h, 431, p, "RFC 6585 5", "too many header fields");
 		p = field_line(h, f, x, p, end);
 		if (!p || !note_field(h, f, x))
 			return NULL;
@@ -562,11 +580,12 @@ static const char *fields(struct http_head *h, struct framing *f, const char *p,
 static bool frame_common(struct http_head *h, const struct framing *f)
 {
 	if (f->codings > 0 && f->lengths > 0)
-		refuse(h, 400, "Content-Length and Transfer-Encoding exclude each other");
+		refuse(h, 400, f->frames, "RFC 9112 6.2",
+		       "Content-Length and Transfer-Encoding exclude each other");
 	else if (f->codings > 0 && h->minor == 0)
-		refuse(h, 400, "HTTP/1.0 has no Transfer-Encoding");
+		refuse(h, 400, f->frames, "RFC 9112 6.1", "HTTP/1.0 has no Transfer-Encoding");
 	else if (f->listed > CONNECTION_LIST_MAX)
-		refuse(h, 400, "Connection names too many fields");
+		refuse(h, 400, f->list, "RFC 9110 7.6.1", "Connection names too many fields");
 	if (h->why)
 		return false;
 	if (f->codings > 0)
@@ -584,24 +603,25 @@ static bool frame_request(struct http_head *h, const struct framing *f)
 	if (!frame_common(h, f))
 		return false;
 	if (f->hosts > 1)
-		refuse(h, 400, "Host is repeated");
+		refuse(h, 400, f->host.p, "RFC 9112 3.2", "Host is repeated");
 	else if (f->hosts == 0 && h->minor == 1)
-		refuse(h, 400, "Host is missing");
+		refuse(h, 400, h->start, "RFC 9112 3.2", "Host is missing");
 	else if (f->hosts == 1 && !host_ok(f->host))
-		refuse(h, 400, "Host is malformed");
+		refuse(h, 400, f->host.p, "RFC 9112 3.2", "Host is malformed");
 	else if (f->authorizations > 1)
-		refuse(h, 400, "Authorization is repeated");
+		refuse(h, 400, h->start, "RFC 9110 5.3", "Authorization is repeated");
 	else if (f->types > 1)
-		refuse(h, 400, "Content-Type is repeated");
+		refuse(h, 400, h->start, "RFC 9110 5.3", "Content-Type is repeated");
 	else if (f->underscored)
-		refuse(h, 400, "a known field name with underscores for hyphens");
+		refuse(h, 400, h->start, "RFC 3875 4.1.18",
+		       "a known field name with underscores for hyphens");
 	else if (span_eq(h->method, SPAN("CONNECT")))
-		refuse(h, 501, "CONNECT is not supported");
+		refuse(h, 501, h->method.p, "RFC 9110 9.3.6", "CONNECT is not supported");
 	else if (span_eq(h->method, SPAN("TRACE")))
-		refuse(h, 501,
+		refuse(h, 501, h->method.p, "RFC 9110 9.3.8",
 		       "TRACE is not supported: it would show the fields added for workers");
 	else if (!target_form(h, f))
-		refuse(h, 400, "the request target is malformed");
+		refuse(h, 400, h->target.p, "RFC 9112 3.2", "the request target is malformed");
 	h->expect_continue = h->expect_continue && h->minor == 1 &&
 			     (h->body == HTTP_BODY_CHUNKED || h->length > 0);
 	return h->why == NULL;
@@ -615,11 +635,13 @@ static bool frame_response(struct http_head *h, const struct framing *f, bool he
 		return false;
 	h->expect_continue = false;
 	if (h->status == 101) {
-		refuse(h, 502, "found 101 Switching Protocols, but no Upgrade was sent");
+		refuse(h, 502, h->start, "RFC 9110 15.2.2",
+		       "found 101 Switching Protocols, but no Upgrade was sent");
 		return false;
 	}
 	if (bare && (f->codings > 0 || h->length > 0)) {
-		refuse(h, 502, "a status that allows no content announces some");
+		refuse(h, 502, f->frames, "RFC 9110 8.6",
+		       "a status that allows no content announces some");
 		return false;
 	}
 	if (head_request || bare || h->status == 304) {
@@ -644,7 +666,8 @@ static void head_clear(struct http_head *h)
 	h->body = HTTP_BODY_NONE;
 	h->length = 0;
 	h->keep_alive = h->expect_continue = false;
-	h->why = NULL;
+	h->why = h->rule = NULL;
+	h->at = 0;
 }
 
 /*
@@ -660,7 +683,7 @@ static bool find_end(struct http_head *h, const char *buf, size_t from, size_t n
 	while (i < n && (lf = memchr(buf + i, '\n', n - i)) != NULL) {
 		i = (size_t)(lf - buf);
 		if (i == from || buf[i - 1] != '\r') {
-			refuse(h, 400, "a line ends with a bare line feed");
+			refuse(h, 400, lf, "RFC 9112 2.2", "a line ends with a bare line feed");
 			return false;
 		}
 		if (i >= from + 3 && buf[i - 2] == '\n' && buf[i - 3] == '\r')
@@ -674,9 +697,11 @@ static bool find_end(struct http_head *h, const char *buf, size_t from, size_t n
 static int too_big(struct http_head *h)
 {
 	if (h->method.n > 0 && h->target.n == 0)
-		refuse(h, 414, "the request target is too long");
+		refuse(h, 414, h->start + HTTP_HEAD_MAX, "RFC 9110 15.5.15",
+		       "the request target is too long");
 	else
-		refuse(h, 431, "the message head is too large");
+		refuse(h, 431, h->start + HTTP_HEAD_MAX, "RFC 6585 5",
+		       "the message head is too large");
 	return PD_ETOOBIG;
 }
 
@@ -701,6 +726,7 @@ int http_request_parse(struct http_head *h, const char *buf, size_t n, size_t *s
 	struct framing f = {0};
 
 	head_clear(h);
+	h->start = buf;
 	for (unsigned i = 0; i < EMPTY_LINES_MAX && window - lead >= 2; i++)
 		if (buf[lead] == '\r' && buf[lead + 1] == '\n')
 			lead += 2;
@@ -724,6 +750,7 @@ int http_response_parse(struct http_head *h, const char *buf, size_t n, size_t *
 	int err;
 
 	head_clear(h);
+	h->start = buf;
 	if (n == 0)
 		return PD_EAGAIN;
 	if (*scanned > 0 && window < HTTP_HEAD_MAX && !find_end(h, buf, 0, window, scanned)) {

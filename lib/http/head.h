@@ -78,7 +78,10 @@ struct http_head {
 	bool keep_alive; /* by version and Connection */
 	bool expect_continue;
 	int refuse; /* parse failed: the status to answer (400, 413?, 414, 417, 431, 501, 505) */
-	const char *why; /* parse failed: a constant sentence */
+	const char *why;   /* parse failed: a constant sentence */
+	const char *rule;  /* the rule that says so, "RFC 9112 2.2"; constant */
+	size_t at;	   /* of the byte that breaks it, or of the value that does */
+	const char *start; /* private: where the message begins */
 };
 
 /*
@@ -91,9 +94,9 @@ struct field *http_head_room(struct http_head *h);
 
 /*
  * Parses buf[0..n). *scanned must be 0 for a new message and is advanced over bytes already seen.
- * Returns PD_OK (head complete), PD_EAGAIN (incomplete), PD_EPROTO or PD_ETOOBIG (h->refuse and
- * h->why are set). Leading empty lines (at most 2) before a request line are skipped, as RFC
- * 9112 2.2 asks; h->len counts them.
+ * Returns PD_OK (head complete), PD_EAGAIN (incomplete), PD_EPROTO or PD_ETOOBIG (h->refuse,
+ * h->why, h->rule and h->at are set). Leading empty lines (at most 2) before a request line are
+ * skipped, as RFC 9112 2.2 asks; h->len counts them.
  */
 int http_request_parse(struct http_head *h, const char *buf, size_t n, size_t *scanned) PD_MUST;
 

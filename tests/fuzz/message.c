@@ -356,6 +356,8 @@ int message_check(struct http_head *h, const struct message_mode *m, const char 
 	       "a refusal without reason, or the reverse");
 	expect(h->why == NULL || (m->response ? h->refuse == 502 : h->refuse >= 400),
 	       "a refusal without status");
+	expect(h->why == NULL || (h->rule && h->rule[0] && h->at <= n),
+	       "a refusal without its rule, or of a byte that is not there");
 	expect(scanned <= n, "scanned more than is there");
 	in_pieces(m, p, n, m->first, n, h, err);
 	in_pieces(m, p, n, m->first, 1, h, err);

@@ -35,7 +35,7 @@ void failure_tls(struct exchange *x, struct worker *w, const char *why)
 {
 	char note[200];
 
-	(void)snprintf(x->failure.tls, sizeof(x->failure.tls), "%s", why);
+	(void)snprintf(x->failure.detail, sizeof(x->failure.detail), "%s", why);
 	(void)snprintf(note, sizeof(note), "TLS: %s", why);
 	if (worker_note(w, note))
 		log_line(x->way->cfg->log, LOG_WARN, "worker %s: %s", w->url, note);
@@ -59,9 +59,11 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 
 	(void)snprintf(f->why, sizeof(f->why), "%s worker %.150s: %s", worker_role_name(role),
 		       w->url, http_call_text((enum http_call_result)e));
-	if (f->tls[0])
-		append_why(f, ": ", f->tls);
-	f->tls[0] = '\0';
+	if (e == LEG_BROKEN && !f->detail[0])
+		(void)http_fault_text(&x->leg.call.fault, f->detail);
+	if (f->detail[0])
+		append_why(f, ": ", f->detail);
+	f->detail[0] = '\0';
 	f->status = e == LEG_TIMEOUT || e == LEG_SILENT ? 504 : e == LEG_LOCAL ? 503 : 502;
 	/* A worker that dies loses all that it had at once: no budget of bursts is for that. A
 	 * request that kills one worker after the other is not moved for ever. */

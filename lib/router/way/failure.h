@@ -10,8 +10,8 @@
 #include "lib/router/way/leg.h"
 
 struct failure {
-	char why[400]; /* for the client and the log */
-	char tls[160]; /* what TLS had to say about it, or "" */
+	char why[400];	  /* for the client and the log */
+	char detail[160]; /* what TLS, or who read the answer, had to say about it, or "" */
 	int status;
 	bool moved; /* the worker stopped responding: to go to another one costs no budget */
 	enum worker_role role;	  /* whose failure it was: another attempt avoids that worker */

@@ -119,11 +119,15 @@ static enum outcome read_prefill(struct pd_state *s)
 {
 	struct exchange *x = s->x;
 	const struct buf *b = &x->lane->prefill;
+	struct pd_msg msg = {0};
 
 	x->rec.time.prefilled = s->prefill_ns = clock_now();
 	observe(x, HIST_PREFILL, s->prefill_ns - x->leg.call.sent_ns);
-	if (s->connector->answered(&s->pair, buf_span(b), NULL))
+	if (s->connector->answered(&s->pair, buf_span(b), &msg)) {
+		(void)snprintf(x->failure.detail, sizeof(x->failure.detail), "its body: %.140s",
+			       msg.text);
 		return attempt_failed(x, ROLE_PREFILL, LEG_BROKEN);
+	}
 	if (!s->pair.blocks && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
 		(void)snprintf(x->failure.why, sizeof(x->failure.why),
 			       "prefill worker %.150s returned no %s",

@@ -321,11 +321,10 @@ static int pump_events(struct relay *r)
 		if (err)
 			return err;
 	}
-	if (err)
-		return err;
+	/* The events before a fault came whole. */
 	if (r->leg->call.ended || r->x->lane->held.len > 0)
-		pass_held(r, r->leg->call.ended);
-	return PD_OK;
+		pass_held(r, !err && r->leg->call.ended);
+	return err;
 }
 
 /* -- other bodies -- */
@@ -408,16 +407,19 @@ static enum relay_end client_left(struct relay *r)
 static enum relay_end worker_failed(struct relay *r, int err)
 {
 	struct exchange *x = r->x;
-	char text[1024], said[VEIL_MAX];
+	char text[1024], said[VEIL_MAX], fault[HTTP_FAULT_TEXT];
 	int n;
 
 	if (http_conn_client_left(x->conn))
 		return client_left(r);
-	(void)snprintf(x->failure.why, sizeof(x->failure.why), "worker %s %s", r->leg->worker->url,
-		       err != PD_ETIMEOUT ? "ended its answer early"
-		       : clock_now() >= x->deadline
-			       ? "did not finish within the time limit of a request"
-			       : "stalled in the middle of its answer");
+	(void)http_fault_text(&r->leg->call.fault, fault);
+	(void)snprintf(
+		x->failure.why, sizeof(x->failure.why), "worker %.150s %s%s%s", r->leg->worker->url,
+		err == PD_EPROTO	     ? "sent a malformed answer"
+		: err != PD_ETIMEOUT	     ? "ended its answer early"
+		: clock_now() >= x->deadline ? "did not finish within the time limit of a request"
+					     : "stalled in the middle of its answer",
+		err != PD_ETIMEOUT && fault[0] ? ": " : "", err != PD_ETIMEOUT ? fault : "");
 	x->failure.status = err == PD_ETIMEOUT ? 504 : 502;
 	if (!x->started)
 		return RELAY_RETRY;
