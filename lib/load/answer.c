@@ -10,11 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/json/scan.h"
+#include "lib/load/answer_read.h"
+
+#define ERROR_PAGE_MAX 65536 /* of a long error page only the beginning is kept */
 
 static void reset_figures(struct answer *a)
 {
-	a->streamed = a->finished = a->done = false;
+	a->streamed = a->done = false;
+	a->begun = a->finished = 0;
 	a->status = 0;
 	a->ngaps = 0;
 	a->pieces = 0;
@@ -24,9 +27,9 @@ static void reset_figures(struct answer *a)
 	a->error[0] = '\0';
 }
 
-void answer_init(struct answer *a, bool keep_text)
+void answer_init(struct answer *a, enum answer_api api, bool keep_text)
 {
-	*a = (struct answer){.keep_text = keep_text};
+	*a = (struct answer){.api = api, .keep_text = keep_text};
 	sse_reader_init(&a->sse, ANSWER_EVENT_MAX);
 	buf_init(&a->body, ANSWER_BODY_MAX);
 	buf_init(&a->text, ANSWER_BODY_MAX);
@@ -45,19 +48,21 @@ void answer_release(struct answer *a)
 
 void answer_clear(struct answer *a)
 {
-	/* a truncated stream may end with half an event */
-	if (sse_reader_pending(&a->sse) > 0 || a->failure) {
-		sse_reader_release(&a->sse);
-		sse_reader_init(&a->sse, ANSWER_EVENT_MAX);
+	/* the stream before may have ended inside an event, and have begun with a byte order mark
+	 */
+	if (a->streamed) {
+		struct buf in = a->sse.in, data = a->sse.data;
+
+		buf_clear(&in);
+		buf_clear(&data);
+		a->sse = (struct sse_reader){.in = in, .data = data, .max = ANSWER_EVENT_MAX};
 	}
 	buf_clear(&a->body);
 	buf_clear(&a->text);
 	reset_figures(a);
 }
 
-static void fail(struct answer *a, const char *label, const char *fmt, ...) PD_PRINTF(3, 4);
-
-static void fail(struct answer *a, const char *label, const char *fmt, ...)
+void answer_fail(struct answer *a, const char *label, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -67,111 +72,6 @@ static void fail(struct answer *a, const char *label, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(a->error, sizeof(a->error), fmt, ap);
 	va_end(ap);
-}
-
-static bool member_is(const struct json_member *m, const char *name)
-{
-	return span_eq(m->key, span_of(name));
-}
-
-static void set_int(int64_t *out, const struct json_member *m)
-{
-	int64_t v;
-
-	if (m->type == JSON_NUMBER && json_int(m->value, &v) == PD_OK && v >= 0)
-		*out = v;
-}
-
-static void read_usage(struct answer *a, struct span usage)
-{
-	struct json_member m;
-	size_t at = 0;
-
-	while (json_object_next(usage, &at, &m)) {
-		if (member_is(&m, "prompt_tokens"))
-			set_int(&a->prompt_tokens, &m);
-		else if (member_is(&m, "completion_tokens"))
-			set_int(&a->completion_tokens, &m);
-		else if (member_is(&m, "prompt_tokens_details") && m.type == JSON_OBJECT) {
-			struct json_member d;
-			size_t k = 0;
-
-			while (json_object_next(m.value, &k, &d))
-				if (member_is(&d, "cached_tokens"))
-					set_int(&a->cached_tokens, &d);
-		}
-	}
-}
-
-static bool take_text(struct answer *a, const struct json_member *m)
-{
-	if (m->type != JSON_STRING || m->value.n <= 2)
-		return false;
-	if (a->keep_text && json_string_decode(m->value, &a->text) != PD_OK)
-		fail(a, "too_big", "generated text longer than %zu bytes", a->text.max);
-	return true;
-}
-
-/* delta of a chunk or message of an answer: does it carry text? */
-static bool read_delta(struct answer *a, struct span delta)
-{
-	struct json_member m;
-	size_t at = 0;
-	bool any = false;
-
-	while (json_object_next(delta, &at, &m)) {
-		if (member_is(&m, "content") || member_is(&m, "reasoning_content") ||
-		    member_is(&m, "reasoning") || member_is(&m, "refusal"))
-			any |= take_text(a, &m);
-		else if (member_is(&m, "tool_calls"))
-			any |= m.type == JSON_ARRAY && m.value.n > 2;
-	}
-	return any;
-}
-
-static bool read_choice(struct answer *a, struct span choice)
-{
-	struct json_member m;
-	size_t at = 0;
-	bool any = false;
-
-	while (json_object_next(choice, &at, &m)) {
-		if (member_is(&m, "text"))
-			any |= take_text(a, &m);
-		else if ((member_is(&m, "delta") || member_is(&m, "message")) &&
-			 m.type == JSON_OBJECT)
-			any |= read_delta(a, m.value);
-		else if (member_is(&m, "finish_reason") && m.type == JSON_STRING)
-			a->finished = true;
-	}
-	return any;
-}
-
-static bool read_choices(struct answer *a, struct span choices)
-{
-	enum json_type type;
-	struct span v;
-	size_t at = 0;
-	bool any = false;
-
-	while (json_array_next(choices, &at, &v, &type))
-		if (type == JSON_OBJECT)
-			any |= read_choice(a, v);
-	return any;
-}
-
-/* "message" of an error object, or the value itself. */
-static void note_server_error(struct answer *a, const char *label, const struct json_member *e)
-{
-	struct span text = e->value;
-	struct json_member m;
-	size_t at = 0;
-
-	if (e->type == JSON_OBJECT)
-		while (json_object_next(e->value, &at, &m))
-			if (member_is(&m, "message"))
-				text = m.value;
-	fail(a, label, "%.*s", (int)(text.n < 250 ? text.n : 250), text.p);
 }
 
 static int add_gap(struct answer *a, int64_t ns, int64_t tokens)
@@ -207,41 +107,29 @@ static void note_piece(struct answer *a, int64_t now_ns, bool usage_here)
 		a->first_token_ns = now_ns;
 		a->first_tokens = tokens;
 	} else if (add_gap(a, now_ns - a->last_token_ns, tokens)) {
-		fail(a, "too_big", "stream of more than %zu pieces", ANSWER_GAPS_MAX);
+		answer_fail(a, "too_big", "stream of more than %zu pieces", ANSWER_GAPS_MAX);
 	}
 	a->last_token_ns = now_ns;
 }
 
 static void read_event(struct answer *a, const struct sse_event *e, int64_t now_ns)
 {
-	const struct json_member *choices, *usage, *error;
+	struct answer_news news;
 	struct json_object o;
 	struct pd_msg msg = {""};
-	bool stated;
 
 	if (span_eq(e->data, SPAN("[DONE]"))) {
 		a->done = true;
 		return;
 	}
 	if (json_object_scan(&o, e->data.p, e->data.n, &msg) != PD_OK) {
-		fail(a, "bad_event", "event %lld is not a JSON object: %s", (long long)a->pieces,
-		     msg.text);
-		json_object_release(&o);
+		answer_fail(a, "bad_event", "event %lld is not a JSON object: %s",
+			    (long long)a->pieces, msg.text);
 		return;
 	}
-	error = json_object_get(&o, "error");
-	choices = json_object_get(&o, "choices");
-	usage = json_object_get(&o, "usage");
-	stated = usage && usage->type == JSON_OBJECT;
-	if (error && error->type != JSON_NULL)
-		note_server_error(a, "stream_error", error);
-	else if (span_eq(e->event, SPAN("error")))
-		fail(a, "stream_error", "%.*s", (int)(e->data.n < 250 ? e->data.n : 250),
-		     e->data.p);
-	if (stated)
-		read_usage(a, usage->value);
-	if (choices && choices->type == JSON_ARRAY && read_choices(a, choices->value))
-		note_piece(a, now_ns, stated);
+	news = answer_read_event(a, &o, e->event);
+	if (news.text)
+		note_piece(a, now_ns, news.usage);
 	json_object_release(&o);
 }
 
@@ -249,18 +137,17 @@ void answer_feed(struct answer *a, const char *p, size_t n, int64_t now_ns)
 {
 	struct sse_event e;
 
-	/* of a long error page only the beginning is kept */
 	if (!a->streamed || a->status != 200) {
-		if (a->status != 200 && a->body.len + n > 65536)
+		if (a->status != 200 && a->body.len + n > ERROR_PAGE_MAX)
 			return;
 		if (buf_append(&a->body, p, n))
-			fail(a, "too_big", "answer of more than %zu bytes", a->body.max);
+			answer_fail(a, "too_big", "answer of more than %zu bytes", a->body.max);
 		return;
 	}
 	if (a->failure && strcmp(a->failure, "too_big") == 0)
 		return;
 	if (sse_reader_feed(&a->sse, p, n)) {
-		fail(a, "too_big", "event of more than %zu bytes", ANSWER_EVENT_MAX);
+		answer_fail(a, "too_big", "event of more than %zu bytes", ANSWER_EVENT_MAX);
 		return;
 	}
 	while (sse_reader_next(&a->sse, &e))
@@ -272,77 +159,101 @@ static void end_error(struct answer *a)
 	const struct json_member *e = NULL;
 	struct json_object o;
 	size_t shown = a->body.len < 250 ? a->body.len : 250;
-	bool parsed =
-		json_object_scan(&o, a->body.data ? a->body.data : "", a->body.len, NULL) == PD_OK;
 
-	if (parsed) {
+	if (json_object_scan(&o, a->body.data ? a->body.data : "", a->body.len, NULL) == PD_OK) {
 		e = json_object_get(&o, "error");
 		e = e ? e : json_object_get(&o, "detail");
 		e = e ? e : json_object_get(&o, "message");
+		if (e)
+			answer_note_error(a, "http", e->value, e->type);
+		json_object_release(&o);
 	}
-	if (e)
-		note_server_error(a, "http", e);
-	else
-		fail(a, "http", "%.*s", (int)shown, a->body.data ? a->body.data : "");
-	json_object_release(&o);
+	answer_fail(a, "http", "%.*s", (int)shown, a->body.data ? a->body.data : "");
 }
 
-static void end_plain(struct answer *a, int64_t now_ns, bool embeddings)
+static void end_plain(struct answer *a, int64_t now_ns)
 {
-	const struct json_member *list, *usage;
+	struct answer_news news;
 	struct json_object o;
 	struct pd_msg msg = {""};
 
 	if (json_object_scan(&o, a->body.data ? a->body.data : "", a->body.len, &msg) != PD_OK) {
-		fail(a, "bad_answer", "%s", msg.text);
-		json_object_release(&o);
+		answer_fail(a, "bad_answer", "%s", msg.text);
 		return;
 	}
-	list = json_object_get(&o, embeddings ? "data" : "choices");
-	usage = json_object_get(&o, "usage");
-	if (usage && usage->type == JSON_OBJECT)
-		read_usage(a, usage->value);
-	if (!list || list->type != JSON_ARRAY || list->value.n <= 2)
-		fail(a, "bad_answer", "answer without \"%s\"", embeddings ? "data" : "choices");
-	else if (!embeddings)
-		(void)read_choices(a, list->value);
+	news = answer_read_whole(a, &o);
+	if (!news.text && a->completion_tokens <= 0)
+		answer_fail(a, "no_token", "the answer has no text");
 	a->last_token_ns = now_ns;
 	json_object_release(&o);
 }
 
-static void end_stream(struct answer *a, int64_t now_ns)
+/* The server stated its count once, at the end: the pieces share it evenly. */
+static void share_tokens(struct answer *a)
 {
-	if (!a->done && !a->finished)
-		fail(a, "truncated",
-		     "the stream ended after %lld pieces without finish_reason and [DONE]",
-		     (long long)a->pieces);
-	else if (!a->done && sse_reader_pending(&a->sse) > 0)
-		fail(a, "truncated", "the stream ended inside an event");
-	if (a->last_token_ns < 0)
-		a->last_token_ns = now_ns;
+	int64_t total = a->completion_tokens, before;
+
+	if (total <= 0 || a->said >= 0 || a->pieces == 0)
+		return;
+	before = a->first_tokens = total / a->pieces;
+	for (size_t i = 0; i < a->ngaps; i++) {
+		int64_t upto = (int64_t)((double)total * (double)(i + 2) / (double)a->pieces);
+
+		a->gap[i].tokens = upto - before;
+		before = upto;
+	}
 }
 
-void answer_end(struct answer *a, int64_t now_ns, bool whole, bool embeddings)
+static void end_stream(struct answer *a)
 {
-	if (a->status != 200) {
+	if (!a->done && a->finished == 0)
+		answer_fail(a, "truncated",
+			    "the stream ended after %lld pieces without finish_reason and [DONE]",
+			    (long long)a->pieces);
+	else if (!a->done && sse_reader_pending(&a->sse) > 0)
+		answer_fail(a, "truncated", "the stream ended inside an event");
+	else if (a->pieces == 0)
+		answer_fail(a, "no_token", "the stream ended without any text");
+	else if (a->finished != a->begun)
+		answer_fail(a, "no_finish",
+			    "the stream ended after %lld pieces without finish_reason",
+			    (long long)a->pieces);
+	share_tokens(a);
+}
+
+void answer_end(struct answer *a, int64_t now_ns, bool whole)
+{
+	if (a->status != 200)
 		end_error(a);
-		return;
-	}
-	if (!whole)
-		fail(a, "truncated", "the connection was lost after %lld pieces",
-		     (long long)a->pieces);
+	else if (!whole)
+		answer_fail(a, "truncated", "the connection was lost after %lld pieces",
+			    (long long)a->pieces);
 	else if (a->streamed)
-		end_stream(a, now_ns);
+		end_stream(a);
 	else
-		end_plain(a, now_ns, embeddings);
+		end_plain(a, now_ns);
+}
+
+enum result_basis answer_basis(const struct answer *a)
+{
+	if (a->last_token_ns < 0)
+		return RESULT_BASIS_NONE;
+	if (a->completion_tokens < 0)
+		return a->pieces > 0 ? RESULT_BASIS_CHUNKS : RESULT_BASIS_NONE;
+	return a->said >= 0 || a->pieces == 0 ? RESULT_BASIS_USAGE : RESULT_BASIS_USAGE_LAST;
 }
 
 struct result_gap *answer_take_gaps(struct answer *a, size_t *n)
 {
-	struct result_gap *p = a->gap;
+	struct result_gap *p = NULL;
 
-	*n = a->ngaps;
-	a->gap = NULL;
-	a->ngaps = a->gaps_cap = 0;
+	*n = 0;
+	if (a->ngaps > 0)
+		p = malloc(a->ngaps * sizeof(*p));
+	if (p) {
+		memcpy(p, a->gap, a->ngaps * sizeof(*p));
+		*n = a->ngaps;
+	}
+	a->ngaps = 0;
 	return p;
 }

@@ -240,6 +240,19 @@ static void list_texts(struct writer *w, const char *key, const struct result_ru
 	put(w, "]");
 }
 
+/* They are the inside of JSON strings already: NUL and surrogate pairs survive. */
+static void list_generated(struct writer *w, const struct result_run *run)
+{
+	name(w, "generated_texts", strlen("generated_texts"));
+	put(w, "[");
+	for (size_t i = 0; !w->err && i < run->n; i++) {
+		put(w, i ? ", \"" : "\"");
+		put(w, run->req[i].text ? run->req[i].text : "");
+		put(w, "\"");
+	}
+	put(w, "]");
+}
+
 static void details(struct writer *w, const struct result_run *run)
 {
 	if (run->detailed) {
@@ -257,8 +270,7 @@ static void details(struct writer *w, const struct result_run *run)
 	list_seconds(w, "queue_times", run, QUEUE_S);
 	if (run->detailed) {
 		if (!run->pooling)
-			list_texts(w, "generated_texts", run, offsetof(struct result_request, text),
-				   false);
+			list_generated(w, run);
 		list_texts(w, "errors", run, offsetof(struct result_request, error), false);
 	}
 }
@@ -389,6 +401,21 @@ static const char *itl_basis(const struct result_run *run)
 	return known && guessed ? "mixed" : known ? "usage" : guessed ? "chunks" : "none";
 }
 
+const char *result_token_basis(const struct result_run *run)
+{
+	static const char *const names[] = {"none", "usage", "usage_last", "chunks"};
+	enum result_basis basis = RESULT_BASIS_NONE;
+
+	for (size_t i = 0; i < run->n; i++) {
+		enum result_basis b = run->req[i].failure ? RESULT_BASIS_NONE : run->req[i].basis;
+
+		if (b != RESULT_BASIS_NONE && basis != RESULT_BASIS_NONE && b != basis)
+			return "mixed";
+		basis = b != RESULT_BASIS_NONE ? b : basis;
+	}
+	return names[basis];
+}
+
 static void cached(struct writer *w, const struct result_run *run)
 {
 	int64_t total = 0, input = 0, requests = 0;
@@ -441,6 +468,8 @@ static void own_object(struct writer *w, const struct result_run *run)
 	distributions(w, run);
 	if (!run->pooling)
 		put_text(w, "itl_basis", itl_basis(run));
+	if (!run->pooling && !run->simulated)
+		put_text(w, "token_basis", result_token_basis(run));
 	cached(w, run);
 	histogram(w, "failures", run, offsetof(struct result_request, failure));
 	codes(w, run);

@@ -42,6 +42,14 @@ struct result_gap {
 	int64_t tokens; /* -1: the server did not say */
 };
 
+/* How the tokens of an answer were counted. */
+enum result_basis {
+	RESULT_BASIS_NONE,	 /* no answer, or nothing to count */
+	RESULT_BASIS_USAGE,	 /* the server's count, stated with the pieces */
+	RESULT_BASIS_USAGE_LAST, /* the server's count, stated once: the pieces share it evenly */
+	RESULT_BASIS_CHUNKS	 /* the server stated none: a piece counts as one token */
+};
+
 struct result_request {
 	int64_t intended_ns; /* when the schedule wanted it sent */
 	int64_t eligible_ns; /* when it was free to go: intended, previous turn done, a slot free */
@@ -57,14 +65,16 @@ struct result_request {
 	const struct result_gap *gap; /* pieces after the first one */
 	size_t ngaps;
 	int64_t first_tokens; /* tokens of the first piece; -1: not said */
-	int status;	      /* HTTP status, 0: no response */
-	const char *failure;  /* short label ("http_500", "truncated", "timeout"); NULL: success */
-	const char *error;    /* a sentence, or NULL */
-	const char *text;     /* generated text, or NULL */
-	const char *session;  /* name of the session, or NULL */
-	const char *worker;   /* X-Worker, or NULL */
-	const char *prefill;  /* X-Prefill-Worker, or NULL */
-	const char *decode;   /* X-Decode-Worker, or NULL */
+	enum result_basis basis;
+	int64_t prefill_ns, decode_ns; /* stages that the router stated; -1: not stated */
+	int status;		       /* HTTP status, 0: no response */
+	const char *failure; /* short label ("http_500", "truncated", "timeout"); NULL: success */
+	const char *error;   /* a sentence, or NULL */
+	const char *text;    /* generated text as the inside of a JSON string, or NULL */
+	const char *session; /* name of the session, or NULL */
+	const char *worker;  /* X-Worker, or NULL */
+	const char *prefill; /* X-Prefill-Worker, or NULL */
+	const char *decode;  /* X-Decode-Worker, or NULL */
 };
 
 struct result_goal {
@@ -107,6 +117,8 @@ struct result_run {
 
 /* Appends the document: one JSON object and a line feed. */
 int result_write(const struct result_run *run, struct buf *out) PD_MUST;
+/* How tokens were counted over the run: "usage", "usage_last", "chunks", "mixed" or "none". */
+const char *result_token_basis(const struct result_run *run);
 /* Chooses ttft, tpot, itl and p99 where nothing was chosen; e2el only for pooling. */
 void result_defaults(struct result_run *run);
 

@@ -33,25 +33,52 @@ struct stream {
 static const struct stream streams[] = {
 	{ROLE A A STOP USAGE DONE, NULL, 2, 7, 3, 4},
 	{ROLE A A STOP, NULL, 2, -1, -1, -1},
-	{ROLE A A DONE, NULL, 2, -1, -1, -1},
-	{": comment\r\n\r\n" ROLE "event: x\nid: 1\n" A DONE, NULL, 1, -1, -1, -1},
+	{ROLE A A STOP DONE, NULL, 2, -1, -1, -1},
+	{": comment\r\n\r\n" ROLE "event: x\nid: 1\n" A STOP DONE, NULL, 1, -1, -1, -1},
+	/* a server that stops in the middle says [DONE] too */
+	{ROLE A A DONE, "no_finish", 2, -1, -1, -1},
 	{ROLE A A, "truncated", 2, -1, -1, -1},
 	{ROLE, "truncated", 0, -1, -1, -1},
 	{"", "truncated", 0, -1, -1, -1},
 	{A STOP "data: {\"cho", "truncated", 1, -1, -1, -1},
-	{A "data: {\"error\":{\"message\":\"KV gone\",\"code\":500}}\n\n" DONE, "stream_error", 1,
-	 -1, -1, -1},
-	{A "event: error\ndata: {\"why\":1}\n\n" DONE, "stream_error", 1, -1, -1, -1},
-	{A "data: {broken\n\n" A DONE, "bad_event", 2, -1, -1, -1},
-	{"data: {\"choices\":[{\"text\":\"x\"}]}\n\ndata: {\"choices\":[{\"text\":\"\"}]}\n\n" DONE,
-	 NULL, 1, -1, -1, -1},
-	{"data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n" DONE, NULL, 1, -1,
-	 -1, -1},
-	{"data: {\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[{}]}}]}\n\n" DONE, NULL,
-	 1, -1, -1, -1},
+	/* nothing was generated */
+	{DONE, "no_token", 0, -1, -1, -1},
+	{ROLE STOP DONE, "no_token", 0, -1, -1, -1},
+	{ROLE STOP USAGE DONE, "no_token", 0, 7, 3, 4},
 	{"data: "
-	 "{\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[]}}],\"error\":null}\n\n" DONE,
-	 NULL, 0, -1, -1, -1},
+	 "{\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[]}}],\"error\":null}\n\n" STOP
+		 DONE,
+	 "no_token", 0, -1, -1, -1},
+	/* one of two choices never finishes */
+	{"data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"b\"}}]}\n\n" A STOP DONE,
+	 "no_finish", 2, -1, -1, -1},
+	{"data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"b\"},\"finish_reason\":"
+	 "\"stop\"}]}\n\n" A STOP DONE,
+	 NULL, 2, -1, -1, -1},
+	{A "data: {\"error\":{\"message\":\"KV gone\",\"code\":500}}\n\n" STOP DONE, "stream_error",
+	 1, -1, -1, -1},
+	{A "event: error\ndata: {\"why\":1}\n\n" STOP DONE, "stream_error", 1, -1, -1, -1},
+	/* errors that nothing wraps */
+	{A "data: {\"object\":\"error\",\"message\":\"KV gone\",\"code\":500}\n\n" STOP DONE,
+	 "stream_error", 1, -1, -1, -1},
+	{A "data: {\"message\":\"KV gone\",\"type\":\"InternalServerError\",\"code\":500}\n\n" STOP
+		 DONE,
+	 "stream_error", 1, -1, -1, -1},
+	{A "data: {\"detail\":\"gone\"}\n\n" STOP DONE, "stream_error", 1, -1, -1, -1},
+	{A "data: {\"type\":\"error\"}\n\n" STOP DONE, "stream_error", 1, -1, -1, -1},
+	{A "data: {broken\n\n" A STOP DONE, "bad_event", 2, -1, -1, -1},
+	{A "data: [1]\n\n" A STOP DONE, "bad_event", 2, -1, -1, -1},
+	{"data: {\"choices\":[{\"text\":\"x\"}]}\n\ndata: "
+	 "{\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n" DONE,
+	 NULL, 1, -1, -1, -1},
+	{"data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n" STOP DONE, NULL, 1,
+	 -1, -1, -1},
+	{"data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n" STOP DONE, NULL, 1, -1, -1,
+	 -1},
+	{"data: {\"choices\":[{\"delta\":{\"content\":null,\"tool_calls\":[{}]}}]}\n\n" STOP DONE,
+	 NULL, 1, -1, -1, -1},
+	{A "data: {\"choices\":[],\"unknown\":{\"message\":\"x\"}}\n\n" STOP DONE, NULL, 1, -1, -1,
+	 -1},
 };
 
 static void begin(struct answer *a)
@@ -79,7 +106,7 @@ static void every_cut(void **state)
 	struct answer a;
 
 	(void)state;
-	answer_init(&a, false);
+	answer_init(&a, ANSWER_CHOICES, false);
 	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++) {
 		const char *text = streams[i].text;
 		size_t n = strlen(text);
@@ -88,13 +115,13 @@ static void every_cut(void **state)
 			begin(&a);
 			answer_feed(&a, text, cut, 10);
 			answer_feed(&a, text + cut, n - cut, 20);
-			answer_end(&a, 30, true, false);
+			answer_end(&a, 30, true);
 			check(&a, &streams[i], i, cut);
 		}
 		begin(&a);
 		for (size_t k = 0; k < n; k++)
 			answer_feed(&a, text + k, 1, (int64_t)k);
-		answer_end(&a, 1000000, true, false);
+		answer_end(&a, 1000000, true);
 		check(&a, &streams[i], i, n + 1);
 	}
 	answer_release(&a);
@@ -112,7 +139,7 @@ static void times_and_tokens(void **state)
 	struct result_gap *gap;
 
 	(void)state;
-	answer_init(&a, true);
+	answer_init(&a, ANSWER_CHOICES, true);
 	begin(&a);
 	answer_feed(&a, ROLE, strlen(ROLE), 100);
 	assert_int_equal(a.first_token_ns, -1);
@@ -136,13 +163,14 @@ static void times_and_tokens(void **state)
 	     "\n\n",
 	     300);
 	answer_feed(&a, A STOP DONE, strlen(A STOP DONE), 310);
-	answer_end(&a, 400, true, false);
+	answer_end(&a, 400, true);
 	assert_null(a.failure);
 	assert_int_equal(a.first_token_ns, 200);
 	assert_int_equal(a.last_token_ns, 310);
 	assert_int_equal(a.first_tokens, 2);
-	assert_string_equal(a.text.data, "a \xc3\xa9"
-					 "bca");
+	/* as it was escaped: the inside of a JSON string */
+	assert_string_equal(a.text.data, "a \\u00e9bca");
+	assert_int_equal(answer_basis(&a), RESULT_BASIS_USAGE);
 	gap = answer_take_gaps(&a, &n);
 	assert_int_equal(n, 3);
 	assert_int_equal(gap[0].ns, 50);
@@ -159,18 +187,18 @@ static void connection_lost_in_the_middle(void **state)
 	struct answer a;
 
 	(void)state;
-	answer_init(&a, false);
+	answer_init(&a, ANSWER_CHOICES, false);
 	begin(&a);
 	answer_feed(&a, A A, strlen(A A), 5);
-	answer_end(&a, 6, false, false);
+	answer_end(&a, 6, false);
 	assert_string_equal(a.failure, "truncated");
 	/* the next stream in the same slot starts clean */
 	begin(&a);
 	feed(&a, "data: {\"ch", 5);
-	answer_end(&a, 6, false, false);
+	answer_end(&a, 6, false);
 	begin(&a);
-	answer_feed(&a, A DONE, strlen(A DONE), 7);
-	answer_end(&a, 8, true, false);
+	answer_feed(&a, A STOP DONE, strlen(A STOP DONE), 7);
+	answer_end(&a, 8, true);
 	assert_null(a.failure);
 	assert_int_equal(a.pieces, 1);
 	answer_release(&a);
@@ -186,6 +214,12 @@ static const struct {
 	 "\"prompt_tokens\":1}}",
 	 NULL, ""},
 	{200, false, "{\"choices\":[{\"text\":\"hi\"}]}", NULL, ""},
+	{200, false, "{\"choices\":[{\"text\":\"\"}]}", "no_token", "no text"},
+	{200, false, "{\"choices\":[{\"text\":\"\"}],\"usage\":{\"completion_tokens\":1}}", NULL,
+	 ""},
+	{200, false, "{\"error\":{\"message\":\"no luck\"}}", "error_answer", "no luck"},
+	{200, false, "{\"object\":\"error\",\"message\":\"no luck\"}", "error_answer", "no luck"},
+	{200, false, "<html>down</html>", "bad_answer", "found '<'"},
 	{200, false, "{\"choices\":[]}", "bad_answer", "without \"choices\""},
 	{200, false, "{\"data\":[1]}", "bad_answer", "without \"choices\""},
 	{200, true, "{\"data\":[{\"embedding\":[1]}]}", NULL, ""},
@@ -204,12 +238,13 @@ static void whole_bodies(void **state)
 	struct answer a;
 
 	(void)state;
-	answer_init(&a, false);
+	answer_init(&a, ANSWER_CHOICES, false);
 	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
 		answer_clear(&a);
+		a.api = bodies[i].embeddings ? ANSWER_EMBEDDINGS : ANSWER_CHOICES;
 		a.status = bodies[i].status;
 		answer_feed(&a, bodies[i].body, strlen(bodies[i].body), 50);
-		answer_end(&a, 60, true, bodies[i].embeddings);
+		answer_end(&a, 60, true);
 		if ((a.failure == NULL) != (bodies[i].failure == NULL) ||
 		    (a.failure && strcmp(a.failure, bodies[i].failure) != 0) ||
 		    !strstr(a.error, bodies[i].error))
@@ -225,6 +260,101 @@ static void whole_bodies(void **state)
 	answer_release(&a);
 }
 
+/* The server states its count at the end only: the pieces share it, and the mean gap is per token.
+ */
+static void a_late_count_is_shared(void **state)
+{
+	struct answer a;
+	struct result_gap *gap;
+	int64_t tokens = 0;
+	size_t n;
+
+	(void)state;
+	answer_init(&a, ANSWER_CHOICES, false);
+	begin(&a);
+	feed(&a, A, 100);
+	feed(&a, A, 200);
+	feed(&a, A, 300);
+	feed(&a, STOP "data: {\"choices\":[],\"usage\":{\"completion_tokens\":10}}\n\n" DONE, 310);
+	answer_end(&a, 400, true);
+	assert_null(a.failure);
+	assert_int_equal(answer_basis(&a), RESULT_BASIS_USAGE_LAST);
+	tokens = a.first_tokens;
+	gap = answer_take_gaps(&a, &n);
+	assert_int_equal(n, 2);
+	for (size_t i = 0; i < n; i++) {
+		assert_in_range(gap[i].tokens, 3, 4);
+		tokens += gap[i].tokens;
+	}
+	assert_int_equal(tokens, 10);
+	free(gap);
+	begin(&a);
+	feed(&a, A A STOP DONE, 100);
+	answer_end(&a, 100, true);
+	assert_int_equal(answer_basis(&a), RESULT_BASIS_CHUNKS);
+	answer_release(&a);
+}
+
+static const struct {
+	enum answer_api api;
+	const char *text, *failure, *said;
+	int64_t pieces, prompt, completion, cached;
+} others[] = {
+	{ANSWER_RESPONSES,
+	 "event: response.created\ndata: "
+	 "{\"type\":\"response.created\",\"response\":{\"error\":null}}"
+	 "\n\nevent: response.output_text.delta\ndata: "
+	 "{\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\ndata: "
+	 "{\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5,"
+	 "\"output_tokens\":2,\"input_tokens_details\":{\"cached_tokens\":4}}}}\n\n",
+	 NULL, "hi", 1, 5, 2, 4},
+	{ANSWER_RESPONSES, "data: {\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\n",
+	 "truncated", "hi", 1, -1, -1, -1},
+	{ANSWER_RESPONSES,
+	 "data: {\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\ndata: "
+	 "{\"type\":\"response.failed\",\"response\":{\"error\":{\"message\":\"no\"}}}\n\n",
+	 "stream_error", "hi", 1, -1, -1, -1},
+	{ANSWER_MESSAGES,
+	 "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,"
+	 "\"cache_read_input_tokens\":3,\"output_tokens\":1}}}\n\ndata: "
+	 "{\"type\":\"ping\"}\n\ndata: "
+	 "{\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"yo\"}}"
+	 "\n\ndata: "
+	 "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{"
+	 "\"output_tokens\":7}}\n\ndata: {\"type\":\"message_stop\"}\n\n",
+	 NULL, "yo", 1, 9, 7, 3},
+	{ANSWER_MESSAGES,
+	 "event: error\ndata: "
+	 "{\"type\":\"error\",\"error\":{\"message\":\"overloaded\"}}\n\n",
+	 "stream_error", NULL, 0, -1, -1, -1},
+};
+
+static void other_interfaces(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		for (size_t cut = 0; cut <= strlen(others[i].text); cut++) {
+			answer_init(&a, others[i].api, true);
+			begin(&a);
+			answer_feed(&a, others[i].text, cut, 1);
+			feed(&a, others[i].text + cut, 2);
+			answer_end(&a, 3, true);
+			if ((a.failure == NULL) != (others[i].failure == NULL) ||
+			    (a.failure && strcmp(a.failure, others[i].failure) != 0))
+				fail_msg("stream %zu: failure %s", i,
+					 a.failure ? a.failure : "none");
+			assert_int_equal(a.pieces, others[i].pieces);
+			assert_int_equal(a.prompt_tokens, others[i].prompt);
+			assert_int_equal(a.completion_tokens, others[i].completion);
+			assert_int_equal(a.cached_tokens, others[i].cached);
+			if (others[i].said)
+				assert_string_equal(a.text.data, others[i].said);
+			answer_release(&a);
+		}
+}
+
 static void huge_error_page_is_bounded(void **state)
 {
 	static char page[100000];
@@ -232,11 +362,11 @@ static void huge_error_page_is_bounded(void **state)
 
 	(void)state;
 	memset(page, 'x', sizeof(page));
-	answer_init(&a, false);
+	answer_init(&a, ANSWER_CHOICES, false);
 	a.status = 500;
 	for (int i = 0; i < 100; i++)
 		answer_feed(&a, page, 1000, 1);
-	answer_end(&a, 2, true, false);
+	answer_end(&a, 2, true);
 	assert_string_equal(a.failure, "http");
 	assert_true(a.body.len <= 65536);
 	assert_int_equal(strlen(a.error), 250);
@@ -250,6 +380,8 @@ int main(void)
 		cmocka_unit_test(times_and_tokens),
 		cmocka_unit_test(connection_lost_in_the_middle),
 		cmocka_unit_test(whole_bodies),
+		cmocka_unit_test(a_late_count_is_shared),
+		cmocka_unit_test(other_interfaces),
 		cmocka_unit_test(huge_error_page_is_bounded),
 	};
 

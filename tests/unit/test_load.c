@@ -41,8 +41,10 @@ static const char talk[] =
 
 static void plans(void **state)
 {
-	struct load_plan_options o = {
-		.request_rate = INFINITY, .burstiness = 1, .timestamps = true, .speedup = 2};
+	struct load_plan_options o = {.schedule = {.request_rate = INFINITY,
+						   .burstiness = 1,
+						   .timestamps = true,
+						   .speedup = 2}};
 	struct load_plan p;
 	struct workload w;
 	struct pd_msg msg = {""};
@@ -52,19 +54,19 @@ static void plans(void **state)
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_OK);
 	assert_int_equal(p.n, 5);
 	assert_true(p.scheduled);
-	assert_int_equal(p.item[2].before, 0);
-	assert_int_equal(p.item[1].before, LOAD_NO_TURN);
+	assert_int_equal(p.schedule.before[2], 0);
+	assert_int_equal(p.schedule.before[1], SCHEDULE_NONE);
 	/* a key alone makes no order: requests of one prefix may run side by side */
-	assert_int_equal(p.item[3].before, LOAD_NO_TURN);
-	assert_int_equal(p.item[3].session_no, WORKLOAD_NO_SESSION);
+	assert_int_equal(p.schedule.before[3], SCHEDULE_NONE);
+	assert_int_equal(p.schedule.session[3], SCHEDULE_NONE);
 	assert_string_equal(p.item[2].session, "k1");
 	assert_ptr_equal(p.item[2].session, p.item[3].session);
 	assert_null(p.item[4].session);
-	assert_int_equal(p.item[2].at_ns, 100 * NS_PER_MS);
-	assert_int_equal(p.item[2].request->delay_ns, 10 * NS_PER_MS);
+	assert_int_equal(p.schedule.at_ns[2], 100 * NS_PER_MS);
+	assert_int_equal(p.schedule.think_ns[2], 10 * NS_PER_MS);
 	load_plan_release(&p);
-	o.timestamps = false;
-	o.requests = 2;
+	o.schedule.timestamps = false;
+	o.schedule.requests = 2;
 	o.pattern = "s{turn}-{i}";
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_OK);
 	assert_int_equal(p.n, 2);
@@ -76,7 +78,8 @@ static void plans(void **state)
 
 static void wrong_plans(void **state)
 {
-	struct load_plan_options o = {.request_rate = INFINITY, .burstiness = 1, .speedup = 1};
+	struct load_plan_options o = {
+		.schedule = {.request_rate = INFINITY, .burstiness = 1, .speedup = 1}};
 	struct load_plan p;
 	struct workload w;
 	struct pd_msg msg = {""};
@@ -85,14 +88,14 @@ static void wrong_plans(void **state)
 	read_text(&w, "{\"prompt\":\"x\"}\n{\"prompt\":\"x\",\"session_id\":\"a\\u000ab\"}\n");
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_EINVAL);
 	assert_string_equal(msg.text, "line 2: the session key contains a control character");
-	o.requests = 3;
+	o.schedule.requests = 3;
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "--num-prompts"));
-	o.requests = 1;
-	o.timestamps = true;
+	o.schedule.requests = 1;
+	o.schedule.timestamps = true;
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "--timestamps"));
-	o.timestamps = false;
+	o.schedule.timestamps = false;
 	o.pattern = "<1//i>";
 	assert_int_equal(load_plan_make(&p, &w, &o, &msg), PD_EINVAL);
 	assert_non_null(strstr(msg.text, "request 0: column 3: division by zero"));
@@ -113,7 +116,11 @@ static void builtin_prompts(void **state)
 	for (int64_t len = 1; len < 9; len++) {
 		buf_init(&b, 1 << 20);
 		workload_init(&w);
-		assert_int_equal(load_plan_builtin(&b, 0, 3, 2, len, 5), PD_OK);
+		assert_int_equal(load_plan_builtin(&b, &(struct load_builtin){.sessions = 3,
+									      .turns = 2,
+									      .input_tokens = len,
+									      .seed = 5}),
+				 PD_OK);
 		assert_int_equal(workload_parse_take(&w, &b, "b", NULL, &msg), PD_OK);
 		assert_int_equal(w.n, 6);
 		assert_int_equal(w.nsessions, 3);
@@ -126,7 +133,11 @@ static void builtin_prompts(void **state)
 	}
 	buf_init(&b, 1 << 20);
 	workload_init(&w);
-	assert_int_equal(load_plan_builtin(&b, 4, 0, 20, 128, 5), PD_OK);
+	assert_int_equal(load_plan_builtin(&b, &(struct load_builtin){.requests = 4,
+								      .turns = 20,
+								      .input_tokens = 128,
+								      .seed = 5}),
+			 PD_OK);
 	assert_int_equal(workload_parse_take(&w, &b, "b", NULL, &msg), PD_OK);
 	assert_true(w.n == 4 && w.nsessions == 0);
 	workload_release(&w);
@@ -137,7 +148,7 @@ static void builtin_prompts(void **state)
 static const struct {
 	enum body_endpoint endpoint;
 	const char *record, *extra, *key, *body;
-	unsigned places;
+	unsigned paths;
 	bool stream;
 } built[] = {
 	{BODY_CHAT, "{\"prompt\":\"a \\u00e9 \\/\",\"output_tokens\":5}", NULL, "",
@@ -150,18 +161,22 @@ static const struct {
 	 "\"k\\\"\", \"user\": \"k\\\"\", "
 	 "\"prompt_cache_key\": \"k\\\"\", \"max_tokens\": 9, \"temperature\": 0.0, \"stream\": "
 	 "false, \"messages\": [ {\"x\":1.0e0} ]}",
-	 15, false},
+	 4, false},
 	{BODY_COMPLETIONS, "{\"prompt\":[1, 2]}", "{\"max_tokens\":1,\"seed\": 7}", "",
 	 "{\"model\": \"m\\\"\", \"temperature\": 0.0, \"stream\": false, \"prompt\": [1, 2], "
 	 "\"max_tokens\":1,\"seed\": 7}",
 	 0, false},
 	{BODY_EMBEDDINGS, "{\"prompt\":\"e\"}", "{}", "u",
-	 "{\"model\": \"m\\\"\", \"user\": \"u\", \"input\": \"e\"}", 2, true},
+	 "{\"model\": \"m\\\"\", \"session_params\": {\"session_id\": \"u\"}, \"input\": \"e\"}", 1,
+	 true},
 	{BODY_COMPLETIONS, "{\"prompt\":\"p\"}", "{\"model\":\"other\"}", "",
 	 "{\"max_tokens\": 9, \"temperature\": 0.0, \"stream\": false, \"prompt\": \"p\", "
 	 "\"model\":\"other\"}",
 	 0, false},
 };
+
+static const char *const paths[] = {"session_params.session_id", "session_id", "user",
+				    "prompt_cache_key"};
 
 static void bodies(void **state)
 {
@@ -170,7 +185,8 @@ static void bodies(void **state)
 		struct body_options o = {.endpoint = built[i].endpoint,
 					 .model = "m\"",
 					 .stream = built[i].stream,
-					 .key_places = built[i].places,
+					 .key_path = paths,
+					 .nkey_paths = built[i].paths,
 					 .default_output = 9,
 					 .scale = 1};
 		struct workload w;
@@ -184,7 +200,10 @@ static void bodies(void **state)
 					 PD_OK);
 		buf_init(&out, 1 << 20);
 		assert_int_equal(body_check(&o, &w.req[0], &msg), PD_OK);
-		assert_int_equal(body_build(&o, &w.req[0], span_of(built[i].key), &out), PD_OK);
+		assert_int_equal(body_build(&o, &w.req[0],
+					    &(struct body_turn){.key = span_of(built[i].key)},
+					    &out),
+				 PD_OK);
 		assert_string_equal(out.data, built[i].body);
 		assert_int_equal(json_validate(out.data, out.len, &msg), PD_OK);
 		buf_release(&out);
@@ -205,7 +224,7 @@ static void trace_bodies_share_text_and_shrink(void **state)
 	read_text(&w, "{\"input_length\":1000,\"output_length\":100,\"hash_ids\":[1,2],"
 		      "\"timestamp\":1}\n{\"messages\":[]}\n{\"prompt\":[1]}");
 	buf_init(&out, 1 << 20);
-	assert_int_equal(body_build(&o, &w.req[0], (struct span){NULL, 0}, &out), PD_OK);
+	assert_int_equal(body_build(&o, &w.req[0], &(struct body_turn){0}, &out), PD_OK);
 	assert_non_null(strstr(out.data, "\"max_tokens\": 25"));
 	assert_int_equal(strlen(strstr(out.data, "\"prompt\": \"") + 11), 4 * (128 + 122) + 2);
 	assert_int_equal(json_validate(out.data, out.len, &msg), PD_OK);

@@ -5,7 +5,7 @@
  * server's keep-alive limit shows up as silent second sends), names resolved once (else one thread
  * per look-up).
  */
-#include "lib/load/slot.h"
+#include "lib/load/curl_slot.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -24,42 +24,22 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;
 	struct span line = {p, size * n};
-
-	static const struct {
-		struct span name;
-		enum slot_worker which;
-	} names[] = {
-		{{"x-worker:", 9}, SLOT_WORKER},
-		{{"x-prefill-worker:", 17}, SLOT_PREFILL},
-		{{"x-decode-worker:", 16}, SLOT_DECODE},
-	};
+	const char *mark;
 
 	while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n'))
 		line.n--;
 	if (span_starts(line, SPAN("HTTP/"))) {
-		const char *space = memchr(line.p, ' ', line.n);
-
-		s->answer.status = space ? (int)strtol(space + 1, NULL, 10) : 0;
-		if (s->answer.status >= 200 && s->first_byte_ns < 0)
-			s->first_byte_ns = clock_now();
+		mark = memchr(line.p, ' ', line.n);
+		s->flight.answer.status = mark ? (int)strtol(mark + 1, NULL, 10) : 0;
+		if (s->flight.answer.status >= 200 && s->flight.first_byte_ns < 0)
+			s->flight.first_byte_ns = clock_now();
 		return size * n;
 	}
-	if (line.n > 13 && strncasecmp(line.p, "content-type:", 13) == 0) {
-		struct span v = span_trim((struct span){line.p + 13, line.n - 13});
-
-		s->answer.streamed = v.n >= 17 && strncasecmp(v.p, "text/event-stream", 17) == 0;
-	}
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		struct span v;
-
-		if (line.n <= names[i].name.n ||
-		    strncasecmp(line.p, names[i].name.p, names[i].name.n) != 0)
-			continue;
-		v = span_trim((struct span){line.p + names[i].name.n, line.n - names[i].name.n});
-		v.n = v.n < SLOT_WORKER_MAX ? v.n : SLOT_WORKER_MAX - 1;
-		memcpy(s->worker[names[i].which], v.p, v.n);
-		s->worker[names[i].which][v.n] = '\0';
-	}
+	mark = line.n > 0 ? memchr(line.p, ':', line.n) : NULL;
+	if (mark)
+		load_core_field(
+			s->core, &s->flight, (struct span){line.p, (size_t)(mark - line.p)},
+			span_trim((struct span){mark + 1, line.n - (size_t)(mark + 1 - line.p)}));
 	return size * n;
 }
 
@@ -67,7 +47,8 @@ static size_t on_body(char *p, size_t size, size_t n, void *arg)
 {
 	struct slot *s = arg;
 
-	answer_feed(&s->answer, p, size * n, clock_now());
+	s->flight.end_ns = clock_now();
+	answer_feed(&s->flight.answer, p, size * n, s->flight.end_ns);
 	return size * n;
 }
 
@@ -118,7 +99,7 @@ static bool is_literal(const char *host)
 	return host[0] == '[' || inet_pton(AF_INET, host, &v4) == 1;
 }
 
-static int check_url(struct slot_common *c, const char *url, struct pd_msg *msg)
+static int check_url(struct slot_common *c, const char *url, bool elsewhere, struct pd_msg *msg)
 {
 	CURLU *u = curl_url();
 	char *scheme = NULL, *host = NULL, *port = NULL;
@@ -133,7 +114,7 @@ static int check_url(struct slot_common *c, const char *url, struct pd_msg *msg)
 	    (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0))
 		err = pd_fail(msg, PD_EINVAL,
 			      "found '%s', expected http://HOST:PORT or https://HOST:PORT", url);
-	else if (!is_literal(host))
+	else if (!elsewhere && !is_literal(host))
 		err = resolve(c, host, port, msg);
 	curl_free(scheme);
 	curl_free(host);
@@ -153,35 +134,48 @@ static int common_headers(struct slot_common *c, const struct load_options *o)
 		err = add_header(&c->headers, "Accept: text/event-stream");
 	for (size_t i = 0; !err && i < o->nheaders; i++)
 		err = add_header(&c->headers, o->headers[i]);
+	if (!err && o->body.endpoint == BODY_MESSAGES)
+		err = add_header(&c->headers, "anthropic-version: 2023-06-01");
 	if (err || !o->api_key)
 		return err;
 	buf_init(&auth, 65536);
 	err = buf_printf(&auth, "Authorization: Bearer %s", o->api_key);
 	if (!err)
 		err = add_header(&c->headers, auth.data);
+	buf_clear(&auth);
+	if (!err && o->body.endpoint == BODY_MESSAGES)
+		err = buf_printf(&auth, "x-api-key: %s", o->api_key);
+	if (!err && auth.len > 0)
+		err = add_header(&c->headers, auth.data);
 	buf_release(&auth);
 	return err;
+}
+
+/* The base URL's own path joined with the path of the requests. */
+static int join_url(struct slot_common *c, const char *base, const char *path)
+{
+	const char *host = strstr(base, "://"), *own = host ? strchr(host + 3, '/') : NULL;
+	struct buf url;
+	int err;
+
+	buf_init(&url, 65536);
+	err = buf_append(&url, base, own ? (size_t)(own - base) : strlen(base));
+	if (!err)
+		err = load_join(own ? own : "", path, &url);
+	c->url = err ? NULL : buf_detach(&url);
+	buf_release(&url);
+	return c->url ? PD_OK : PD_ENOMEM;
 }
 
 int slot_common_init(struct slot_common *c, const struct load_options *o, const char *path,
 		     struct pd_msg *msg)
 {
-	size_t n = strlen(o->base_url);
-	struct buf url;
 	int err;
 
 	*c = (struct slot_common){0};
-	while (n > 0 && o->base_url[n - 1] == '/')
-		n--;
-	buf_init(&url, 65536);
-	err = buf_append(&url, o->base_url, n);
+	err = join_url(c, o->target[0].base_url, path);
 	if (!err)
-		err = buf_puts(&url, path);
-	c->url = buf_detach(&url);
-	if (!err && !c->url)
-		err = PD_ENOMEM;
-	if (!err)
-		err = check_url(c, c->url, msg);
+		err = check_url(c, c->url, o->proxy || o->target[0].unix_socket, msg);
 	if (!err)
 		err = common_headers(c, o);
 	if (err)
@@ -204,14 +198,22 @@ static void set_options(struct slot *s, const struct load_options *o, const stru
 	curl_easy_setopt(e, CURLOPT_URL, c->url);
 	curl_easy_setopt(e, CURLOPT_RESOLVE, c->resolve);
 	curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(e, CURLOPT_PROXY, "");
+	curl_easy_setopt(e, CURLOPT_PROXY, o->proxy ? o->proxy : "");
+	if (o->target[0].unix_socket)
+		curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, o->target[0].unix_socket);
+	if (o->insecure) {
+		curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 0L);
+		curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
 	if (o->ca_file) {
 		curl_easy_setopt(e, CURLOPT_CAINFO, o->ca_file);
 		curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
 	}
 	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+	curl_easy_setopt(
+		e, CURLOPT_HTTP_VERSION,
+		(long)(o->http2 ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE : CURL_HTTP_VERSION_1_1));
 	curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_S);
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS,
@@ -227,70 +229,94 @@ static void set_options(struct slot *s, const struct load_options *o, const stru
 	curl_easy_setopt(e, CURLOPT_PRIVATE, s);
 }
 
-struct slot *slot_new(const struct load_options *o, const struct slot_common *c)
+struct slot *slot_new(const struct load_options *o, const struct slot_common *c,
+		      struct load_core *core)
 {
 	struct slot *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
+	s->core = core;
+	buf_init(&s->text, 1 << 20);
 	s->easy = curl_easy_init();
-	if (!s->easy) {
-		free(s);
+	if (!s->easy || flight_init(&s->flight, o)) {
+		slot_free(s);
 		return NULL;
 	}
-	buf_init(&s->key_text, 65536);
-	buf_init(&s->body, BODY_MAX);
-	answer_init(&s->answer, o->keep_text);
 	set_options(s, o, c);
 	return s;
+}
+
+static void drop_headers(struct slot *s)
+{
+	if (s->last)
+		s->last->next = NULL; /* the common ones are not ours */
+	curl_slist_free_all(s->headers);
+	s->headers = s->last = NULL;
 }
 
 void slot_free(struct slot *s)
 {
 	if (!s)
 		return;
-	curl_easy_cleanup(s->easy);
-	buf_release(&s->key_text);
-	buf_release(&s->body);
-	answer_release(&s->answer);
+	drop_headers(s);
+	if (s->easy)
+		curl_easy_cleanup(s->easy);
+	flight_release(&s->flight);
+	buf_release(&s->text);
 	free(s);
 }
 
-static bool has_control(struct span s)
+static int own_header(struct slot *s, const char *name, struct span value)
 {
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
-			return true;
-	return false;
-}
-
-int slot_prepare(struct slot *s, const struct load_options *o, const struct slot_common *c,
-		 const struct load_item *item)
-{
-	struct curl_slist *headers = c->headers;
 	int err;
 
-	answer_clear(&s->answer);
-	s->first_byte_ns = -1;
-	s->why[0] = '\0';
-	for (unsigned i = 0; i < SLOT_WORKERS; i++)
-		s->worker[i][0] = '\0';
-	buf_clear(&s->body);
-	err = body_build(&o->body, item->request, item->key, &s->body);
-	if (!err && o->key_header && item->key.n > 0) {
-		if (has_control(item->key))
-			return PD_EINVAL;
-		buf_clear(&s->key_text);
-		err = buf_printf(&s->key_text, "%s: %.*s", o->key_header, (int)item->key.n,
-				 item->key.p);
-		s->key_header = (struct curl_slist){s->key_text.data, c->headers};
-		headers = &s->key_header;
+	buf_clear(&s->text);
+	err = buf_printf(&s->text, "%s: %.*s", name, (int)value.n, value.p);
+	err = err ? err : add_header(&s->headers, s->text.data);
+	for (s->last = s->headers; s->last && s->last->next;)
+		s->last = s->last->next;
+	return err;
+}
+
+static int own_headers(struct slot *s)
+{
+	const struct load_core *c = s->core;
+	const struct load_options *o = c->o;
+	const struct load_item *item = &c->items[s->flight.item];
+	struct span key = {item->session, item->key};
+	const struct talk *k = NULL;
+	char id[512];
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && key.n > 0 && i < o->nkey_headers; i++)
+		err = own_header(s, o->key_headers[i], key);
+	if (!err && o->request_id_prefix) {
+		(void)snprintf(id, sizeof(id), "%s%u", o->request_id_prefix, s->flight.item);
+		err = own_header(s, "X-Request-Id", span_of(id));
 	}
+	if (o->necho_headers > 0 && c->order->session)
+		k = talks_find(&c->talks, c->order->session[s->flight.item]);
+	for (size_t i = 0; !err && k && i < o->necho_headers; i++)
+		if (k->header[i])
+			err = own_header(s, o->echo_headers[i], span_of(k->header[i]));
+	return err;
+}
+
+int slot_prepare(struct slot *s, const struct slot_common *c)
+{
+	int err;
+
+	drop_headers(s);
+	s->why[0] = '\0';
+	err = own_headers(s);
 	if (err)
 		return err;
-	curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, headers);
-	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
-	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
+	if (s->last)
+		s->last->next = c->headers;
+	curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, s->headers ? s->headers : c->headers);
+	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->flight.body.len);
+	curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->flight.body.data);
 	return PD_OK;
 }
 
@@ -299,6 +325,7 @@ static const char *transport_label(CURLcode code)
 	switch (code) {
 	case CURLE_COULDNT_CONNECT:
 	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_COULDNT_RESOLVE_PROXY:
 		return "connect";
 	case CURLE_OPERATION_TIMEDOUT:
 		return "timeout";
@@ -311,34 +338,38 @@ static const char *transport_label(CURLcode code)
 	case CURLE_SSL_CONNECT_ERROR:
 	case CURLE_PEER_FAILED_VERIFICATION:
 		return "tls";
+	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+	case CURLE_HTTP2:
+	case CURLE_HTTP2_STREAM:
+	case CURLE_BAD_CONTENT_ENCODING:
+		return "bad_http";
 	default:
-		return "transport";
+		return "local";
 	}
 }
 
-const char *slot_finish(struct slot *s, CURLcode code, int64_t now_ns, bool embeddings)
+const char *slot_finish(struct slot *s, CURLcode code)
 {
-	struct answer *a = &s->answer;
-	bool lost = code != CURLE_OK;
+	struct answer *a = &s->flight.answer;
+	const char *why = s->why[0] ? s->why : curl_easy_strerror(code);
+	size_t n;
 
+	if (s->flight.end_ns < 0 || code != CURLE_OK)
+		s->flight.end_ns = clock_now();
 	/* a stream that had begun and lost its connection is truncated, unless it had said [DONE]
 	 * already */
-	if (lost && a->status == 200 && a->streamed && code != CURLE_OPERATION_TIMEDOUT) {
-		size_t n;
-
-		answer_end(a, now_ns, a->done, embeddings);
+	if (code != CURLE_OK && a->status == 200 && a->streamed &&
+	    code != CURLE_OPERATION_TIMEDOUT && strcmp(transport_label(code), "bad_http") != 0) {
+		answer_end(a, s->flight.end_ns, a->done);
 		n = strlen(a->error);
 		if (a->failure && n < sizeof(a->error))
-			(void)snprintf(a->error + n, sizeof(a->error) - n, " (%s)",
-				       s->why[0] ? s->why : curl_easy_strerror(code));
+			(void)snprintf(a->error + n, sizeof(a->error) - n, " (%s)", why);
 		return a->failure;
 	}
-	if (lost) {
-		if (!a->failure)
-			(void)snprintf(a->error, sizeof(a->error), "%s",
-				       s->why[0] ? s->why : curl_easy_strerror(code));
-		return a->failure ? a->failure : transport_label(code);
-	}
-	answer_end(a, now_ns, true, embeddings);
+	if (code != CURLE_OK)
+		answer_fail(a, transport_label(code), "%s", why);
+	else
+		answer_end(a, s->flight.end_ns, true);
 	return a->failure;
 }

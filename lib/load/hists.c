@@ -1,0 +1,91 @@
+#include "lib/load/hists.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "lib/stats/hist.h"
+
+enum kind { TTFT, TTFT_INTENDED, TPOT, ITL, E2EL, E2EL_INTENDED, LAG, KINDS };
+
+static const char *const names[KINDS] = {"ttft", "ttft_from_intended", "tpot",	      "itl",
+					 "e2el", "e2el_from_intended", "schedule_lag"};
+
+static void add(struct hist *h, int64_t ns)
+{
+	if (ns >= 0)
+		hist_add(h, (uint64_t)ns);
+}
+
+/* One value per token; a piece without tokens hands its time on to the next one. */
+static void add_gaps(struct hist *h, const struct result_request *r)
+{
+	int64_t carried = 0;
+
+	for (size_t i = 0; i < r->ngaps; i++) {
+		int64_t tokens = r->gap[i].tokens < 0 ? 1 : r->gap[i].tokens,
+			ns = r->gap[i].ns + carried;
+
+		carried = tokens == 0 ? ns : 0;
+		for (int64_t k = 0; k < tokens; k++)
+			add(h, ns / tokens);
+	}
+}
+
+static void fill(struct hist *h, const struct result_run *run, enum kind kind)
+{
+	for (size_t i = 0; i < run->n; i++) {
+		const struct result_request *r = &run->req[i];
+
+		if (kind == LAG && r->sent_ns >= 0)
+			add(h, r->sent_ns - r->eligible_ns);
+		if (kind == LAG || r->failure || r->sent_ns < 0 || r->last_token_ns < 0)
+			continue;
+		if (kind == E2EL)
+			add(h, r->last_token_ns - r->sent_ns);
+		else if (kind == E2EL_INTENDED && run->scheduled)
+			add(h, r->last_token_ns - r->intended_ns);
+		else if (kind == ITL)
+			add_gaps(h, r);
+		else if (r->first_token_ns < 0)
+			continue;
+		else if (kind == TTFT)
+			add(h, r->first_token_ns - r->sent_ns);
+		else if (kind == TTFT_INTENDED && run->scheduled)
+			add(h, r->first_token_ns - r->intended_ns);
+		else if (kind == TPOT && r->output_tokens > 1)
+			add(h, (r->last_token_ns - r->first_token_ns) / (r->output_tokens - 1));
+	}
+}
+
+static int put(const struct hist *h, const char *name, struct buf *out)
+{
+	bool first = true;
+	int err = buf_printf(out,
+			     ", \"%s\": {\"count\": %" PRIu64 ", \"min\": %" PRIu64
+			     ", \"max\": %" PRIu64 ", \"sum\": %.1f, \"buckets\": [",
+			     name, h->count, h->count ? h->min : 0, h->max, h->sum);
+
+	for (unsigned b = 0; !err && b < HIST_BUCKETS; b++) {
+		if (h->bucket[b] == 0)
+			continue;
+		err = buf_printf(out, "%s[%u, %" PRIu64 "]", first ? "" : ", ", b, h->bucket[b]);
+		first = false;
+	}
+	return err ? err : buf_puts(out, "]}");
+}
+
+int hists_json(const struct result_run *run, struct buf *out)
+{
+	struct hist *h = malloc(sizeof(*h));
+	int err = h ? buf_printf(out, "\"histograms\": {\"unit\": \"ns\", \"sub_bits\": %d",
+				 HIST_SUB_BITS)
+		    : PD_ENOMEM;
+
+	for (unsigned k = 0; !err && k < KINDS; k++) {
+		hist_init(h);
+		fill(h, run, (enum kind)k);
+		err = put(h, names[k], out);
+	}
+	free(h);
+	return err ? err : buf_puts(out, "}");
+}
