@@ -7,24 +7,26 @@
 #include <string.h>
 
 #include "lib/results/compare_change.h"
-#include "lib/stats/bootstrap.h"
+#include "lib/results/compare_series.h"
+#include "lib/stats/logratio.h"
 #include "lib/stats/rank.h"
 
-#define BOOTSTRAP_SEED 1
-
-bool compare_enough(const struct compare *c, size_t na, size_t nb)
-{
-	return na >= c->min_runs && nb >= c->min_runs && rank_min_p(na, nb) < c->alpha;
-}
+#define SHOWN 5e-5 /* half a unit of the last digit that a table shows of a change */
 
 static int summarize(struct compare_cell *cell)
 {
-	int err = rank_median(cell->v, cell->n, &cell->median);
 	double far = 0;
+	int err;
 
+	cell->median = cell->spread = NAN;
+	for (size_t i = 0; i < cell->n; i++)
+		if (!isfinite(cell->v[i]))
+			return PD_OK;
+	err = rank_median(cell->v, cell->n, &cell->median);
 	for (size_t i = 0; !err && i < cell->n; i++)
 		far = fmax(far, fabs(cell->v[i] - cell->median));
-	cell->spread = cell->n > 1 && fabs(cell->median) > 0 ? far / fabs(cell->median) : NAN;
+	if (cell->n > 1 && fabs(cell->median) > 0)
+		cell->spread = far / fabs(cell->median);
 	return err;
 }
 
@@ -35,43 +37,36 @@ static double ratio(double shift, double base)
 	return shift > 0 ? INFINITY : shift < 0 ? -INFINITY : 0;
 }
 
-static const struct bootstrap_series *series_of(const struct result_doc *d, const char *base,
-						unsigned n, struct bootstrap_series *out)
+/* Too few runs, but with per-request values: an interval that is only an indication. */
+static int details_interval(const struct compare *c, struct compare_row *row, size_t side,
+			    struct compare_change *out)
 {
-	static const char *const names[RESULT_SERIES] = {"ttft", "tpot", "e2el"};
+	int err = compare_series_draw(c, row, side);
 
-	for (int k = 0; k < RESULT_SERIES; k++) {
-		if (strlen(names[k]) != n || memcmp(names[k], base, n) != 0)
-			continue;
-		*out = (struct bootstrap_series){d->series[k].v, d->series[k].n};
-		return out;
-	}
-	return NULL;
+	if (err)
+		return err == PD_ENOMEM ? err : PD_OK;
+	out->basis = COMPARE_DETAILS;
+	out->lo = expm1(bootstrap_bound(&row->draws[side], c->rules.alpha / 2, 1));
+	out->hi = expm1(bootstrap_bound(&row->draws[side], c->rules.alpha / 2, -1));
+	return PD_OK;
 }
 
-/* One run each with per-request values: an interval that is only an indication. */
-static int single_interval(const struct compare *c, const struct result_doc *base,
-			   const struct result_doc *now, const char *name,
-			   struct compare_change *out)
+/* Run i with run i. Values that have no logarithm are compared unpaired. */
+static bool change_of_pairs(const struct compare *c, const struct compare_cell *a,
+			    const struct compare_cell *b, struct compare_change *out)
 {
-	struct bootstrap_series a, b;
-	struct bootstrap_interval ci;
-	const char *stem;
-	unsigned n;
-	double q;
-	int err;
+	struct logratio r;
 
-	if (!metric_split(name, &stem, &n, &q) || !series_of(base, stem, n, &a) ||
-	    !series_of(now, stem, n, &b) || a.n < 2 || b.n < 2)
-		return PD_OK;
-	err = bootstrap_change(a, b, q, c->alpha, BOOTSTRAP_SEED, &ci);
-	if (err == PD_ENOMEM)
-		return err;
-	if (!err) {
-		out->lo = ci.lo;
-		out->hi = ci.hi;
-	}
-	return PD_OK;
+	if (a->n != b->n || a->n < c->rules.min_runs ||
+	    logratio_paired(a->v, b->v, a->n, &r) != PD_OK)
+		return false;
+	out->basis = COMPARE_PAIRS;
+	out->change = expm1(r.shift);
+	out->lo = expm1(logratio_bound(&r, c->rules.alpha / 2, 1));
+	out->hi = expm1(logratio_bound(&r, c->rules.alpha / 2, -1));
+	out->p = 2 * fmin(logratio_p(&r, 0, 1), logratio_p(&r, 0, -1));
+	out->significant = out->p < c->rules.alpha;
+	return true;
 }
 
 static int change_of_runs(const struct compare *c, const struct compare_cell *a,
@@ -82,7 +77,7 @@ static int change_of_runs(const struct compare *c, const struct compare_cell *a,
 	int err = rank_mann_whitney(a->v, a->n, b->v, b->n, &test);
 
 	if (!err)
-		err = rank_hodges_lehmann(a->v, a->n, b->v, b->n, c->alpha, &shift);
+		err = rank_hodges_lehmann(a->v, a->n, b->v, b->n, c->rules.alpha, &shift);
 	if (err)
 		return err;
 	out->change = ratio(shift.shift, a->median);
@@ -93,8 +88,28 @@ static int change_of_runs(const struct compare *c, const struct compare_cell *a,
 		out->hi = ratio(shift.hi, a->median);
 	}
 	out->basis = compare_enough(c, a->n, b->n) ? COMPARE_RUNS : COMPARE_FEW;
-	out->significant = out->basis == COMPARE_RUNS && test.p < c->alpha;
+	out->significant = out->basis == COMPARE_RUNS && test.p < c->rules.alpha;
 	return PD_OK;
+}
+
+static int change_of(const struct compare *c, struct compare_row *row, size_t side,
+		     struct compare_change *out)
+{
+	const struct compare_cell *a = &row->cell[0], *b = &row->cell[side];
+	int err = PD_OK;
+
+	*out = (struct compare_change){COMPARE_NONE, NAN, NAN, NAN, NAN, NAN, false};
+	if (isnan(a->median) || isnan(b->median))
+		return PD_OK;
+	if (c->rules.pairs && change_of_pairs(c, a, b, out))
+		return PD_OK;
+	out->basis = COMPARE_SINGLE;
+	out->change = ratio(b->median - a->median, a->median);
+	if (a->n > 1 && b->n > 1)
+		err = change_of_runs(c, a, b, out);
+	if (!err && out->basis != COMPARE_RUNS)
+		err = details_interval(c, row, side, out);
+	return err;
 }
 
 int compare_change_row(const struct compare *c, struct compare_row *row)
@@ -102,21 +117,9 @@ int compare_change_row(const struct compare *c, struct compare_row *row)
 	int err = summarize(&row->cell[0]);
 
 	for (size_t k = 1; !err && k < c->nsides; k++) {
-		const struct compare_cell *a = &row->cell[0], *b = &row->cell[k];
-		struct compare_change *out = &row->change[k];
-
-		*out = (struct compare_change){COMPARE_SINGLE, NAN, NAN, NAN, NAN, NAN, false};
 		err = summarize(&row->cell[k]);
-		if (err)
-			break;
-		if (a->n > 1 && b->n > 1) {
-			err = change_of_runs(c, a, b, out);
-			continue;
-		}
-		out->change = ratio(b->median - a->median, a->median);
-		if (a->n == 1 && b->n == 1)
-			err = single_interval(c, &c->side[0].runs.doc[0], &c->side[k].runs.doc[0],
-					      row->name, out);
+		if (!err)
+			err = change_of(c, row, k, &row->change[k]);
 	}
 	return err;
 }
@@ -132,6 +135,11 @@ int compare_why_unusable(const struct compare *c, const char *what, const char *
 			if (!f)
 				return pd_fail(msg, PD_ENOENT, "%s: '%s' is missing in '%s'", what,
 					       name, d->source);
+			if (f->type == RESULT_NULL)
+				return pd_fail(msg, PD_ENOENT,
+					       "%s: '%s' has no sample in '%s' (%s), expected a "
+					       "number",
+					       what, name, d->source, f->text);
 			if (f->type != RESULT_NUMBER || !isfinite(f->number))
 				return pd_fail(msg, PD_ENOENT,
 					       "%s: '%s' in '%s' is %s%s%s, expected a number",
@@ -150,11 +158,13 @@ enum compare_mark compare_mark(const struct compare_row *row, size_t side)
 	const struct compare_change *ch = &row->change[side];
 	bool higher = ch->change > 0;
 
+	bool proven = ch->basis == COMPARE_RUNS || ch->basis == COMPARE_PAIRS;
+
 	if (isnan(ch->change))
 		return MARK_NONE;
-	if ((ch->basis == COMPARE_RUNS && !ch->significant) || !(fabs(ch->change) > 0))
+	if ((proven && !ch->significant) || fabs(ch->change) < SHOWN)
 		return MARK_SAME;
-	if (ch->basis == COMPARE_SINGLE && ch->lo <= 0 && ch->hi >= 0)
+	if (ch->basis == COMPARE_DETAILS && ch->lo <= 0 && ch->hi >= 0)
 		return MARK_SAME;
 	if (row->direction == METRIC_NEUTRAL)
 		return MARK_DIFFERS;

@@ -8,9 +8,6 @@
  * PD_EINVAL. */
 int compare_change_row(const struct compare *c, struct compare_row *row) PD_MUST;
 
-/* True when these numbers of runs can reach p < alpha and are at least min_runs. */
-bool compare_enough(const struct compare *c, size_t na, size_t nb);
-
 /* Explains which run lacks the metric or what it has instead; always returns PD_ENOENT. `what`
  * names the flag. */
 int compare_why_unusable(const struct compare *c, const char *what, const char *name,
@@ -18,8 +15,8 @@ int compare_why_unusable(const struct compare *c, const char *what, const char *
 
 enum compare_mark { MARK_NONE, MARK_SAME, MARK_BETTER, MARK_WORSE, MARK_DIFFERS };
 
-/* What a change means in the metric's direction. MARK_SAME: not significant, or no change at all.
- */
+/* What a change means in the metric's direction. MARK_SAME: not significant, or nothing that two
+ * decimals of a per cent show. */
 enum compare_mark compare_mark(const struct compare_row *row, size_t side);
 
 #endif

@@ -13,14 +13,20 @@
 
 #include "lib/base/nearest.h"
 #include "lib/results/compare_change.h"
+#include "lib/stats/rank.h"
 
 #define NAMES_MAX 1024
 
-void compare_init(struct compare *c, double alpha, size_t min_runs)
+struct compare_rules compare_rules_default(void)
+{
+	return (struct compare_rules){
+		.alpha = 0.05, .level = 0.10, .run_spread = 0.025, .detect = NAN, .min_runs = 4};
+}
+
+void compare_init(struct compare *c, const struct compare_rules *rules)
 {
 	memset(c, 0, sizeof(*c));
-	c->alpha = alpha;
-	c->min_runs = min_runs;
+	c->rules = *rules;
 }
 
 void compare_release(struct compare *c)
@@ -29,11 +35,15 @@ void compare_release(struct compare *c)
 		result_set_release(&c->side[i].runs);
 	for (size_t i = 0; i < c->nrows; i++) {
 		free(c->row[i].name);
-		for (size_t k = 0; k < COMPARE_SIDES_MAX; k++)
+		for (size_t k = 0; k < COMPARE_SIDES_MAX; k++) {
 			free(c->row[i].cell[k].v);
+			bootstrap_release(&c->row[i].draws[k]);
+		}
 	}
 	for (size_t i = 0; i < c->nnotes; i++)
 		free(c->note[i]);
+	for (size_t i = 0; i < c->nreasons; i++)
+		free(c->reason[i]);
 	free(c->row);
 	memset(c, 0, sizeof(*c));
 }
@@ -59,22 +69,44 @@ int compare_side_named(struct compare *c, struct span label, struct compare_side
 	return PD_OK;
 }
 
+/* Adds a sentence that is not there yet. */
+static void remember(char **list, size_t *n, size_t max, const char *text)
+{
+	for (size_t i = 0; i < *n; i++)
+		if (strcmp(list[i], text) == 0)
+			return;
+	if (*n == max)
+		return;
+	list[*n] = strdup(text);
+	*n += list[*n] != NULL;
+}
+
 void compare_note(struct compare *c, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;
 
-	if (c->nnotes == COMPARE_NOTES_MAX)
-		return;
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	for (size_t i = 0; i < c->nnotes; i++)
-		if (strcmp(c->note[i], text) == 0)
-			return;
-	c->note[c->nnotes] = strdup(text);
-	if (c->note[c->nnotes])
-		c->nnotes++;
+	remember(c->note, &c->nnotes, COMPARE_NOTES_MAX, text);
+}
+
+void compare_refuse(struct compare *c, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	remember(c->reason, &c->nreasons, COMPARE_REASONS_MAX, text);
+}
+
+bool compare_enough(const struct compare *c, size_t na, size_t nb)
+{
+	return na >= c->rules.min_runs && nb >= c->rules.min_runs &&
+	       rank_min_p(na, nb) < c->rules.alpha;
 }
 
 bool compare_is_ours(const struct result_doc *d)
@@ -155,7 +187,7 @@ static int fill_cell(struct compare_cell *cell, const struct result_set *runs, c
 	return PD_OK;
 }
 
-int compare_row(struct compare *c, const char *name, struct compare_row **out)
+int compare_row_with_gaps(struct compare *c, const char *name, struct compare_row **out)
 {
 	struct compare_row *row = find_row(c, name);
 	int err = PD_OK;
@@ -164,8 +196,6 @@ int compare_row(struct compare *c, const char *name, struct compare_row **out)
 		*out = row;
 		return PD_OK;
 	}
-	if (!compare_usable(c, name))
-		return PD_EINVAL;
 	if (c->nrows == c->cap) {
 		size_t cap = c->cap ? c->cap * 2 : 32;
 
@@ -187,6 +217,25 @@ int compare_row(struct compare *c, const char *name, struct compare_row **out)
 		err = compare_change_row(c, row);
 	*out = row;
 	return err;
+}
+
+int compare_row(struct compare *c, const char *name, struct compare_row **out)
+{
+	return compare_usable(c, name) ? compare_row_with_gaps(c, name, out) : PD_EINVAL;
+}
+
+/* Every run has the key, and at least one a number for it: a row in which null is "-". */
+static bool worth_a_row(const struct compare *c, const char *name)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < c->nsides; i++)
+		for (size_t r = 0; r < c->side[i].runs.n; r++) {
+			if (!result_get(&c->side[i].runs.doc[r], name))
+				return false;
+			any = any || is_metric(&c->side[i].runs.doc[r], name);
+		}
+	return any && (!metric_is_itl(name) || !mixes_itl(c));
 }
 
 /* A figure of the base that has no row is said, not dropped; null means "not measured" in files of
@@ -216,12 +265,12 @@ static int rows_matching(struct compare *c, const char *pattern, size_t *matched
 
 		if (pattern ? fnmatch(pattern, name, 0) != 0 : !metric_default(name))
 			continue;
-		if (!compare_usable(c, name)) {
+		if (!worth_a_row(c, name)) {
 			note_left_out(c, name);
 			continue;
 		}
 		++*matched;
-		err = compare_row(c, name, &row);
+		err = compare_row_with_gaps(c, name, &row);
 	}
 	return err;
 }
@@ -283,8 +332,8 @@ int compare_rows_preset(struct compare *c, const char *const *names)
 	int err = PD_OK;
 
 	for (; !err && *names; names++) {
-		if (compare_usable(c, *names))
-			err = compare_row(c, *names, &row);
+		if (worth_a_row(c, *names))
+			err = compare_row_with_gaps(c, *names, &row);
 		else
 			compare_note(c, "%s is left out: not every run has a number for it",
 				     *names);

@@ -51,6 +51,15 @@ static int json_side(const struct compare_side *s, struct buf *out)
 	return err ? err : buf_puts(out, "]}");
 }
 
+static int json_texts(const char *name, char *const *list, size_t n, struct buf *out)
+{
+	int err = buf_printf(out, ",\n\"%s\":[", name);
+
+	for (size_t i = 0; !err && i < n; i++)
+		err = put_text(out, i ? "," : "", list[i]);
+	return err ? err : buf_putc(out, ']');
+}
+
 static int json_cell(const struct compare_cell *cell, struct buf *out)
 {
 	int err = buf_printf(out, "{\"n\":%zu", cell->n);
@@ -73,8 +82,12 @@ static int json_cell(const struct compare_cell *cell, struct buf *out)
 static int json_change(const struct compare *c, const struct compare_row *row, size_t side,
 		       struct buf *out)
 {
-	static const char *const basis[] = {"none", "single run, indicative",
-					    "too few runs, indicative", "runs"};
+	static const char *const basis[] = {"none",
+					    "single run, indicative",
+					    "details, indicative",
+					    "too few runs, indicative",
+					    "runs",
+					    "pairs"};
 	static const char *const marks[] = {"unknown", "same", "better", "worse", "differs"};
 	const struct compare_change *ch = &row->change[side];
 	int err = put_text(out, "{\"side\":", c->side[side].label);
@@ -118,37 +131,52 @@ static int json_row(const struct compare *c, const struct compare_row *row, stru
 	return err ? err : buf_puts(out, "]}");
 }
 
-static int json_gate(const struct compare *c, const struct gate_result *g, struct buf *out)
+static int json_gate(const struct gate_result *g, struct buf *out)
 {
+	static const char *const verdicts[] = {"pass", "warn", "fail", "inconclusive"};
+	const double scale = g->gate->kind == GATE_REQUIRE ? 1 : 100;
+	const struct {
+		const char *name;
+		double value;
+	} numbers[] = {
+		{"change_pct", g->gate->kind == GATE_REQUIRE ? (double)NAN : g->change * 100},
+		{"limit", g->gate->limit * scale},
+		{"p", g->p},
+		{"level", isnan(g->p) ? (double)NAN : g->level},
+		{"bound_pct", g->bound * 100},
+		{"detectable_pct", g->detectable * 100},
+		{"asked_pct", g->asked * 100},
+		{"runs_needed", g->runs_needed ? (double)g->runs_needed : (double)NAN}};
+	char why[512], more[256];
 	int err = buf_printf(out, "{\"kind\":\"%s\"", gate_flag(g->gate->kind) + 2);
 
+	gate_why(g, why, sizeof(why), more, sizeof(more));
 	if (!err)
 		err = put_text(out, ",\"gate\":", g->gate->text);
 	if (!err)
 		err = put_text(out, ",\"metric\":", g->gate->metric);
 	if (!err)
-		err = put_text(out, ",\"side\":", c->side[g->side].label);
+		err = put_text(out, ",\"side\":", g->compare->side[g->side].label);
 	if (!err)
-		err = buf_printf(out, ",\"verdict\":\"%s\",\"indicative\":%s",
-				 g->verdict == GATE_FAIL   ? "fail"
-				 : g->verdict == GATE_WARN ? "warn"
-							   : gate_verdict_text(g->verdict),
+		err = buf_printf(out, ",\"verdict\":\"%s\",\"indicative\":%s", verdicts[g->verdict],
 				 g->indicative ? "true" : "false");
 	if (!err)
-		err = put_text(out, ",\"why\":", g->why);
+		err = put_text(out, ",\"method\":", gate_method_text(g->method));
+	for (size_t i = 0; !err && i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		err = put_member(out, numbers[i].name, numbers[i].value);
+	if (!err)
+		err = put_text(out, ",\"why\":", why);
+	if (!err)
+		err = put_text(out, ",\"outlook\":", more);
 	return err ? err : buf_putc(out, '}');
 }
 
-int compare_report_json(const struct compare_report *r, struct buf *out)
+/* The members of one comparison, without the braces around them. */
+static int json_part(const struct compare_report *r, const struct compare *c, struct buf *out)
 {
-	const struct compare *c = r->compare;
-	int err = buf_printf(out, "{\"pdctl_compare\":1,\"exit_code\":%d,\"strict\":%s",
-			     r->exit_code, r->strict ? "true" : "false");
+	size_t written = 0;
+	int err = buf_puts(out, "\"sides\":[");
 
-	if (!err)
-		err = put_member(out, "alpha", c->alpha);
-	if (!err)
-		err = buf_printf(out, ",\"min_runs\":%zu,\"sides\":[", c->min_runs);
 	for (size_t k = 0; !err && k < c->nsides; k++) {
 		err = k ? buf_putc(out, ',') : PD_OK;
 		if (!err)
@@ -164,14 +192,49 @@ int compare_report_json(const struct compare_report *r, struct buf *out)
 	if (!err)
 		err = buf_puts(out, "],\n\"gates\":[");
 	for (size_t i = 0; !err && i < r->nresults; i++) {
-		err = buf_puts(out, i ? ",\n" : "\n");
+		if (r->result[i].compare != c)
+			continue;
+		err = buf_puts(out, written++ ? ",\n" : "\n");
 		if (!err)
-			err = json_gate(c, &r->result[i], out);
+			err = json_gate(&r->result[i], out);
 	}
 	if (!err)
-		err = buf_puts(out, "],\n\"notes\":[");
-	for (size_t i = 0; !err && i < c->nnotes; i++)
-		err = put_text(out, i ? "," : "", c->note[i]);
+		err = buf_putc(out, ']');
+	if (!err)
+		err = json_texts("not_comparable", c->reason, c->nreasons, out);
+	return err ? err : json_texts("notes", c->note, c->nnotes, out);
+}
+
+int compare_report_json(const struct compare_report *r, struct buf *out)
+{
+	const struct compare_rules *rules = &r->part[0].rules;
+	int err = buf_printf(
+		out, "{\"pdctl_compare\":2,\"exit_code\":%d,\"strict\":%s,\"pairs\":%s",
+		r->exit_code, rules->strict ? "true" : "false", rules->pairs ? "true" : "false");
+
+	if (!err)
+		err = put_member(out, "alpha", rules->alpha);
+	if (!err)
+		err = put_member(out, "gate_level", rules->level);
+	if (!err)
+		err = put_member(out, "run_spread_pct", rules->run_spread * 100);
+	if (!err)
+		err = buf_printf(out, ",\"min_runs\":%zu,", rules->min_runs);
+	if (!err && !r->part[0].setting[0]) {
+		err = json_part(r, &r->part[0], out);
+		return err ? err : buf_puts(out, "}\n");
+	}
+	if (!err)
+		err = buf_puts(out, "\"settings\":[");
+	for (size_t p = 0; !err && p < r->nparts; p++) {
+		err = put_text(out, p ? ",\n{\"setting\":" : "\n{\"setting\":", r->part[p].setting);
+		if (!err)
+			err = buf_putc(out, ',');
+		if (!err)
+			err = json_part(r, &r->part[p], out);
+		if (!err)
+			err = buf_putc(out, '}');
+	}
 	return err ? err : buf_puts(out, "]}\n");
 }
 
@@ -196,19 +259,24 @@ static int put_xml(struct buf *out, const char *s)
 	return err;
 }
 
-static int junit_case(const struct compare_report *r, const struct gate_result *g, struct buf *out)
+static int junit_case(const struct gate_result *g, struct buf *out)
 {
-	const char *label = r->compare->side[g->side].label;
-	int err = buf_puts(out, "  <testcase classname=\"pdctl.compare\" name=\"");
+	const struct compare *c = g->compare;
+	char why[512], more[256];
+	int err = buf_printf(out, "  <testcase classname=\"pdctl.compare\" name=\"%s ",
+			     gate_flag(g->gate->kind));
 
-	if (!err)
-		err = buf_printf(out, "%s ", gate_flag(g->gate->kind));
+	gate_why(g, why, sizeof(why), more, sizeof(more));
 	if (!err)
 		err = put_xml(out, g->gate->text);
 	if (!err)
 		err = buf_puts(out, " (");
 	if (!err)
-		err = put_xml(out, label);
+		err = put_xml(out, c->side[g->side].label);
+	if (!err && c->setting[0])
+		err = buf_puts(out, " at ");
+	if (!err)
+		err = put_xml(out, c->setting);
 	if (!err)
 		err = buf_puts(out, ")\">");
 	if (!err && g->verdict == GATE_FAIL)
@@ -220,7 +288,11 @@ static int junit_case(const struct compare_report *r, const struct gate_result *
 	if (!err && g->verdict == GATE_WARN)
 		err = buf_puts(out, "warning: ");
 	if (!err)
-		err = put_xml(out, g->why);
+		err = put_xml(out, why);
+	if (!err && more[0])
+		err = buf_puts(out, "; ");
+	if (!err)
+		err = put_xml(out, more);
 	if (err)
 		return err;
 	if (g->verdict == GATE_FAIL || g->verdict == GATE_INCONCLUSIVE)
@@ -228,11 +300,29 @@ static int junit_case(const struct compare_report *r, const struct gate_result *
 	return buf_puts(out, "</system-out></testcase>\n");
 }
 
+/* Runs that are not comparable are one test case with an error. */
+static int junit_refused(const struct compare *c, struct buf *out)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < c->nreasons; i++) {
+		err = buf_puts(out, "  <testcase classname=\"pdctl.compare\" name=\"comparable\">"
+				    "<error message=\"");
+		if (!err)
+			err = put_xml(out, c->reason[i]);
+		if (!err)
+			err = buf_puts(out, "\"/></testcase>\n");
+	}
+	return err;
+}
+
 int compare_report_junit(const struct compare_report *r, struct buf *out)
 {
-	size_t failed = 0, errors = 0;
+	size_t failed = 0, errors = 0, refused = 0;
 	int err;
 
+	for (size_t p = 0; p < r->nparts; p++)
+		refused += r->part[p].nreasons;
 	for (size_t i = 0; i < r->nresults; i++) {
 		failed += r->result[i].verdict == GATE_FAIL;
 		errors += r->result[i].verdict == GATE_INCONCLUSIVE;
@@ -240,17 +330,23 @@ int compare_report_junit(const struct compare_report *r, struct buf *out)
 	err = buf_printf(out,
 			 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"pdctl "
 			 "compare\" tests=\"%zu\" failures=\"%zu\" errors=\"%zu\">\n",
-			 r->nresults, failed, errors);
+			 r->nresults + refused, failed, errors + refused);
+	for (size_t p = 0; !err && p < r->nparts; p++)
+		err = junit_refused(&r->part[p], out);
 	for (size_t i = 0; !err && i < r->nresults; i++)
-		err = junit_case(r, &r->result[i], out);
+		err = junit_case(&r->result[i], out);
 	return err ? err : buf_puts(out, "</testsuite>\n");
 }
 
-static int bench_entry(const struct compare_row *row, const struct compare_cell *cell,
-		       struct buf *out)
+static int bench_entry(const struct compare *c, const struct compare_row *row, struct buf *out)
 {
-	int err = put_text(out, "{\"name\":", row->name);
+	const struct compare_cell *cell = &row->cell[c->nsides - 1];
+	char name[320];
+	int err;
 
+	(void)snprintf(name, sizeof(name), "%s%s%s", row->name, c->setting[0] ? " at " : "",
+		       c->setting);
+	err = put_text(out, "{\"name\":", name);
 	if (!err)
 		err = put_text(out, ",\"unit\":", metric_unit(row->name));
 	if (!err)
@@ -262,17 +358,21 @@ static int bench_entry(const struct compare_row *row, const struct compare_cell 
 
 int compare_report_gha_bench(const struct compare_report *r, bool bigger, struct buf *out)
 {
-	const struct compare *c = r->compare;
 	enum metric_direction want = bigger ? METRIC_HIGHER : METRIC_LOWER;
 	size_t written = 0;
 	int err = buf_putc(out, '[');
 
-	for (size_t i = 0; !err && i < c->nrows; i++) {
-		if (c->row[i].direction != want)
-			continue;
-		err = buf_puts(out, written++ ? ",\n" : "\n");
-		if (!err)
-			err = bench_entry(&c->row[i], &c->row[i].cell[c->nsides - 1], out);
+	for (size_t p = 0; p < r->nparts; p++) {
+		const struct compare *c = &r->part[p];
+
+		for (size_t i = 0; !err && i < c->nrows; i++) {
+			if (c->row[i].direction != want ||
+			    isnan(c->row[i].cell[c->nsides - 1].median))
+				continue;
+			err = buf_puts(out, written++ ? ",\n" : "\n");
+			if (!err)
+				err = bench_entry(c, &c->row[i], out);
+		}
 	}
 	return err ? err : buf_puts(out, "\n]\n");
 }
@@ -290,27 +390,41 @@ static int put_command_text(struct buf *out, const char *s)
 	return err;
 }
 
+static int annotation(const char *level, const char *a, const char *b, const char *c,
+		      struct buf *out)
+{
+	int err = buf_printf(out, "::%s title=pdctl compare::", level);
+
+	if (!err)
+		err = put_command_text(out, a);
+	if (!err)
+		err = put_command_text(out, b);
+	if (!err)
+		err = put_command_text(out, c);
+	return err ? err : buf_putc(out, '\n');
+}
+
 int compare_report_annotations(const struct compare_report *r, struct buf *out)
 {
 	size_t written = 0;
 	int err = PD_OK;
 
+	for (size_t p = 0; p < r->nparts; p++)
+		for (size_t i = 0; !err && i < r->part[p].nreasons; i++, written++)
+			err = annotation("error", "not comparable: ", r->part[p].reason[i], "",
+					 out);
 	for (size_t i = 0; !err && i < r->nresults; i++) {
 		const struct gate_result *g = &r->result[i];
+		char head[512], why[512], more[256];
 
 		if (g->verdict == GATE_PASS)
 			continue;
 		written++;
-		err = buf_printf(out, "::%s title=pdctl compare::",
-				 g->verdict == GATE_FAIL ? "error" : "warning");
-		if (!err)
-			err = put_command_text(out, g->gate->text);
-		if (!err)
-			err = buf_printf(out, " %s: ", gate_verdict_text(g->verdict));
-		if (!err)
-			err = put_command_text(out, g->why);
-		if (!err)
-			err = buf_putc(out, '\n');
+		gate_why(g, why, sizeof(why), more, sizeof(more));
+		(void)snprintf(head, sizeof(head), "%.200s%s%s %s: ", g->gate->text,
+			       g->compare->setting[0] ? " at " : "", g->compare->setting,
+			       gate_verdict_text(g->verdict));
+		err = annotation(g->verdict == GATE_FAIL ? "error" : "warning", head, why, "", out);
 	}
 	if (!err && written == 0)
 		err = buf_printf(out, "::notice title=pdctl compare::%zu gates, all passed\n",

@@ -1,4 +1,4 @@
-/* Parsing and judging of gates; see the header for the rules and why signs are checked. */
+/* Parsing and checking of gates; see the header for the rules and why signs are checked. */
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,13 +15,6 @@ const char *gate_flag(enum gate_kind kind)
 	return flags[kind];
 }
 
-const char *gate_verdict_text(enum gate_verdict v)
-{
-	static const char *const texts[] = {"pass", "WARN", "FAIL", "inconclusive"};
-
-	return texts[v];
-}
-
 /* A plain decimal number: strtod alone would take "nan", "inf" and hexadecimal. */
 static bool decimal(const char *text, double *out, const char **end)
 {
@@ -33,6 +26,16 @@ static bool decimal(const char *text, double *out, const char **end)
 	*end = stop;
 	return stop != text && isfinite(*out) && !memchr(text, 'x', (size_t)(stop - text)) &&
 	       !memchr(text, 'X', (size_t)(stop - text));
+}
+
+bool gate_percent(const char *text, double *ratio)
+{
+	const char *end;
+
+	if (!decimal(text, ratio, &end) || strcmp(end, "%") != 0)
+		return false;
+	*ratio /= 100;
+	return true;
 }
 
 static int take_metric(struct gate *g, const char *text, size_t n, struct pd_msg *msg)
@@ -140,90 +143,5 @@ int gate_check(const struct compare *c, const struct gate *g, struct pd_msg *msg
 	}
 	if (!compare_usable(c, g->metric))
 		return compare_why_unusable(c, gate_flag(g->kind), g->metric, msg);
-	return PD_OK;
-}
-
-static bool holds(enum gate_op op, double v, double limit)
-{
-	switch (op) {
-	case GATE_LE:
-		return v <= limit;
-	case GATE_LT:
-		return v < limit;
-	case GATE_GE:
-		return v >= limit;
-	default:
-		return v > limit;
-	}
-}
-
-static void judge_absolute(const struct gate *g, const struct compare_cell *cell,
-			   struct gate_result *out)
-{
-	size_t broken = 0;
-	double worst = cell->v[0];
-
-	for (size_t i = 0; i < cell->n; i++) {
-		bool up = g->op == GATE_LE || g->op == GATE_LT;
-
-		broken += !holds(g->op, cell->v[i], g->limit);
-		worst = up ? fmax(worst, cell->v[i]) : fmin(worst, cell->v[i]);
-	}
-	out->verdict = broken ? GATE_FAIL : GATE_PASS;
-	(void)snprintf(out->why, sizeof(out->why), "worst run %.6g%s%s, %zu of %zu runs hold",
-		       worst, metric_unit(g->metric)[0] ? " " : "", metric_unit(g->metric),
-		       cell->n - broken, cell->n);
-}
-
-static double percent(double ratio)
-{
-	return ratio * 100;
-}
-
-/* Changes are judged as "how far in the direction of the gate", so that one comparison serves both
- * signs. */
-static void judge_relative(const struct gate *g, const struct compare_row *row, size_t side,
-			   bool strict, struct gate_result *out)
-{
-	const struct compare_change *ch = &row->change[side];
-	double towards = g->op == GATE_RISE ? ch->change : -ch->change;
-	double bound = g->op == GATE_RISE ? ch->lo : -ch->hi;
-	bool beyond = towards > g->limit, proven = ch->significant && bound > g->limit;
-	enum gate_verdict bad = g->kind == GATE_WARN_ON ? GATE_WARN : GATE_FAIL;
-	size_t n = 0;
-
-	out->indicative = ch->basis != COMPARE_RUNS;
-	if (out->indicative) {
-		out->verdict = strict ? GATE_INCONCLUSIVE : beyond ? bad : GATE_PASS;
-		n = (size_t)snprintf(out->why, sizeof(out->why), "change %+.2f%%, %s",
-				     percent(ch->change),
-				     ch->basis == COMPARE_SINGLE ? "single run, indicative"
-								 : "too few runs, indicative");
-	} else {
-		out->verdict = proven ? bad : beyond && strict ? GATE_INCONCLUSIVE : GATE_PASS;
-		n = (size_t)snprintf(out->why, sizeof(out->why), "change %+.2f%%, p=%.3g%s",
-				     percent(ch->change), ch->p,
-				     beyond && !proven ? ", beyond the limit but not proven" : "");
-	}
-	if (n < sizeof(out->why) && !isnan(ch->lo))
-		(void)snprintf(out->why + n, sizeof(out->why) - n, ", interval [%+.2f%%, %+.2f%%]",
-			       percent(ch->lo), percent(ch->hi));
-}
-
-int gate_judge(struct compare *c, const struct gate *g, size_t side, bool strict,
-	       struct gate_result *out)
-{
-	struct compare_row *row;
-	int err = compare_row(c, g->metric, &row);
-
-	if (err)
-		return err;
-	memset(out, 0, sizeof(*out));
-	out->gate = g;
-	out->side = side;
-	if (g->kind == GATE_REQUIRE)
-		judge_absolute(g, &row->cell[side], out);
-	else
-		judge_relative(g, row, side, strict, out);
 	return PD_OK;
 }

@@ -1,5 +1,5 @@
 /*
- * Gates: the conditions that decide the exit code.
+ * Gates: the conditions that decide the exit code. How they are judged: compare_judge.h.
  *
  *   relative   METRIC:+5%   fails when the metric rises by more than 5 % against the base
  *              METRIC:-3%   fails when it falls by more than 3 %
@@ -18,8 +18,6 @@
 
 enum gate_kind { GATE_FAIL_ON, GATE_WARN_ON, GATE_REQUIRE };
 enum gate_op { GATE_RISE, GATE_FALL, GATE_LE, GATE_LT, GATE_GE, GATE_GT };
-enum gate_verdict { GATE_PASS, GATE_WARN, GATE_FAIL, GATE_INCONCLUSIVE };
-
 struct gate {
 	enum gate_kind kind;
 	enum gate_op op;
@@ -29,17 +27,11 @@ struct gate {
 			 unit */
 };
 
-struct gate_result {
-	const struct gate *gate;
-	size_t side; /* which side of the comparison was judged */
-	enum gate_verdict verdict;
-	bool indicative; /* too few runs for a statistical claim */
-	char why[256];	 /* the figures behind the verdict */
-};
-
 /* "--fail-on", "--warn-on" or "--require". */
 const char *gate_flag(enum gate_kind kind);
-const char *gate_verdict_text(enum gate_verdict v);
+
+/* "5%" or "2.5%" as a ratio; false for anything else. */
+bool gate_percent(const char *text, double *ratio);
 
 /* PD_EINVAL with a message that names the flag, what was found and what was expected. */
 int gate_parse(struct gate *g, enum gate_kind kind, const char *text, struct pd_msg *msg) PD_MUST;
@@ -49,14 +41,5 @@ int gate_parse(struct gate *g, enum gate_kind kind, const char *text, struct pd_
  * or it is not a finite number there. Never passes a gate whose metric cannot be judged.
  */
 int gate_check(const struct compare *c, const struct gate *g, struct pd_msg *msg) PD_MUST;
-
-/*
- * Judges one side. Adds the metric's row when the table does not have it. With enough runs a
- * relative gate fails only when the change is significant and its whole interval lies beyond the
- * limit; with fewer the plain change decides, marked indicative. `strict` turns indicative
- * verdicts, and changes beyond the limit that are not proven, into GATE_INCONCLUSIVE.
- */
-int gate_judge(struct compare *c, const struct gate *g, size_t side, bool strict,
-	       struct gate_result *out) PD_MUST;
 
 #endif

@@ -5,11 +5,13 @@
  * building a tree. The grammar is in result_scan.c; this file owns the documents.
  */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/file.h"
 #include "lib/results/document.h"
+#include "lib/results/foreign.h"
 #include "lib/results/metric_name.h"
 #include "lib/results/result_scan.h"
 
@@ -62,27 +64,64 @@ static int set_add(struct result_set *s, struct result_doc **out)
 	return PD_OK;
 }
 
+/* "a.json", "a.json#2", ... */
+static int name_source(struct result_doc *d, const char *name, size_t number)
+{
+	char *text = NULL;
+
+	if (number > 1 ? asprintf(&text, "%s#%zu", name, number) < 0 : !(text = strdup(name)))
+		return PD_ENOMEM;
+	d->source = text;
+	return PD_OK;
+}
+
+static int finish(struct result_doc *d, const char *name, size_t number)
+{
+	int err = result_foreign(d);
+
+	return err ? err : name_source(d, name, number);
+}
+
+/* The results of a list take the place of the object around them, which is the last document. */
+static int unroll(struct result_set *s, struct result_scan *scan, const char *name, size_t before)
+{
+	struct result_doc outer = s->doc[s->n - 1], *d;
+	size_t behind = scan->at, at = scan->list;
+	bool more = true;
+	int err = PD_OK;
+
+	s->n--;
+	result_scan_list(scan, at);
+	while (!err && more) {
+		err = set_add(s, &d);
+		if (!err)
+			err = result_scan_element(scan, &outer, d, &more);
+		if (!err && more)
+			err = finish(d, name, s->n - before);
+		if (!err && !more)
+			set_cut(s, s->n - 1);
+	}
+	doc_release(&outer);
+	scan->at = behind;
+	return err;
+}
+
 int result_parse(struct result_set *s, const char *name, struct span text, struct pd_msg *msg)
 {
 	size_t before = s->n;
 	struct result_scan scan;
 	struct result_doc *d;
-	struct buf source;
 	int err = PD_OK;
 
-	buf_init(&source, 1 << 16);
 	result_scan_init(&scan, name, text, msg);
 	do {
 		err = set_add(s, &d);
-		if (err)
-			break;
-		buf_clear(&source);
-		err = s->n - before > 1 ? buf_printf(&source, "%s#%zu", name, s->n - before)
-					: buf_puts(&source, name);
-		d->source = err ? NULL : strdup(source.data);
-		err = err ? err : !d->source ? PD_ENOMEM : result_scan_next(&scan, d);
+		if (!err)
+			err = result_scan_next(&scan, d);
+		if (!err)
+			err = scan.list ? unroll(s, &scan, name, before)
+					: finish(d, name, s->n - before);
 	} while (!err && !result_scan_end(&scan));
-	buf_release(&source);
 	result_scan_release(&scan);
 	if (err)
 		set_cut(s, before);
@@ -107,6 +146,39 @@ int result_read(struct result_set *s, const char *path, struct pd_msg *msg)
 	if (err && msg && !msg->text[0])
 		return pd_fail(msg, err, "cannot read '%s': %s", path, pd_err_text(err));
 	return err;
+}
+
+int result_take(struct result_set *s, struct result_doc *d)
+{
+	struct result_doc *to;
+	int err = set_add(s, &to);
+
+	if (err)
+		return err;
+	*to = *d;
+	memset(d, 0, sizeof(*d));
+	return PD_OK;
+}
+
+int result_add(struct result_doc *d, const char *name, enum result_type type, const char *text,
+	       double number)
+{
+	struct result_field *f;
+
+	if (d->n == RESULT_FIELDS_MAX)
+		return PD_ETOOBIG;
+	if (d->n == d->cap) {
+		size_t cap = d->cap ? d->cap * 2 : 64;
+
+		f = realloc(d->field, cap * sizeof(*f));
+		if (!f)
+			return PD_ENOMEM;
+		d->field = f;
+		d->cap = cap;
+	}
+	f = &d->field[d->n++];
+	*f = (struct result_field){strdup(name), strdup(text), number, type};
+	return f->name && f->text ? PD_OK : PD_ENOMEM;
 }
 
 const struct result_field *result_get(const struct result_doc *d, const char *name)

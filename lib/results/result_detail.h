@@ -10,6 +10,8 @@ enum detail {
 	DETAIL_LATENCIES,
 	DETAIL_ITLS,
 	DETAIL_OUTPUT_LENS,
+	DETAIL_INPUT_LENS,
+	DETAIL_START_TIMES,
 	DETAIL_ERRORS,
 	DETAILS
 };
@@ -19,9 +21,10 @@ struct detail_list {
 	size_t n, cap;
 };
 
-/* Makes the series of `d` from the details. Details that do not fit
- * together are left out. */
-int result_detail_series(const struct detail_list *detail, struct result_doc *d) PD_MUST;
+/* Makes the series of `d` from the details and all gaps in seconds (taken over). Details that do
+ * not fit together are left out. */
+int result_detail_series(const struct detail_list *detail, struct detail_list *gaps,
+			 struct result_doc *d) PD_MUST;
 int result_detail_push(struct detail_list *l, double v) PD_MUST;
 /* Which detail a top-level key is, or DETAILS. */
 enum detail result_detail_of(const char *key);

@@ -2,6 +2,7 @@
  * into line and column. */
 #include <ctype.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,8 @@ void result_scan_release(struct result_scan *s)
 {
 	for (int i = 0; i < DETAILS; i++)
 		free(s->detail[i].v);
+	free(s->inner.v);
+	free(s->gaps.v);
 	buf_release(&s->path);
 	buf_release(&s->word);
 }
@@ -110,30 +113,21 @@ static int read_string(struct result_scan *s)
 /* Adds a field under the current path. */
 static int keep(struct result_scan *s, enum result_type type, struct span text, double number)
 {
-	struct result_doc *d = s->doc;
-	struct result_field *f;
+	char small[64], *copy = text.n < sizeof(small) ? small : malloc(text.n + 1);
+	int err;
 
-	if (!d || s->path.len == 0)
-		return PD_OK;
-	if (d->n == RESULT_FIELDS_MAX)
-		return pd_fail(s->msg, PD_ETOOBIG, "%s: more than %d values in one result", s->name,
+	if (!copy)
+		return PD_ENOMEM;
+	memcpy(copy, text.p ? text.p : "", text.n);
+	copy[text.n] = '\0';
+	err = s->doc && s->path.len > 0 ? result_add(s->doc, s->path.data, type, copy, number)
+					: PD_OK;
+	if (copy != small)
+		free(copy);
+	if (err == PD_ETOOBIG)
+		return pd_fail(s->msg, err, "%s: more than %d values in one result", s->name,
 			       RESULT_FIELDS_MAX);
-	if (d->n == d->cap) {
-		size_t cap = d->cap ? d->cap * 2 : 64;
-
-		f = realloc(d->field, cap * sizeof(*f));
-		if (!f)
-			return PD_ENOMEM;
-		d->field = f;
-		d->cap = cap;
-	}
-	f = &d->field[d->n];
-	f->type = type;
-	f->number = number;
-	f->name = strdup(s->path.data);
-	f->text = strndup(text.p ? text.p : "", text.n);
-	d->n++;
-	return f->name && f->text ? PD_OK : PD_ENOMEM;
+	return err;
 }
 
 static size_t digits(struct result_scan *s)
@@ -196,10 +190,109 @@ static int read_number(struct result_scan *s, double *out)
 	return PD_OK;
 }
 
+static const char *space_end(const char *p, const char *end)
+{
+	while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+		p++;
+	return p;
+}
+
+/*
+ * A number without exponent and with at most 19 significant digits, 27 of them behind the point:
+ * then its digits fit in 64 bits, and a power of ten up to 10^27 is exact in an extended double, so
+ * the quotient is rounded correctly but for one case in thousands, by one unit. Returns its end, or
+ * NULL for anything else.
+ */
+static const char *plain_number(const char *p, const char *end, double *out)
+{
+	static const long double tens[] = {1e0L,  1e1L,	 1e2L,	1e3L,  1e4L,  1e5L,  1e6L,
+					   1e7L,  1e8L,	 1e9L,	1e10L, 1e11L, 1e12L, 1e13L,
+					   1e14L, 1e15L, 1e16L, 1e17L, 1e18L, 1e19L, 1e20L,
+					   1e21L, 1e22L, 1e23L, 1e24L, 1e25L, 1e26L, 1e27L};
+	bool minus = *p == '-';
+	const char *first, *point = NULL;
+	uint64_t digits = 0;
+	ptrdiff_t n, after = 0, zeros = 0;
+
+	p += minus;
+	first = p;
+	for (; p < end; p++) {
+		if (*p >= '0' && *p <= '9') {
+			digits = digits * 10 + (uint64_t)(*p - '0');
+			zeros += digits == 0;
+		} else if (*p == '.' && !point && p > first) {
+			point = p;
+		} else {
+			break;
+		}
+	}
+	n = p - first - (point ? 1 : 0);
+	if (point)
+		after = p - point - 1;
+	if (n == 0 || n - zeros > 19 || after > 27 || p == end || *p == 'e' || *p == 'E' ||
+	    (point && after == 0) || (first[0] == '0' && (point ? point - first : n) > 1))
+		return NULL;
+	*out = (double)((long double)digits / tens[after]);
+	*out = minus ? -*out : *out;
+	return p;
+}
+
+/* A string's end, behind its closing quote, or NULL. Escapes are stepped over, not checked. */
+static const char *plain_string(const char *p, const char *end)
+{
+	for (p++; p < end && *p != '"'; p++) {
+		if ((unsigned char)*p < 0x20)
+			return NULL;
+		if (*p == '\\' && ++p == end)
+			return NULL;
+	}
+	return p < end ? p + 1 : NULL;
+}
+
+/* Reads elements while they are plain numbers, strings and nulls: lists of a million requests are
+ * nothing else. Stops in front of whatever needs a closer look, or of the bracket that ends the
+ * list.
+ */
+static int plain_elements(struct result_scan *s, struct detail_list *into, bool *ended)
+{
+	const char *p = s->text.p + s->at, *end = s->text.p + s->text.n, *next = p;
+	int err = PD_OK;
+
+	while (!err) {
+		double v = NAN;
+
+		p = next;
+		if (p == end)
+			break;
+		if (*p == '"') {
+			next = plain_string(p, end);
+			v = next ? (double)(next - p - 2) : 0;
+		} else if (*p == 'n') {
+			next = end - p > 4 && memcmp(p, "null", 4) == 0 ? p + 4 : NULL;
+		} else {
+			next = plain_number(p, end, &v);
+		}
+		next = next ? space_end(next, end) : NULL;
+		if (!next || next == end || (*next != ',' && *next != ']'))
+			break;
+		if (into)
+			err = result_detail_push(into, v);
+		if (*next == ']') {
+			p = next;
+			*ended = true;
+			break;
+		}
+		next = space_end(next + 1, end);
+	}
+	s->at = (size_t)(p - s->text.p);
+	return err;
+}
+
 /* [ a, b, ... ]: the elements go to `into` when it is given; nothing inside is kept as a field. */
 static int read_array(struct result_scan *s, struct detail_list *into)
 {
 	struct result_doc *doc = s->doc;
+	bool ended = false;
 	int err = PD_OK;
 
 	s->doc = NULL;
@@ -210,7 +303,9 @@ static int read_array(struct result_scan *s, struct detail_list *into)
 		goto out;
 	}
 	for (;;) {
-		err = read_value(s, into);
+		err = plain_elements(s, into, &ended);
+		if (!err && !ended)
+			err = read_value(s, into);
 		if (err)
 			goto out;
 		skip_space(s);
@@ -221,6 +316,7 @@ static int read_array(struct result_scan *s, struct detail_list *into)
 			goto out;
 		}
 		s->at++;
+		skip_space(s);
 	}
 	s->at++;
 out:
@@ -237,18 +333,31 @@ static double sum_of(const struct detail_list *l)
 	return sum;
 }
 
+/* The gaps of one request: their sum counts as the element, they themselves go to the series. */
 static int read_nested_array(struct result_scan *s, struct detail_list *into)
 {
-	struct detail_list inner = {NULL, 0, 0};
 	int err;
 
-	if (!into)
-		return read_array(s, NULL);
-	err = read_array(s, &inner);
-	if (!err)
-		err = result_detail_push(into, sum_of(&inner));
-	free(inner.v);
-	return err;
+	if (into != &s->detail[DETAIL_ITLS]) {
+		err = read_array(s, NULL);
+		return err || !into ? err : result_detail_push(into, NAN);
+	}
+	s->inner.n = 0;
+	err = read_array(s, &s->inner);
+	for (size_t i = 0; !err && i < s->inner.n && s->gaps.n <= RESULT_ITLS_MAX; i++)
+		err = result_detail_push(&s->gaps, s->inner.v[i]);
+	return err ? err : result_detail_push(into, sum_of(&s->inner));
+}
+
+/* The list of results in an object of several: remembered, and skipped like any other. */
+static bool is_result_list(const struct result_scan *s)
+{
+	size_t at = s->at + 1;
+
+	while (at < s->text.n && strchr(" \t\r\n", s->text.p[at]) && s->text.p[at])
+		at++;
+	return at < s->text.n && s->text.p[at] == '{' &&
+	       (strcmp(s->path.data, "benchmarks") == 0 || strcmp(s->path.data, "pdctl.arms") == 0);
 }
 
 /* One "key": value, with the path extended while the value is read. */
@@ -276,8 +385,12 @@ static int read_member(struct result_scan *s)
 	skip_space(s);
 	if (detail != DETAILS && peek(s) == '[') {
 		s->detail[detail].n = 0;
+		if (detail == DETAIL_ITLS)
+			s->gaps.n = 0;
 		err = read_array(s, &s->detail[detail]);
 	} else {
+		if (s->doc && peek(s) == '[' && is_result_list(s))
+			s->list = s->at;
 		err = read_value(s, NULL);
 	}
 	s->path.len = outer;
@@ -362,18 +475,70 @@ static int read_value(struct result_scan *s, struct detail_list *into)
 	return err;
 }
 
-int result_scan_next(struct result_scan *s, struct result_doc *d)
+static int read_document(struct result_scan *s, struct result_doc *d)
 {
 	int err;
 
+	for (int i = 0; i < DETAILS; i++)
+		s->detail[i].n = 0;
+	s->gaps.n = 0;
+	s->list = 0;
+	buf_clear(&s->path);
+	s->doc = d;
+	d->at = s->at;
+	err = read_object(s);
+	d->len = s->at - d->at;
+	s->doc = NULL;
+	return err ? err : result_detail_series(s->detail, &s->gaps, d);
+}
+
+int result_scan_next(struct result_scan *s, struct result_doc *d)
+{
 	skip_space(s);
 	if (peek(s) != '{')
 		return fail_at(s, s->at, "a JSON object");
-	for (int i = 0; i < DETAILS; i++)
-		s->detail[i].n = 0;
-	buf_clear(&s->path);
+	return read_document(s, d);
+}
+
+void result_scan_list(struct result_scan *s, size_t at)
+{
+	s->at = at + 1;
+}
+
+static int lend_fields(const struct result_doc *outer, struct result_scan *s, struct result_doc *d)
+{
+	int err = PD_OK;
+
 	s->doc = d;
-	err = read_object(s);
+	for (size_t i = 0; !err && i < outer->n; i++) {
+		const struct result_field *f = &outer->field[i];
+
+		buf_clear(&s->path);
+		err = buf_puts(&s->path, f->name);
+		if (!err)
+			err = keep(s, f->type, span_of(f->text), f->number);
+	}
 	s->doc = NULL;
-	return err ? err : result_detail_series(s->detail, d);
+	return err;
+}
+
+int result_scan_element(struct result_scan *s, const struct result_doc *outer, struct result_doc *d,
+			bool *more)
+{
+	int err = PD_OK;
+
+	skip_space(s);
+	*more = peek(s) != ']';
+	if (!*more)
+		return PD_OK;
+	if (peek(s) != '{')
+		return fail_at(s, s->at, "a JSON object");
+	if (outer)
+		err = lend_fields(outer, s, d);
+	if (!err)
+		err = read_document(s, d);
+	skip_space(s);
+	if (!err && peek(s) == ',')
+		s->at++;
+	return err;
 }

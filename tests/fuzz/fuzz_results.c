@@ -1,5 +1,6 @@
 /* Any bytes as a result file: a refusal has a line and a column and leaves nothing behind; what is
  * accepted can be asked. */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,13 @@ static void ask(const struct result_doc *d)
 			abort();
 		(void)result_number(d, d->field[i].name);
 	}
+	if (d->series[SERIES_TPOT].n > d->series[SERIES_TTFT].n ||
+	    d->series[SERIES_OUTPUT].n > d->series[SERIES_GAP].n)
+		abort();
 	for (int k = 0; k < RESULT_SERIES; k++)
-		if (d->series[k].n > d->series[RESULT_TTFT].n)
-			abort();
+		for (size_t i = 0; i < d->series[k].n; i++)
+			if (!isfinite(d->series[k].v[i]))
+				abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -76,13 +76,13 @@ static void series_from_details(void **state)
 
 	(void)state;
 	assert_int_equal(parse(&s, text, &msg), 0);
-	assert_int_equal(s.doc[0].series[RESULT_TTFT].n, 2); /* failed requests are left out */
-	assert_true(fabs(s.doc[0].series[RESULT_TTFT].v[1] - 50) < 1e-9);
-	assert_int_equal(s.doc[0].series[RESULT_E2EL].n, 2);
-	assert_true(fabs(s.doc[0].series[RESULT_E2EL].v[0] - 50) <
+	assert_int_equal(s.doc[0].series[SERIES_TTFT].n, 2); /* failed requests are left out */
+	assert_true(fabs(s.doc[0].series[SERIES_TTFT].v[1] - 50) < 1e-9);
+	assert_int_equal(s.doc[0].series[SERIES_E2EL].n, 2);
+	assert_true(fabs(s.doc[0].series[SERIES_E2EL].v[0] - 50) <
 		    1e-9);				     /* no latencies: sum of gaps */
-	assert_int_equal(s.doc[0].series[RESULT_TPOT].n, 1); /* only with two tokens or more */
-	assert_true(fabs(s.doc[0].series[RESULT_TPOT].v[0] - 10) < 1e-9);
+	assert_int_equal(s.doc[0].series[SERIES_TPOT].n, 1); /* only with two tokens or more */
+	assert_true(fabs(s.doc[0].series[SERIES_TPOT].v[0] - 10) < 1e-9);
 	result_set_release(&s);
 }
 
@@ -96,9 +96,9 @@ static void series_without_errors(void **state)
 	(void)state;
 	assert_int_equal(
 		parse(&s, "{\"ttfts\":[0,0.02,null,NaN],\"latencies\":[1],\"itls\":[]}", &msg), 0);
-	assert_int_equal(s.doc[0].series[RESULT_TTFT].n, 1);
-	assert_int_equal(s.doc[0].series[RESULT_E2EL].n, 0);
-	assert_int_equal(s.doc[0].series[RESULT_TPOT].n, 0);
+	assert_int_equal(s.doc[0].series[SERIES_TTFT].n, 1);
+	assert_int_equal(s.doc[0].series[SERIES_E2EL].n, 0);
+	assert_int_equal(s.doc[0].series[SERIES_TPOT].n, 0);
 	result_set_release(&s);
 }
 

@@ -16,6 +16,7 @@
 #include "lib/stats/bootstrap.h"
 #include "lib/stats/hist.h"
 #include "lib/stats/rank.h"
+#include "lib/stats/summary.h"
 
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -220,53 +221,101 @@ static void quantiles_by_selection_equal_sorting(void **state)
 		want = sorted[k];
 		if (k + 1 < n)
 			want += (sorted[k + 1] - sorted[k]) * (at - (double)k);
-		near(bootstrap_stat(v, n, q), want, 1e-9);
+		near(bootstrap_quantile(v, n, q), want, 1e-9);
 	}
+}
+
+/* 95 % interval of the change, as a log. */
+static void interval(const double *a, size_t na, const double *b, size_t nb,
+		     enum bootstrap_stat stat, double q, double *lo, double *hi)
+{
+	const struct bootstrap_series base = {a, NULL, na}, now = {b, NULL, nb};
+	struct bootstrap_draws d;
+
+	assert_int_equal(bootstrap_change(&base, 1, &now, 1, stat, q, 0, 1, &d), 0);
+	for (size_t i = 1; i < d.n; i++)
+		assert_true(d.v[i - 1] <= d.v[i]);
+	*lo = bootstrap_bound(&d, 0.025, 1);
+	*hi = bootstrap_bound(&d, 0.025, -1);
+	assert_true(*lo <= d.estimate && d.estimate <= *hi);
+	bootstrap_release(&d);
 }
 
 static void bootstrap_covers_the_truth(void **state)
 {
-	double a[400], b[400];
-	struct bootstrap_interval ci, again;
+	static double a[3000], b[3000];
+	const double truth = log(36.0 / 30);
+	double lo, hi, again;
 	struct rng r;
 
 	(void)state;
 	rng_seed(&r, 5);
-	for (size_t i = 0; i < 400; i++) {
+	for (size_t i = 0; i < 3000; i++) {
 		a[i] = 30 + rng_normal(&r);
 		b[i] = 36 + rng_normal(&r);
 	}
-	assert_int_equal(bootstrap_change((struct bootstrap_series){a, 400},
-					  (struct bootstrap_series){b, 400}, BOOTSTRAP_MEAN, 0.05,
-					  1, &ci),
-			 0);
-	assert_true(ci.lo > 0.18 && ci.lo < 0.2 && ci.hi > 0.2 && ci.hi < 0.22);
-	assert_int_equal(bootstrap_change((struct bootstrap_series){a, 400},
-					  (struct bootstrap_series){b, 400}, BOOTSTRAP_MEAN, 0.05,
-					  1, &again),
-			 0);
-	near(again.lo, ci.lo, 0);
-	memset(a, 0, sizeof(a));
-	assert_int_equal(bootstrap_change((struct bootstrap_series){a, 400},
-					  (struct bootstrap_series){b, 400}, 0.5, 0.05, 1, &ci),
+	interval(a, 400, b, 400, BOOTSTRAP_MEAN, 0, &lo, &hi);
+	assert_true(lo > truth - 0.02 && lo < truth && hi > truth && hi < truth + 0.02);
+	interval(a, 400, b, 400, BOOTSTRAP_MEAN, 0, &again, &hi);
+	near(again, lo, 0);
+	/* the short way, and the one with cells, of quantiles */
+	interval(a, 400, b, 400, BOOTSTRAP_QUANTILE, 0.5, &lo, &hi);
+	assert_true(lo > truth - 0.02 && lo < truth && hi > truth && hi < truth + 0.02);
+	for (int k = 0; k < 3; k++) {
+		static const double q[] = {0.5, 0.9, 0.99};
+		static const double z[] = {0, 1.2815515655446004, 2.3263478740408408};
+		double change = log((36 + z[k]) / (30 + z[k]));
+
+		interval(a, 3000, b, 3000, BOOTSTRAP_QUANTILE, q[k], &lo, &hi);
+		assert_true(lo > change - 0.02 && lo < change && hi > change && hi < change + 0.02);
+	}
+	assert_int_equal(bootstrap_block(1000, 0), 10);
+	assert_int_equal(bootstrap_block(1001, 0), 11);
+	assert_int_equal(bootstrap_block(1, 0), 1);
+	assert_true(bootstrap_block(1000, 0.9) > 25 && bootstrap_block(1000, 0.999) == 125);
+}
+
+/* Both ways to a quantile agree on the same values. */
+static void cells_agree_with_selection(void **state)
+{
+	static double a[600], b[600];
+	double lo[2], hi[2];
+	struct rng r;
+
+	(void)state;
+	rng_seed(&r, 17);
+	for (size_t i = 0; i < 600; i++) {
+		a[i] = exp(0.3 * rng_normal(&r));
+		b[i] = exp(0.3 * rng_normal(&r) + 0.1);
+	}
+	interval(a, 512, b, 512, BOOTSTRAP_QUANTILE, 0.9, &lo[0], &hi[0]);
+	interval(a, 513, b, 513, BOOTSTRAP_QUANTILE, 0.9, &lo[1], &hi[1]);
+	near(lo[0], lo[1], 0.05);
+	near(hi[0], hi[1], 0.05);
+}
+
+static void what_has_no_logarithm_is_refused(void **state)
+{
+	static const double zero[] = {0, 0, 0}, some[] = {1, 2, 3};
+	const struct bootstrap_series a = {zero, NULL, 3}, b = {some, NULL, 3},
+				      one = {some, NULL, 1};
+	struct bootstrap_draws d;
+
+	(void)state;
+	assert_int_equal(bootstrap_change(&a, 1, &b, 1, BOOTSTRAP_MEAN, 0, 0, 1, &d), PD_EINVAL);
+	assert_int_equal(bootstrap_change(&b, 1, &a, 1, BOOTSTRAP_MEAN, 0, 0, 1, &d), PD_EINVAL);
+	assert_int_equal(bootstrap_change(&b, 1, &one, 1, BOOTSTRAP_MEAN, 0, 0, 1, &d), PD_EINVAL);
+	assert_int_equal(bootstrap_change(&b, 0, &b, 1, BOOTSTRAP_MEAN, 0, 0, 1, &d), PD_EINVAL);
+	assert_int_equal(bootstrap_change(&b, 1, &b, 1, BOOTSTRAP_QUANTILE, 2, 0, 1, &d),
 			 PD_EINVAL);
-	assert_int_equal(bootstrap_change((struct bootstrap_series){b, 1},
-					  (struct bootstrap_series){b, 400}, 0.5, 0.05, 1, &ci),
-			 PD_EINVAL);
-	assert_int_equal(bootstrap_block(1000), 10);
-	assert_int_equal(bootstrap_block(1001), 11);
-	assert_int_equal(bootstrap_block(1), 1);
 }
 
 static double width(const double *a, const double *b)
 {
-	struct bootstrap_interval ci;
+	double lo, hi;
 
-	assert_int_equal(bootstrap_change((struct bootstrap_series){a, 400},
-					  (struct bootstrap_series){b, 400}, BOOTSTRAP_MEAN, 0.05,
-					  1, &ci),
-			 0);
-	return ci.hi - ci.lo;
+	interval(a, 400, b, 400, BOOTSTRAP_MEAN, 0, &lo, &hi);
+	return hi - lo;
 }
 
 /* Requests that come slow in batches carry less information than the same values shuffled: the
@@ -288,21 +337,61 @@ static void dependence_widens_the_interval(void **state)
 	assert_true(width(flat, batches) > 1.6 * width(flat, shuffled));
 }
 
-/* Neighbours stay together: in a resample of 0..n-1 nearly every step is +1 (modulo n). */
-static void blocks_keep_neighbours(void **state)
+/* Runs that lie apart widen the interval more than requests alone would; an assumed spread does so
+ * for single runs, and a rate is a count over gaps. */
+static void runs_and_assumed_spread_count(void **state)
 {
-	double v[1000], out[1000];
-	size_t steps = 0;
+	static double v[6][200];
+	struct bootstrap_series near_runs[3], far_runs[3], gaps = {v[0], NULL, 200};
+	struct bootstrap_draws d;
+	double near_width, far_width, plain;
 	struct rng r;
 
 	(void)state;
-	rng_seed(&r, 9);
-	for (size_t i = 0; i < 1000; i++)
-		v[i] = (double)i;
-	bootstrap_resample(&r, (struct bootstrap_series){v, 1000}, 10, out);
-	for (size_t i = 0; i + 1 < 1000; i++)
-		steps += (size_t)out[i + 1] == ((size_t)out[i] + 1) % 1000;
-	assert_in_range(steps, 900, 910);
+	rng_seed(&r, 23);
+	for (size_t k = 0; k < 6; k++)
+		for (size_t i = 0; i < 200; i++)
+			v[k][i] = (k < 3 ? 30 : 28 + 2 * (double)(k - 3)) + rng_normal(&r);
+	for (size_t k = 0; k < 3; k++) {
+		near_runs[k] = (struct bootstrap_series){v[k], NULL, 200};
+		far_runs[k] = (struct bootstrap_series){v[3 + k], NULL, 200};
+	}
+	assert_int_equal(bootstrap_change(near_runs, 3, near_runs, 3, BOOTSTRAP_MEAN, 0, 0, 1, &d),
+			 0);
+	near_width = bootstrap_bound(&d, 0.1, -1) - bootstrap_bound(&d, 0.1, 1);
+	bootstrap_release(&d);
+	assert_int_equal(bootstrap_change(near_runs, 3, far_runs, 3, BOOTSTRAP_MEAN, 0, 0, 1, &d),
+			 0);
+	far_width = bootstrap_bound(&d, 0.1, -1) - bootstrap_bound(&d, 0.1, 1);
+	bootstrap_release(&d);
+	assert_true(far_width > 4 * near_width);
+	assert_int_equal(bootstrap_change(&gaps, 1, &gaps, 1, BOOTSTRAP_RATE, 0, 0, 1, &d), 0);
+	plain = bootstrap_p(&d, 0.01, -1);
+	near(d.estimate, 0, 1e-12);
+	bootstrap_release(&d);
+	assert_int_equal(bootstrap_change(&gaps, 1, &gaps, 1, BOOTSTRAP_RATE, 0, 0.1, 1, &d), 0);
+	assert_true(plain < 0.05 && bootstrap_p(&d, 0.01, -1) > 0.3);
+	bootstrap_release(&d);
+}
+
+/* Long arrays are sorted byte by byte: the order of doubles, negative ones and zeros included. */
+static void long_arrays_are_sorted(void **state)
+{
+	static double v[5000], want[5000];
+	struct rng r;
+
+	(void)state;
+	rng_seed(&r, 31);
+	for (size_t i = 0; i < 5000; i++)
+		v[i] = want[i] =
+			i % 7 == 0 ? 0 : ldexp(rng_normal(&r), (int)rng_below(&r, 80) - 40);
+	v[17] = want[17] = -0.0;
+	v[18] = want[18] = -INFINITY;
+	v[19] = want[19] = INFINITY;
+	qsort(want, 5000, sizeof(*want), by_value);
+	summary_sort(v, 5000);
+	for (size_t i = 0; i < 5000; i++)
+		assert_true(v[i] == want[i]);
 }
 
 static void histogram_error_is_bounded(void **state)
@@ -346,7 +435,10 @@ int main(void)
 		cmocka_unit_test(hostile_input_is_refused),
 		cmocka_unit_test(quantiles_by_selection_equal_sorting),
 		cmocka_unit_test(bootstrap_covers_the_truth),
-		cmocka_unit_test(blocks_keep_neighbours),
+		cmocka_unit_test(cells_agree_with_selection),
+		cmocka_unit_test(what_has_no_logarithm_is_refused),
+		cmocka_unit_test(runs_and_assumed_spread_count),
+		cmocka_unit_test(long_arrays_are_sorted),
 		cmocka_unit_test(dependence_widens_the_interval),
 		cmocka_unit_test(histogram_error_is_bounded),
 	};
