@@ -13,9 +13,10 @@
 
 static struct worker_config cfg;
 static struct opt_list models;
-static int64_t port, block_size, num_blocks, max_num_seqs, max_model_len, seed, max_connections;
+static int64_t port, block_size, num_blocks, max_num_seqs, batched, max_model_len, seed,
+	max_connections;
 static const char *role, *log_level, *log_format, *io;
-static double drain_timeout_s, slow_accept_ms;
+static double drain_timeout_s, slow_accept_ms, prefill_rate;
 static const char *tls_cert, *tls_key, *tls_client_ca, *kv_ca;
 
 static const struct opt opts[] = {
@@ -59,19 +60,33 @@ static const struct opt opts[] = {
 	 "tokens of prompt and answer (default: 131072)", NULL, 2, 1e8, NULL},
 	{OPT_INT, "block-size", &block_size, "N", "tokens per KV block (default: 16)", NULL, 1,
 	 65536, NULL},
-	{OPT_INT, "num-gpu-blocks", &num_blocks, "N", "KV blocks; 0: unlimited (default: 16384)",
-	 NULL, 0, 1e9, "num-gpu-blocks-override"},
+	{OPT_INT, "num-gpu-blocks", &num_blocks, "N",
+	 "KV blocks that requests and prefix cache share; 0: unlimited (default: 16384)", NULL, 0,
+	 1e9, "num-gpu-blocks-override"},
 	{OPT_INT, "max-num-seqs", &max_num_seqs, "N",
-	 "sequences in a batch; the others are queued (default: 256)", NULL, 1, 1e6, NULL},
-	{.type = OPT_HEADING, .help = "time"},
-	{OPT_REAL, "prefill-tokens-per-s", &cfg.engine.prefill_tokens_per_s, "R",
-	 "prompt tokens computed per second, one prompt at a time; 0: prefill takes no time "
-	 "(default: 50000)",
-	 NULL, 0, 1e12, NULL},
-	{OPT_REAL, "decode-ms-per-token", &cfg.engine.decode_ms_per_token, "MS",
-	 "milliseconds between the tokens of an answer (default: 10)", NULL, 0, 1e7, NULL},
-	{OPT_REAL, "speedup", &cfg.engine.speedup, "X",
-	 "divides prefill and decode times (default: 1)", NULL, 1e-6, 1e6, NULL},
+	 "sequences in a batch; the others are queued (default: 256)", NULL, 1, SCHED_SEATS_MAX,
+	 NULL},
+	{OPT_INT, "max-num-batched-tokens", &batched, "N", "tokens in a step (default: 8192)", NULL,
+	 1, SCHED_BUDGET_MAX, NULL},
+	{OPT_FLAG, "no-async-scheduling", &cfg.engine.synchronous, NULL,
+	 "schedule a step when the one before has ended (default: while it runs)", NULL, 0, 0,
+	 NULL},
+	{.type = OPT_HEADING, .help = "time of a step"},
+	{OPT_REAL, "prefill-tokens-per-s", &prefill_rate, "R",
+	 "prompt tokens computed per second; 0: they take no time (default: 45455)", NULL, 0, 1e12,
+	 NULL},
+	{OPT_REAL, "decode-ms-per-token", &cfg.engine.step_ms, "MS",
+	 "fixed time of one step of a batch (default: 7)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "decode-us-per-request", &cfg.engine.request_us, "US",
+	 "added to a step per decoding request (default: 0)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "decode-us-per-context-token", &cfg.engine.context_us, "US",
+	 "added to a step per token of context (default: 0.056)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "transfer-ms", &cfg.transfer_ms, "MS",
+	 "P/D: fixed time of fetching a prompt's blocks (default: 1)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "transfer-us-per-token", &cfg.transfer_us_token, "US",
+	 "P/D: per token that is fetched (default: 5.24, 128 KiB at 25 GB/s)", NULL, 0, 1e6, NULL},
+	{OPT_REAL, "speedup", &cfg.speedup, "X", "divides all these times (default: 1)", NULL, 1e-6,
+	 1e6, NULL},
 	{.type = OPT_HEADING, .help = "prefill/decode protocol"},
 	{OPT_FLAG, "strict", &cfg.strict, NULL,
 	 "answer protocol mistakes with 400 (default: count them and continue)", NULL, 0, 0, NULL},
@@ -148,9 +163,11 @@ static void set_defaults(void)
 {
 	worker_config_default(&cfg);
 	port = 8000;
-	block_size = (int64_t)cfg.engine.block_size;
-	num_blocks = (int64_t)cfg.engine.num_blocks;
-	max_num_seqs = (int64_t)cfg.engine.max_num_seqs;
+	block_size = cfg.block_size;
+	num_blocks = cfg.num_blocks;
+	batched = cfg.engine.max_batched_tokens;
+	prefill_rate = 1e6 / cfg.engine.prefill_us;
+	max_num_seqs = cfg.engine.max_num_seqs;
 	max_model_len = (int64_t)cfg.max_model_len;
 	seed = (int64_t)cfg.seed;
 	max_connections = 0;
@@ -172,9 +189,11 @@ static void apply(void)
 	cfg.role = strcmp(role, "prefill") == 0	 ? WORKER_PREFILL
 		   : strcmp(role, "decode") == 0 ? WORKER_DECODE
 						 : WORKER_BOTH;
-	cfg.engine.block_size = (size_t)block_size;
-	cfg.engine.num_blocks = (size_t)num_blocks;
-	cfg.engine.max_num_seqs = (size_t)max_num_seqs;
+	cfg.block_size = (uint32_t)block_size;
+	cfg.num_blocks = (uint32_t)num_blocks;
+	cfg.engine.max_num_seqs = (uint32_t)max_num_seqs;
+	cfg.engine.max_batched_tokens = (uint32_t)batched;
+	cfg.engine.prefill_us = prefill_rate > 0 ? 1e6 / prefill_rate : 0;
 	cfg.max_model_len = (size_t)max_model_len;
 	cfg.io_threads = strcmp(io, "threads") == 0;
 	cfg.max_connections = (unsigned)max_connections;

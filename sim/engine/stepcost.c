@@ -13,9 +13,6 @@ int stepcost_check(const struct stepcost *c, struct pd_msg *msg)
 			return pd_fail(msg, PD_EINVAL,
 				       "step time '%c': found %g, expected 0 to 1e9 microseconds",
 				       name[i], value[i]);
-	if (c->a < 1)
-		return pd_fail(msg, PD_EINVAL,
-			       "step time 'a': found %g, expected at least 1 microsecond", c->a);
 	return PD_OK;
 }
 

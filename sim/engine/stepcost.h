@@ -22,7 +22,7 @@ struct stepcost {
 	bool whole_us;	      /* each step is rounded to whole microseconds, half to even */
 };
 
-/* PD_EINVAL when a coefficient is not finite, negative or above 1e9, or a step takes no time. */
+/* PD_EINVAL when a coefficient is not finite, negative or above 1e9. A step may take no time. */
 int stepcost_check(const struct stepcost *c, struct pd_msg *msg) PD_MUST;
 
 struct stepload {

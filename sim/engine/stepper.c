@@ -252,7 +252,7 @@ int stepper_schedule(struct stepper *e, int64_t now)
 		if (t->s.n > 0) {
 			run(e, t, now);
 			if (e->scheduled)
-				e->scheduled(e->ctx, e, t);
+				e->scheduled(e->scheduled_ctx, e, t);
 		}
 		for (size_t i = 0; e->fetch && i < t->s.nfetch; i++)
 			e->fetch(e->ctx, e, t->s.fetch[i], now);

@@ -51,12 +51,13 @@ struct stepper {
 	struct stepper_end *ended; /* owned; told and not yet seen, in order of (at, id) */
 	size_t nended, ended_cap;
 	/* Called for each step with tokens, when it was scheduled; and for each load that begins.
-	 * NULL: not. `ctx` is passed on. */
+	 * NULL: not. `scheduled_ctx`, for the others `ctx`,
+	 * is passed on. */
 	void (*scheduled)(void *ctx, struct stepper *e, const struct stepper_step *step);
 	void (*fetch)(void *ctx, struct stepper *e, struct seq *q, int64_t now);
 	/* Blocks of a request with SEQ_HOLD are free again: its transfer's end was seen. */
 	void (*released)(void *ctx, struct stepper *e, struct seq *q);
-	void *ctx;
+	void *ctx, *scheduled_ctx;
 	uint64_t steps;
 	int64_t busy; /* time spent in steps */
 };

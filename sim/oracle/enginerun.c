@@ -123,6 +123,18 @@ static void scheduled(void *ctx, struct stepper *e, const struct stepper_step *t
 	keep(m, row(&m->out->steps[e - m->engine], t, m->c->role != ENGINECASE_ALONE));
 }
 
+static void watched(void *ctx, struct stepper *e, const struct stepper_step *t)
+{
+	(void)e;
+	(void)!row(ctx, t, false);
+}
+
+void enginerun_watch(struct stepper *e, struct buf *rows)
+{
+	e->scheduled = watched;
+	e->scheduled_ctx = rows;
+}
+
 static int request_row(struct buf *b, const struct machine *m, const struct flight *f, bool decode,
 		       bool prefill)
 {
@@ -330,7 +342,7 @@ int enginerun(const struct enginecase *c, struct enginerun_out *out, struct pd_m
 		m.engine[k].scheduled = scheduled;
 		m.engine[k].fetch = fetch;
 		m.engine[k].released = released;
-		m.engine[k].ctx = &m;
+		m.engine[k].ctx = m.engine[k].scheduled_ctx = &m;
 		m.flight[k] = calloc(c->n, sizeof(*m.flight[k]));
 		if (!err && !m.flight[k])
 			err = pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", c->n);

@@ -20,4 +20,8 @@ void enginerun_out_release(struct enginerun_out *out);
 /* PD_EBUSY: requests wait for ever; the message says how many. */
 int enginerun(const struct enginecase *c, struct enginerun_out *out, struct pd_msg *msg) PD_MUST;
 
+/* Appends a row per step that this engine schedules from now on; rows must outlive it. Takes the
+ * place of its `scheduled` callback. */
+void enginerun_watch(struct stepper *e, struct buf *rows);
+
 #endif

@@ -5,12 +5,12 @@ void worker_config_default(struct worker_config *cfg)
 {
 	*cfg = (struct worker_config){
 		.host = "127.0.0.1",
-		.engine = {.block_size = 16,
-			   .num_blocks = 16384,
-			   .max_num_seqs = 256,
-			   .prefill_tokens_per_s = 50000,
-			   .decode_ms_per_token = 10,
-			   .speedup = 1},
+		.engine = ENGINE_DEFAULTS,
+		.block_size = 16,
+		.num_blocks = 16384,
+		.speedup = 1,
+		.transfer_ms = 1,
+		.transfer_us_token = 5.24,
 		.max_model_len = 131072,
 		.kv_lease_s = 30,
 		.seed = 1,
@@ -20,4 +20,22 @@ void worker_config_default(struct worker_config *cfg)
 			   .stall_after = -1,
 			   .close_after = -1},
 	};
+}
+
+struct stepper_config worker_engine(const struct worker_config *cfg)
+{
+	struct engine_params p = cfg->engine;
+	struct stepper_config c;
+
+	p.kv_tokens = 0;
+	c = engine_params_stepper(&p, cfg->block_size, cfg->num_blocks);
+	c.cost.a /= cfg->speedup;
+	c.cost.b /= cfg->speedup;
+	c.cost.c /= cfg->speedup;
+	c.cost.d /= cfg->speedup;
+	c.cost.e /= cfg->speedup;
+	/* Every step's tokens are sent when they exist. */
+	c.jump = false;
+	c.sched.role = SCHED_BOTH;
+	return c;
 }

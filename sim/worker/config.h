@@ -7,7 +7,7 @@
 
 #include "lib/base/log.h"
 #include "lib/net/tls.h"
-#include "sim/engine/engine.h"
+#include "sim/engine/params.h"
 #include "sim/worker/faults.h"
 
 enum worker_role { WORKER_BOTH, WORKER_PREFILL, WORKER_DECODE };
@@ -18,7 +18,11 @@ struct worker_config {
 	const char *const *models;
 	size_t nmodels; /* >= 1 */
 	enum worker_role role;
-	struct engine_config engine;
+	struct engine_params engine;	       /* kv_tokens is not used */
+	uint32_t block_size;		       /* tokens */
+	uint32_t num_blocks;		       /* that requests can have; 0: unlimited */
+	double speedup;			       /* divides the times of steps and transfers */
+	double transfer_ms, transfer_us_token; /* P/D: of a fetch, and per token that is fetched */
 	size_t max_model_len;
 	bool strict; /* protocol mistakes are answered with 400 */
 	double kv_lease_s;
@@ -36,5 +40,7 @@ struct worker_config {
 };
 
 void worker_config_default(struct worker_config *cfg);
+/* The engine that this means. */
+struct stepper_config worker_engine(const struct worker_config *cfg);
 
 #endif

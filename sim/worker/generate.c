@@ -221,18 +221,6 @@ static int stream_prompt(struct gen_flow *f, size_t prompt)
 
 /* -- whole answers -- */
 
-/* Tokens of the answer that exist now. */
-static size_t tokens_by_now(const struct gen_flow *f)
-{
-	const struct engine_job *job = &f->run.job;
-	int64_t now = clock_now();
-	size_t k = 0;
-
-	while (k < job->output_tokens && engine_token_at(&f->gen->core->engine, job, k) <= now)
-		k++;
-	return k;
-}
-
 /* A fault in the middle of a whole answer happens when a stream would have reached that token. */
 static int inject_midway(struct gen_flow *f, int64_t at)
 {
@@ -260,7 +248,7 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 	f->sent = before + total * f->g.n;
 	if (!err)
 		err = run_token(&f->run, total - 1);
-	f->run.job.generated = err ? tokens_by_now(f) : total;
+	f->run.job.generated = err ? run_made(&f->run) : total;
 	f->completion_tokens += f->run.job.generated * f->g.n;
 	(void)atomic_fetch_add(&f->gen->stats->generation_tokens, f->run.job.generated * f->g.n);
 	if (err)
@@ -286,11 +274,10 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 
 /* -- both -- */
 
-/* Prompt i through the engine; *pin receives its blocks when they are to be offered. */
-static int one_prompt(struct gen_flow *f, size_t i, struct kvcache_pin *pin)
+/* Prompt i through the engine; *kept receives its job when its blocks are to be offered. */
+static int one_prompt(struct gen_flow *f, size_t i, struct core_job **kept)
 {
-	const struct engine_job *job = &f->run.job;
-	bool offer = f->g.kv.do_remote_decode && !f->g.stream && f->g.nprompts == 1;
+	const struct run_job *job = &f->run.job;
 	int err = run_prepare(&f->run, i, &f->error);
 
 	/* The fault that holds every request for a while before the engine sees it. */
@@ -317,12 +304,12 @@ static int one_prompt(struct gen_flow *f, size_t i, struct kvcache_pin *pin)
 			err = f->g.stream ? stream_prompt(f, i) : collect_prompt(f, i);
 		}
 	}
-	run_end(&f->run, !err && offer ? pin : NULL);
+	run_end(&f->run, !err && job->offer ? kept : NULL);
 	return err;
 }
 
 /* Every prompt was answered: the rest of the answer. */
-static void finish(struct gen_flow *f, struct kvcache_pin *pin)
+static void finish(struct gen_flow *f, struct core_job **kept)
 {
 	enum worker_finish how = strcmp(f->finish, "stop") == 0 ? FINISH_STOP : FINISH_LENGTH;
 
@@ -347,9 +334,8 @@ static void finish(struct gen_flow *f, struct kvcache_pin *pin)
 			jout_raw(&f->out, f->prompt_logprobs.b.data, f->prompt_logprobs.b.len);
 		}
 		jout_put(&f->out, ",\"kv_transfer_params\":");
-		if (pin->block)
-			nixl_offer(f->gen->nixl, &f->g, f->run.seed, pin, f->run.job.prompt_tokens,
-				   f->lease_id, &f->out);
+		if (*kept)
+			nixl_offer(f->gen->nixl, &f->g, f->run.seed, kept, f->lease_id, &f->out);
 		else
 			jout_put(&f->out, "null");
 		jout_put(&f->out, "}");
@@ -396,7 +382,7 @@ static void give_up(struct gen_flow *f)
 
 static void generate(struct gen_flow *f)
 {
-	struct kvcache_pin pin = {0};
+	struct core_job *kept = NULL;
 	struct core *core = f->gen->core;
 	int err = PD_OK;
 
@@ -406,19 +392,20 @@ static void generate(struct gen_flow *f)
 		answer_list(&f->out, &f->g);
 	}
 	for (size_t i = 0; !err && i < f->g.nprompts; i++)
-		err = one_prompt(f, i, &pin);
+		err = one_prompt(f, i, &kept);
 	if (!err && http_conn_client_left(f->c))
 		err = PD_ECANCELED;
 	if (!err)
 		err = inject(f); /* a cut after the last token, before the end of the answer */
-	if (!err) {
-		finish(f, &pin);
-		return;
+	if (!err)
+		finish(f, &kept);
+	if (kept) {
+		(void)pthread_mutex_lock(&core->lock);
+		core_end(core, kept, clock_now());
+		(void)pthread_mutex_unlock(&core->lock);
 	}
-	(void)pthread_mutex_lock(&core->lock);
-	engine_unpin(&core->engine, &pin, clock_now());
-	(void)pthread_mutex_unlock(&core->lock);
-	give_up(f);
+	if (err)
+		give_up(f);
 }
 
 static void handle(struct gen_flow *f, enum gen_kind kind)

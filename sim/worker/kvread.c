@@ -101,8 +101,8 @@ static enum worker_mistake judge_read(const struct core *core, const struct kv_r
 		return MISTAKE_unknown_id;
 	if (l->state != LEASE_LIVE)
 		return l->state == LEASE_READ ? MISTAKE_duplicate_read : MISTAKE_expired_lease;
-	if (k->nblocks != l->pin.n ||
-	    memcmp(k->block, l->pin.block, k->nblocks * sizeof(*k->block)) != 0)
+	if (k->nblocks != l->held.n ||
+	    memcmp(k->block, l->held.block, k->nblocks * sizeof(*k->block)) != 0)
 		return MISTAKE_unknown_id;
 	*free_blocks = true;
 	(void)snprintf(hash, sizeof(hash), "%016" PRIx64, l->prompt_hash);
@@ -115,7 +115,7 @@ static enum worker_mistake judge_read(const struct core *core, const struct kv_r
 
 void kvread_serve(struct nixl *x, struct http_conn *c, const struct http_request *r)
 {
-	struct kvcache_pin pin = {0};
+	struct lease_blocks held;
 	struct kv_read k = {0};
 	struct api_error e = {0};
 	enum worker_mistake mistake;
@@ -137,8 +137,9 @@ void kvread_serve(struct nixl *x, struct http_conn *c, const struct http_request
 	restarted = !l && !span_eq(buf_span(&k.engine_id), span_of(x->core->id));
 	mistake = judge_read(x->core, &k, l, &free_blocks);
 	if (free_blocks) {
-		leases_end(&x->leases, l, LEASE_READ, &pin);
-		engine_unpin(&x->core->engine, &pin, clock_now());
+		leases_end(&x->leases, l, LEASE_READ, &held);
+		if (held.job)
+			core_unhold(x->core, held.job, clock_now());
 		(void)atomic_fetch_add(&x->stats->kv_blocks_served, k.nblocks);
 	}
 	(void)pthread_mutex_unlock(&x->core->lock);

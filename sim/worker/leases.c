@@ -53,7 +53,6 @@ static void forget_oldest(struct lease_table *t, struct lease_list *list)
 		at = &(*at)->chain;
 	*at = l->chain;
 	list_remove(list, l);
-	free(l->pin.block);
 	free(l->request_id);
 	free(l);
 }
@@ -76,7 +75,7 @@ struct lease *leases_find(const struct lease_table *t, struct span request_id)
 }
 
 struct lease *leases_add(struct lease_table *t, struct span request_id, struct span xid,
-			 int64_t expires, struct kvcache_pin *pin)
+			 int64_t expires, const struct lease_blocks *held)
 {
 	struct lease *l = calloc(1, sizeof(*l));
 	struct lease **slot = &t->slot[slot_of(request_id)];
@@ -93,8 +92,7 @@ struct lease *leases_add(struct lease_table *t, struct span request_id, struct s
 	if (xid.n > 0)
 		memcpy(l->xid, xid.p, xid.n);
 	l->expires = expires;
-	l->pin = *pin;
-	*pin = (struct kvcache_pin){0};
+	l->held = *held;
 	l->chain = *slot;
 	*slot = l;
 	list_append(&t->live, l);
@@ -111,11 +109,11 @@ struct lease *leases_due(const struct lease_table *t, int64_t now)
 }
 
 void leases_end(struct lease_table *t, struct lease *l, enum lease_state state,
-		struct kvcache_pin *pin)
+		struct lease_blocks *held)
 {
 	list_remove(&t->live, l);
-	*pin = l->pin;
-	l->pin = (struct kvcache_pin){0};
+	*held = l->held;
+	l->held = (struct lease_blocks){0};
 	l->state = state;
 	list_append(&t->dead, l);
 }

@@ -104,7 +104,7 @@ static void lease_further(struct nixl *x, const struct gen_request *g, int64_t e
 	char id[NIXL_ID_MAX];
 
 	for (unsigned i = 1; i < g->n; i++) {
-		struct kvcache_pin none = {0};
+		const struct lease_blocks none = {0};
 
 		(void)snprintf(id, sizeof(id), "%u_%s-%08llx", i, g->id,
 			       atomic_fetch_add(&x->core->next, 1) & 0xffffffffu);
@@ -113,9 +113,9 @@ static void lease_further(struct nixl *x, const struct gen_request *g, int64_t e
 }
 
 void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
-		struct kvcache_pin *pin, size_t prompt_tokens, char lease_id[NIXL_ID_MAX],
-		struct jout *o)
+		struct core_job **job, char lease_id[NIXL_ID_MAX], struct jout *o)
 {
+	struct lease_blocks held = {.job = *job};
 	int64_t lasts = (int64_t)(x->cfg->kv_lease_s * (double)NS_PER_S);
 	size_t before = o->b.len;
 	struct lease *l;
@@ -124,11 +124,14 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 		       atomic_fetch_add(&x->core->next, 1) & 0xffffffffu);
 	jout_put(o,
 		 "{\"do_remote_prefill\":true,\"do_remote_decode\":false,\"remote_block_ids\":[[");
+	(void)pthread_mutex_lock(&x->core->lock);
+	(void)core_lease(x->core, *job, &held.block, &held.n);
+	(void)pthread_mutex_unlock(&x->core->lock);
 	/* Block 0 is the engine's null block, so ours are numbered from 1. */
-	for (size_t i = 0; i < pin->n; i++) {
+	for (size_t i = 0; i < held.n; i++) {
 		if (i > 0)
 			jout_put(o, ",");
-		jout_uint(o, (uint64_t)pin->block[i] + 1);
+		jout_uint(o, (uint64_t)held.block[i] + 1);
 	}
 	jout_put(o, "]],\"remote_engine_id\":");
 	jout_quote(o, span_of(x->core->id));
@@ -141,15 +144,19 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 		 ",\"remote_port\":%u,\"tp_size\":1,\"dcp_size\":1,\"pp_size\":1,"
 		 "\"remote_num_tokens\":%zu,\"remote_blocks_expiry_time\":%.3f,"
 		 "\"transfer_mode\":\"pull\"}",
-		 x->port, prompt_tokens, (double)(clock_wall() + lasts) / (double)NS_PER_S);
+		 x->port, (size_t)(*job)->prompt_tokens,
+		 (double)(clock_wall() + lasts) / (double)NS_PER_S);
 	(void)nixl_expire(x, clock_now());
-	l = leases_add(&x->leases, span_of(lease_id), g->xid, clock_now() + lasts, pin);
+	l = held.n == 0
+		    ? NULL
+		    : leases_add(&x->leases, span_of(lease_id), g->xid, clock_now() + lasts, &held);
 	if (l) {
+		*job = NULL;
 		l->prompt_hash = prompt_hash;
 		lease_further(x, g, l->expires);
 		(void)pthread_cond_signal(&x->changed);
 	} else {
-		engine_unpin(&x->core->engine, pin, clock_now());
+		(*job)->leased = false;
 		lease_id[0] = '\0';
 		jout_cut(o, before);
 		jout_put(o, "null");
@@ -159,7 +166,7 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 
 void nixl_withdraw(struct nixl *x, const char *lease_id)
 {
-	struct kvcache_pin pin = {0};
+	struct lease_blocks held;
 	struct lease *l;
 
 	if (!lease_id[0])
@@ -167,8 +174,9 @@ void nixl_withdraw(struct nixl *x, const char *lease_id)
 	(void)pthread_mutex_lock(&x->core->lock);
 	l = leases_find(&x->leases, span_of(lease_id));
 	if (l && l->state == LEASE_LIVE) {
-		leases_end(&x->leases, l, LEASE_EXPIRED, &pin);
-		engine_unpin(&x->core->engine, &pin, clock_now());
+		leases_end(&x->leases, l, LEASE_EXPIRED, &held);
+		if (held.job)
+			core_unhold(x->core, held.job, clock_now());
 	}
 	(void)pthread_mutex_unlock(&x->core->lock);
 }
@@ -176,12 +184,13 @@ void nixl_withdraw(struct nixl *x, const char *lease_id)
 int64_t nixl_expire(struct nixl *x, int64_t now)
 {
 	struct api_error unused = {0};
-	struct kvcache_pin pin;
+	struct lease_blocks held;
 	struct lease *l;
 
 	while ((l = leases_due(&x->leases, now))) {
-		leases_end(&x->leases, l, LEASE_EXPIRED, &pin);
-		engine_unpin(&x->core->engine, &pin, now);
+		leases_end(&x->leases, l, LEASE_EXPIRED, &held);
+		if (held.job)
+			core_unhold(x->core, held.job, clock_now());
 		if (!x->stopping)
 			(void)nixl_mistake(x, MISTAKE_lease_expired_unread, l->request_id, &unused,
 					   "the lease of %.3g s ended before the blocks were read",

@@ -29,8 +29,8 @@ struct nixl {
 /* Starts the thread. PD_ENOMEM, PD_EIO: nothing has to be released. */
 int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *core,
 	       struct worker_stats *stats) PD_MUST;
-/* Ends the thread, returns all pins to the engine and closes the connections. No other call may be
- * running. */
+/* Ends the thread, returns all blocks to the engine and closes the connections. No other call may
+ * be running. */
 void nixl_stop(struct nixl *x);
 
 /* Counts a mistake and logs it. Under --strict the first mistake of a request is its error: *e is
@@ -39,11 +39,11 @@ int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struc
 		 const char *fmt, ...) PD_PRINTF(5, 6);
 /* Mistakes that can be seen in the request alone. PD_EINVAL under --strict when there was one. */
 int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e) PD_MUST;
-/* Takes the pinned blocks under a lease and appends the kv_transfer_params object (or null).
- * lease_id receives the id of the lease, "" when there is none. */
+/* Takes the blocks of a finished job under a lease, and the job with them, and appends the
+ * kv_transfer_params object (or null). *job is NULL then. lease_id receives the id of the lease, ""
+ * when there is none. */
 void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
-		struct kvcache_pin *pin, size_t prompt_tokens, char lease_id[NIXL_ID_MAX],
-		struct jout *o);
+		struct core_job **job, char lease_id[NIXL_ID_MAX], struct jout *o);
 /* The answer that carried the offer could not be sent: the blocks will never be read. */
 void nixl_withdraw(struct nixl *x, const char *lease_id);
 /* Ends leases that have expired; returns the next one's time or CLOCK_NEVER. The caller holds

@@ -38,7 +38,7 @@ void page_load(struct core *core, struct http_conn *c)
 	size_t load;
 
 	(void)pthread_mutex_lock(&core->lock);
-	load = core->engine.running + core->engine.waiting;
+	load = sched_unfinished(&core->engine.sched);
 	(void)pthread_mutex_unlock(&core->lock);
 	jout_init(&o, 256);
 	jout_fmt(&o, "{\"server_load\":%zu}", load);
@@ -48,24 +48,24 @@ void page_load(struct core *core, struct http_conn *c)
 
 void page_metrics(struct nixl *x, const struct http_server *server, struct http_conn *c)
 {
-	const struct engine *engine = &x->core->engine;
+	const struct sched *engine = &x->core->engine.sched;
 	struct http_server_stats hs;
 	struct worker_gauges g = {.model = x->cfg->models[0]};
-	struct kvcache_stats kv;
+	struct kvpool_stats kv;
 	struct jout o;
 
 	http_server_stats(server, &hs);
 	(void)pthread_mutex_lock(&x->core->lock);
 	(void)nixl_expire(x, clock_now());
-	kvcache_stats(engine->cache, &kv);
-	g.running = engine->running;
-	g.waiting = engine->waiting;
-	g.queried_tokens = engine->queried_tokens;
-	g.hit_tokens = engine->hit_tokens;
+	kvpool_stats(engine->kv, &kv);
+	g.running = engine->nrun;
+	g.waiting = engine->wait.n + engine->remote.n;
+	g.queried_tokens = x->core->queried_tokens;
+	g.hit_tokens = x->core->hit_tokens;
 	g.leases = x->leases.live.n;
 	(void)pthread_mutex_unlock(&x->core->lock);
 	g.evictions = kv.evictions;
-	g.cache_usage = kv.capacity ? (double)kv.pinned / (double)kv.capacity : 0;
+	g.cache_usage = kv.usable == KVPOOL_BLOCKS_MAX ? 0 : (double)kv.held / (double)kv.usable;
 	g.connections = hs.connections;
 	jout_init(&o, 1 << 20);
 	stats_page(x->stats, &g, &o);

@@ -1,7 +1,7 @@
 /*
- * Wait for admission, have the prompt computed or fetched, then one sleep per token. The fiber
- * sleeps without any lock, until an absolute time, and wakes when the client leaves. A job that
- * waits for admission sleeps without a time to wake at; the engine wakes it through http_conn_wake.
+ * Wait until the prompt is computed, or fetched, then for each token. The fiber sleeps without any
+ * lock and wakes when the client leaves; the engine wakes it through http_conn_wake when the step
+ * with its token has ended.
  */
 #include "sim/worker/run.h"
 
@@ -76,9 +76,9 @@ static size_t answer_limit(struct gen_run *run, size_t prompt)
 }
 
 /* Called with the engine's lock held, while the job's connection is in its handler. */
-static void wake(struct engine_job *job)
+static void wake(void *ctx)
 {
-	const struct gen_run *run = job->ctx;
+	const struct gen_run *run = ctx;
 
 	http_conn_wake(run->c);
 }
@@ -87,65 +87,88 @@ int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
 {
 	const struct gen_request *g = run->g;
 	const struct gen_prompt *p = &g->prompt[i];
-	const struct engine_config *cfg = &run->cfg->engine;
+	size_t block_size = run->cfg->block_size;
 	size_t out = answer_limit(run, p->n);
 
 	run->prepared = true;
 	run->cut = SIZE_MAX;
 	run->kv_fetched = false;
 	run->ids = malloc((p->n + out) * sizeof(*run->ids));
-	run->hash = malloc(((p->n + out) / cfg->block_size + 1) * sizeof(*run->hash));
+	run->hash = malloc(((p->n + out) / block_size + 1) * sizeof(*run->hash));
 	if (!run->ids || !run->hash)
 		return api_fail(e, 500, NULL, "out of memory");
 	memcpy(run->ids, g->tokens.id + p->from, p->n * sizeof(*run->ids));
 	run->seed = tokens_seed(run->ids, p->n);
 	if (g->kind != GEN_EMBEDDING)
 		out = make_answer(run, run->ids + p->n, out);
-	run->job = (struct engine_job){.hash = run->hash,
-				       .prompt_tokens = p->n,
-				       .output_tokens = out,
-				       .copies = g->kind == GEN_EMBEDDING ? 1 : g->n,
-				       .remote = g->kv.do_remote_prefill,
-				       .wake = wake,
-				       .ctx = run};
-	run->job.nhash = route_blocks(g->salt, run->ids, (p->n + out - 1) * sizeof(*run->ids),
-				      cfg->block_size * sizeof(*run->ids), run->hash, SIZE_MAX);
+	run->job =
+		(struct run_job){.prompt_tokens = p->n,
+				 .output_tokens = out,
+				 .copies = g->kind == GEN_EMBEDDING ? 1 : g->n,
+				 .remote = g->kv.do_remote_prefill,
+				 .offer = g->kv.do_remote_decode && !g->stream && g->nprompts == 1};
+	run->nhash = route_blocks(g->salt, run->ids, (p->n + out - 1) * sizeof(*run->ids),
+				  block_size * sizeof(*run->ids), run->hash, SIZE_MAX);
 	return PD_OK;
 }
 
-/* Queues the job and waits until it runs. */
-static int admit(struct gen_run *run, struct api_error *e)
+static int submit(struct gen_run *run, struct api_error *e)
 {
-	struct engine *engine = &run->core->engine;
-	const struct engine_job *job = &run->job;
-	bool left = false;
-	enum engine_state state;
+	struct core_job *job = core_job_new((uint32_t)run->job.copies);
 	int err;
 
+	if (!job)
+		return api_fail(e, 500, NULL, "out of memory");
+	job->hash = run->hash;
+	job->nhash = run->nhash;
+	job->prompt_tokens = (uint32_t)run->job.prompt_tokens;
+	job->output_tokens = (uint32_t)run->job.output_tokens;
+	job->kv = run->job.remote ? SEQ_FETCH : run->job.offer ? SEQ_HOLD : SEQ_LOCAL;
+	job->wake = wake;
+	job->ctx = run;
 	(void)pthread_mutex_lock(&run->core->lock);
-	err = engine_submit(engine, &run->job, clock_now());
-	state = job->state;
+	err = core_submit(run->core, job, clock_now());
+	if (err)
+		core_end(run->core, job, clock_now());
+	else
+		run->core_job = job;
 	(void)pthread_mutex_unlock(&run->core->lock);
 	if (err == PD_ETOOBIG)
 		return api_fail(
 			e, 400, NULL,
-			"the request needs %zu KV blocks of %zu tokens, this worker has %zu",
-			engine_blocks(engine, job->prompt_tokens, job->output_tokens, job->copies),
-			run->cfg->engine.block_size, run->cfg->engine.num_blocks);
-	while (!err && state == ENGINE_WAITING && !left) {
-		left = http_conn_sleep(run->c, CLOCK_NEVER);
-		(void)pthread_mutex_lock(&run->core->lock);
-		state = job->state;
-		(void)pthread_mutex_unlock(&run->core->lock);
-	}
-	if (left)
-		return PD_ECANCELED;
-	if (err || state == ENGINE_FAILED)
-		return api_fail(e, 500, NULL, "out of memory");
-	return PD_OK;
+			"the request needs %zu KV blocks of %u tokens, this worker has %u",
+			core_blocks(run->core, run->job.prompt_tokens, run->job.output_tokens),
+			run->cfg->block_size, run->cfg->num_blocks);
+	return err ? api_fail(e, 500, NULL, "out of memory") : PD_OK;
 }
 
-/* A wake-up meant for the admission may end a sleep early, so the clock decides. */
+static void end_job(struct gen_run *run)
+{
+	if (!run->core_job)
+		return;
+	(void)pthread_mutex_lock(&run->core->lock);
+	core_end(run->core, run->core_job, clock_now());
+	(void)pthread_mutex_unlock(&run->core->lock);
+	run->core_job = NULL;
+}
+
+/* Waits until so many tokens exist. A wake-up may come early, so the count decides. */
+static int wait_for(struct gen_run *run, uint32_t tokens)
+{
+	struct core_job *job = run->core_job;
+	bool left = http_conn_client_left(run->c);
+
+	if (!left && atomic_load(&job->made) >= tokens)
+		return PD_OK;
+	(void)pthread_mutex_lock(&run->core->lock);
+	job->want = tokens;
+	(void)pthread_mutex_unlock(&run->core->lock);
+	while (!left && atomic_load(&job->made) < tokens)
+		left = http_conn_sleep(run->c, CLOCK_NEVER);
+	return left ? PD_ECANCELED : PD_OK;
+}
+
+/* A fetch takes as long as the model says, or longer when the exchange did. */
 static int sleep_until(const struct gen_run *run, int64_t at)
 {
 	bool left = http_conn_client_left(run->c);
@@ -158,61 +181,85 @@ static int sleep_until(const struct gen_run *run, int64_t at)
 /* The KV of the prompt from the prefill worker, or else the prompt is computed here. */
 static int fetch(struct gen_run *run, struct api_error *e)
 {
-	struct engine *engine = &run->core->engine;
-	int err = kvread_fetch(run->nixl, run->c, run->g, run->seed, e);
+	struct core_job *job = run->core_job;
+	const struct worker_config *cfg = run->cfg;
+	bool left = http_conn_client_left(run->c);
+	double us;
+	int64_t begin;
+	int err;
 
+	while (!left && !atomic_load(&job->loading))
+		left = http_conn_sleep(run->c, CLOCK_NEVER);
+	if (left)
+		return PD_ECANCELED;
+	begin = clock_now();
+	us = cfg->transfer_ms * 1e3 +
+	     cfg->transfer_us_token * (double)(job->prompt_tokens - job->cached_tokens);
+	err = kvread_fetch(run->nixl, run->c, run->g, run->seed, e);
 	run->kv_settled = true;
-	(void)pthread_mutex_lock(&run->core->lock);
 	if (err == PD_OK) {
 		run->kv_fetched = true;
-		(void)atomic_fetch_add(&run->stats->kv_blocks_read,
-				       engine_blocks(engine, run->job.prompt_tokens, 1, 1) -
-					       run->job.pin.hits);
-		engine_fetched(engine, &run->job, clock_now());
-	} else {
-		engine_finish(engine, &run->job, clock_now(), NULL);
+		(void)atomic_fetch_add(&run->stats->kv_blocks_read, job->fetched_blocks);
+		err = sleep_until(run, begin + (int64_t)(us * 1e3 / cfg->speedup));
+		if (err)
+			return err;
+		(void)pthread_mutex_lock(&run->core->lock);
+		core_loaded(run->core, job, clock_now());
+		(void)pthread_mutex_unlock(&run->core->lock);
+		return PD_OK;
 	}
-	(void)pthread_mutex_unlock(&run->core->lock);
-	if (err == PD_OK || e->status)
-		return err == PD_OK ? PD_OK : PD_EINVAL;
+	end_job(run);
+	if (e->status)
+		return PD_EINVAL;
 	run->job.remote = false;
-	return admit(run, e);
+	return submit(run, e);
 }
 
 int run_prefill(struct gen_run *run, struct api_error *e)
 {
-	int err = admit(run, e);
+	const struct core_job *job;
+	int err = submit(run, e);
 
 	if (!err && run->job.remote)
 		err = fetch(run, e);
 	if (!err)
-		err = sleep_until(run, run->job.prefill_end);
+		err = wait_for(run, 1);
 	if (err)
 		return err;
-	(void)pthread_mutex_lock(&run->core->lock);
-	engine_prefilled(&run->core->engine, &run->job, clock_now());
-	(void)pthread_mutex_unlock(&run->core->lock);
+	job = run->core_job;
+	run->job.prefill_end = job->prefill_end;
+	run->job.cached_tokens = job->cached_tokens;
 	(void)atomic_fetch_add(&run->stats->prompt_tokens, run->job.prompt_tokens);
-	stats_observe(&run->stats->queue, run->job.admitted - run->job.submitted);
-	stats_observe(&run->stats->prefill, run->job.prefill_end - run->job.admitted);
+	stats_observe(&run->stats->queue, job->begun - job->submitted);
+	stats_observe(&run->stats->prefill, job->prefill_end - job->begun);
 	return PD_OK;
 }
 
 int run_token(struct gen_run *run, size_t k)
 {
-	return sleep_until(run, engine_token_at(&run->core->engine, &run->job, k));
+	return wait_for(run, (uint32_t)k + 1);
 }
 
-void run_end(struct gen_run *run, struct kvcache_pin *keep)
+size_t run_made(const struct gen_run *run)
+{
+	return run->core_job ? atomic_load(&run->core_job->made) : 0;
+}
+
+void run_end(struct gen_run *run, struct core_job **keep)
 {
 	struct api_error ignored = {0};
 
 	if (!run->prepared)
 		return;
 	run->prepared = false;
-	(void)pthread_mutex_lock(&run->core->lock);
-	engine_finish(&run->core->engine, &run->job, clock_now(), keep);
-	(void)pthread_mutex_unlock(&run->core->lock);
+	if (keep && run->core_job) {
+		(void)pthread_mutex_lock(&run->core->lock);
+		run->core_job->wake = NULL; /* the run goes, the job stays */
+		(void)pthread_mutex_unlock(&run->core->lock);
+		*keep = run->core_job;
+		run->core_job = NULL;
+	}
+	end_job(run);
 	/* The client disconnected before the blocks were read: the read frees them on the prefill
 	 * worker. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)

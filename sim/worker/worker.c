@@ -118,7 +118,7 @@ static void reset_cache(struct worker *w, struct http_conn *c, struct http_reque
 {
 	(void)r;
 	(void)pthread_mutex_lock(&w->core.lock);
-	kvcache_clear(w->core.engine.cache);
+	kvpool_forget(w->core.engine.sched.kv);
 	(void)pthread_mutex_unlock(&w->core.lock);
 	(void)http_reply(c, 200, NULL, NULL, "", 0);
 }
@@ -211,6 +211,7 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 
 static void release(struct worker *w)
 {
+	core_stop(&w->core);
 	core_release(&w->core);
 	journal_release(&w->journal);
 	faults_release(&w->faults);
@@ -221,6 +222,7 @@ int worker_start(struct worker **out, const struct worker_config *cfg, struct pd
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	struct http_server_config s;
+	struct stepper_config engine;
 	int err;
 
 	if (!w)
@@ -234,10 +236,13 @@ int worker_start(struct worker **out, const struct worker_config *cfg, struct pd
 	stats_init(&w->stats);
 	faults_init(&w->faults, &cfg->faults, cfg->seed);
 	journal_init(&w->journal);
-	err = core_init(&w->core, &cfg->engine);
+	engine = worker_engine(cfg);
+	err = core_init(&w->core, &engine, msg);
+	if (!err && core_start(&w->core))
+		err = pd_fail(msg, PD_EIO, "cannot start the thread of the engine");
 	if (err) {
 		release(w);
-		return pd_fail(msg, err, "cannot set up the engine: %s", pd_err_text(err));
+		return err;
 	}
 	err = nixl_start(&w->nixl, &w->cfg, &w->core, &w->stats);
 	if (err) {

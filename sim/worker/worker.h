@@ -4,7 +4,7 @@
  *
  * It is strict where a real engine is: OpenAI routes, error shapes, streaming format, prefix cache,
  * queueing, the NIXL hand-over with leases. Text is a function of the prompt alone
- * (sim/engine/tokens.h), time is a simple model (sim/engine/engine.h).
+ * (sim/engine/tokens.h), time is the simulator's engine (sim/engine/stepper.h).
  */
 #ifndef PD_SIM_WORKER_WORKER_H
 #define PD_SIM_WORKER_WORKER_H

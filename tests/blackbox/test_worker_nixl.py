@@ -103,8 +103,9 @@ def test_chat_hand_over_and_both_cached_counts(strict):
 
 
 def test_decode_does_not_pay_for_prefill(pdctl):
-    pair = Pair(pdctl, "--strict", d_flags=["--prefill-tokens-per-s", "0.001"])
-    body = {"prompt": words(100), "max_tokens": 2}
+    """But for the last token of the prompt, which a decode engine computes again."""
+    pair = Pair(pdctl, "--strict", d_flags=["--prefill-tokens-per-s", 2])
+    body = {"prompt": words(1000), "max_tokens": 2}  # 500 s
     assert decoded(pair.decode(body, pair.prefill(body)))["usage"]["completion_tokens"] == 2
 
 
