@@ -23,14 +23,19 @@
 enum pd_connector_flags {
 	PD_READ_ONCE = 1, /* the blocks can be read once: a decode that may have read them is not
 			     sent again without a new prefill */
+	PD_WHOLE = 2,	  /* both workers get the whole request, so none goes to decode alone */
+	PD_KNOWS = 4,	  /* reads or writes what is known of a prefill worker (`known`) */
 };
 
 /* Where a worker is. */
 struct pd_end {
 	struct span host;
 	uint16_t port;
-	int bootstrap; /* port; 0: none */
-	int rank;      /* of a data-parallel server; -1: none */
+	int bootstrap;		   /* port; 0: none */
+	int rank;		   /* of a data-parallel server; -1: none */
+	struct span kv;		   /* "host:port" of its KV transfer; n == 0: as its HTTP address */
+	unsigned tp_size, dp_size; /* tensor and data parallel; 0: not known */
+	bool writes; /* MoRI-IO: its blocks are written to the decode worker, not read by it */
 };
 
 /* One attempt by two workers. */
@@ -39,14 +44,22 @@ struct pd_pair {
 	enum pd_path path;
 	struct span id; /* of the request, for both workers */
 	struct pd_end prefill, decode;
-	uint64_t draw; /* random, new for each attempt */
-	/* what `answered` found */
+	uint64_t draw;	   /* random, new for each attempt */
+	struct span known; /* what was learnt of the prefill worker; n == 0: nothing */
+	/* what `prefill` decided: the decode worker is called while prefill runs */
+	bool at_once;
+	/* what `answered` found, with at_once already `prefill` */
 	bool blocks;	    /* the prefill worker holds blocks for the decode worker */
 	struct span params; /* their coordinates in the answer; n == 0: none */
+	struct span learnt; /* to be `known` of this prefill worker from now on; n == 0: no news */
 	struct pd_prefill_usage usage;
-	/* memory of the connector's texts until pd_pair_release */
-	struct buf text;
+	/* memory of the connector's texts until pd_pair_release; the second is one id */
+	struct buf text, made_id;
 };
+
+/* Room for both; they are empty until a connector writes. */
+#define PD_TEXT_MAX (2u << 20)
+void pd_pair_init(struct pd_pair *p, enum pd_path path, struct span id, uint64_t draw);
 
 /* What a worker gets: the body with edits, and the head's fields that differ from the client's. */
 struct pd_copy {
@@ -58,11 +71,18 @@ struct pd_copy {
 
 struct pd_connector {
 	const char *name, *help;
+	const char *also; /* other names that users know, "a|b"; NULL: none */
 	unsigned flags;
+	/* GET this at a prefill worker's bootstrap port (0: at bootstrap_port) once it is healthy;
+	 * the answer becomes `known`. NULL: nothing is asked. */
+	const char *inquiry;
+	uint16_t bootstrap_port;
 	const char *returns; /* what the prefill answer must hold, for messages; NULL: nothing */
 	/* What a client must not send: PD_EINVAL with a sentence. NULL: it may send anything. */
 	int (*check)(const struct json_object *body, struct pd_msg *msg);
-	/* The prefill worker's copy. PD_EINVAL with a sentence for the client; PD_ETOOBIG. */
+	/* The prefill worker's copy. PD_EINVAL with a sentence for the client; PD_ETOOBIG;
+	 * PD_ENOENT with a sentence: the workers cannot be paired (something about one of them is
+	 * not known), and --pd-fallback says what follows. */
 	int (*prefill)(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg);
 	/* Reads the prefill answer. PD_EINVAL: it is no answer, and the worker has failed. */
 	int (*answered)(struct pd_pair *p, struct span answer, struct pd_msg *msg);
@@ -77,7 +97,8 @@ struct pd_connector {
 extern const struct pd_connector *const pd_connectors[];
 extern const char *const pd_connector_names[];
 
-/* PD_EINVAL with the known names, and the nearest one when it is close. */
+/* Also by one of its other names, and with '-' for '_'. PD_EINVAL with the known names, and the
+ * nearest one when it is close; a protocol that is not spoken on purpose says why. */
 int pd_connector_find(const struct pd_connector **out, const char *name,
 		      struct pd_msg *msg) PD_MUST;
 /* One name a line. */

@@ -4,8 +4,15 @@
  */
 #define CONNECTORS                                                                                 \
 	CONNECTOR(nixl)                                                                            \
+	CONNECTOR(p2p_nccl)                                                                        \
+	CONNECTOR(mooncake)                                                                        \
+	CONNECTOR(moriio)                                                                          \
+	CONNECTOR(lmcache)                                                                         \
+	CONNECTOR(example)                                                                         \
+	CONNECTOR(sglang)                                                                          \
 	/* the end */
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,6 +28,46 @@ const struct pd_connector *const pd_connectors[] = {CONNECTORS NULL};
 #define CONNECTOR(name) #name,
 const char *const pd_connector_names[] = {CONNECTORS NULL};
 
+/* Not spoken on purpose. */
+static const struct {
+	const char *name, *why;
+} refused[] = {
+	{"lmcache_proxy",
+	 "the protocol of LMCache's own proxy (tokens, a first token, notices over "
+	 "ZeroMQ) is not spoken; lmcache is the one of vLLM's example"},
+};
+
+/* Equal but for case, and '-' is '_'. */
+static bool same_name(const char *a, struct span b)
+{
+	size_t i = 0;
+
+	for (; i < b.n && a[i]; i++) {
+		int x = a[i] == '-' ? '_' : tolower((unsigned char)a[i]);
+		int y = b.p[i] == '-' ? '_' : tolower((unsigned char)b.p[i]);
+
+		if (x != y)
+			return false;
+	}
+	return i == b.n && !a[i];
+}
+
+static bool has_name(const struct pd_connector *c, const char *name)
+{
+	const char *p = c->also;
+
+	if (same_name(name, span_of(c->name)))
+		return true;
+	while (p && *p) {
+		struct span one = {p, strcspn(p, "|")};
+
+		if (same_name(name, one))
+			return true;
+		p += one.n + (p[one.n] == '|');
+	}
+	return false;
+}
+
 int pd_connector_find(const struct pd_connector **out, const char *name, struct pd_msg *msg)
 {
 	const char *near;
@@ -33,11 +80,14 @@ int pd_connector_find(const struct pd_connector **out, const char *name, struct 
 				    pd_connectors[i]->name);
 
 		len += (size_t)more < sizeof(list) - len ? (size_t)more : 0;
-		if (strcmp(pd_connectors[i]->name, name) == 0) {
+		if (has_name(pd_connectors[i], name)) {
 			*out = pd_connectors[i];
 			return PD_OK;
 		}
 	}
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		if (same_name(name, span_of(refused[i].name)))
+			return pd_fail(msg, PD_EINVAL, "%s", refused[i].why);
 	near = nearest_word(name, pd_connector_names);
 	return pd_fail(msg, PD_EINVAL, "unknown connector '%.60s'%s%s%s expected %s", name,
 		       near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",", list);
@@ -74,7 +124,16 @@ void pd_copy_release(struct pd_copy *c)
 	json_edit_release(&c->body);
 }
 
+void pd_pair_init(struct pd_pair *p, enum pd_path path, struct span id, uint64_t draw)
+{
+	*p = (struct pd_pair){.path = path, .id = id, .draw = draw, .usage = PD_PREFILL_UNKNOWN};
+	p->prefill.rank = p->decode.rank = -1;
+	buf_init(&p->text, PD_TEXT_MAX);
+	buf_init(&p->made_id, PD_TEXT_MAX);
+}
+
 void pd_pair_release(struct pd_pair *p)
 {
 	buf_release(&p->text);
+	buf_release(&p->made_id);
 }

@@ -365,6 +365,9 @@ PDROUTE_API const char *pdroute_connector_help(const char *name);
 /* Can its blocks be read once only? Then a decode that may have read them is not sent again without
  * a new prefill. */
 PDROUTE_API bool pdroute_connector_reads_once(const char *name);
+/* The path to GET at a prefill worker's bootstrap port once it is healthy, for
+ * pdroute_transfer_set_known, and the port when the worker names none; NULL: nothing is asked. */
+PDROUTE_API const char *pdroute_connector_inquiry(const char *name, uint16_t *port);
 
 /*
  * One attempt to serve a request by two workers. `path` is that of the request
@@ -390,23 +393,39 @@ struct pdroute_end {
 	uint16_t port;
 	uint16_t bootstrap_port; /* 0: none */
 	int rank;		 /* of a data-parallel server; -1: none */
+	const char *kv_address;	 /* "host:port" of its KV transfer; NULL: as its HTTP address */
+	unsigned tp_size, dp_size; /* tensor and data parallel; 0: not known */
+	bool writes; /* MoRI-IO: its blocks are written to the decode worker, not read by it */
 };
 
 PDROUTE_API int pdroute_transfer_set_ends(struct pdroute_transfer *t,
 					  const struct pdroute_end *prefill,
 					  const struct pdroute_end *decode) PDROUTE_MUST;
+/*
+ * Connectors may have to know something of a prefill worker: what `GET <inquiry>` at its bootstrap
+ * port answered, or what an earlier attempt learnt of it. Before the prefill body is made; copied.
+ */
+PDROUTE_API int pdroute_transfer_set_known(struct pdroute_transfer *t, const char *text,
+					   size_t size) PDROUTE_MUST;
 /* The head's fields that go with the body that was made last and replace the client's of the same
  * name, from 0 on; false: there is none. Lent until the next body. */
 PDROUTE_API bool pdroute_transfer_field(const struct pdroute_transfer *t, size_t i,
 					struct pdroute_field *out);
 /* The body for the prefill worker. All bytes that need no change are the client's own.
- * PDROUTE_EINVAL: a field that must be changed occurs twice. */
+ * PDROUTE_EINVAL: a field that must be changed occurs twice. PDROUTE_ENOENT: the workers cannot be
+ * paired, something about one of them is not known. */
 PDROUTE_API int pdroute_transfer_prefill(struct pdroute_transfer *t, struct pdroute_text *out,
 					 struct pdroute_message *msg) PDROUTE_MUST;
+/* Must the decode worker be called while prefill runs? Known with the prefill body. */
+PDROUTE_API bool pdroute_transfer_is_concurrent(const struct pdroute_transfer *t);
 /* What the prefill worker answered (status 2xx): what decode needs of it is kept. PDROUTE_EINVAL:
  * no JSON object. */
 PDROUTE_API int pdroute_transfer_answered(struct pdroute_transfer *t, const char *answer,
 					  size_t size, struct pdroute_message *msg) PDROUTE_MUST;
+/* What the answer taught of the prefill worker, for pdroute_transfer_set_known of later attempts
+ * with it; false: nothing. Lent until the next body. */
+PDROUTE_API bool pdroute_transfer_learnt(const struct pdroute_transfer *t, const char **text,
+					 size_t *size);
 /* Did the answer name blocks that decode can fetch? */
 PDROUTE_API bool pdroute_transfer_has_blocks(const struct pdroute_transfer *t);
 /* Tokens of the prompt, and those of them that came from the prefix cache; -1: not said. */

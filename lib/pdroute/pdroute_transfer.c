@@ -11,14 +11,12 @@
 	4096 /* more that a merged document may need than document and usage together              \
 	      */
 
-#define PAIR_TEXT_MAX 65536
-
 struct pdroute_transfer {
 	const struct json_object *body;
 	const struct pd_connector *connector;
 	struct pd_pair pair; /* points into the texts below */
 	struct buf answer;
-	char *id, *host[2];
+	char *id, *known, *place[4];		/* hosts and KV addresses of both */
 	struct field field[1 + PD_COPY_FIELDS]; /* of the body made last */
 	size_t nfields;
 };
@@ -52,6 +50,15 @@ bool pdroute_connector_reads_once(const char *name)
 	return c && (c->flags & PD_READ_ONCE);
 }
 
+const char *pdroute_connector_inquiry(const char *name, uint16_t *port)
+{
+	const struct pd_connector *c = connector_of(name);
+
+	if (port)
+		*port = c ? c->bootstrap_port : 0;
+	return c ? c->inquiry : NULL;
+}
+
 int pdroute_transfer_new(struct pdroute_transfer **out, const char *connector, const char *path,
 			 const struct pdroute_body *body, struct pdroute_message *msg)
 {
@@ -75,10 +82,7 @@ int pdroute_transfer_new(struct pdroute_transfer **out, const char *connector, c
 		return pdroute_fail(msg, &why, PD_ENOMEM);
 	t->body = &body->object;
 	t->connector = found;
-	t->pair.path = pd_path_of(span_of(path));
-	t->pair.usage = PD_PREFILL_UNKNOWN;
-	t->pair.prefill.rank = t->pair.decode.rank = -1;
-	buf_init(&t->pair.text, PAIR_TEXT_MAX);
+	pd_pair_init(&t->pair, pd_path_of(span_of(path)), (struct span){0}, 0);
 	*out = t;
 	return PD_OK;
 }
@@ -90,8 +94,9 @@ void pdroute_transfer_free(struct pdroute_transfer *t)
 	buf_release(&t->answer);
 	pd_pair_release(&t->pair);
 	free(t->id);
-	free(t->host[0]);
-	free(t->host[1]);
+	for (int i = 0; i < 4; i++)
+		free(t->place[i]);
+	free(t->known);
 	free(t);
 }
 
@@ -117,28 +122,60 @@ int pdroute_transfer_set_ends(struct pdroute_transfer *t, const struct pdroute_e
 {
 	const struct pdroute_end *from[] = {prefill, decode};
 	struct pd_end *to[2];
-	char *host[2];
+	char *text[4] = {NULL};
+	bool failed = false;
 
 	if (!t || !prefill || !decode || !prefill->host || !decode->host)
 		return PD_EINVAL;
-	host[0] = strdup(prefill->host);
-	host[1] = strdup(decode->host);
-	if (!host[0] || !host[1]) {
-		free(host[0]);
-		free(host[1]);
-		return PD_ENOMEM;
-	}
 	to[0] = &t->pair.prefill;
 	to[1] = &t->pair.decode;
 	for (int i = 0; i < 2; i++) {
-		free(t->host[i]);
-		t->host[i] = host[i];
-		*to[i] = (struct pd_end){.host = span_of(host[i]),
+		text[i] = strdup(from[i]->host);
+		text[2 + i] = strdup(from[i]->kv_address ? from[i]->kv_address : "");
+		failed |= !text[i] || !text[2 + i];
+	}
+	for (int i = 0; i < 4; i++) {
+		free(failed ? text[i] : t->place[i]);
+		t->place[i] = failed ? t->place[i] : text[i];
+	}
+	for (int i = 0; i < 2 && !failed; i++)
+		*to[i] = (struct pd_end){.host = span_of(text[i]),
 					 .port = from[i]->port,
 					 .bootstrap = from[i]->bootstrap_port,
-					 .rank = from[i]->rank};
-	}
+					 .rank = from[i]->rank,
+					 .kv = span_of(text[2 + i]),
+					 .tp_size = from[i]->tp_size,
+					 .dp_size = from[i]->dp_size,
+					 .writes = from[i]->writes};
+	return failed ? PD_ENOMEM : PD_OK;
+}
+
+int pdroute_transfer_set_known(struct pdroute_transfer *t, const char *text, size_t size)
+{
+	char *copy;
+
+	if (!t || !text || size == 0)
+		return PD_EINVAL;
+	copy = malloc(size);
+	if (!copy)
+		return PD_ENOMEM;
+	memcpy(copy, text, size);
+	free(t->known);
+	t->known = copy;
+	t->pair.known = (struct span){copy, size};
 	return PD_OK;
+}
+
+bool pdroute_transfer_is_concurrent(const struct pdroute_transfer *t)
+{
+	return t->pair.at_once;
+}
+
+bool pdroute_transfer_learnt(const struct pdroute_transfer *t, const char **text, size_t *size)
+{
+	*text = t->pair.learnt.p;
+	*size = t->pair.learnt.n;
+	return t->pair.learnt.n > 0;
 }
 
 /* The body that a step of the connector makes, and the fields that go with it. */
@@ -212,6 +249,7 @@ int pdroute_transfer_answered(struct pdroute_transfer *t, const char *answer, si
 	err = t->connector->answered(&found, buf_span(&copy), &why);
 	if (err) {
 		t->pair.text = found.text;
+		t->pair.made_id = found.made_id;
 		buf_release(&copy);
 		return pdroute_fail(msg, &why, err);
 	}

@@ -13,8 +13,8 @@
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 
-#define PD_SPANS	(2 * JSON_EDITS_MAX + 1)
-#define PAIR_TEXT_MAX	65536
+#define PD_SPANS (2 * JSON_EDITS_MAX + 1)
+
 #define RELEASE_TIMEOUT (5 * NS_PER_S) /* for the decode that only frees blocks */
 
 struct pd_state {
@@ -49,7 +49,10 @@ static void bump(_Atomic uint64_t *n)
 
 static struct pd_end end_of(const struct worker *w)
 {
-	return (struct pd_end){span_of(w->at.host), w->at.port, w->bootstrap, w->at.rank};
+	return (struct pd_end){.host = span_of(w->at.host),
+			       .port = w->at.port,
+			       .bootstrap = w->bootstrap,
+			       .rank = w->at.rank};
 }
 
 /* What the connector may know. Engines refuse an id that is still in use, so repeated attempts get
@@ -60,14 +63,10 @@ static void begin_pair(struct pd_state *s)
 	struct pd_pair *p = &s->pair;
 	int n;
 
-	p->path = pd_path_of(x->req->head.path);
-	p->id = x->rec.id;
-	p->usage = PD_PREFILL_UNKNOWN;
-	p->draw = rng_u64(&x->lane->rng);
+	pd_pair_init(p, pd_path_of(x->req->head.path), x->rec.id, rng_u64(&x->lane->rng));
 	p->decode = end_of(x->pick[ROLE_DECODE].worker);
 	if (x->pick[ROLE_PREFILL].worker)
 		p->prefill = end_of(x->pick[ROLE_PREFILL].worker);
-	buf_init(&p->text, PAIR_TEXT_MAX);
 	if (x->rec.attempt == 0)
 		return;
 	n = snprintf(s->id_text, sizeof(s->id_text), "%.*s-r%u", (int)x->rec.id.n, x->rec.id.p,

@@ -1,0 +1,49 @@
+/*
+ * vLLM P2pNcclConnector: the request's id tells each engine where the other one is, so both legs
+ * carry "___prefill_addr_HOST:PORT___decode_addr_HOST:PORT_UUID". The addresses are those that the
+ * workers registered for their KV transfer, else their HTTP addresses. Source: vLLM's
+ * disagg_proxy_p2p_nccl_xpyd.py and the connector's parse_request_id.
+ */
+#include "lib/pd/parts.h"
+
+static int make_id(struct pd_pair *p)
+{
+	char uuid[PD_UUID_TEXT];
+	int err;
+
+	buf_clear(&p->made_id);
+	pd_uuid(p->draw, false, uuid);
+	err = buf_puts(&p->made_id, "___prefill_addr_");
+	err = err ? err : pd_end_text(&p->prefill, &p->made_id);
+	err = err ? err : buf_puts(&p->made_id, "___decode_addr_");
+	err = err ? err : pd_end_text(&p->decode, &p->made_id);
+	err = err ? err : buf_printf(&p->made_id, "_%s", uuid);
+	return err;
+}
+
+static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
+{
+	int err = pd_plain_prefill(p, c, msg);
+
+	err = err ? err : make_id(p);
+	c->id = buf_span(&p->made_id);
+	return err;
+}
+
+static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
+{
+	if (p->blocks)
+		c->id = buf_span(&p->made_id);
+	return pd_plain_decode(p, c, msg);
+}
+
+const struct pd_connector pd_connector_p2p_nccl = {
+	.name = "p2p_nccl",
+	.also = "P2pNcclConnector|p2pnccl",
+	.help = "vLLM P2pNcclConnector: the request id names both workers' KV addresses",
+	.flags = PD_READ_ONCE,
+	.check = pd_check_params,
+	.prefill = prefill,
+	.answered = pd_plain_answered,
+	.decode = decode,
+};
