@@ -348,7 +348,6 @@ static void defaults(const struct router_config *c)
 	o.log_requests = "on";
 	o.log_format = "text";
 	o.access_format = "text";
-	o.fallback = "decode-only";
 	o.forwarded = "pass";
 	o.io = "events";
 	o.health_endpoint = c->health_endpoint;
@@ -484,6 +483,29 @@ static void read_settings(struct router_config *c)
 			c->settings.value[i] = "fbi";
 }
 
+static int read_connector(struct router_config *c, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	bool whole;
+
+	if (c->pd && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
+		return pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
+	whole = c->pd && (c->connector->flags & PD_WHOLE);
+	if (whole && o.fallback && strcmp(o.fallback, "fail") != 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--pd-fallback: found '%s', expected 'fail' with --kv-connector %s: "
+			       "its decode workers cannot answer alone",
+			       o.fallback, c->connector->name);
+	c->pd_fallback = whole || (o.fallback && strcmp(o.fallback, "fail") == 0)
+				 ? PD_FALLBACK_FAIL
+				 : PD_FALLBACK_DECODE_ONLY;
+	if (c->pd) {
+		c->inquiry = c->connector->inquiry;
+		c->inquiry_port = c->connector->bootstrap_port;
+	}
+	return PD_OK;
+}
+
 static int read_policy(struct router_config *c, struct pd_msg *msg)
 {
 	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
@@ -510,10 +532,7 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 	c->keyless = strcmp(o.keyless, "prefix") == 0 || (prefix && !o.keyless_given)
 			     ? KEYLESS_PREFIX
 			     : KEYLESS_LEAST_REQUEST;
-	c->pd_fallback =
-		strcmp(o.fallback, "fail") == 0 ? PD_FALLBACK_FAIL : PD_FALLBACK_DECODE_ONLY;
-	if (!err && c->pd && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
-		err = pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
+	err = err ? err : read_connector(c, msg);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)

@@ -338,6 +338,19 @@ static enum http_call_result talk(struct http_call *c, const struct iovec *iov, 
 	c->unsent = err != PD_OK;
 	if (err == PD_ETIMEOUT)
 		return HTTP_CALL_TIMEOUT;
+	if (c->in_two)
+		return c->of && http_conn_withdraw(c->of) ? HTTP_CALL_CANCELED : HTTP_CALL_OK;
+	return read_head(c, why);
+}
+
+enum http_call_result http_call_answer(struct http_call *c, struct pd_msg *why)
+{
+	PD_CHECK(c->in_two && c->up);
+	if (why)
+		why->text[0] = '\0';
+	if (!publish(c))
+		return HTTP_CALL_CANCELED;
+	limit(c, clock_now() + c->limit.first_byte);
 	return read_head(c, why);
 }
 
@@ -358,7 +371,7 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 		r = take_connection(c, why);
 		if (r == HTTP_CALL_OK)
 			r = talk(c, iov, n, why);
-		if (r != HTTP_CALL_CLOSED || !c->reused || !c->repeat)
+		if (r != HTTP_CALL_CLOSED || !c->reused || !c->repeat || c->in_two)
 			return r;
 		(void)http_call_end(c);
 		count(&c->to.pool->stale);

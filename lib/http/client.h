@@ -98,6 +98,9 @@ struct http_call {
 	bool is_head;	  /* a HEAD request: the answer has no body */
 	bool repeat;	  /* may be sent again when a pooled connection turns out dead and not one
 			     byte of an answer came: once, on a new connection */
+	bool in_two;	  /* http_call_begin ends when the request is sent, so that another call can
+			     be sent before http_call_answer waits for this one's answer; it is not
+			     repeated */
 	bool probe;	  /* ask a pooled connection whether it lives, even one that was in use a
 			     moment ago: one system call */
 	_Atomic uint64_t *count_sent; /* goes up when sending begins, once a call; NULL: nobody */
@@ -136,6 +139,9 @@ struct http_call {
  */
 enum http_call_result http_call_begin(struct http_call *c, const struct iovec *iov, size_t n,
 				      struct pd_msg *why) PD_MUST;
+/* With in_two, after http_call_begin: receives the head. limit.first_byte begins now. Of several
+ * calls for one client (`of`) one waits at a time. */
+enum http_call_result http_call_answer(struct http_call *c, struct pd_msg *why) PD_MUST;
 /* Back to the pool when the answer was complete, else closed. Accepts a call that never began. True
  * when the client of `of` has left. */
 bool http_call_end(struct http_call *c);

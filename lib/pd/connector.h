@@ -25,6 +25,8 @@ enum pd_connector_flags {
 			     sent again without a new prefill */
 	PD_WHOLE = 2,	  /* both workers get the whole request, so none goes to decode alone */
 	PD_KNOWS = 4,	  /* reads or writes what is known of a prefill worker (`known`) */
+	PD_ENDS = 8,	  /* reads what workers tell of themselves by labels: kv, tp_size, dp_size,
+			     writes */
 };
 
 /* Where a worker is. */

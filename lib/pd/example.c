@@ -7,7 +7,7 @@
 
 const struct pd_connector pd_connector_example = {
 	.name = "example",
-	.also = "ExampleConnector|SharedStorageConnector|shared_storage|filesystem|fs",
+	.also = "ExampleConnector|SharedStorageConnector|filesystem|fs",
 	.help = "vLLM ExampleConnector: both workers use one directory",
 	.check = pd_check_params,
 	.prefill = pd_plain_prefill,

@@ -596,8 +596,11 @@ def test_each_connector_serves(pdctl):
     names = run("serve", "--list-connectors").stdout.split()
     assert names[0] == "nixl"
     p, d = (pdctl.worker("--role", role, "--speedup", 100) for role in ("prefill", "decode"))
+    bootstrap = FakeEngine(lambda seen, wire: wire.json({"0": {"engine_id": "e"}}))
     for name in names:
-        router = pd_pair(pdctl, p, d, *FAST, "--kv-connector", name)
+        router = pdctl("serve", "--pd-disaggregation", "--prefill", p.url, str(bootstrap.port), "--decode", d.url, *FAST, "--kv-connector", name)
+        if name == "mooncake":
+            wait_for("its engine to be known", lambda: router.post("/v1/completions", BODY)[1]["X-Prefill-Worker"])
         code, headers, raw = router.post("/v1/completions", BODY)
         assert code == 200 and headers["X-Prefill-Worker"] and json.loads(raw)["usage"]["prompt_tokens"] > 1, raw
 

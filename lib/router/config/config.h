@@ -125,6 +125,10 @@ struct router_config {
 
 	enum pd_fallback pd_fallback;
 	const struct pd_connector *connector; /* static */
+	/* What its prefill workers are asked for, at which port when they name none; NULL: nothing.
+	 */
+	const char *inquiry;
+	int inquiry_port;
 	int64_t pd_lease;
 	bool allow_ec_params; /* clients may name the host that an engine fetches encodings from */
 	int64_t drain_delay, drain_timeout;

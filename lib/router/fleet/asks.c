@@ -130,8 +130,8 @@ static bool set_options(const struct asks *s, struct transfer *t)
 	bool post = strcmp(q->ask.method, "POST") == 0;
 
 	return left > 0 &&
-	       workercurl_setup(t->easy, &t->way, s->cfg, t->one->worker, q->ask.path[t->one->path],
-				s->fields, left) &&
+	       workercurl_setup(t->easy, &t->way, s->cfg, t->one->worker, 0,
+				q->ask.path[t->one->path], s->fields, left) &&
 	       (!post || (curl_easy_setopt(t->easy, CURLOPT_POST, 1L) == CURLE_OK &&
 			  curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, "") == CURLE_OK)) &&
 	       curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body) == CURLE_OK &&

@@ -49,7 +49,7 @@ void workercurl_release(struct workercurl *way)
 }
 
 /* "host:port:address,[address]": what requests connect to, and nothing is asked again. */
-static bool set_addresses(CURL *easy, struct workercurl *way, struct worker *w)
+static bool set_addresses(CURL *easy, struct workercurl *way, struct worker *w, int port)
 {
 	struct net_addrs addrs;
 	char text[NET_ADDR_TEXT];
@@ -61,7 +61,7 @@ static bool set_addresses(CURL *easy, struct workercurl *way, struct worker *w)
 	if (worker_addresses(w, &addrs, NULL))
 		return false;
 	buf_init(&line, 4096);
-	err = buf_printf(&line, "%s:%u:", w->at.host, w->at.port);
+	err = buf_printf(&line, "%s:%d:", w->at.host, port ? port : (int)w->at.port);
 	for (unsigned i = 0; !err && i < addrs.n; i++) {
 		net_addr_text(&addrs.a[i].sa, text);
 		err = buf_printf(&line, strchr(text, ':') ? "%s[%s]" : "%s%s", i ? "," : "", text);
@@ -85,16 +85,21 @@ void workercurl_why(const struct workercurl *way, CURLcode result, char *out, si
 }
 
 bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
-		      struct worker *w, const char *path, struct curl_slist *fields,
+		      struct worker *w, int port, const char *path, struct curl_slist *fields,
 		      int64_t timeout_ns)
 {
 	long timeout_ms = (long)(timeout_ns / NS_PER_MS);
 	char url[900];
 
-	(void)snprintf(url, sizeof(url), "%s://%s%s%s", w->at.tls ? "https" : "http",
-		       w->at.authority, w->at.base, path);
+	if (port == 0)
+		(void)snprintf(url, sizeof(url), "%s://%s%s%s", w->at.tls ? "https" : "http",
+			       w->at.authority, w->at.base, path);
+	else
+		(void)snprintf(url, sizeof(url),
+			       strchr(w->at.host, ':') ? "http://[%s]:%d%s" : "http://%s:%d%s",
+			       w->at.host, port, path);
 	*way = (struct workercurl){.tls = c->worker_tls, .lent.host = w->at.host};
-	if ((w->at.tls && !set_tls(easy, way, c)) || !set_addresses(easy, way, w))
+	if ((w->at.tls && !set_tls(easy, way, c)) || !set_addresses(easy, way, w, port))
 		return false;
 	return curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&

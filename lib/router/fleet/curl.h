@@ -17,10 +17,11 @@ struct workercurl {
 	struct curl_slist *at; /* its addresses, those of requests; owned */
 	char why[CURL_ERROR_SIZE];
 };
-/* A GET of `path`, to the addresses and with TLS as requests have it. The fields and the worker
+/* A GET of `path`, to the addresses and with TLS as requests have it; of another port of the worker
+ * (not 0) without TLS and without its base path. The fields and the worker
  * live as long as the transfer; workercurl_release follows in any case, after it. */
 bool workercurl_setup(CURL *easy, struct workercurl *way, const struct router_config *c,
-		      struct worker *w, const char *path, struct curl_slist *fields,
+		      struct worker *w, int port, const char *path, struct curl_slist *fields,
 		      int64_t timeout_ns) PD_MUST;
 void workercurl_release(struct workercurl *way);
 /* The worker's certificate is not right: asking again does not help. */

@@ -30,6 +30,7 @@
 #define SILENT	     (2 * NS_PER_S)
 #define OVERDUE_MIN  (500 * NS_PER_MS) /* with others that answer faster than SILENT */
 #define STALLED	     (10 * NS_PER_S)
+#define INQUIRY_NS   (5 * NS_PER_S)
 #define OVERDUE	     4 /* times what the pool needed lately at most */
 
 struct probe {
@@ -38,6 +39,8 @@ struct probe {
 	struct worker *worker;
 	CURL *easy;
 	struct workercurl way;
+	bool inquiry;	   /* asks for what the connector must know */
+	struct buf answer; /* then */
 };
 
 struct health {
@@ -61,13 +64,25 @@ static size_t swallow(char *p, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
+static size_t keep(char *p, size_t size, size_t n, void *arg)
+{
+	struct probe *of = arg;
+
+	return buf_append(&of->answer, p, size * n) ? 0 : size * n;
+}
+
 static bool set_options(CURL *easy, struct health *h, struct probe *p, int64_t limit)
 {
 	const struct router_config *c = h->cfg;
+	int port = p->worker->bootstrap ? p->worker->bootstrap : c->inquiry_port;
 
-	return workercurl_setup(easy, &p->way, c, p->worker, c->health_endpoint, h->fields,
-				limit) &&
-	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, swallow) == CURLE_OK &&
+	return workercurl_setup(easy, &p->way, c, p->worker, p->inquiry ? port : 0,
+				p->inquiry ? c->inquiry : c->health_endpoint,
+				p->inquiry ? NULL : h->fields, limit) &&
+	       curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, p->inquiry ? keep : swallow) ==
+		       CURLE_OK &&
+	       curl_easy_setopt(easy, CURLOPT_WRITEDATA, p) == CURLE_OK &&
 	       curl_easy_setopt(easy, CURLOPT_PRIVATE, p) == CURLE_OK;
 }
 
@@ -76,12 +91,14 @@ static void probe_free(struct probe *p)
 	if (p->easy)
 		curl_easy_cleanup(p->easy);
 	workercurl_release(&p->way);
+	buf_release(&p->answer);
 	fleet_put(p->fleet);
 	free(p);
 }
 
 /* The fleet that the worker was found in: a reload may have dropped it from the next one. */
-static void start_probe(struct health *h, struct fleet *f, struct worker *w, int64_t limit)
+static void start_probe(struct health *h, struct fleet *f, struct worker *w, bool inquiry,
+			int64_t limit)
 {
 	struct probe *p = calloc(1, sizeof(*p));
 
@@ -89,6 +106,8 @@ static void start_probe(struct health *h, struct fleet *f, struct worker *w, int
 		return;
 	p->fleet = fleet_ref(f);
 	p->worker = w;
+	p->inquiry = inquiry;
+	buf_init(&p->answer, WORKER_KNOWN);
 	p->easy = curl_easy_init();
 	if (!p->easy || !set_options(p->easy, h, p, limit) ||
 	    curl_multi_add_handle(h->multi, p->easy) != CURLM_OK) {
@@ -143,6 +162,21 @@ static void take_note(struct health *h, struct probe *p, CURLcode result, long s
 		log_line(log, LOG_WARN, "worker %s: %s", p->worker->url, why);
 }
 
+/* An answer that does not come is said once; requests say what is missing (--pd-fallback). */
+static void take_answer(struct health *h, struct probe *p, CURLcode result, long status)
+{
+	bool good = result == CURLE_OK && status == 200 && p->answer.len > 0;
+	bool first = p->worker->known_at == 0;
+
+	if (first && !good)
+		log_line(h->cfg->log, LOG_WARN,
+			 "worker %s: GET %s at its bootstrap port: %s, expected 200: no transfer "
+			 "from it until it answers",
+			 p->worker->url, h->cfg->inquiry,
+			 result != CURLE_OK ? curl_easy_strerror(result) : "another status");
+	worker_learn(p->worker, good ? buf_span(&p->answer) : (struct span){0}, clock_now());
+}
+
 static void judge(struct health *h, CURL *easy, CURLcode result)
 {
 	struct probe *p = NULL;
@@ -151,12 +185,17 @@ static void judge(struct health *h, CURL *easy, CURLcode result)
 
 	if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&p) != CURLE_OK || !p)
 		return;
-	if (failed_here(easy, result)) {
+	if (failed_here(easy, result) && !p->inquiry) {
 		worker_probe_later(p->worker, h->cfg, clock_now());
 		end_probe(h, p);
 		return;
 	}
 	(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+	if (p->inquiry) {
+		take_answer(h, p, result, status);
+		end_probe(h, p);
+		return;
+	}
 	ok = result == CURLE_OK && status >= 200 && status < 300;
 	take_note(h, p, result, status, ok);
 	if (result == CURLE_COULDNT_CONNECT || workercurl_refused(&p->way))
@@ -301,7 +340,9 @@ static bool attend(struct health *h, struct fleet *f, int64_t now)
 			http_pool_trim(&w->pool, now);
 			calm &= !attend_name(h, w, now);
 			if (!is_probed(h, w) && worker_probe_due(w, h->cfg, now, &limit))
-				start_probe(h, f, w, limit);
+				start_probe(h, f, w, false, limit);
+			else if (!is_probed(h, w) && worker_inquiry_due(w, h->cfg, now))
+				start_probe(h, f, w, true, INQUIRY_NS);
 			calm &= atomic_load(&w->slot.available);
 		}
 	}

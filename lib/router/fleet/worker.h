@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "lib/base/buf.h"
 #include "lib/net/net.h"
 #include "lib/net/resolver.h"
 #include "lib/http/upstream.h"
@@ -98,6 +99,12 @@ struct worker {
 
 	struct look_up *asking; /* the health thread's: its name is being asked */
 
+	/* What the connector knows of a prefill worker, under `lock`; until it is out. */
+	char *known; /* owned; NULL: nothing */
+	size_t known_n;
+	int64_t known_at;
+	_Atomic bool knows; /* spares the lock */
+
 	_Atomic unsigned handovers; /* prefilled blocks that a decode worker has not fetched yet */
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
@@ -184,6 +191,14 @@ struct worker_view {
 	int64_t oldest;		     /* age of its oldest request without a byte, ns; 0: none */
 };
 void worker_view(struct worker *w, const struct router_config *c, struct worker_view *out);
+/* What the connector has learnt of it, at most WORKER_KNOWN bytes; n 0: forgets. */
+#define WORKER_KNOWN 16384
+void worker_learn(struct worker *w, struct span text, int64_t now);
+/* A copy into `out`, which is empty when nothing is known. PD_ENOMEM. */
+int worker_known(struct worker *w, struct buf *out) PD_MUST;
+/* True when the inquiry of the connector should be made now: it is available, and nothing is known
+ * or it is old. */
+bool worker_inquiry_due(struct worker *w, const struct router_config *c, int64_t now);
 /* Its addresses, the one that connected last first. PD_ENOENT: its name has none yet, and why. */
 int worker_addresses(struct worker *w, struct net_addrs *out, struct pd_msg *why) PD_MUST;
 /* This one has connected, when others before it had not. */

@@ -88,22 +88,22 @@ static void give_up(struct exchange *x)
 /* The refusal becomes the answer. */
 static void pass_refusal(struct exchange *x)
 {
-	if (relay_answer(x, &x->leg, NULL) == RELAY_RETRY)
+	if (relay_answer(x, x->leg, NULL) == RELAY_RETRY)
 		give_up(x);
-	(void)leg_end(&x->leg);
+	(void)leg_end(x->leg);
 }
 
 /* A refusal that is here as a whole is consumed, so that its connection can be used again; the next
  * attempt waits for nothing. */
 static void drop_refusal(struct exchange *x)
 {
-	struct http_call *c = &x->leg.call;
+	struct http_call *c = &x->leg->call;
 
 	buf_clear(&x->lane->side);
 	if (c->head.body == HTTP_BODY_LENGTH && c->head.length <= c->in->len - c->at &&
-	    leg_collect(&x->leg, &x->lane->side))
+	    leg_collect(x->leg, &x->lane->side))
 		c->ended = false;
-	(void)leg_end(&x->leg);
+	(void)leg_end(x->leg);
 }
 
 void attempt_run(struct exchange *x, enum outcome (*one_attempt)(struct exchange *x))
@@ -150,7 +150,7 @@ enum outcome attempt_failed(struct exchange *x, enum worker_role role, enum leg_
 enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 			    const struct pd_prefill_usage *merge)
 {
-	struct leg *l = &x->leg;
+	struct leg *l = x->leg;
 	enum breaker_verdict v = VERDICT_SUCCESS;
 
 	x->rec.time.answered = l->call.head_ns;

@@ -19,6 +19,7 @@ struct lane {
 	struct rng rng;
 	unsigned stripe;
 	struct buf up;	    /* bytes from the worker; lent while there are any */
+	struct buf beside;  /* the same of the decode worker that is asked beside prefill */
 	struct buf head;    /* the head we are building */
 	struct buf side;    /* merged usage, a line of the access log */
 	struct buf held;    /* part of an event that is not complete */
@@ -37,7 +38,9 @@ struct exchange {
 	struct record rec; /* what observers may know; facts that they read stand only there */
 	/* -- not cleared with the rest: who uses them fills them -- */
 	struct json_object body; /* rec.json, when it is one */
-	struct leg leg;		 /* the conversation under way; open after ATTEMPT_REFUSED */
+	/* The conversation under way, open after ATTEMPT_REFUSED; the other one is sent and waits
+	 * for its turn when two workers are asked at once. */
+	struct leg *leg, legs[2];
 	/* -- -- */
 	struct route_key key;
 	struct buf utf8;   /* owned; the body, when it came in another encoding */

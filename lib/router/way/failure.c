@@ -60,14 +60,14 @@ void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)
 	(void)snprintf(f->why, sizeof(f->why), "%s worker %.150s: %s", worker_role_name(role),
 		       w->url, http_call_text((enum http_call_result)e));
 	if (e == LEG_BROKEN && !f->detail[0])
-		(void)http_fault_text(&x->leg.call.fault, f->detail);
+		(void)http_fault_text(&x->leg->call.fault, f->detail);
 	if (f->detail[0])
 		append_why(f, ": ", f->detail);
 	f->detail[0] = '\0';
 	f->status = e == LEG_TIMEOUT || e == LEG_SILENT ? 504 : e == LEG_LOCAL ? 503 : 502;
 	/* A worker that dies loses all that it had at once: no budget of bursts is for that. A
 	 * request that kills one worker after the other is not moved for ever. */
-	f->moved = e == LEG_SILENT || (e == LEG_TIMEOUT && x->leg.call.use.cut) ||
+	f->moved = e == LEG_SILENT || (e == LEG_TIMEOUT && x->leg->call.use.cut) ||
 		   (e == LEG_CLOSED && x->rec.attempt == 0);
 	if (!ours)
 		worker_blame(w, faults[e], f->why, clock_now());

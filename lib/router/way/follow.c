@@ -204,7 +204,7 @@ static bool remember(struct exchange *x, const struct json_object *o, const char
 
 	if (!text_at(o, path, &id))
 		return false;
-	(void)look(&x->way->follow, id, hash_of_worker(x->leg.worker), &evicted);
+	(void)look(&x->way->follow, id, hash_of_worker(x->leg->worker), &evicted);
 	count(x, FOLLOW_LEARNT);
 	if (evicted)
 		count(x, FOLLOW_EVICTED);
@@ -224,7 +224,7 @@ void follow_found(struct exchange *x, int status)
 	x->seeks = false;
 	if (status / 100 != 2)
 		return;
-	(void)look(&x->way->follow, x->sought, hash_of_worker(x->leg.worker), &evicted);
+	(void)look(&x->way->follow, x->sought, hash_of_worker(x->leg->worker), &evicted);
 	count(x, FOLLOW_SOUGHT);
 	if (evicted)
 		count(x, FOLLOW_EVICTED);
@@ -234,7 +234,7 @@ void follow_learn(struct exchange *x, struct span doc)
 {
 	struct json_object o;
 
-	if (x->leg.call.head.status / 100 != 2 || json_object_scan(&o, doc.p, doc.n, NULL))
+	if (x->leg->call.head.status / 100 != 2 || json_object_scan(&o, doc.p, doc.n, NULL))
 		return;
 	/* A document of its own, or an event that holds one. */
 	if (remember(x, &o, "response.id") || remember(x, &o, "id"))

@@ -242,7 +242,7 @@ static int put_location(struct buf *b, const struct exchange *x, const struct fi
 	size_t base;
 
 	if (!w && to.n > 0 && to.p[0] == '/') {
-		w = x->leg.worker;
+		w = x->leg->worker;
 		rest = to;
 	}
 	if (!w)

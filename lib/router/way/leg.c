@@ -43,13 +43,12 @@ void leg_count(struct exchange *x, struct worker *w, const struct http_call *c,
 		failure_tls(x, w, why->text);
 }
 
-enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
-			    const struct iovec *iov, size_t n, int64_t first_byte)
+static enum http_call_result begin(struct leg *l, struct exchange *x, struct worker *w,
+				   struct buf *in, const struct iovec *iov, size_t n,
+				   int64_t first_byte, struct pd_msg *why)
 {
 	const struct router_config *cfg = x->way->cfg;
 	struct http_call *c = &l->call;
-	enum http_call_result r;
-	struct pd_msg why;
 
 	l->x = x;
 	l->worker = w;
@@ -63,19 +62,59 @@ enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w,
 	c->deadline = x->deadline;
 	c->is_head = span_eq(x->req->head.method, SPAN("HEAD"));
 	c->repeat = x->repeatable && !l->once;
-	c->probe = !x->repeatable;
+	c->probe = !x->repeatable || c->in_two;
 	c->count_sent = &w->requests;
-	r = http_call_begin(c, iov, n, &why);
-	leg_count(x, w, c, r, &why);
+	return http_call_begin(c, iov, n, why);
+}
+
+/* What the call came to. */
+static enum leg_error counted(struct leg *l, enum http_call_result r, const struct pd_msg *why)
+{
+	struct exchange *x = l->x;
+	struct http_call *c = &l->call;
+
+	leg_count(x, l->worker, c, r, why);
 	if (l->pick) {
 		l->pick->sent = c->sent_ns && r != HTTP_CALL_CONNECT;
 		/* The peer may have closed an idle connection before it saw the request. */
 		l->pick->again = !l->pick->sent || (r == HTTP_CALL_CLOSED && c->reused);
 	}
 	if (r == HTTP_CALL_OK)
-		metrics_observe_at(x->way->watch.metrics, x->rec.stripe, HIST_LEG, w->role,
+		metrics_observe_at(x->way->watch.metrics, x->rec.stripe, HIST_LEG, l->worker->role,
 				   c->head_ns - c->sent_ns);
 	return (enum leg_error)r;
+}
+
+enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
+			    const struct iovec *iov, size_t n, int64_t first_byte)
+{
+	struct pd_msg why;
+	enum http_call_result r = begin(l, x, w, in, iov, n, first_byte, &why);
+
+	return counted(l, r, &why);
+}
+
+enum leg_error leg_send(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
+			const struct iovec *iov, size_t n, int64_t first_byte)
+{
+	enum http_call_result r;
+	struct pd_msg why;
+
+	l->call.in_two = true;
+	r = begin(l, x, w, in, iov, n, first_byte, &why);
+	if (r != HTTP_CALL_OK)
+		return counted(l, r, &why);
+	if (l->pick)
+		l->pick->sent = true;
+	return LEG_OK;
+}
+
+enum leg_error leg_answer(struct leg *l)
+{
+	struct pd_msg why;
+	enum http_call_result r = http_call_answer(&l->call, &why);
+
+	return counted(l, r, &why);
 }
 
 /* Bytes of the body came, or its end. */

@@ -41,6 +41,11 @@ struct leg {
  */
 enum leg_error leg_exchange(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
 			    const struct iovec *iov, size_t n, int64_t first_byte);
+/* The same in two steps, for two workers that must be asked at once: sends the request; then its
+ * answer's head, for which first_byte begins anew. leg_answer follows a leg_send with LEG_OK. */
+enum leg_error leg_send(struct leg *l, struct exchange *x, struct worker *w, struct buf *in,
+			const struct iovec *iov, size_t n, int64_t first_byte);
+enum leg_error leg_answer(struct leg *l);
 /* The parts of leg_exchange, for calls beside each other (models.c): how to reach the worker, and
  * what a call came to in the metrics and the log. */
 struct http_target leg_target(const struct router_config *cfg, struct worker *w);

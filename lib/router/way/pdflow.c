@@ -6,6 +6,8 @@
 #include "lib/router/way/pdflow.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/pd/connector.h"
@@ -21,7 +23,10 @@ struct pd_state {
 	struct exchange *x;
 	const struct pd_connector *connector;
 	struct pd_pair pair;
-	bool have_prefill;
+	bool have_prefill;  /* its answer is here */
+	bool unpaired;	    /* the connector cannot pair these workers: decode does all of it */
+	bool sent;	    /* decode's request too, beside prefill's */
+	struct buf known;   /* of the prefill worker */
 	int64_t prefill_ns; /* when its answer was complete */
 	int64_t picked_ns;  /* when both workers were picked */
 	char id_text[300];
@@ -47,12 +52,32 @@ static void bump(_Atomic uint64_t *n)
 	atomic_fetch_add_explicit(n, 1, memory_order_relaxed);
 }
 
-static struct pd_end end_of(const struct worker *w)
+static unsigned number_of(const struct route_labels *l, struct span name)
 {
-	return (struct pd_end){.host = span_of(w->at.host),
-			       .port = w->at.port,
-			       .bootstrap = w->bootstrap,
-			       .rank = w->at.rank};
+	struct span v = route_label(l, name);
+	char text[12] = "";
+
+	if (v.n > 0 && v.n < sizeof(text))
+		memcpy(text, v.p, v.n);
+	return (unsigned)strtoul(text, NULL, 10);
+}
+
+static struct pd_end end_of(const struct pd_state *s, const struct worker *w)
+{
+	const struct route_labels *l =
+		s->connector->flags & PD_ENDS ? fleet_labels(s->x->fleet, w) : NULL;
+	struct pd_end e = {.host = span_of(w->at.host),
+			   .port = w->at.port,
+			   .bootstrap = w->bootstrap,
+			   .rank = w->at.rank};
+
+	if (!l)
+		return e;
+	e.kv = route_label(l, SPAN("kv-address"));
+	e.tp_size = number_of(l, SPAN("tp-size"));
+	e.dp_size = number_of(l, SPAN("dp-size"));
+	e.writes = span_eq(route_label(l, SPAN("transfer-mode")), SPAN("WRITE"));
+	return e;
 }
 
 /* What the connector may know. Engines refuse an id that is still in use, so repeated attempts get
@@ -64,9 +89,12 @@ static void begin_pair(struct pd_state *s)
 	int n;
 
 	pd_pair_init(p, pd_path_of(x->req->head.path), x->rec.id, rng_u64(&x->lane->rng));
-	p->decode = end_of(x->pick[ROLE_DECODE].worker);
+	p->decode = end_of(s, x->pick[ROLE_DECODE].worker);
 	if (x->pick[ROLE_PREFILL].worker)
-		p->prefill = end_of(x->pick[ROLE_PREFILL].worker);
+		p->prefill = end_of(s, x->pick[ROLE_PREFILL].worker);
+	if (x->pick[ROLE_PREFILL].worker && (s->connector->flags & PD_KNOWS) &&
+	    worker_known(x->pick[ROLE_PREFILL].worker, &s->known) == PD_OK)
+		p->known = buf_span(&s->known);
 	if (x->rec.attempt == 0)
 		return;
 	n = snprintf(s->id_text, sizeof(s->id_text), "%.*s-r%u", (int)x->rec.id.n, x->rec.id.p,
@@ -74,7 +102,8 @@ static void begin_pair(struct pd_state *s)
 	p->id = (struct span){s->id_text, (size_t)n};
 }
 
-/* Sends the copy to the worker of the role; the answer's head is in x->leg then. */
+/* Sends the copy to the worker of the role; unless another one is to be sent beside it the answer's
+ * head is in x->leg then. */
 static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct pd_copy *c,
 			       int64_t first_byte)
 {
@@ -92,7 +121,9 @@ static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct
 	for (size_t i = 0; i < n; i++)
 		iov[i + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].p,
 					    .iov_len = spans[i].n};
-	return leg_exchange(&x->leg, x, w, &x->lane->up, iov, n + 1, first_byte);
+	return (s->pair.at_once ? leg_send : leg_exchange)(
+		x->leg, x, w, x->leg == x->legs ? &x->lane->up : &x->lane->beside, iov, n + 1,
+		first_byte);
 }
 
 /* A prefill worker that is taken away loses the blocks that decode has not read: it is needed until
@@ -113,6 +144,19 @@ static void handed_over(struct exchange *x)
 
 /* -- the prefill leg -- */
 
+static void no_params(struct pd_state *s)
+{
+	struct exchange *x = s->x;
+
+	(void)snprintf(x->failure.why, sizeof(x->failure.why),
+		       "prefill worker %.150s returned no %s", x->pick[ROLE_PREFILL].worker->url,
+		       s->connector->returns);
+	x->failure.status = 502;
+	count_failure(x, PDERR_NO_PARAMS);
+	failure_note(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
+	x->failure.again = pick_tried(x, ROLE_PREFILL);
+}
+
 /* The answer stands in lane->prefill: keep what decode needs. */
 static enum outcome read_prefill(struct pd_state *s)
 {
@@ -121,20 +165,16 @@ static enum outcome read_prefill(struct pd_state *s)
 	struct pd_msg msg = {0};
 
 	x->rec.time.prefilled = s->prefill_ns = clock_now();
-	observe(x, HIST_PREFILL, s->prefill_ns - x->leg.call.sent_ns);
+	observe(x, HIST_PREFILL, s->prefill_ns - x->leg->call.sent_ns);
 	if (s->connector->answered(&s->pair, buf_span(b), &msg)) {
 		(void)snprintf(x->failure.detail, sizeof(x->failure.detail), "its body: %.140s",
 			       msg.text);
 		return attempt_failed(x, ROLE_PREFILL, LEG_BROKEN);
 	}
+	if (s->pair.learnt.n > 0)
+		worker_learn(x->pick[ROLE_PREFILL].worker, s->pair.learnt, s->prefill_ns);
 	if (!s->pair.blocks && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
-		(void)snprintf(x->failure.why, sizeof(x->failure.why),
-			       "prefill worker %.150s returned no %s",
-			       x->pick[ROLE_PREFILL].worker->url, s->connector->returns);
-		x->failure.status = 502;
-		count_failure(x, PDERR_NO_PARAMS);
-		failure_note(x, ROLE_PREFILL, CAUSE_NO_PARAMS);
-		x->failure.again = pick_tried(x, ROLE_PREFILL);
+		no_params(s);
 		/* A complete answer: the worker is well, whatever its connector is. */
 		pick_end(x, ROLE_PREFILL, VERDICT_SUCCESS);
 		return ATTEMPT_RETRY;
@@ -149,44 +189,116 @@ static enum outcome read_prefill(struct pd_state *s)
 	return ATTEMPT_DONE;
 }
 
-/* ATTEMPT_DONE with s->have_prefill: decode may follow. */
-static enum outcome prefill_leg(struct pd_state *s)
+/* What was learnt of a worker that fails by it may be of another process. */
+static void forget(struct pd_state *s)
+{
+	if (s->pair.at_once)
+		worker_learn(s->x->pick[ROLE_PREFILL].worker, (struct span){0}, clock_now());
+}
+
+/* The connector made no copy of the body. */
+static enum outcome refuse(struct pd_state *s, int err, const struct pd_msg *msg)
 {
 	struct exchange *x = s->x;
-	struct http_call *c = &x->leg.call;
-	struct pd_copy copy;
-	struct pd_msg msg = {0};
-	enum leg_error e;
-	int err;
 
-	x->leg = (struct leg){.pick = &x->pick[ROLE_PREFILL]};
-	if (pd_copy_init(&copy, &x->body, &s->pair) ||
-	    s->connector->prefill(&s->pair, &copy, &msg)) {
-		pd_copy_release(&copy);
+	if (err != PD_ENOENT) {
 		pick_drop(x, ROLE_PREFILL);
 		pick_drop(x, ROLE_DECODE);
 		count(x, METRIC_PD_DUPLICATE);
-		answer_error(x, 400, "invalid_request_error", msg.text);
+		answer_error(x, 400, "invalid_request_error", msg->text);
 		return ATTEMPT_DONE;
+	}
+	if (x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
+		no_params(s);
+		pick_end(x, ROLE_PREFILL, VERDICT_NONE);
+		return ATTEMPT_RETRY;
+	}
+	count(x, METRIC_PD_FALLBACK);
+	pick_drop(x, ROLE_PREFILL);
+	s->unpaired = true;
+	return ATTEMPT_DONE;
+}
+
+/* The decode worker's request beside the one that x->leg has sent to prefill. Prefill's answer ends
+ * before decode's begins, so they are read in that order. */
+static enum leg_error send_decode(struct pd_state *s)
+{
+	struct exchange *x = s->x;
+	struct pick *p = &x->pick[ROLE_DECODE];
+	enum leg_error e = LEG_LOCAL;
+	struct pd_copy copy;
+
+	x->leg = &x->legs[1];
+	*x->leg = (struct leg){.pick = p, .once = true, .first = handed_over};
+	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
+	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
+		e = dispatch(s, ROLE_DECODE, &copy,
+			     x->rec.streaming ? x->way->cfg->first_byte_timeout
+					      : x->way->cfg->request_timeout);
+	pd_copy_release(&copy);
+	s->sent = true;
+	x->rec.time.decode_sent = x->leg->call.sent_ns;
+	x->leg = &x->legs[0];
+	return e;
+}
+
+/* Decode will not be heard: its request ends. */
+static void drop_decode(struct pd_state *s)
+{
+	if (s->sent)
+		(void)leg_end(&s->x->legs[1]);
+	s->sent = false;
+	pick_drop(s->x, ROLE_DECODE);
+}
+
+/* ATTEMPT_DONE with s->have_prefill or s->unpaired: decode may follow. */
+static enum outcome prefill_leg(struct pd_state *s)
+{
+	struct exchange *x = s->x;
+	struct http_call *c = &x->leg->call;
+	enum leg_error e, other = LEG_OK;
+	struct pd_copy copy;
+	struct pd_msg msg = {0};
+	int err;
+
+	*x->leg = (struct leg){.pick = &x->pick[ROLE_PREFILL]};
+	err = pd_copy_init(&copy, &x->body, &s->pair);
+	err = err ? err : s->connector->prefill(&s->pair, &copy, &msg);
+	if (err) {
+		pd_copy_release(&copy);
+		return refuse(s, err, &msg);
 	}
 	e = dispatch(s, ROLE_PREFILL, &copy, x->way->cfg->first_byte_timeout);
 	pd_copy_release(&copy);
 	x->rec.time.sent = c->sent_ns;
 	if (x->rec.time.dispatched == 0)
 		x->rec.time.dispatched = c->sent_ns;
+	if (e == LEG_OK && s->pair.at_once) {
+		other = send_decode(s);
+		e = other == LEG_OK ? leg_answer(x->leg) : LEG_OK;
+	}
+	if (other != LEG_OK) {
+		(void)leg_end(x->leg);
+		(void)leg_end(&x->legs[1]);
+		s->sent = false;
+		pick_drop(x, ROLE_PREFILL);
+		return attempt_failed(x, ROLE_DECODE, other);
+	}
 	if (e != LEG_OK) {
-		(void)leg_end(&x->leg);
+		(void)leg_end(x->leg);
+		forget(s);
 		return attempt_failed(x, ROLE_PREFILL, e);
 	}
 	if (c->head.status >= 300) {
-		pick_drop(x, ROLE_DECODE);
+		drop_decode(s);
+		forget(s);
 		if (!retry_status(c->head.status))
 			bump(&x->pick[ROLE_PREFILL].worker->pd_errors);
 		return attempt_answer(x, ROLE_PREFILL, NULL);
 	}
 	buf_clear(&x->lane->prefill);
-	err = leg_collect(&x->leg, &x->lane->prefill);
-	x->rec.client_left |= leg_end(&x->leg);
+	err = leg_collect(x->leg, &x->lane->prefill);
+	x->rec.client_left |= leg_end(x->leg);
 	if (err == PD_ETOOBIG)
 		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_BODY_OVER, 0, 0, 1);
 	if (err)
@@ -201,7 +313,7 @@ static enum outcome prefill_leg(struct pd_state *s)
 
 static bool must_release(const struct pd_state *s)
 {
-	return s->pair.blocks && s->connector->release;
+	return s->pair.blocks && !s->pair.at_once && s->connector->release;
 }
 
 /* The decode worker is made to fetch and so free the blocks; the client is not asked any more.
@@ -213,16 +325,16 @@ static void free_blocks(struct pd_state *s, struct pick *pick)
 
 	x->detached = true;
 	x->deadline = clock_now() + RELEASE_TIMEOUT;
-	x->leg = (struct leg){.pick = pick};
+	*x->leg = (struct leg){.pick = pick};
 	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
 	    s->connector->release(&s->pair, &copy, NULL) == PD_OK &&
 	    dispatch(s, ROLE_DECODE, &copy, RELEASE_TIMEOUT) == LEG_OK) {
 		buf_clear(&x->lane->side);
-		if (leg_collect(&x->leg, &x->lane->side))
-			x->leg.call.ended = false;
+		if (leg_collect(x->leg, &x->lane->side))
+			x->leg->call.ended = false;
 		count(x, METRIC_PD_RELEASED);
 	}
-	(void)leg_end(&x->leg);
+	(void)leg_end(x->leg);
 	pd_copy_release(&copy);
 }
 
@@ -239,7 +351,7 @@ static enum outcome release_blocks(struct pd_state *s)
 static enum outcome decode_answered(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	const struct http_call *c = &x->leg.call;
+	const struct http_call *c = &x->leg->call;
 	struct worker *w = x->pick[ROLE_DECODE].worker;
 	enum outcome o;
 
@@ -276,35 +388,42 @@ static enum outcome decode_leg(struct pd_state *s)
 {
 	struct exchange *x = s->x;
 	struct pick *p = &x->pick[ROLE_DECODE];
-	const struct http_call *c = &x->leg.call;
+	const struct http_call *c;
 	struct pd_copy copy;
 	enum leg_error e = LEG_LOCAL;
 
-	if (s->have_prefill && clock_now() - s->prefill_ns > x->way->cfg->pd_lease)
+	if (s->have_prefill && !s->sent && clock_now() - s->prefill_ns > x->way->cfg->pd_lease)
 		return lease_passed(x);
 	/* From here on the decode worker does not wait for prefill any more. */
 	p->decoding = true;
 	atomic_fetch_add_explicit(&p->worker->decoding, 1, memory_order_relaxed);
-	/* A decode that may have read blocks that can be read once needs new ones. */
-	x->leg = (struct leg){.pick = p,
-			      .once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE),
-			      .first = handed_over};
-	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
-	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
-		e = dispatch(s, ROLE_DECODE, &copy,
-			     x->rec.streaming ? x->way->cfg->first_byte_timeout
-					      : x->way->cfg->request_timeout);
-	pd_copy_release(&copy);
+	if (s->sent) {
+		x->leg = &x->legs[1];
+		e = leg_answer(x->leg);
+	} else {
+		/* A decode that may have read blocks that can be read once needs new ones. */
+		*x->leg =
+			(struct leg){.pick = p,
+				     .once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE),
+				     .first = handed_over};
+		if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
+		    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
+			e = dispatch(s, ROLE_DECODE, &copy,
+				     x->rec.streaming ? x->way->cfg->first_byte_timeout
+						      : x->way->cfg->request_timeout);
+		pd_copy_release(&copy);
+	}
+	c = &x->leg->call;
 	*(s->have_prefill ? &x->rec.time.decode_sent : &x->rec.time.sent) = c->sent_ns;
 	if (x->rec.time.dispatched == 0)
 		x->rec.time.dispatched = c->sent_ns;
 	if (c->sent_ns)
 		observe(x, HIST_PD_PENDING, c->sent_ns - s->picked_ns);
-	if (s->have_prefill && c->sent_ns)
+	if (s->have_prefill && c->sent_ns && !s->sent)
 		observe(x, HIST_HANDOVER, c->sent_ns - s->prefill_ns);
 	if (e == LEG_OK)
 		return decode_answered(s);
-	(void)leg_end(&x->leg);
+	(void)leg_end(x->leg);
 	/* The client left before a byte of the request was sent: decode does not know of the
 	 * blocks yet. */
 	if (e == LEG_CLIENT_LEFT && c->sent_ns == 0 && must_release(s))
@@ -339,7 +458,7 @@ static bool acceptable(struct exchange *x)
 		answer_error(x, 400, "invalid_request_error", msg.text);
 		return false;
 	}
-	why = two ? pd_alone_of(path, &x->body) : PD_TWO_LEGS;
+	why = two && !(by->flags & PD_WHOLE) ? pd_alone_of(path, &x->body) : PD_TWO_LEGS;
 	if (two && x->alone && why == PD_TWO_LEGS)
 		why = PD_ALONE_known_id;
 	x->repeatable |= two;
@@ -395,16 +514,21 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (!x->pick[ROLE_PREFILL].worker && !x->alone)
 		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
+	buf_init(&s.known, WORKER_KNOWN);
+	x->leg = &x->legs[0];
 	begin_pair(&s);
 	attempt_picked(x);
 	alone = !x->pick[ROLE_PREFILL].worker;
 	o = alone ? ATTEMPT_DONE : prefill_leg(&s);
-	if (!alone && !s.have_prefill)
-		pick_drop(x, ROLE_DECODE);
+	if (!alone && !s.have_prefill && !s.unpaired)
+		drop_decode(&s);
+	else if (x->rec.client_left && s.sent)
+		drop_decode(&s);
 	else if (x->rec.client_left && must_release(&s))
 		o = release_blocks(&s);
 	else
 		o = decode_leg(&s);
+	buf_release(&s.known);
 	handed_over(x);
 	if (s.have_prefill && (o == ATTEMPT_RETRY || o == ATTEMPT_RETRY_FREE))
 		count(x, METRIC_PD_REPREFILL);

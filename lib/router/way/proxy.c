@@ -57,6 +57,7 @@ static void lane_free(void *arg)
 	struct lane *lane = arg;
 
 	buf_release(&lane->up);
+	buf_release(&lane->beside);
 	buf_release(&lane->head);
 	buf_release(&lane->side);
 	buf_release(&lane->held);
@@ -78,6 +79,7 @@ static struct lane *lane_of(struct way *w, struct http_conn *c)
 	rng_seed(&lane->rng,
 		 w->seed + atomic_fetch_add_explicit(&w->lanes, 1, memory_order_relaxed));
 	buf_init(&lane->up, LANE_UP_MAX);
+	buf_init(&lane->beside, LANE_UP_MAX);
 	buf_init(&lane->head, LANE_HEAD_MAX);
 	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
 	buf_init(&lane->prefill, PREFILL_MAX);
@@ -392,6 +394,7 @@ static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct
 	x->way = w;
 	x->conn = c;
 	x->req = r;
+	x->leg = &x->legs[0];
 	x->lane = lane_of(w, c);
 	if (!x->lane) {
 		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
@@ -458,6 +461,8 @@ static void finish(struct exchange *x)
 	fleet_put(x->fleet);
 	buf_clear(&x->lane->up);
 	shelf_give(&x->lane->up);
+	buf_clear(&x->lane->beside);
+	shelf_give(&x->lane->beside);
 	shrink(&x->lane->head);
 	shrink(&x->lane->side);
 	shrink(&x->lane->held);

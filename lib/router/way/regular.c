@@ -12,14 +12,14 @@ static enum leg_error dispatch(struct exchange *x, enum worker_role role)
 	struct worker *w = x->pick[role].worker;
 	struct iovec iov[2];
 
-	x->leg = (struct leg){.pick = &x->pick[role]};
+	*x->leg = (struct leg){.pick = &x->pick[role]};
 	if (head_for_worker(&x->lane->head, x, w,
 			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false, x->rec.id,
 			    NULL, 0))
 		return LEG_LOCAL;
 	iov[0] = (struct iovec){.iov_base = x->lane->head.data, .iov_len = x->lane->head.len};
 	iov[1] = (struct iovec){.iov_base = (void *)(uintptr_t)r->body.p, .iov_len = r->body.n};
-	return leg_exchange(&x->leg, x, w, &x->lane->up, iov, r->body.n > 0 ? 2 : 1,
+	return leg_exchange(x->leg, x, w, &x->lane->up, iov, r->body.n > 0 ? 2 : 1,
 			    x->rec.streaming ? x->way->cfg->first_byte_timeout
 					     : x->way->cfg->request_timeout);
 }
@@ -40,11 +40,11 @@ enum outcome regular_attempt(struct exchange *x)
 	}
 	attempt_picked(x);
 	e = dispatch(x, role);
-	x->rec.time.sent = x->leg.call.sent_ns;
+	x->rec.time.sent = x->leg->call.sent_ns;
 	if (x->rec.time.dispatched == 0)
-		x->rec.time.dispatched = x->leg.call.sent_ns;
+		x->rec.time.dispatched = x->leg->call.sent_ns;
 	if (e != LEG_OK) {
-		(void)leg_end(&x->leg);
+		(void)leg_end(x->leg);
 		return attempt_failed(x, role, e);
 	}
 	return attempt_answer(x, role, NULL);
