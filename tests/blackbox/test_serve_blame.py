@@ -216,7 +216,7 @@ def test_twelve_refusals_and_then_an_answer(pdctl, status):
 DATE = email.utils.formatdate(time.time() + 100, usegmt=True)
 
 
-@pytest.mark.parametrize("after", ["7", "0", DATE, "soon", None])
+@pytest.mark.parametrize("after", ["7", "0", DATE, "soon", None], ids=["seconds", "zero", "date", "nonsense", "none"])
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_refusal_of_all_reaches_the_client_at_once(pdctl, after, status, workers):
