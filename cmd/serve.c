@@ -249,8 +249,8 @@ static const struct opt options[] = {
 	{OPT_CHOICE, "access-log-format", &o.access_format, NULL, "format of its lines (text)",
 	 "text|json", 0, 0, NULL},
 	{OPT_FLAG, "expose-workers", &o.expose_workers, NULL,
-	 "let clients read the URLs of workers in error texts; without it these say the worker's "
-	 "name or role",
+	 "let clients read the URLs of workers, in error texts and lists on --port; without it "
+	 "these say the worker's name or role",
 	 NULL, 0, 0, NULL},
 	{OPT_FLAG, "no-worker-headers", &o.no_worker_headers, NULL,
 	 "answer without X-Worker, X-Prefill-Worker and X-Decode-Worker", NULL, 0, 0, NULL},

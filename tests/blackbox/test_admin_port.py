@@ -1,6 +1,7 @@
 """The admin port: it answers under overload, changes of the fleet are its business only, questions go to all workers."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from certs import Authority
 from fake_engine import FakeEngine
-from harness import free_port, parse_metrics, wait_for
+from harness import free_port, parse_metrics, request, wait_for
 from test_admin_workers import BODY, add, listed, ok, plain, quoted
 from test_pd_faults import FAST, fleet, mistakes
 
@@ -94,6 +95,35 @@ def test_the_data_port_refuses_changes_and_shows_the_rest(pdctl):
             assert router.get(path)[0] == 200, path
             assert router.admin("GET", path)[0] == 200, path
         assert router.metric("pdctl_admin_refused_total") == len(ACTIONS)
+
+
+def ask_all(router, ask):
+    """Everything that the routes about workers say, in one text."""
+    return "\n".join(ask(path)[2].decode() for path in ("/workers", "/workers/named", "/workers/regular", "/list_workers", "/get_loads", "/health", "/readiness", "/get_server_info"))
+
+
+@pytest.mark.parametrize("flags, seen", [((), False), (("--expose-workers",), True), (("--admin-on-data-port",), True), (("--compat", "vllm-router"), True)],
+                         ids=["default", "exposed", "admin", "compat"])
+def test_clients_do_not_learn_where_workers_are(pdctl, flags, seen):
+    """Lists, states, last failures and errors name workers; the admin port has their addresses."""
+    ports = [free_port(), free_port()]
+    router = pdctl("serve", "--worker-urls", f"named=http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", *flags)
+    router.post("/v1/completions", BODY)
+    wait_for("both to be out", lambda: [w["state"] for w in json.loads(router.admin("GET", "/workers")[2])["workers"]] == ["ejected"] * 2)
+    text = ask_all(router, router.get)
+    assert [f"127.0.0.1:{p}" in text for p in ports] == [seen, seen], text
+    assert seen or not any(str(p) in text for p in ports), text
+    lists = [json.loads(router.get(p)[2]) for p in ("/workers", "/list_workers", "/get_loads")]
+    if not seen:
+        assert [(w["name"], w["url"], w["address"]) for w in lists[0]["workers"]] == [("named", None, None), ("regular 2", None, None)]
+        assert lists[1] == {"urls": ["named", "regular 2"]} and [w["worker"] for w in lists[2]["workers"]] == ["named", "regular 2"]
+        assert all(w["last_failure"] for w in lists[0]["workers"]) and b"named (ejected), regular 2 (ejected)" in router.get("/health")[2]
+    admin = ask_all(router, lambda path: router.admin("GET", path))
+    assert all(f"127.0.0.1:{p}" in admin for p in ports)
+    scrape = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{ports[0]}", "--metrics-port", 0)
+    wait_for("it to be out", lambda: json.loads(scrape.admin("GET", "/workers")[2])["workers"][0]["state"] == "ejected" or scrape.post("/v1/completions", BODY) is None)
+    url = re.search(r"metrics and probes on (http://\S+)", scrape.log()).group(1)
+    assert b"regular 1 (ejected)" in request(url, "GET", "/health")[2]
 
 
 def test_changes_on_the_data_port_when_asked_for(pdctl):

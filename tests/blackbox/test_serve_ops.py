@@ -97,7 +97,7 @@ def test_health_is_of_the_router_and_names_the_workers(pdctl):
     port = free_port()
     router = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{port}")
     wait_for("the worker to be out", lambda: router.get("/readiness")[0] == 503)
-    status, _, body = router.get("/health")
+    status, _, body = router.admin("GET", "/health")
     assert status == 200 and body == b"Unhealthy servers: http://127.0.0.1:%d (ejected)" % port
 
 

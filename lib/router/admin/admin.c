@@ -14,6 +14,7 @@
 #include "lib/router/admin/admin_fanout.h"
 #include "lib/router/admin/admin_lists.h"
 #include "lib/router/admin/admin_workers.h"
+#include "lib/router/fleet/veil.h"
 #include "lib/router/keys/auth.h"
 
 /* -- answers -- */
@@ -137,6 +138,7 @@ static int put_bad_count(const struct fleet *f, size_t bad, struct buf *b)
 static void health(struct admin_call *a)
 {
 	struct fleet *f = fleet_get(a->admin->fleet);
+	char name[VEIL_NAME];
 	struct buf b;
 	int err = PD_OK;
 	size_t bad = 0;
@@ -150,8 +152,8 @@ static void health(struct admin_call *a)
 
 			if (atomic_load(&w->slot.available) || s == WORKER_BUSY)
 				continue;
-			err = buf_printf(&b, "%s%s (%s)",
-					 bad++ ? ", " : "Unhealthy servers: ", w->url,
+			err = buf_printf(&b, "%s%s (%s)", bad++ ? ", " : "Unhealthy servers: ",
+					 a->veiled ? veil_name(w, i, name) : w->url,
 					 worker_state_name(s));
 		}
 	}
@@ -396,8 +398,10 @@ static void any_path(struct admin_call *a)
 bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r, bool admin_port)
 {
 	const struct admin_path *p = find_path(r->head.path);
-	struct admin_call a = {ad, c, r};
+	struct admin_call a = {.admin = ad, .conn = c, .req = r};
 
+	/* Whoever may change the fleet knows where it is. */
+	a.veiled = !admin_port && !ad->cfg->expose_workers && !ad->cfg->admin_on_data_port;
 	if (!p && !admin_port)
 		return false;
 	if (!p && admin_generates(r))
@@ -412,7 +416,7 @@ bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r,
 void admin_scrape(struct admin *ad, struct http_conn *c, struct http_request *r)
 {
 	const struct admin_path *p = find_path(r->head.path);
-	struct admin_call a = {ad, c, r};
+	struct admin_call a = {.admin = ad, .veiled = true, .conn = c, .req = r};
 
 	if (!admin_method(&a, "GET, HEAD"))
 		return;

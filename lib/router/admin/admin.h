@@ -50,6 +50,7 @@ bool admin_generates(const struct http_request *r);
 
 struct admin_call {
 	struct admin *admin;
+	bool veiled; /* clients ask: no address of a worker in the answer */
 	struct http_conn *conn;
 	struct http_request *req;
 };

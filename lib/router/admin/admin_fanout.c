@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "lib/json/scan.h"
+#include "lib/router/fleet/veil.h"
 
 /* False: the client left, or was told why nothing was asked. */
 static bool ask(struct admin_call *a, struct ask *q)
@@ -123,13 +124,14 @@ static struct worker *first_worker(struct fleet *f)
 	return any;
 }
 
-static void pass_answer(struct admin_call *a, const struct ask_one *one)
+static void pass_answer(struct admin_call *a, const struct fleet *f, const struct ask_one *one)
 {
-	char extra[760] = "";
+	char extra[760] = "", why[900], said[VEIL_MAX];
 
 	if (one->status == 0) {
-		admin_error(a, 502, "upstream_error", "worker %.600s: %s", one->worker->url,
-			    one->why);
+		(void)snprintf(why, sizeof(why), "worker %.600s: %.250s", one->worker->url,
+			       one->why);
+		admin_error(a, 502, "upstream_error", "%s", veil(f, !a->veiled, why, said));
 		return;
 	}
 	if (a->admin->cfg->worker_headers)
@@ -152,7 +154,7 @@ static void ask_first(struct admin_call *a, const char *first, const char *secon
 	else if (q)
 		q->keep_body = true;
 	if (w && (!q || q->n > 0) && ask(a, q))
-		pass_answer(a, &q->one[0]);
+		pass_answer(a, f, &q->one[0]);
 	ask_free(q);
 	fleet_put(f);
 }

@@ -7,47 +7,59 @@
 
 #include "lib/base/clock.h"
 #include "lib/json/scan.h"
+#include "lib/router/fleet/veil.h"
 
-static int put_urls(struct fleet *f, struct buf *b)
+/* What the answer calls the worker at place i of its pool. */
+static const char *called(const struct admin_call *a, const struct worker *w, size_t i,
+			  char out[VEIL_NAME])
 {
+	return a->veiled ? veil_name(w, i, out) : w->url;
+}
+
+static int put_urls(const struct admin_call *a, struct fleet *f, struct buf *b)
+{
+	char name[VEIL_NAME];
 	int err = buf_puts(b, "{\"urls\":[");
 	bool first = true;
 
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++, first = false) {
 			err = buf_puts(b, first ? "" : ",");
-			err = err ? err : admin_put_text(b, f->pool[r].worker[i]->url);
+			err = err ? err
+				  : admin_put_text(b, called(a, f->pool[r].worker[i], i, name));
 		}
 	}
 	return err ? err : buf_puts(b, "]}");
 }
 
 /* The router's own counts: requests in flight per worker. */
-static int put_loads(struct admin *ad, struct fleet *f, struct buf *b)
+static int put_loads(const struct admin_call *a, struct fleet *f, struct buf *b)
 {
-	int err = buf_puts(b, ad->cfg->pd ? "{\"loads\":{" : "{\"workers\":[");
+	bool pd = a->admin->cfg->pd;
+	int err = buf_puts(b, pd ? "{\"loads\":{" : "{\"workers\":[");
+	char name[700], veiled[VEIL_NAME];
 	bool first = true;
-	char name[700];
 
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++, first = false) {
 			struct worker *w = f->pool[r].worker[i];
 			unsigned n = atomic_load(&w->slot.in_flight);
+			const char *is = called(a, w, i, veiled);
 
 			err = buf_puts(b, first ? "" : ",");
-			if (ad->cfg->pd) {
+			if (pd) {
 				(void)snprintf(name, sizeof(name), "%s_%s",
-					       worker_role_name((enum worker_role)r), w->url);
+					       worker_role_name((enum worker_role)r), is);
 				err = err ? err : admin_put_text(b, name);
 				err = err ? err : buf_printf(b, ":%u", n);
 			} else {
 				err = err ? err : buf_puts(b, "{\"worker\":");
-				err = err ? err : admin_put_text(b, w->url);
+				err = err ? err : admin_put_text(b, is);
 				err = err ? err : buf_printf(b, ",\"load\":%u}", n);
 			}
 		}
 	}
-	return err ? err : buf_puts(b, ad->cfg->pd ? "},\"errors\":[]}" : "]}");
+	return err ? err : buf_puts(b, pd ? "},\"errors\":[]}" : "]}");
 }
 
 /* What vllm-router shows of a worker, with its constants outside its multi-router mode. */
@@ -94,18 +106,20 @@ static int put_text_or_null(struct buf *b, const char *name, const char *text)
 }
 
 /* Where it is, why it is out, since when, what failed last, when it is tried again. */
-static int put_condition(const struct router_config *c, struct worker *w, struct buf *b)
+static int put_condition(const struct admin_call *a, const struct fleet *f, struct worker *w,
+			 struct buf *b)
 {
+	char said[VEIL_MAX];
 	struct worker_view v;
 	int err;
 
-	worker_view(w, c, &v);
-	err = put_text_or_null(b, "address", v.address);
+	worker_view(w, a->admin->cfg, &v);
+	err = put_text_or_null(b, "address", a->veiled ? "" : v.address);
 	err = err ? err : put_seconds(b, "oldest_silent_s", v.oldest > 0 ? v.oldest : -1);
-	err = err ? err : put_text_or_null(b, "out_because", v.why);
+	err = err ? err : put_text_or_null(b, "out_because", veil(f, !a->veiled, v.why, said));
 	err = err ? err : put_time(b, "out_since", v.out_at);
 	err = err ? err : put_seconds(b, "next_try_s", v.next);
-	err = err ? err : put_text_or_null(b, "last_failure", v.failure);
+	err = err ? err : put_text_or_null(b, "last_failure", veil(f, !a->veiled, v.failure, said));
 	return err ? err : put_time(b, "last_failure_at", v.failed_at);
 }
 
@@ -122,14 +136,26 @@ static int put_labels(const struct route_labels *l, struct buf *b)
 	return err ? err : buf_putc(b, '}');
 }
 
-int admin_put_worker(const struct router_config *c, const struct fleet *f, struct worker *w,
+/* Its place in its pool. */
+static size_t place_of(const struct fleet *f, const struct worker *w)
+{
+	size_t i = 0;
+
+	while (i < f->pool[w->role].n && f->pool[w->role].worker[i] != w)
+		i++;
+	return i;
+}
+
+int admin_put_worker(const struct admin_call *a, const struct fleet *f, struct worker *w,
 		     struct buf *b)
 {
+	char name[VEIL_NAME];
 	int err = buf_puts(b, "{\"name\":");
 
-	err = err ? err : admin_put_text(b, w->name);
+	err = err ? err
+		  : admin_put_text(b, a->veiled ? veil_name(w, place_of(f, w), name) : w->name);
 	err = err ? err : buf_puts(b, ",\"url\":");
-	err = err ? err : admin_put_text(b, w->url);
+	err = err ? err : a->veiled ? buf_puts(b, "null") : admin_put_text(b, w->url);
 	err = err ? err : put_compatible(w, b);
 	if (!err)
 		err = buf_printf(
@@ -149,7 +175,7 @@ int admin_put_worker(const struct router_config *c, const struct fleet *f, struc
 			(unsigned long long)atomic_load(&w->pool.connects),
 			http_pool_idle(&w->pool), (unsigned long long)atomic_load(&w->ejections));
 	err = err ? err : put_labels(fleet_labels(f, w), b);
-	err = err ? err : put_condition(c, w, b);
+	err = err ? err : put_condition(a, f, w, b);
 	return err ? err : buf_putc(b, '}');
 }
 
@@ -172,15 +198,16 @@ int admin_put_pools(struct fleet_holder *h, bool pd, struct buf *b)
 	return err ? err : buf_putc(b, ']');
 }
 
-static int put_workers(struct admin *ad, struct fleet *f, struct buf *b)
+static int put_workers(const struct admin_call *a, struct fleet *f, struct buf *b)
 {
+	struct admin *ad = a->admin;
 	int err = buf_puts(b, "{\"workers\":[");
 	size_t total = 0;
 
 	for (int r = 0; r < ROLES; r++) {
 		for (size_t i = 0; !err && i < f->pool[r].n; i++) {
 			err = buf_puts(b, total++ ? "," : "");
-			err = err ? err : admin_put_worker(ad->cfg, f, f->pool[r].worker[i], b);
+			err = err ? err : admin_put_worker(a, f, f->pool[r].worker[i], b);
 		}
 	}
 	err = err ? err : buf_putc(b, ']');
@@ -200,7 +227,7 @@ void admin_list_workers(struct admin_call *a)
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_urls(f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_urls(a, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }
@@ -211,7 +238,7 @@ void admin_get_loads(struct admin_call *a)
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_loads(a->admin, f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_loads(a, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }
@@ -222,7 +249,7 @@ void admin_workers_list(struct admin_call *a)
 	struct buf b;
 
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_workers(a->admin, f, &b));
+	admin_answer_json(a, 200, NULL, &b, put_workers(a, f, &b));
 	buf_release(&b);
 	fleet_put(f);
 }

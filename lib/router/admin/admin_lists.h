@@ -5,7 +5,7 @@
 #include "lib/router/admin/admin.h"
 
 /* One worker as a JSON object. */
-int admin_put_worker(const struct router_config *c, const struct fleet *f, struct worker *w,
+int admin_put_worker(const struct admin_call *a, const struct fleet *f, struct worker *w,
 		     struct buf *b) PD_MUST;
 /* ,"degraded":...,"panic":[...]: what is true of whole pools. */
 int admin_put_pools(struct fleet_holder *h, bool pd, struct buf *b) PD_MUST;

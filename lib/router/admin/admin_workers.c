@@ -74,26 +74,26 @@ static void not_found(struct admin_call *a, enum worker_role role, struct span i
 		    (int)(id.n < 700 ? id.n : 700), id.p ? id.p : "");
 }
 
-static int put_array(const struct router_config *c, const struct matches *m, struct buf *b)
+static int put_array(const struct admin_call *a, const struct matches *m, struct buf *b)
 {
 	int err = buf_putc(b, '[');
 
 	for (size_t i = 0; !err && i < m->n; i++) {
 		err = i > 0 ? buf_putc(b, ',') : PD_OK;
-		err = err ? err : admin_put_worker(c, m->fleet, m->worker[i], b);
+		err = err ? err : admin_put_worker(a, m->fleet, m->worker[i], b);
 	}
 	return err ? err : buf_putc(b, ']');
 }
 
 /* One worker as an object, the ranks of a server as {"workers":[...]}. */
-static int put_matches(const struct router_config *c, const struct matches *m, struct buf *b)
+static int put_matches(const struct admin_call *a, const struct matches *m, struct buf *b)
 {
 	int err;
 
 	if (m->n == 1)
-		return admin_put_worker(c, m->fleet, m->worker[0], b);
+		return admin_put_worker(a, m->fleet, m->worker[0], b);
 	err = buf_puts(b, "{\"workers\":");
-	err = err ? err : put_array(c, m, b);
+	err = err ? err : put_array(a, m, b);
 	return err ? err : buf_putc(b, '}');
 }
 
@@ -430,8 +430,8 @@ static void answer_added(struct admin_call *a, const struct wanted *w, int statu
 						 "successful health check");
 	err = err ? err : buf_puts(&b, m.n == 1 ? ",\"worker\":" : ",\"workers\":");
 	if (!err)
-		err = m.n == 1 ? admin_put_worker(a->admin->cfg, m.fleet, m.worker[0], &b)
-			       : put_array(a->admin->cfg, &m, &b);
+		err = m.n == 1 ? admin_put_worker(a, m.fleet, m.worker[0], &b)
+			       : put_array(a, &m, &b);
 	err = err ? err : buf_putc(&b, '}');
 	if (a->admin->cfg->compat)
 		status = 200;
@@ -581,7 +581,7 @@ static void act_on(struct admin_call *a, struct matches *m, enum worker_role rol
 	for (size_t i = 0; action.n > 0 && i < m->n; i++)
 		worker_set_draining(m->worker[i], span_eq(action, SPAN("drain")));
 	buf_init(&b, ADMIN_MAX);
-	admin_answer_json(a, 200, NULL, &b, put_matches(a->admin->cfg, m, &b));
+	admin_answer_json(a, 200, NULL, &b, put_matches(a, m, &b));
 	buf_release(&b);
 }
 

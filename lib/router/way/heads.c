@@ -1,11 +1,11 @@
 /* Written without formatting: this runs several times per request. */
+#include "lib/router/fleet/veil.h"
 #include "lib/router/way/heads.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/router/way/exchange.h"
-#include "lib/router/way/veil.h"
 
 /* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, framing, hosts
  * that only a gateway may name, credentials that were meant for us, and broken trace contexts. */
@@ -238,7 +238,7 @@ static bool is_location(const struct field *f)
 static int put_location(struct buf *b, const struct exchange *x, const struct field *f)
 {
 	struct span to = f->value, rest;
-	const struct worker *w = veil_reference(x, to, &rest);
+	const struct worker *w = veil_reference(x->fleet, to, &rest);
 	size_t base;
 
 	if (!w && to.n > 0 && to.p[0] == '/') {
@@ -313,6 +313,6 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 	if (head_names(&extra, x))
 		buf_clear(&extra);
 	(void)http_reply_error(x->conn, status, type, extra.data ? extra.data : "", "%s",
-			       veil(x, text, said));
+			       veil(x->fleet, x->way->cfg->expose_workers, text, said));
 	buf_release(&extra);
 }

@@ -14,9 +14,9 @@
 
 #include "lib/base/clock.h"
 #include "lib/http/sse.h"
+#include "lib/router/fleet/veil.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
-#include "lib/router/way/veil.h"
 
 #define RELAY_HOLD_MAX                                                                             \
 	(1u << 20) /* answers up to this length are complete before their first byte */
@@ -436,7 +436,8 @@ static enum relay_end worker_failed(struct relay *r, int err)
 		     "data: "
 		     "{\"error\":{\"message\":\"%.300s\",\"type\":\"upstream_error\",\"param\":"
 		     "null,\"code\":%d}}\n\n",
-		     veil(x, x->failure.why, said), x->failure.status);
+		     veil(x->fleet, x->way->cfg->expose_workers, x->failure.why, said),
+		     x->failure.status);
 	http_conn_wrote(x->conn, emit_chunk(r, text, (size_t)n, true) && r->chunked);
 	return RELAY_CUT;
 }

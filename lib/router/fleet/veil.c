@@ -1,12 +1,10 @@
 /* A text is searched once a failed request, so there is no index: each place is compared with each
  * worker, and the longest address wins (http://a:80 begins http://a:8000). */
-#include "lib/router/way/veil.h"
+#include "lib/router/fleet/veil.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "lib/router/way/exchange.h"
 
 #define SHOWN 150 /* of a URL in our texts, which may cut longer ones */
 
@@ -49,14 +47,14 @@ static size_t address_at(const struct worker *w, const char *p)
 }
 
 /* The worker whose address stands at p, and the length of that. */
-static const struct worker *worker_at(const struct exchange *x, const char *p, size_t *len)
+static const struct worker *worker_at(const struct fleet *f, const char *p, size_t *len)
 {
 	const struct worker *found = NULL;
 
 	*len = 0;
 	for (int r = 0; r < ROLES; r++)
-		for (size_t i = 0; i < x->fleet->pool[r].n; i++) {
-			const struct worker *w = x->fleet->pool[r].worker[i];
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			const struct worker *w = f->pool[r].worker[i];
 			size_t n = address_at(w, p);
 
 			if (n > *len) {
@@ -67,16 +65,16 @@ static const struct worker *worker_at(const struct exchange *x, const char *p, s
 	return found;
 }
 
-const char *veil(const struct exchange *x, const char *text, char out[VEIL_MAX])
+const char *veil(const struct fleet *f, bool exposed, const char *text, char out[VEIL_MAX])
 {
 	static const char role[] = "worker ";
 	size_t n = 0, len;
 	bool inside = false; /* a word */
 
-	if (x->way->cfg->expose_workers || !x->fleet)
+	if (exposed || !f)
 		return text;
 	for (const char *p = text; *p && n + 1 < VEIL_MAX; p += len) {
-		const struct worker *w = inside ? NULL : worker_at(x, p, &len);
+		const struct worker *w = inside ? NULL : worker_at(f, p, &len);
 		const char *name;
 
 		if (!w) {
@@ -98,6 +96,14 @@ const char *veil(const struct exchange *x, const char *text, char out[VEIL_MAX])
 	return out;
 }
 
+const char *veil_name(const struct worker *w, size_t i, char out[VEIL_NAME])
+{
+	if (!strstr(w->name, "://"))
+		return w->name;
+	(void)snprintf(out, VEIL_NAME, "%s %zu", worker_role_name(w->role), i + 1);
+	return out;
+}
+
 static struct span without_port(struct span authority, const char *port)
 {
 	size_t n = strlen(port);
@@ -107,8 +113,7 @@ static struct span without_port(struct span authority, const char *port)
 	return authority;
 }
 
-const struct worker *veil_reference(const struct exchange *x, struct span reference,
-				    struct span *rest)
+const struct worker *veil_reference(const struct fleet *f, struct span reference, struct span *rest)
 {
 	const char *end = reference.p + reference.n, *p = reference.p;
 	const char *port = ":443";
@@ -130,8 +135,8 @@ const struct worker *veil_reference(const struct exchange *x, struct span refere
 	authority = without_port(authority, port);
 	*rest = (struct span){p, (size_t)(end - p)};
 	for (int r = 0; r < ROLES; r++)
-		for (size_t i = 0; i < x->fleet->pool[r].n; i++) {
-			const struct worker *w = x->fleet->pool[r].worker[i];
+		for (size_t i = 0; i < f->pool[r].n; i++) {
+			const struct worker *w = f->pool[r].worker[i];
 
 			if (span_eq_case(without_port(span_of(w->at.authority), port), authority))
 				return w;
