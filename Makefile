@@ -4,6 +4,7 @@
 CC ?= cc
 AR ?= ar
 OBJCOPY ?= objcopy
+NM ?= nm
 prefix ?= $(or $(PREFIX),/usr/local)
 bindir ?= $(prefix)/bin
 libdir ?= $(prefix)/lib
@@ -11,7 +12,7 @@ includedir ?= $(prefix)/include
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 PYTHON ?= /usr/bin/python3
-PKGS := libcurl libcjson libxxhash libcyaml yaml-0.1 sqlite3 openssl
+PKGS := libcurl libcjson libxxhash libcyaml yaml-0.1 sqlite3 openssl zlib libzstd
 TEST_PKGS := cmocka
 
 CPPFLAGS += -D_GNU_SOURCE -I.
@@ -80,7 +81,9 @@ obj = $(patsubst %.c,$(O)/%.o,$(1))
 all: $(O)/pdctl $(O)/libpdroute.a $(O)/libpdroute.so.1 $(O)/pdroute.pc ## build/pdctl and build/libpdroute.*
 
 $(O)/libpdctl.a: $(call obj,$(LIB_SRC)) $(O)/.sources
-	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^)
+	$(call say,AR,$@)rm -f $@ && $(AR) rcsD $@ $(filter %.o,$^) && \
+		twice=$$($(NM) --defined-only -g $@ | sed -n 's/.* [A-Z] //p' | sort | uniq -d) && \
+		[ -z "$$twice" ] || { echo "defined by two files of the library:" $$twice >&2; rm -f $@; exit 1; }
 # One object in which all names but the exported ones are local, so that the archive too can meet any other library.
 $(O)/libpdroute.a: $(call obj,$(ROUTE_SRC)) $(O)/.sources
 	$(call say,AR,$@)rm -f $@ && $(CC) -r -nostdlib -o $(O)/libpdroute.o $(filter %.o,$^) && \

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cmd/bench_vllm.h"
+#include "cmd/workload_opts.h"
 #include "lib/base/clock.h"
 #include "lib/load/talks.h"
 #include "lib/results/result_opts.h"
@@ -53,6 +54,7 @@ static const struct opt opts[] = {
 	 "data set, recognised by its content (see docs/workloads.md), or a capture of pdctl serve "
 	 "(default: built-in prompts)",
 	 NULL, 0, 0, "dataset-path"},
+	{.type = OPT_ROWS, .value = workload_opts_rows},
 	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
 	 NULL, 1, 9e8, NULL},
 	{OPT_INT, "num-prompts", &o.num_prompts, "N",

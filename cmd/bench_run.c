@@ -7,9 +7,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "cmd/bench_vllm.h"
+#include "cmd/workload_opts.h"
 #include "lib/base/clock.h"
 #include "lib/load/answer.h"
 #include "lib/workload/synth.h"
@@ -89,6 +89,7 @@ static int read_workload(struct bench *b, struct pd_msg *msg)
 
 	if (!o.dataset)
 		return builtin(b, builtin_requests(), (uint64_t)o.seed, msg);
+	workload_opts_take(&w);
 	err = workload_read(&b->work, o.dataset, &w, msg);
 	if (!err && o.oversample && b->work.n > 0 && (size_t)o.num_prompts > b->work.n)
 		err = oversample(b, (size_t)o.num_prompts, msg);
@@ -182,9 +183,10 @@ int bench_prepare(struct bench *b, struct pd_msg *msg)
 	int err = read_workload(b, msg);
 
 	if (!err)
-		(void)snprintf(
-			b->hash, sizeof(b->hash), "%016llx",
-			(unsigned long long)XXH3_64bits(b->work.text.data, b->work.text.len));
+		(void)snprintf(b->hash, sizeof(b->hash), "%016llx",
+			       (unsigned long long)b->work.hash);
+	if (!err)
+		workload_opts_say((const char *const *)b->work.note, b->work.nnotes);
 	err = err ? err : check_bodies(b, msg);
 	return err ? err : make_plan(b, msg);
 }

@@ -3,10 +3,15 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/workload_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
+#include "lib/base/table.h"
 #include "lib/workload/capture_file.h"
+#include "lib/workload/format.h"
 #include "lib/workload/generate.h"
+#include "lib/workload/records_write.h"
+#include "lib/workload/tracev2_write.h"
 
 #define GEN_FILE_MAX ((size_t)4 << 30)
 
@@ -16,7 +21,8 @@
 struct gen_options {
 	struct generate_options g;
 	int64_t seed, capture_run;
-	const char *output, *capture;
+	const char *output, *capture, *from, *to;
+	bool list;
 };
 
 static struct gen_options o;
@@ -50,6 +56,18 @@ static const struct opt opts[] = {
 	 NULL, 0, 0, NULL},
 	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
 	 NULL, 1, 9e8, NULL},
+	{.type = OPT_HEADING, .help = "from a file of any format, instead of a kind"},
+	{OPT_TEXT, "from", &o.from, "FILE",
+	 "the requests of this file, recognised by its content, for tools that do not know its "
+	 "format",
+	 NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = workload_opts_rows},
+	{OPT_CHOICE, "to", &o.to, "FORMAT",
+	 "pdctl: records for bench and simulate; tracev2: OUTPUT.yaml and OUTPUT.csv for BLIS "
+	 "(default: pdctl)",
+	 "pdctl|tracev2", 0, 0, NULL},
+	{OPT_FLAG, "list-formats", &o.list, NULL,
+	 "print the formats that bench, simulate and --from read, and stop", NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "all kinds"},
 	{OPT_INT, "output-tokens", &o.g.output_tokens, "N",
 	 "state this output length in each record (default: not stated)", NULL, 1, 1e9, NULL},
@@ -64,7 +82,9 @@ static const struct opt opts[] = {
 
 static const struct opt_command command = {
 	.name = "gen",
-	.usage = "pdctl gen shared-prefix|multi-prefix|conversations|--from-capture FILE [options]",
+	.usage = "pdctl gen shared-prefix|multi-prefix|conversations|--from FILE|--from-capture "
+		 "FILE "
+		 "[options]",
 	.summary = "write workload files: shared prefixes and growing conversations",
 	.about = "Writes JSON Lines that bench and simulate read, and that vllm bench reads as its "
 		 "custom dataset.\n"
@@ -82,7 +102,9 @@ static const struct opt_command command = {
 		    "talk.jsonl\n"
 		    "      8 conversations of 8 turns, arriving at 2 requests per second\n"
 		    "  $ pdctl gen --from-capture today.db --output today.jsonl\n"
-		    "      the requests that a router served, as a trace that other tools read",
+		    "      the requests that a router served, as a trace that other tools read\n"
+		    "  $ pdctl gen --from bailian.jsonl.gz --to tracev2 --output bailian\n"
+		    "      any trace that pdctl reads, for BLIS: bailian.yaml and bailian.csv",
 	.opts = opts,
 };
 
@@ -175,24 +197,121 @@ static int run(enum generate_kind kind, int argc, char **argv)
 	return rc;
 }
 
-/* The options of the generators have no effect on captured requests. */
-static int check_capture(int argc, char **argv, const struct opt_list *rest, struct pd_msg *msg)
+/* The options of the generators have no effect on requests that are there. */
+static int check_only(int argc, char **argv, const struct opt_list *rest, const char *mode,
+		      const char *const *fits, struct pd_msg *msg)
 {
-	static const char *const fits[] = {"from-capture", "capture-run", "output", NULL};
+	struct opt_walk walk = {.at = opts};
 
 	if (rest->n > 0)
-		return pd_fail(msg, PD_EINVAL, "'%s' and --from-capture: expected one of them",
-			       rest->items[0]);
-	for (const struct opt *p = opts; p->type != OPT_END; p++) {
+		return pd_fail(msg, PD_EINVAL, "'%s' and --%s: expected one of them",
+			       rest->items[0], mode);
+	for (const struct opt *p; (p = opt_next(&walk));) {
 		bool ok = p->type == OPT_HEADING;
 
 		for (size_t i = 0; fits[i] && !ok; i++)
 			ok = strcmp(fits[i], p->name) == 0;
 		if (!ok && opt_given(&command, argc, argv, p->name))
-			return pd_fail(msg, PD_EINVAL, "--%s has no effect with --from-capture",
-				       p->name);
+			return pd_fail(msg, PD_EINVAL, "--%s has no effect with --%s", p->name,
+				       mode);
 	}
 	return PD_OK;
+}
+
+static int check_capture(int argc, char **argv, const struct opt_list *rest, struct pd_msg *msg)
+{
+	static const char *const fits[] = {"from-capture", "capture-run", "output", NULL};
+
+	return check_only(argc, argv, rest, "from-capture", fits, msg);
+}
+
+/* ---- from a file ---- */
+
+static int write_trace(const struct workload *w, struct pd_msg *msg)
+{
+	struct buf header, rows;
+	char path[4096];
+	int err;
+
+	buf_init(&header, 1 << 20);
+	buf_init(&rows, GEN_FILE_MAX);
+	err = tracev2_write(w, o.g.output_tokens > 0 ? o.g.output_tokens : 128, &header, &rows);
+	if (err)
+		err = pd_fail(msg, err, "cannot write the trace: %s", pd_err_text(err));
+	/* the rows first: a header alone would name what is not there */
+	(void)snprintf(path, sizeof(path), "%.4000s.csv", o.output);
+	if (!err)
+		err = file_write(path, rows.data, rows.len, msg);
+	(void)snprintf(path, sizeof(path), "%.4000s.yaml", o.output);
+	if (!err)
+		err = file_write(path, header.data, header.len, msg);
+	buf_release(&header);
+	buf_release(&rows);
+	return err;
+}
+
+static int from_file(int argc, char **argv, const struct opt_list *rest)
+{
+	static const char *const fits[] = {
+		"from", "to", "output", "output-tokens", "dataset-format", "timestamp-unit", NULL};
+	struct workload_options wo = {0};
+	struct pd_msg msg = {""};
+	struct workload w;
+	struct buf out;
+	bool trace = o.to && strcmp(o.to, "tracev2") == 0;
+	int err = check_only(argc, argv, rest, "from", fits, &msg), rc = EXIT_OK;
+
+	workload_init(&w);
+	buf_init(&out, GEN_FILE_MAX);
+	workload_opts_take(&wo);
+	if (!err && !trace && o.g.output_tokens > 0)
+		err = pd_fail(&msg, PD_EINVAL, "--output-tokens has no effect with --to pdctl");
+	if (!err && trace && (!o.output || strcmp(o.output, "-") == 0))
+		err = pd_fail(
+			&msg, PD_EINVAL,
+			"--to tracev2 writes two files: expected --output NAME, for NAME.yaml "
+			"and NAME.csv");
+	err = err ? err : workload_read(&w, o.from, &wo, &msg);
+	if (err) {
+		rc = err == PD_ENOMEM ? cli_runtime_error(&command, &msg)
+				      : cli_usage_error(&command, &msg);
+		goto out;
+	}
+	workload_opts_say((const char *const *)w.note, w.nnotes);
+	err = trace ? write_trace(&w, &msg) : records_write(&w, &out);
+	if (err && !msg.text[0])
+		(void)pd_fail(&msg, err, "cannot write the records: %s", pd_err_text(err));
+	if (err)
+		rc = cli_runtime_error(&command, &msg);
+	else if (!trace)
+		rc = write_out(&out);
+out:
+	workload_release(&w);
+	buf_release(&out);
+	return rc;
+}
+
+static int list_formats(void)
+{
+	struct table t;
+	struct buf out;
+	int err;
+
+	table_init(&t);
+	buf_init(&out, 1 << 20);
+	table_column(&t, "format");
+	table_column(&t, "recognised by");
+	for (size_t i = 0; workload_formats[i]; i++) {
+		table_row(&t);
+		table_cell(&t, "%s", workload_formats[i]->name);
+		table_cell(&t, "%s", workload_formats[i]->marks);
+	}
+	err = table_text(&t, &out);
+	if (!err)
+		cli_print(out.data, out.len);
+	table_release(&t);
+	buf_release(&out);
+	return err ? EXIT_RUNTIME : EXIT_OK;
 }
 
 static int from_capture(int argc, char **argv, const struct opt_list *rest)
@@ -233,7 +352,17 @@ int cmd_gen(int argc, char **argv)
 				       .context_len = NOT_GIVEN,
 				       .new_msg_len = NOT_GIVEN},
 				 .seed = 42};
+	workload_opts = (struct workload_opts){0};
 	rc = cli_parse(&command, argc, argv, &rest);
+	if (rc < 0 && (o.list || o.from)) {
+		rc = o.list ? list_formats() : from_file(argc, argv, &rest);
+		opt_list_release(&rest);
+		return rc;
+	}
+	if (rc < 0 && o.to) {
+		(void)pd_fail(&msg, PD_EINVAL, "--to requires --from");
+		rc = cli_usage_error(&command, &msg);
+	}
 	if (rc < 0 && o.capture) {
 		rc = from_capture(argc, argv, &rest);
 		opt_list_release(&rest);

@@ -10,6 +10,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/policy_opts.h"
+#include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
@@ -28,9 +29,11 @@ static struct simulate_steps steps;
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
 	{OPT_TEXT, "workload", &o.workload, "FILE",
-	 "JSON Lines trace: Mooncake, multi-prefix, conversations ...; - is standard input; or a "
-	 "capture of pdctl serve, with its workers and policy unless options say otherwise",
+	 "trace or data set, recognised by its content (see docs/workloads.md); - is standard "
+	 "input; "
+	 "or a capture of pdctl serve, with its workers and policy unless options say otherwise",
 	 NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = workload_opts_rows},
 	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
 	 NULL, 1, 9e8, NULL},
 	{OPT_LIST, "policy", &o.policies, "NAME",
@@ -61,8 +64,12 @@ static const struct opt opts[] = {
 	{OPT_INT, "num-requests", &o.limit, "N", "read at most N records (default: all)", NULL, 1,
 	 SIM_REQUESTS_MAX, NULL},
 	{OPT_REAL, "request-rate", &o.load.request_rate, "REQ/S",
-	 "Poisson arrivals for files without time stamps; inf: all at once (default: 4)", NULL,
-	 1e-9, INFINITY, NULL},
+	 "Poisson arrivals instead of time stamps; inf: all at once (default: the time stamps; "
+	 "without them 4, or inf with a limit of requests or sessions in flight)",
+	 NULL, 1e-9, INFINITY, NULL},
+	{OPT_FLAG, "timestamps", &o.timestamps, NULL,
+	 "arrivals at the file's own time stamps (default: on when every record has one)", NULL, 0,
+	 0, NULL},
 	{OPT_REAL, "speedup", &o.load.speedup, "X", "time stamps are divided by X (default: 1)",
 	 NULL, 1e-6, 1e6, NULL},
 	{OPT_FLAG, "spread", &o.load.spread, NULL,
@@ -72,6 +79,8 @@ static const struct opt opts[] = {
 	 "output length of records without one (default: 128)", NULL, 1, 1e8, NULL},
 	{OPT_INT, "max-concurrency", &o.concurrency, "N",
 	 "requests in flight; the others are queued (default: no limit)", NULL, 1, 1e9, NULL},
+	{OPT_INT, "concurrent-sessions", &o.concurrent_sessions, "N",
+	 "sessions in progress at a time (default: no limit)", NULL, 1, 1e7, NULL},
 	{OPT_LIST, "expect", &o.expects, "TEXT",
 	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if it is not "
 	 "met",
@@ -353,6 +362,11 @@ static int output(struct session *s, struct pd_msg *msg)
 		err = write_json(s, msg);
 	if (!err && !instead)
 		err = print_table(s, msg);
+	for (size_t i = 0; !err && i < s->n; i++) {
+		struct simreport r = experiment_report(&s->done[i]);
+
+		workload_opts_say(r.note, r.nnotes);
+	}
 	if (!err && store_opts_path(&store))
 		err = store_runs(s, msg);
 	return err;
@@ -374,10 +388,18 @@ static int run_one(struct session *s, const struct experiment_spec *spec, struct
 static int run_all(struct session *s, int argc, char **argv, const struct opt_list *files,
 		   struct pd_msg *msg)
 {
+	struct workload_options file = {0};
 	struct experiment_spec spec;
 	int err;
 
 	if (o.workload) {
+		if (opt_given(&command, argc, argv, "timestamps"))
+			o.load.arrivals = o.timestamps ? SIMLOAD_STAMPS : SIMLOAD_MADE;
+		else
+			o.load.arrivals = SIMLOAD_AUTO;
+		workload_opts_take(&file);
+		o.load.format = file.format;
+		o.load.unit = file.unit;
 		err = simulate_args_spec(&o, &spec, msg);
 		if (!err)
 			err = run_one(s, &spec, msg);

@@ -16,6 +16,7 @@
 struct body {
 	const struct body_options *o;
 	const struct body_turn *turn;
+	struct span own; /* the record's members */
 	struct buf *out;
 	int err;
 };
@@ -32,10 +33,21 @@ static void put_span(struct body *b, struct span s)
 		b->err = buf_append(b->out, s.p, s.n);
 }
 
-/* Begins a member unless the extra members bring their own. */
+static bool has_own(const struct body *b, const char *name)
+{
+	struct json_member m;
+	size_t at = 0;
+
+	while (b->own.n > 0 && json_object_next(b->own, &at, &m))
+		if (json_member_is(&m, name))
+			return true;
+	return false;
+}
+
+/* Begins a member unless the extra members, or the record, bring their own. */
 static bool member(struct body *b, const char *name)
 {
-	if (b->o->extra.n > 0 && json_object_get(&b->o->extra, name))
+	if ((b->o->extra.n > 0 && json_object_get(&b->o->extra, name)) || has_own(b, name))
 		return false;
 	if (!b->err && b->out->data[b->out->len - 1] != '{')
 		put(b, ", ");
@@ -286,6 +298,27 @@ static void put_key(struct body *b, const char *path)
 		put(b, "}");
 }
 
+/* The members of the record go out as they came in, but for those that the options override. */
+static void put_own(struct body *b)
+{
+	struct json_member m;
+	char name[256];
+	size_t at = 0;
+
+	while (!b->err && b->own.n > 0 && json_object_next(b->own, &at, &m)) {
+		if (m.key.n < sizeof(name) && !m.key_escaped) {
+			memcpy(name, m.key.p, m.key.n);
+			name[m.key.n] = '\0';
+			if (b->o->extra.n > 0 && json_object_get(&b->o->extra, name))
+				continue;
+		}
+		put(b, ", \"");
+		put_span(b, m.key);
+		put(b, "\": ");
+		put_span(b, m.value);
+	}
+}
+
 static void put_extra(struct body *b)
 {
 	struct span inside = b->o->extra.text;
@@ -299,7 +332,7 @@ static void put_extra(struct body *b)
 int body_build(const struct body_options *o, const struct workload_request *r,
 	       const struct body_turn *turn, struct buf *out)
 {
-	struct body b = {.o = o, .turn = turn, .out = out};
+	struct body b = {.o = o, .turn = turn, .own = r->extra, .out = out};
 
 	put(&b, "{");
 	if (!b.err && member(&b, "model"))
@@ -312,6 +345,7 @@ int body_build(const struct body_options *o, const struct workload_request *r,
 		put_input(&b, r);
 	if (b.err)
 		return b.err;
+	put_own(&b);
 	put_extra(&b);
 	put(&b, "}");
 	return b.err;

@@ -61,3 +61,15 @@ int names_number(struct names *t, struct span name, uint32_t *out)
 	*out = s->number;
 	return PD_OK;
 }
+
+bool names_find(const struct names *t, struct span name, uint32_t *out)
+{
+	const struct names_slot *s;
+
+	if (t->cap == 0)
+		return false;
+	s = find(t->slot, t->cap, XXH3_64bits(name.p, name.n), name);
+	if (s->used)
+		*out = s->number;
+	return s->used;
+}

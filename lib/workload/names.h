@@ -19,5 +19,7 @@ void names_release(struct names *t);
 /* The number of this name, a new one (== the old n) when it is seen for the first time. The bytes
  * must outlive the table. */
 int names_number(struct names *t, struct span name, uint32_t *out) PD_MUST;
+/* Its number when it was seen before, else false. */
+bool names_find(const struct names *t, struct span name, uint32_t *out);
 
 #endif

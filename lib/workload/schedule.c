@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/check.h"
 
@@ -93,7 +94,12 @@ static void pop(struct waiting_list *l)
 
 static int64_t own_time(const struct schedule *s, uint32_t item)
 {
-	return (s->in.at_ns ? s->in.at_ns[item] : 0) + s->limits.origin_ns;
+	const char *at = (const char *)s->in.at_ns;
+	int64_t own = 0;
+
+	if (at)
+		memcpy(&own, at + item * s->in.at_stride, sizeof(own));
+	return own + s->limits.origin_ns;
 }
 
 static bool is_root(const struct schedule *s, size_t i)
@@ -220,6 +226,8 @@ int schedule_new(struct schedule **out, const struct schedule_input *in,
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	s->in = *in;
+	if (s->in.at_stride == 0)
+		s->in.at_stride = sizeof(*in->at_ns);
 	s->limits = *limits;
 	s->room_since = INT64_MIN;
 	err = order_roots(s);

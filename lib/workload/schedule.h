@@ -43,6 +43,7 @@
 struct schedule_input {
 	size_t n;
 	const int64_t *at_ns;	 /* own time, 0 or more; NULL: all 0 */
+	size_t at_stride;	 /* bytes from one own time to the next; 0: they are an array */
 	const int64_t *think_ns; /* pause after the end of `before`; negative is 0; NULL: none */
 	const uint32_t *before;	 /* the request that must have ended, or SCHEDULE_NONE; several may
 				    name the same; NULL: none */

@@ -146,43 +146,36 @@ static int set_times(struct schedule_plan *p, const struct workload *w,
 		   : PD_OK;
 }
 
-/* Turns of a session follow each other in the order of the file; everything else is free. */
+/* A turn follows the request that the workload names; everything else is free. A part of a workload
+ * has lost what lies behind its end. */
 static int set_order(struct schedule_plan *p, const struct workload *w,
 		     const struct schedule_options *o)
 {
-	uint32_t *last;
 	bool ordered = false, think = false;
 
 	for (size_t i = 0; i < p->n; i++) {
 		ordered |= w->req[i].ordered;
-		think |= w->req[i].delay_ns > 0;
+		think |= w->req[i].delay_ns > 0 && w->req[i].before != WORKLOAD_NO_REQUEST;
 	}
 	if (!ordered)
 		return PD_OK;
-	last = reallocarray(NULL, (size_t)w->nsessions + 1, sizeof(*last));
 	p->before = reallocarray(NULL, p->n + 1, sizeof(*p->before));
 	p->session = reallocarray(NULL, p->n + 1, sizeof(*p->session));
 	p->think_ns = think ? calloc(p->n + 1, sizeof(*p->think_ns)) : NULL;
-	if (!last || !p->before || !p->session || (think && !p->think_ns)) {
-		free(last);
+	if (!p->before || !p->session || (think && !p->think_ns))
 		return PD_ENOMEM;
-	}
 	p->nsessions = w->nsessions;
-	for (size_t i = 0; i <= w->nsessions; i++)
-		last[i] = SCHEDULE_NONE;
 	for (size_t i = 0; i < p->n; i++) {
 		const struct workload_request *r = &w->req[i];
+		uint32_t before = r->before;
 
-		p->before[i] = p->session[i] = SCHEDULE_NONE;
-		if (!r->ordered)
-			continue;
-		p->session[i] = r->session_no;
-		p->before[i] = last[r->session_no];
-		last[r->session_no] = (uint32_t)i;
+		while (before != WORKLOAD_NO_REQUEST && before >= p->n)
+			before = w->req[before].before;
+		p->before[i] = before == WORKLOAD_NO_REQUEST ? SCHEDULE_NONE : before;
+		p->session[i] = r->ordered ? r->session_no : SCHEDULE_NONE;
 		if (think && r->delay_ns > 0)
 			p->think_ns[i] = llround((double)r->delay_ns / o->speedup);
 	}
-	free(last);
 	return PD_OK;
 }
 

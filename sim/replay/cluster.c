@@ -105,12 +105,14 @@ void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, 
 {
 	struct side *s = &c->side[pool];
 	struct route_key key;
-	struct route_request rq = {.key = NULL};
+	struct route_request rq;
+	bool heard = s->router.pool->state->spec.type->learn != NULL;
 
-	if (s->router.pool->state->spec.type->learn)
+	if (heard) {
 		rq = side_request(s, c->t, req, c->now, &key);
-	rq.counted = counted;
-	route_end(s->router.pool, worker, &rq);
+		rq.counted = counted;
+	}
+	route_end(s->router.pool, worker, heard ? &rq : NULL);
 }
 
 static void leave(struct cluster *c, struct flight *f, size_t pool)
@@ -136,6 +138,14 @@ static void retire(struct cluster *c, struct flight *f)
 	c->spare = f;
 }
 
+void cluster_over(struct cluster *c, uint32_t req)
+{
+	int err = schedule_ended(c->order, req, c->now);
+
+	if (err)
+		c->err = err;
+}
+
 void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 {
 	const struct sim_request *q = &c->t->req[req];
@@ -143,6 +153,7 @@ void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 	double e2e, first;
 
 	c->in_flight--;
+	cluster_over(c, req);
 	c->last_done = c->now;
 	out->completed++;
 	out->input_tokens += q->input_tokens;
@@ -262,6 +273,7 @@ static void lose(struct cluster *c, struct flight *f)
 	for (size_t p = 0; p < c->cfg->npools; p++)
 		leave(c, f, p);
 	c->in_flight--;
+	cluster_over(c, f->req);
 	c->out->lost++;
 	retire(c, f);
 }
@@ -296,9 +308,6 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 			if (o.seq->cached > 0)
 				side_hit(&c->side[pool], c->t, worker, o.seq->cached);
 			f->first = c->now;
-			/* The prompt does not wait at its worker any more. */
-			route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
-			f->counted[pool] = 0;
 		}
 		if (!(o.marks & SCHED_DONE))
 			continue;

@@ -5,6 +5,7 @@
 #ifndef PD_SIM_REPLAY_CLUSTER_H
 #define PD_SIM_REPLAY_CLUSTER_H
 
+#include "lib/workload/schedule.h"
 #include "sim/engine/links.h"
 #include "sim/replay/events.h"
 #include "sim/replay/side.h"
@@ -36,6 +37,7 @@ struct cluster {
 	const uint32_t *successor; /* borrowed; per request, or NULL; see replay.h on answers */
 	uint32_t *dirty;	   /* owned; engines that schedule at this instant */
 	size_t ndirty;
+	struct schedule *order; /* borrowed: who comes next */
 	int64_t now, last_done;
 	uint32_t in_flight;
 	int err; /* of a callback */
@@ -51,6 +53,8 @@ int cluster_init(struct cluster *c) PD_MUST;
 int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d) PD_MUST;
 /* It left the worker of this pool. */
 void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, uint32_t counted);
+/* It has ended, whatever came of it: what waits for it may come. */
+void cluster_over(struct cluster *c, uint32_t req);
 void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f);
 
 /* An event of the heap; stale ones are ignored. */

@@ -47,7 +47,8 @@ static int arrive(struct cluster *c, uint32_t req)
 							      pair.decision[p].reason};
 	if (refused == PD_ENOENT || refused == PD_EBUSY) {
 		c->out->refused++;
-		return PD_OK;
+		cluster_over(c, req);
+		return c->err;
 	}
 	err = refused;
 	for (size_t p = 0; !err && p < npools; p++)
@@ -61,6 +62,7 @@ static int arrive(struct cluster *c, uint32_t req)
 		if (err != PD_ETOOBIG)
 			return err;
 		c->in_flight--;
+		cluster_over(c, req);
 		c->out->refused++;
 	}
 	for (size_t p = 0; p < npools; p++)
@@ -70,33 +72,36 @@ static int arrive(struct cluster *c, uint32_t req)
 	return PD_OK;
 }
 
-static int next_arrival(struct cluster *c, uint32_t req)
+/* Events of a pool that are tied to a number happen before the request that is routed as such. */
+static int next_arrival(struct cluster *c, uint32_t req, size_t number)
 {
 	const struct replay_config *cfg = c->cfg;
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < cfg->nevents; i++)
-		if (cfg->events[i].by_request && cfg->events[i].request == req)
+		if (cfg->events[i].by_request && cfg->events[i].request == number)
 			err = pool_event(c, &cfg->events[i]);
-	return err ? err : arrive(c, req);
+	if (cfg->sequence)
+		cfg->sequence[number] = req;
+	if (!err)
+		err = arrive(c, req);
+	return err ? err : c->err;
 }
 
 static int loop(struct cluster *c)
 {
 	const struct replay_config *cfg = c->cfg;
-	size_t next = 0;
+	size_t number = 0;
 	int err = PD_OK;
 
 	while (!err) {
 		const struct event *e = events_peek(&c->heap);
 		int64_t heap = e ? e->at : CLOCK_NEVER, links = links_next(&c->links);
-		int64_t arrival = CLOCK_NEVER, at;
+		int64_t arrival = schedule_due(c->order), at;
 		struct event ev;
 
-		if (next < c->t->n &&
-		    (cfg->max_concurrency == 0 || c->in_flight < cfg->max_concurrency))
-			arrival = c->t->req[next].arrival_ns > c->now ? c->t->req[next].arrival_ns
-								      : c->now;
+		if (arrival != SCHEDULE_NEVER && arrival < c->now)
+			arrival = c->now;
 		at = links < heap ? links : heap;
 		at = arrival < at ? arrival : at;
 		if (c->ndirty > 0 && at > c->now) {
@@ -113,8 +118,9 @@ static int loop(struct cluster *c)
 			err = ev.kind == CLUSTER_STEP ? cluster_step(c, ev.subject, ev.at)
 						      : pool_event(c, &cfg->events[ev.subject]);
 		} else {
-			err = next_arrival(c, (uint32_t)next++);
+			err = next_arrival(c, schedule_take(c->order).item, number++);
 		}
+		err = err ? err : c->err;
 	}
 	return err;
 }
@@ -166,6 +172,9 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	       struct pd_msg *msg)
 {
 	struct cluster c = {.t = t, .cfg = cfg, .out = out};
+	const struct schedule_limits limits = {.in_flight_max = cfg->max_concurrency,
+					       .sessions_max = cfg->concurrent_sessions};
+	const struct schedule_input order = simtrace_schedule(t);
 	uint32_t *successor = NULL;
 	int err;
 
@@ -179,6 +188,8 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	if (err)
 		(void)pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", t->n);
 	c.successor = successor;
+	if (!err)
+		err = schedule_new(&c.order, &order, &limits, msg);
 	for (size_t p = 0; !err && p < cfg->npools; p++)
 		err = side_init(&c.side[p], t, cfg, p, msg);
 	if (!err) {
@@ -203,6 +214,7 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	if (err)
 		replay_result_release(out);
 	cluster_release(&c);
+	schedule_free(c.order);
 	free(successor);
 	return err;
 }

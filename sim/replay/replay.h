@@ -66,10 +66,13 @@ struct replay_config {
 	double transfer_ms;		   /* P/D: set-up of a hand-over */
 	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
 	uint32_t max_concurrency;	   /* requests in the system; 0: no limit */
+	uint32_t concurrent_sessions;	   /* sessions begun and not ended; 0: no limit */
 	const struct replay_event *events; /* borrowed */
 	size_t nevents;
-	bool routing_only; /* no engines: every request ends before the next one begins; no
-			      latencies */
+	bool routing_only;  /* no engines: every request ends before the next one begins; no
+			       latencies */
+	uint32_t *sequence; /* trace.n, filled when not NULL: the requests in the order in which
+			       they were routed */
 	struct replay_choice *choices; /* trace.n * npools, filled when not NULL; pools of a request
 					  side by side */
 };

@@ -209,6 +209,20 @@ static void put_expected(cJSON *o, const struct simreport *r, size_t arm)
 	}
 }
 
+static void put_facts(cJSON *w, const struct simreport *r)
+{
+	cJSON *notes;
+
+	if (r->format && r->format[0])
+		(void)cJSON_AddStringToObject(w, "format", r->format);
+	if (r->arrivals)
+		(void)cJSON_AddStringToObject(w, "arrivals", r->arrivals);
+	(void)cJSON_AddBoolToObject(w, "arrivals_invented", r->invented);
+	notes = cJSON_AddArrayToObject(w, "notes");
+	for (size_t i = 0; notes && i < r->nnotes; i++)
+		(void)cJSON_AddItemToArray(notes, cJSON_CreateString(r->note[i]));
+}
+
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 {
 	const struct arm *a = &r->arms->arm[arm];
@@ -234,6 +248,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	put(w, "sessions", (double)r->trace->nkeys);
 	put(w, "blocks", (double)r->trace->nblocks);
 	put(w, "block_tokens", r->trace->block_tokens);
+	put_facts(w, r);
 	if (!a->cfg.routing_only)
 		put_engine(o, a);
 	put_events(o, a);

@@ -10,9 +10,14 @@ struct cJSON;
 
 /* One scenario (or one --workload) with its results. Everything borrowed. */
 struct simreport {
-	const char *name;   /* of the scenario; NULL from the command line */
-	const char *source; /* file name of the scenario or of the workload */
-	const char *key;    /* key that was used; NULL: session */
+	const char *name;	 /* of the scenario; NULL from the command line */
+	const char *source;	 /* file name of the scenario or of the workload */
+	const char *key;	 /* key that was used; NULL: session */
+	const char *format;	 /* of the workload; NULL or empty: made */
+	const char *arrivals;	 /* where its arrival times are from; NULL: not known */
+	bool invented;		 /* they are not the file's */
+	const char *const *note; /* what its reader decided or did not use */
+	size_t nnotes;
 	uint64_t seed;
 	const struct simtrace *trace;
 	const struct arms *arms;

@@ -23,7 +23,7 @@ void simulate_args_defaults(struct simulate_args *a)
 		.prefill_rate = 0,
 		.transfer_ms = 1,
 		.transfer_us = 5.24,
-		.load = {.request_rate = 4, .speedup = 1, .output_tokens = 128},
+		.load = {.speedup = 1, .output_tokens = 128},
 	};
 }
 
@@ -247,6 +247,7 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 	a->load.seed = (uint64_t)a->seed;
 	a->load.max_requests = (size_t)a->limit;
 	a->load.block_tokens = (uint32_t)a->block_tokens;
+	a->load.closed = a->concurrency > 0 || a->concurrent_sessions > 0;
 	spec->load = a->load;
 	spec->plan = (struct plan){.source = a->workload,
 				   .seed = (uint64_t)a->seed,
@@ -255,6 +256,7 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 				   .transfer_ms = a->transfer_ms,
 				   .transfer_us_token = a->transfer_us,
 				   .max_concurrency = (uint32_t)a->concurrency,
+				   .concurrent_sessions = (uint32_t)a->concurrent_sessions,
 				   .routing_only = a->routing_only};
 	if (a->caches)
 		err = read_numbers("cache-blocks", a->caches, 0, KVPOOL_BLOCKS_MAX, a->cache,
@@ -304,16 +306,19 @@ static int decisions_of(const struct experiment *e, const struct arm *a, struct 
 	struct replay_config cfg = a->cfg;
 	struct replay_result result;
 	struct replay_choice *choices = calloc(e->trace.n * cfg.npools + 1, sizeof(*choices));
-	int err;
+	uint32_t *sequence = calloc(e->trace.n + 1, sizeof(*sequence));
+	int err = choices && sequence ? PD_OK : PD_ENOMEM;
 
-	if (!choices)
-		return PD_ENOMEM;
 	cfg.choices = choices;
-	err = replay_run(&e->trace, &cfg, &result, msg);
+	cfg.sequence = sequence;
+	memset(&result, 0, sizeof(result));
+	if (!err)
+		err = replay_run(&e->trace, &cfg, &result, msg);
 	for (size_t i = 0; !err && i < e->trace.n; i++)
-		err = decision_line(e, a, i, choices + i * cfg.npools, out);
+		err = decision_line(e, a, sequence[i], choices + sequence[i] * cfg.npools, out);
 	replay_result_release(&result);
 	free(choices);
+	free(sequence);
 	return err;
 }
 

@@ -14,10 +14,10 @@ struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
 	const char *workload, *workers, *caches, *json, *json_dir, *decisions, *format;
 	struct opt_list policies, names, expects;
-	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, seqs, batched,
-		kv_tokens, seed;
+	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, concurrent_sessions,
+		seqs, batched, kv_tokens, seed;
 	struct route_settings settings; /* flags of policy parameters */
-	bool routing_only;
+	bool routing_only, timestamps;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct engine_params engine;
 	struct simload_options load;

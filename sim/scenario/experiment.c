@@ -15,11 +15,20 @@ static int load(const struct experiment_spec *spec, struct experiment *e, struct
 	struct buf text;
 	int err;
 
-	if (spec->workload)
-		return simload_read(&e->trace, NULL, spec->workload, &spec->load, e->key,
-				    sizeof(e->key), msg);
+	if (spec->workload) {
+		struct pd_msg why = {.text = ""};
+
+		err = simload_read(&e->trace, NULL, spec->workload, &spec->load, &e->facts, &why);
+		/* a wrong record has its own place; a file that cannot be read has the scenario's
+		 */
+		if (err == PD_EIO && spec->workload_place)
+			return pd_fail(msg, err, "%s: %.400s", spec->workload_place, why.text);
+		return err ? pd_fail(msg, err, "%s", why.text) : PD_OK;
+	}
 	if (!spec->gen) {
-		(void)snprintf(e->key, sizeof(e->key), "%s", shape_key_name(spec->shape));
+		(void)snprintf(e->facts.key, sizeof(e->facts.key), "%s",
+			       shape_key_name(spec->shape));
+		(void)snprintf(e->facts.arrivals, sizeof(e->facts.arrivals), "generated");
 		return shape_make(spec->shape, spec->plan.seed, &e->trace, msg);
 	}
 	g = *spec->gen;
@@ -27,8 +36,8 @@ static int load(const struct experiment_spec *spec, struct experiment *e, struct
 	buf_init(&text, GEN_MAX);
 	err = generate(&g, &text, msg);
 	if (!err)
-		err = simload_read(&e->trace, &text, spec->plan.source, &spec->load, e->key,
-				   sizeof(e->key), msg);
+		err = simload_read(&e->trace, &text, spec->plan.source, &spec->load, &e->facts,
+				   msg);
 	buf_release(&text);
 	return err;
 }
@@ -44,7 +53,7 @@ int experiment_run(const struct experiment_spec *spec, struct experiment *out, s
 	err = plan_arms(&spec->plan, &out->arms, msg);
 	if (!err)
 		err = load(spec, out, msg);
-	out->plan.key = out->key;
+	out->plan.key = out->facts.key;
 	if (!err)
 		err = arms_run(&out->arms, &out->trace, msg);
 	if (!err && spec->nexpect > 0)
@@ -57,6 +66,7 @@ int experiment_run(const struct experiment_spec *spec, struct experiment *out, s
 void experiment_release(struct experiment *e)
 {
 	expect_results_release(&e->expected);
+	simload_facts_release(&e->facts);
 	arms_release(&e->arms);
 	simtrace_release(&e->trace);
 }
@@ -66,6 +76,11 @@ struct simreport experiment_report(const struct experiment *e)
 	struct simreport r = {.name = e->plan.name,
 			      .source = e->plan.source,
 			      .key = e->plan.key,
+			      .format = e->facts.format,
+			      .arrivals = e->facts.arrivals,
+			      .invented = e->facts.invented,
+			      .note = (const char *const *)e->facts.note,
+			      .nnotes = e->facts.nnotes,
 			      .seed = e->plan.seed,
 			      .trace = &e->trace,
 			      .arms = &e->arms,

@@ -14,7 +14,8 @@
 /* Everything borrowed from the owner of the description. */
 struct experiment_spec {
 	struct plan plan;
-	const char *workload; /* file, or NULL: `shape` */
+	const char *workload;	    /* file, or NULL: `shape` */
+	const char *workload_place; /* "FILE:LINE:COLUMN" that names it; NULL: an option */
 	struct simload_options load;
 	const struct generate_options
 		*gen; /* file of `pdctl gen`, made in memory; its seed is the plan\'s */
@@ -27,8 +28,8 @@ struct experiment {
 	struct simtrace trace;
 	struct arms arms;
 	struct expect_results expected;
-	char key[ARM_LABEL_MAX]; /* the key that was used */
-	struct plan plan;	 /* spec->plan with `key` filled in */
+	struct simload_facts facts; /* of the workload */
+	struct plan plan;	    /* spec->plan with `key` filled in */
 };
 
 /* PD_EINVAL: the description is wrong. On failure nothing has to be released. */

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,8 @@
 #include "lib/base/nearest.h"
 #include "lib/route/key/key_extract.h"
 #include "lib/route/prefix.h"
-#include "lib/workload/arrivals.h"
 #include "lib/workload/pattern.h"
-#include "lib/workload/workload.h"
+#include "lib/workload/schedule_plan.h"
 
 #define OLD_DRAW	   32 /* bytes */
 #define FIRST_BLOCKS_LIMIT 1024
@@ -50,7 +50,9 @@ struct loader {
 	struct buf key, body;
 	uint64_t *hashes; /* owned scratch */
 	size_t hashes_cap;
-	int64_t *arrivals; /* owned; NULL when the file has its own */
+	struct schedule_plan plan;
+	struct simload_facts *facts;
+	bool guessed_input, guessed_output;
 };
 
 static int parse_first_blocks(const char *text, struct key_choice *out, struct pd_msg *msg)
@@ -288,6 +290,8 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 	struct route_key key;
 	int err = make_key(l, r, i, msg);
 
+	l->guessed_input |= r->input_tokens <= 0 && chars > 0;
+	l->guessed_output |= r->output_tokens <= 0;
 	route_key_of_text(buf_span(&l->key), &key);
 	if (!err && l->w->nids == 0) {
 		err = text_blocks(l, text_of(r), &n);
@@ -299,10 +303,7 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 			       "block size in a file",
 			       path, r->line, r->block_tokens, l->block_tokens);
 	if (!err)
-		err = simtrace_add(t,
-				   l->arrivals ? l->arrivals[i]
-					       : llround((double)r->arrival_ns / l->opt->speedup),
-				   (struct span){key.text, key.len}, tokens,
+		err = simtrace_add(t, l->plan.at_ns[i], (struct span){key.text, key.len}, tokens,
 				   r->output_tokens > 0 ? r->output_tokens : l->opt->output_tokens,
 				   blocks, n);
 	if (!err) {
@@ -319,38 +320,129 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 	return err;
 }
 
+static int note(struct loader *l, const char *fmt, ...) PD_PRINTF(2, 3);
+
+static int note(struct loader *l, const char *fmt, ...)
+{
+	struct simload_facts *f = l->facts;
+	va_list ap;
+	int n;
+
+	if (f->nnotes == SIMLOAD_NOTES_MAX)
+		return PD_OK;
+	va_start(ap, fmt);
+	n = vasprintf(&f->note[f->nnotes], fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return PD_ENOMEM;
+	f->nnotes++;
+	return PD_OK;
+}
+
+/* When requests arrive and who follows whom, from the one place that bench asks too. */
+static int make_plan(struct loader *l, const char *path, struct pd_msg *msg)
+{
+	const struct simload_options *o = l->opt;
+	bool given = o->request_rate > 0;
+	struct schedule_options s = {
+		.timestamps = o->arrivals == SIMLOAD_STAMPS ||
+			      (o->arrivals == SIMLOAD_AUTO && l->w->has_arrivals && !given),
+		.speedup = o->speedup,
+		.spread = o->spread,
+		.request_rate = given	    ? o->request_rate
+				: o->closed ? (double)INFINITY
+					    : SIMLOAD_RATE,
+		.burstiness = 1,
+		.seed = o->seed};
+	struct simload_facts *f = l->facts;
+	struct pd_msg why = {""};
+	int err = schedule_plan_make(&l->plan, l->w, &s, &why);
+
+	if (err)
+		return pd_fail(msg, err, "%s: %s", path, why.text);
+	f->invented = !s.timestamps;
+	if (s.timestamps)
+		(void)snprintf(f->arrivals, sizeof(f->arrivals), "time stamps of the file");
+	else if (isinf(s.request_rate))
+		(void)snprintf(f->arrivals, sizeof(f->arrivals), "invented: all at time 0");
+	else
+		(void)snprintf(f->arrivals, sizeof(f->arrivals),
+			       "invented: Poisson, %g requests/s, seed %" PRIu64, s.request_rate,
+			       s.seed);
+	if (s.timestamps)
+		return PD_OK;
+	return note(l, "arrivals are %s%s", f->arrivals,
+		    l->w->has_arrivals ? "; the time stamps of the file are not used"
+				       : "; the file has no time stamps");
+}
+
+static int note_all(struct loader *l)
+{
+	int err = PD_OK;
+
+	(void)snprintf(l->facts->format, sizeof(l->facts->format), "%s", l->w->format);
+	for (size_t i = 0; !err && i < l->w->nnotes; i++)
+		err = note(l, "%s", l->w->note[i]);
+	if (!err && l->guessed_input)
+		err = note(l, "prompt lengths are not stated: %u bytes a token",
+			   SIMLOAD_CHARS_PER_TOKEN);
+	if (!err && l->guessed_output)
+		err = note(l, "output lengths are not stated: %" PRId64 " tokens where none is",
+			   l->opt->output_tokens);
+	return err;
+}
+
+/* The arrays of the plan become the trace's. */
+static void give_order(struct loader *l, struct simtrace *t)
+{
+	t->order = (struct sim_order){.before = l->plan.before,
+				      .session = l->plan.session,
+				      .think_ns = l->plan.think_ns,
+				      .nsessions = l->plan.nsessions,
+				      .stamped = l->plan.stamped};
+	l->plan.before = l->plan.session = NULL;
+	l->plan.think_ns = NULL;
+}
+
 static int load(struct loader *l, struct simtrace *t, const char *path, struct pd_msg *msg)
 {
 	int err = settle(l, path, msg);
 
-	if (!err && !l->w->has_arrivals) {
-		l->arrivals = reallocarray(NULL, l->w->n, sizeof(*l->arrivals));
-		err = l->arrivals ? arrivals_fill(l->arrivals, l->w->n, l->opt->request_rate, 1.0,
-						  l->opt->seed)
-				  : PD_ENOMEM;
-	}
+	if (!err)
+		err = make_plan(l, path, msg);
 	l->block_tokens = l->w->nids > 0	     ? l->w->req[0].block_tokens
 			  : l->opt->block_tokens > 0 ? l->opt->block_tokens
 						     : ROUTE_BLOCK_TOKENS;
 	t->block_tokens = l->block_tokens;
 	for (size_t i = 0; !err && i < l->w->n; i++)
 		err = add_request(l, t, i, path, msg);
-	if (!err)
+	if (!err) {
+		give_order(l, t);
 		err = simtrace_finish(t);
-	if (!err && l->opt->spread)
-		err = simtrace_spread(t, l->opt->seed);
+	}
+	if (!err)
+		err = note_all(l);
 	if (err && msg && !msg->text[0])
 		(void)pd_fail(msg, err, "cannot prepare '%s': %s", path, pd_err_text(err));
 	return err;
 }
 
+void simload_facts_release(struct simload_facts *f)
+{
+	for (size_t i = 0; i < f->nnotes; i++)
+		free(f->note[i]);
+	*f = (struct simload_facts){0};
+}
+
 int simload_read(struct simtrace *t, struct buf *text, const char *name,
-		 const struct simload_options *opt, char *key_used, size_t cap, struct pd_msg *msg)
+		 const struct simload_options *opt, struct simload_facts *facts, struct pd_msg *msg)
 {
 	struct workload_options wo = {.max_requests = opt->max_requests,
 				      .block_tokens = opt->block_tokens,
-				      .run = opt->capture_run};
-	struct loader l = {.opt = opt};
+				      .run = opt->capture_run,
+				      .format = opt->format,
+				      .unit = opt->unit};
+	struct loader l = {.opt = opt, .facts = facts};
 	struct workload w;
 	int err;
 
@@ -367,15 +459,15 @@ int simload_read(struct simtrace *t, struct buf *text, const char *name,
 	if (!err)
 		err = load(&l, t, name, msg);
 	if (l.choice.mode == KEY_FIRST_BLOCKS)
-		(void)snprintf(key_used, cap, "first-blocks:%u", l.choice.blocks);
+		(void)snprintf(facts->key, sizeof(facts->key), "first-blocks:%u", l.choice.blocks);
 	else
-		(void)snprintf(key_used, cap, "%s",
+		(void)snprintf(facts->key, sizeof(facts->key), "%s",
 			       l.choice.mode == KEY_PATTERN ? opt->key : mode_names[l.choice.mode]);
 	pattern_free(l.choice.pattern);
 	buf_release(&l.key);
 	buf_release(&l.body);
 	free(l.hashes);
-	free(l.arrivals);
+	schedule_plan_release(&l.plan);
 	workload_release(&w);
 	return err;
 }

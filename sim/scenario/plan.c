@@ -163,6 +163,7 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 	a->cfg.transfer_ms = p->transfer_ms;
 	a->cfg.transfer_us_token = p->transfer_us_token;
 	a->cfg.max_concurrency = p->max_concurrency;
+	a->cfg.concurrent_sessions = p->concurrent_sessions;
 	a->cfg.routing_only = p->routing_only;
 	(void)snprintf(a->policy, sizeof(a->policy), "%s", policy);
 	return PD_OK;

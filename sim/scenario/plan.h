@@ -42,7 +42,7 @@ struct plan {
 	size_t ncaches; /* 0: one, unlimited */
 	struct engine_params engine;
 	double transfer_ms, transfer_us_token;
-	uint32_t max_concurrency;
+	uint32_t max_concurrency, concurrent_sessions;
 	bool routing_only;
 	const struct plan_event *events;
 	size_t nevents;

@@ -227,7 +227,6 @@ static int read_file_workload(struct scenario *s, struct pd_msg *msg)
 
 	*o = (struct simload_options){.key = w->key,
 				      .seed = s->spec.plan.seed,
-				      .request_rate = 4,
 				      .speedup = 1,
 				      .spread = w->spread && *w->spread};
 	if (!err && simload_key_check(w->key, &inner))

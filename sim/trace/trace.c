@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lib/base/rng.h"
 #include "lib/workload/names.h"
 
 #define TEXT_MAX	((size_t)8 << 30)
@@ -29,6 +28,9 @@ void simtrace_release(struct simtrace *t)
 	for (size_t i = 0; i < t->nworkers; i++)
 		free(t->worker[i]);
 	free(t->worker);
+	free(t->order.before);
+	free(t->order.session);
+	free(t->order.think_ns);
 	buf_release(&t->text);
 	simtrace_init(t, t->block_tokens);
 }
@@ -137,6 +139,45 @@ static int by_arrival(const void *a, const void *b)
 	return x->index < y->index ? -1 : x->index > y->index;
 }
 
+/* The arrays of the order in the order of arrival; `before` names places in it. */
+static int sort_order(struct sim_order *o, const struct arrival *order, size_t n)
+{
+	uint32_t *place = reallocarray(NULL, n + 1, sizeof(*place));
+	struct sim_order to = {.nsessions = o->nsessions, .stamped = o->stamped};
+	int err = place ? PD_OK : PD_ENOMEM;
+
+	for (size_t i = 0; !err && i < n; i++)
+		place[order[i].index] = (uint32_t)i;
+	if (!err && o->before && !(to.before = reallocarray(NULL, n + 1, sizeof(*to.before))))
+		err = PD_ENOMEM;
+	if (!err && o->session && !(to.session = reallocarray(NULL, n + 1, sizeof(*to.session))))
+		err = PD_ENOMEM;
+	if (!err && o->think_ns && !(to.think_ns = reallocarray(NULL, n + 1, sizeof(*to.think_ns))))
+		err = PD_ENOMEM;
+	for (size_t i = 0; !err && i < n; i++) {
+		size_t of = order[i].index;
+
+		if (to.before)
+			to.before[i] = o->before[of] == SCHEDULE_NONE ? SCHEDULE_NONE
+								      : place[o->before[of]];
+		if (to.session)
+			to.session[i] = o->session[of];
+		if (to.think_ns)
+			to.think_ns[i] = o->think_ns[of];
+	}
+	if (!err) {
+		struct sim_order old = *o;
+
+		*o = to;
+		to = old;
+	}
+	free(to.before);
+	free(to.session);
+	free(to.think_ns);
+	free(place);
+	return err;
+}
+
 int simtrace_finish(struct simtrace *t)
 {
 	struct arrival *order;
@@ -170,51 +211,32 @@ int simtrace_finish(struct simtrace *t)
 	req = reallocarray(NULL, t->n, sizeof(*req));
 	for (size_t i = 0; order && req && i < t->n; i++)
 		order[i] = (struct arrival){t->req[i].arrival_ns, i};
-	if (order && req) {
+	err = order && req ? PD_OK : PD_ENOMEM;
+	if (!err) {
 		qsort(order, t->n, sizeof(*order), by_arrival);
+		err = sort_order(&t->order, order, t->n);
+	}
+	if (!err) {
 		for (size_t i = 0; i < t->n; i++)
 			req[i] = t->req[order[i].index];
 		free(t->req);
 		t->req = req;
 		t->cap = t->n;
 		req = NULL;
-	} else {
-		err = PD_ENOMEM;
 	}
 	free(order);
 	free(req);
 	return err;
 }
 
-static int by_value(const void *a, const void *b)
+struct schedule_input simtrace_schedule(const struct simtrace *t)
 {
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-int simtrace_spread(struct simtrace *t, uint64_t seed)
-{
-	int64_t *at = reallocarray(NULL, t->n + 1, sizeof(*at)), gap = 0;
-	struct rng rng;
-	size_t end;
-
-	if (!at)
-		return PD_ENOMEM;
-	rng_seed(&rng, seed);
-	for (size_t i = 0; i < t->n; i = end) {
-		for (end = i + 1; end < t->n && t->req[end].arrival_ns == t->req[i].arrival_ns;)
-			end++;
-		if (end < t->n)
-			gap = t->req[end].arrival_ns - t->req[i].arrival_ns;
-		if (end - i == 1)
-			continue;
-		for (size_t j = i; j < end; j++)
-			at[j] = t->req[i].arrival_ns + (int64_t)rng_below(&rng, (uint64_t)gap);
-		qsort(at + i, end - i, sizeof(*at), by_value);
-		for (size_t j = i; j < end; j++)
-			t->req[j].arrival_ns = at[j];
-	}
-	free(at);
-	return PD_OK;
+	return (struct schedule_input){.n = t->n,
+				       .at_ns = t->n ? &t->req[0].arrival_ns : NULL,
+				       .at_stride = sizeof(*t->req),
+				       .think_ns = t->order.think_ns,
+				       .before = t->order.before,
+				       .session = t->order.session,
+				       .nsessions = t->order.nsessions,
+				       .stamped = t->order.stamped};
 }

@@ -15,6 +15,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 #include "lib/base/span.h"
+#include "lib/workload/schedule.h"
 
 #define SIM_NO_KEY	 UINT32_MAX
 #define SIM_NO_PICK	 UINT32_MAX
@@ -30,6 +31,15 @@ struct sim_request {
 	uint32_t input_tokens;
 	uint32_t output_tokens; /* at least 1 */
 	uint32_t pick;		/* of a capture: place in simtrace.pick, or SIM_NO_PICK */
+};
+
+/* Who follows whom; arrays of n, owned. */
+struct sim_order {
+	uint32_t *before;  /* a request, or SCHEDULE_NONE; NULL: nobody follows */
+	uint32_t *session; /* or SCHEDULE_NONE */
+	int64_t *think_ns; /* NULL: no think times */
+	uint32_t nsessions;
+	bool stamped; /* the arrivals are time stamps of the file */
 };
 
 /* What a router chose for a request: a plain pool's worker, or prefill and decode. */
@@ -60,6 +70,7 @@ struct simtrace {
 	char **worker; /* owned; names of the workers in pick */
 	size_t nworkers;
 	uint32_t block_tokens; /* tokens per block; the last one of a request may be partial */
+	struct sim_order order;
 };
 
 void simtrace_init(struct simtrace *t, uint32_t block_tokens);
@@ -77,16 +88,13 @@ int simtrace_pick(struct simtrace *t, const struct sim_pick *p) PD_MUST;
 /* The number of a worker of sim_pick. */
 int simtrace_worker(struct simtrace *t, struct span name, uint32_t *out) PD_MUST;
 
-/* Numbers the keys and sorts by arrival, keeping the order of equal arrivals. Call once, after the
- * last add. */
+/* Numbers the keys and sorts by arrival, keeping the order of equal arrivals; t->order, whose
+ * arrays are of the requests as they were added, is sorted with them. Call once, after the last
+ * add. */
 int simtrace_finish(struct simtrace *t) PD_MUST;
 
-/*
- * Requests that share a time stamp are moved to random moments before the next one (traces with
- * coarse clocks), without changing their order. The last group spreads over the gap before it. Call
- * after simtrace_finish.
- */
-int simtrace_spread(struct simtrace *t, uint64_t seed) PD_MUST;
+/* The trace as a schedule takes it; valid as long as the trace. */
+struct schedule_input simtrace_schedule(const struct simtrace *t);
 
 static inline struct span simtrace_key(const struct simtrace *t, uint32_t key)
 {

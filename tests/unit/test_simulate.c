@@ -78,26 +78,32 @@ static void test_trace_numbers_keys_and_sorts(void **state)
 	simtrace_release(&t);
 }
 
-static void test_spread_keeps_order_and_bounds(void **state)
+/* Turns wait for each other in the replay too, in the order of the schedule, whatever the order of
+ * arrivals. */
+static void test_order_follows_the_requests(void **state)
 {
+	const uint32_t before[] = {SCHEDULE_NONE, 0, SCHEDULE_NONE, 2};
+	const int64_t at[] = {500, 900, 0, 100};
+	struct schedule_input in;
 	struct simtrace t;
-	bool moved = false;
 
 	(void)state;
 	simtrace_init(&t, 16);
-	for (int64_t i = 0; i < 90; i++)
-		assert_int_equal(simtrace_add(&t, i / 30 * 3000, SPAN("k"), i + 1, 1, NULL, 0),
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(simtrace_add(&t, at[i], SPAN("k"), (int64_t)i + 1, 1, NULL, 0),
 				 PD_OK);
+	t.order.before = malloc(sizeof(before));
+	assert_non_null(t.order.before);
+	memcpy(t.order.before, before, sizeof(before));
 	assert_int_equal(simtrace_finish(&t), PD_OK);
-	assert_int_equal(simtrace_spread(&t, 5), PD_OK);
-	for (size_t i = 0; i < t.n; i++) {
-		assert_int_equal(t.req[i].input_tokens, i + 1);
-		assert_true(t.req[i].arrival_ns >= (int64_t)(i / 30) * 3000);
-		assert_true(t.req[i].arrival_ns < (int64_t)(i / 30 + 1) * 3000);
-		assert_true(i == 0 || t.req[i].arrival_ns >= t.req[i - 1].arrival_ns);
-		moved |= t.req[i].arrival_ns % 3000 != 0;
-	}
-	assert_true(moved);
+	in = simtrace_schedule(&t);
+	assert_int_equal(in.n, 4);
+	assert_int_equal(t.req[0].input_tokens, 3);
+	assert_int_equal(in.before[0], SCHEDULE_NONE);
+	assert_int_equal(in.before[1], 0);
+	assert_int_equal(in.before[2], SCHEDULE_NONE);
+	assert_int_equal(in.before[3], 2);
+	assert_int_equal(*(const int64_t *)((const char *)in.at_ns + 3 * in.at_stride), 900);
 	simtrace_release(&t);
 }
 
@@ -141,7 +147,7 @@ static void replay(const struct simtrace *t, const struct replay_config *c, stru
 		   struct figures *f)
 {
 	assert_int_equal(replay_run(t, c, r, NULL), PD_OK);
-	assert_int_equal(replay_figures(f, t, c, r, NULL), PD_OK);
+	assert_int_equal(figures_of_replay(f, t, c, r, NULL), PD_OK);
 }
 
 /* One worker's cache as a list, the most recent first; searched and shifted by brute force. */
@@ -288,9 +294,6 @@ static void test_sequence_and_replay_choose_alike(void **state)
 		struct replay_result r;
 		struct vrouter v;
 
-		/* A sequence has keys only. */
-		if (route_policies[p]->flags & (ROUTE_WANTS_BLOCKS | ROUTE_WANTS_TOKENS))
-			continue;
 		c.choices = choices;
 		assert_int_equal(replay_run(&t, &c, &r, NULL), PD_OK);
 		assert_int_equal(vrouter_init(&v, &vc, NULL), PD_OK);
@@ -725,7 +728,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_floor_equals_exact_expectation),
 		cmocka_unit_test(test_trace_numbers_keys_and_sorts),
-		cmocka_unit_test(test_spread_keeps_order_and_bounds),
+		cmocka_unit_test(test_order_follows_the_requests),
 		cmocka_unit_test(test_replay_equals_naive_counting),
 		cmocka_unit_test(test_hash_policies_keep_and_round_robin_rotates),
 		cmocka_unit_test(test_sequence_and_replay_choose_alike),

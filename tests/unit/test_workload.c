@@ -157,7 +157,7 @@ static const struct bad bads[] = {
 	{"\n\r\n  \n", "w.jsonl:1:1:", "no records"},
 	{"{\"prompt\":\"x\"}\n{\"prompt\": \"tru", "w.jsonl:2:", "found"},
 	{"{\"prompt\":\"x\"}\n{\"prompt\":\"x\",}", "w.jsonl:2:15:", "'}'"},
-	{"[1]", "w.jsonl:1:1:", "expected"},
+	{"[1]", "w.jsonl:1:2:", "expected an object"},
 	{"{\"prompt\":\"x\"} {\"prompt\":\"y\"}", "w.jsonl:1:16:", "expected"},
 	{"{\"input_length\":\"7\"}", "w.jsonl:1:17:", "\"input_length\" is a string (\"7\")"},
 	{"{\"pr\xc3\xa9\":1,\"prompt\":7}", "w.jsonl:1:19:", "expected a string or an array"},
@@ -176,7 +176,8 @@ static const struct bad bads[] = {
 	{"{\"messages\":{}}", "w.jsonl:1:13:", "array of messages"},
 	{"{\"prompt\":\"x\",\"session_id\":[1]}", "w.jsonl:1:28:", "a string or a whole number"},
 	{"{\"prompt\":\"x\",\"block_tokens\":0}", "w.jsonl:1:30:", "from 1"},
-	{"{\"promt\":\"x\"}", "w.jsonl:1:1:", "record without a request"},
+	{"{\"promt\":\"x\"}",
+	 "w.jsonl:1:1:", "unknown format: found an object with 'promt', expected one of: capture"},
 	{"{\"prompt\":null}", "w.jsonl:1:1:", "record without a request"},
 };
 

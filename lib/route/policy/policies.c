@@ -13,8 +13,7 @@
 	POLICY(power_of_two)                                                                       \
 	POLICY(least_request)                                                                      \
 	POLICY(sticky)                                                                             \
-	POLICY(sticky_least_loaded)                                                                \
-	POLICY(affinity)
+	POLICY(sticky_least_loaded)
 
 #include "lib/route/policy/policies.h"
 
