@@ -389,9 +389,9 @@ void pdroute_release(struct pdroute_decision *d, const struct pdroute_request *r
 	if (!pool)
 		return;
 	d->pool = NULL;
-	if (r)
-		rq = ask(pool, r, 0, NULL);
-	route_end(pool->pool, d->d.worker, r ? &rq : NULL);
+	rq = r ? ask(pool, r, 0, NULL) : (struct route_request){.key = NULL};
+	rq.counted = d->d.tokens;
+	route_end(pool->pool, d->d.worker, &rq);
 	pdroute_pool_free(pool);
 }
 

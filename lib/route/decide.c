@@ -63,12 +63,16 @@ static bool acquire(struct route_slot *s, const uint32_t *expected)
 	return true;
 }
 
+static void subtract(struct route_slot *s, uint32_t tokens)
+{
+	PD_CHECK(route_tokens(s) >= tokens);
+	if (tokens > 0)
+		atomic_fetch_sub_explicit(&s->tokens, tokens, memory_order_relaxed);
+}
+
 static void release(struct route_slot *s, uint32_t tokens)
 {
-	if (tokens > 0) {
-		PD_CHECK(route_tokens(s) >= tokens);
-		atomic_fetch_sub_explicit(&s->tokens, tokens, memory_order_relaxed);
-	}
+	subtract(s, tokens);
 	PD_CHECK(route_load(s) > 0); /* each pick ends once */
 	/* Sequentially consistent: a look at the queue for this place may follow. */
 	(void)atomic_fetch_sub(&s->in_flight, 1);
@@ -170,10 +174,11 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 	return v->settled ? PD_OK : why_none(v);
 }
 
-/* Ranks again as long as races are lost. */
+/* Ranks again as long as races are lost. The policy of the pool hears of the pick. */
 static int rank_until(const struct route_policy_type *rank, struct route_view *v, void *walk,
 		      struct route_decision *d)
 {
+	const struct route_policy_type *learns = v->pool->state->spec.type;
 	int err;
 
 	do {
@@ -181,6 +186,13 @@ static int rank_until(const struct route_policy_type *rank, struct route_view *v
 		err = rank_once(rank, v, walk, d);
 		v->tries++;
 	} while (err == PD_EAGAIN);
+	if (!err && learns->learn)
+		learns->learn(v->memory,
+			      &(struct route_event){.kind = ROUTE_PICKED,
+						    .worker = v->pool->worker[d->worker].id,
+						    .at_ns = v->rq->now_ns,
+						    .request = v->rq,
+						    .walk = rank == learns ? walk : NULL});
 	return err;
 }
 
@@ -231,11 +243,6 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 	else if (by_key)
 		out->reason = ROUTE_REASON_NO_KEY;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
-	if (type->learn)
-		type->learn(s->memory, &(struct route_event){.kind = ROUTE_PICKED,
-							     .worker = pool->worker[out->worker].id,
-							     .at_ns = rq->now_ns,
-							     .request = rq});
 	return PD_OK;
 }
 
@@ -247,6 +254,11 @@ void route_end(const struct route_pool *pool, uint32_t worker, const struct rout
 							      .worker = pool->worker[worker].id,
 							      .at_ns = rq ? rq->now_ns : 0,
 							      .request = rq});
+}
+
+void route_computed(const struct route_pool *pool, uint32_t worker, uint32_t tokens)
+{
+	subtract(pool->worker[worker].slot, tokens);
 }
 
 /* The first pick comes to nothing: neither its place nor its permit was used. */

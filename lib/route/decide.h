@@ -47,6 +47,10 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
  * policy hears of it. rq may be NULL: no tokens were counted. */
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq);
 
+/* The prompt is computed: its tokens, those of the decision, do not wait at the worker any more.
+ * route_end gets none then. */
+void route_computed(const struct route_pool *pool, uint32_t worker, uint32_t tokens);
+
 /* The two ends of a prefill/decode pair. */
 enum { ROUTE_PREFILL, ROUTE_DECODE, ROUTE_ENDS };
 

@@ -68,7 +68,7 @@ struct route_choice {
 };
 
 enum route_event_kind {
-	ROUTE_PICKED,	/* decide took the worker; told by decide */
+	ROUTE_PICKED,	/* decide took the worker; told by decide, with the ranking */
 	ROUTE_ENDED,	/* the request left the worker; told by route_end */
 	ROUTE_JOINED,	/* the worker is in the pool now */
 	ROUTE_LEFT,	/* the worker is not in the pool any more: what is kept of it may go */
@@ -84,6 +84,7 @@ struct route_event {
 	uint64_t worker;		     /* its id; FINISHED: 0 */
 	int64_t at_ns;			     /* 0: not known */
 	const struct route_request *request; /* PICKED, ENDED (may be NULL), FINISHED */
+	const void *walk;		     /* PICKED: the ranking, if it was this policy's own */
 	const uint64_t *block;		     /* STORED, EVICTED */
 	size_t nblocks;
 };

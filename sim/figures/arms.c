@@ -12,7 +12,7 @@ int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg)
 
 		err = replay_run(t, &x->cfg, &x->result, msg);
 		if (!err)
-			err = figures_of_replay(&x->figures, t, &x->cfg, &x->result, msg);
+			err = replay_figures(&x->figures, t, &x->cfg, &x->result, msg);
 	}
 	return err;
 }

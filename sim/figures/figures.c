@@ -66,8 +66,8 @@ static int measure_bounds(const struct simtrace *t, const struct replay_config *
 	return movedkeys_measure(t, &v, &out->moved, msg);
 }
 
-int figures_of_replay(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
-		 struct replay_result *r, struct pd_msg *msg)
+int replay_figures(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
+		   struct replay_result *r, struct pd_msg *msg)
 {
 	int err = PD_OK;
 

@@ -30,7 +30,7 @@ struct figures {
 };
 
 /* Takes the latencies out of the result: they are sorted, summed up and freed. */
-int figures_of_replay(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
-		 struct replay_result *r, struct pd_msg *msg) PD_MUST;
+int replay_figures(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
+		   struct replay_result *r, struct pd_msg *msg) PD_MUST;
 
 #endif

@@ -105,14 +105,12 @@ void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, 
 {
 	struct side *s = &c->side[pool];
 	struct route_key key;
-	struct route_request rq;
-	bool heard = s->router.pool->state->spec.type->learn != NULL;
+	struct route_request rq = {.key = NULL};
 
-	if (heard) {
+	if (s->router.pool->state->spec.type->learn)
 		rq = side_request(s, c->t, req, c->now, &key);
-		rq.counted = counted;
-	}
-	route_end(s->router.pool, worker, heard ? &rq : NULL);
+	rq.counted = counted;
+	route_end(s->router.pool, worker, &rq);
 }
 
 static void leave(struct cluster *c, struct flight *f, size_t pool)
@@ -308,6 +306,9 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 			if (o.seq->cached > 0)
 				side_hit(&c->side[pool], c->t, worker, o.seq->cached);
 			f->first = c->now;
+			/* The prompt does not wait at its worker any more. */
+			route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
+			f->counted[pool] = 0;
 		}
 		if (!(o.marks & SCHED_DONE))
 			continue;

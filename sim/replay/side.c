@@ -137,7 +137,9 @@ struct route_request side_request(const struct side *s, const struct simtrace *t
 		.key = key,
 		.block = t->block + r->block,
 		.nblocks = r->nblocks < ROUTE_BLOCKS_MAX ? r->nblocks : ROUTE_BLOCKS_MAX,
+		.block_tokens = t->block_tokens,
 		.tokens = r->input_tokens,
+		.output_tokens = r->output_tokens,
 		.now_ns = now,
 		/* Replays the router's random draws. */
 		.draw = captured ? pick->draw[s->pool] : vrouter_draw(&s->router, req),

@@ -60,6 +60,7 @@ int vrouter_sequence(struct vrouter *v, const struct span *key, size_t n, uint32
 		route_key_of_text(key[i], &k);
 		err = route_decide(v->pool, &rq, &d);
 		worker[i] = err ? VROUTER_REFUSED : d.worker;
+		rq.counted = err ? 0 : d.tokens;
 		if (!err)
 			route_end(v->pool, d.worker, &rq);
 		else if (err != PD_ENOENT && err != PD_EBUSY)

@@ -50,11 +50,20 @@ def requests(n):
             yield f"user-{who}", None, json.dumps(f"user-{who}")
 
 
+def prompt(i):
+    """Conversations that grow, most of them behind one long beginning; some prompts are less than a block."""
+    who, turn = i * 7919 % 53, i // 53
+    if who % 9 == 0:
+        return f"request {i}"
+    head = "All of them begin with these words, which nobody wrote for one alone. " * 12 if who % 4 else ""
+    return head + "".join(f"Conversation {who} says {k} and hears {k * who}. " for k in range(2 + turn % 40))
+
+
 def wire(n):
     """The same as bytes for the router."""
     out = []
     for i, (_, header, key) in enumerate(requests(n)):
-        body = f'{{"model":"m","prompt":"request {i}","max_tokens":1{"" if key is None else ", " + chr(34) + "session_id" + chr(34) + ":" + key}}}'
+        body = f'{{"model":"m","prompt":"{prompt(i)}","max_tokens":1{"" if key is None else ", " + chr(34) + "session_id" + chr(34) + ":" + key}}}'
         head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
         if header is not None:
             head += f"X-Session-Id:{header}\r\n"
@@ -65,7 +74,7 @@ def wire(n):
 def write_workload(path, n):
     with open(path, "w") as f:
         for i, (key, _, _) in enumerate(requests(n)):
-            record = {"prompt": f"request {i}", "output_tokens": 1, "timestamp": i * 1000}
+            record = {"prompt": prompt(i), "output_tokens": 1, "timestamp": i * 1000}
             if key is not None:
                 record["session_id"] = key
             f.write(json.dumps(record) + "\n")

@@ -73,6 +73,8 @@ static struct tally_cell *take(struct tally *t, uint64_t id)
 			at = (at + 1) % TALLY_CELLS;
 		c = &t->cell[at];
 		atomic_store_explicit(&c->value, 0, memory_order_relaxed);
+		for (int k = 0; k < TALLY_KINDS; k++)
+			atomic_store_explicit(&c->recent[k], 0, memory_order_relaxed);
 		atomic_store_explicit(&c->id, name_of(id), memory_order_release);
 		t->used++;
 	}
@@ -111,4 +113,27 @@ void tally_row_free(struct tally_row *row)
 	}
 	(void)pthread_mutex_unlock(&row->tally->lock);
 	free(row);
+}
+
+/* Callers at once may both halve, or one add to what the other halves: a small error that fades. */
+void tally_work(struct tally_cell *c, uint32_t epoch, uint64_t tokens, bool placed)
+{
+	uint32_t then;
+
+	if (!c)
+		return;
+	then = atomic_load_explicit(&c->epoch, memory_order_relaxed);
+	if (then != epoch && atomic_compare_exchange_strong(&c->epoch, &then, epoch)) {
+		uint32_t by = epoch - then < 64 ? epoch - then : 63;
+
+		for (int k = 0; k < TALLY_KINDS; k++)
+			atomic_store_explicit(&c->recent[k], atomic_load(&c->recent[k]) >> by,
+					      memory_order_relaxed);
+	}
+	atomic_fetch_add_explicit(&c->recent[TALLY_PICKS], TALLY_ONE, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->recent[TALLY_TOKENS], tokens * TALLY_ONE,
+				  memory_order_relaxed);
+	if (placed)
+		atomic_fetch_add_explicit(&c->recent[TALLY_PLACED], TALLY_ONE,
+					  memory_order_relaxed);
 }

@@ -14,9 +14,17 @@
 
 #define TALLY_CELLS 4096 /* a power of two */
 
+/* Recent work of a worker: requests, prompt tokens to compute, new conversations. */
+enum tally_kind { TALLY_PICKS, TALLY_TOKENS, TALLY_PLACED, TALLY_KINDS };
+
+#define TALLY_ONE 1024u /* the unit, so that halving keeps fractions */
+
 struct tally_cell {
 	_Atomic uint64_t id;
 	_Atomic int64_t value;
+	/* Recent work, as of `epoch`: halved with each epoch that passed since. */
+	_Atomic uint64_t recent[TALLY_KINDS];
+	_Atomic uint32_t epoch;
 	unsigned rows; /* under the lock */
 };
 
@@ -46,6 +54,22 @@ static inline void tally_add(struct tally_cell *c, int64_t by)
 {
 	if (c)
 		atomic_fetch_add_explicit(&c->value, by, memory_order_relaxed);
+}
+
+/* One more request in this epoch. */
+void tally_work(struct tally_cell *c, uint32_t epoch, uint64_t tokens, bool placed);
+
+/* In units of 1 / TALLY_ONE. */
+static inline uint64_t tally_recent(const struct tally_cell *c, uint32_t epoch,
+				    enum tally_kind kind)
+{
+	uint32_t passed;
+
+	if (!c)
+		return 0;
+	passed = epoch - atomic_load_explicit(&c->epoch, memory_order_relaxed);
+	return passed < 64 ? atomic_load_explicit(&c->recent[kind], memory_order_relaxed) >> passed
+			   : 0;
 }
 
 #endif

@@ -13,7 +13,8 @@
 	POLICY(power_of_two)                                                                       \
 	POLICY(least_request)                                                                      \
 	POLICY(sticky)                                                                             \
-	POLICY(sticky_least_loaded)
+	POLICY(sticky_least_loaded)                                                                \
+	POLICY(affinity)
 
 #include "lib/route/policy/policies.h"
 

@@ -15,7 +15,7 @@ void ranking_begin(struct ranking *r, const struct route_view *v)
 {
 	r->drawn = v->tries > 0 && r->drawn;
 	r->begun = false;
-	r->n = r->ties = 0;
+	r->n = r->nbest = r->at = r->ties = 0;
 }
 
 static uint64_t cost_of(uint64_t rank)
@@ -26,13 +26,21 @@ static uint64_t cost_of(uint64_t rank)
 void ranking_add(struct ranking *r, uint32_t worker, uint32_t seen, double cost)
 {
 	float rounded = (float)cost;
-	uint32_t bits;
+	uint32_t bits, at;
+	uint64_t rank;
 
 	PD_CHECK(cost >= 0);
 	memcpy(&bits, &rounded,
 	       sizeof(bits)); /* in the order of the numbers, as none is negative */
-	r->rank[r->n++] = (uint64_t)bits << (PLACE_BITS + SEEN_BITS) |
-			  (uint64_t)(seen < SEEN_MAX ? seen : SEEN_MAX) << PLACE_BITS | worker;
+	rank = (uint64_t)bits << (PLACE_BITS + SEEN_BITS) |
+	       (uint64_t)(seen < SEEN_MAX ? seen : SEEN_MAX) << PLACE_BITS | worker;
+	r->rank[r->n++] = rank;
+	if (r->nbest == RANKING_SORTED && rank > r->best[RANKING_SORTED - 1])
+		return;
+	at = r->nbest < RANKING_SORTED ? r->nbest++ : RANKING_SORTED - 1;
+	for (; at > 0 && r->best[at - 1] > rank; at--)
+		r->best[at] = r->best[at - 1];
+	r->best[at] = rank;
 }
 
 void ranking_add_all(struct ranking *r, const struct route_view *v)
@@ -46,36 +54,44 @@ void ranking_add_all(struct ranking *r, const struct route_view *v)
 	}
 }
 
-static uint64_t cheapest(const struct ranking *r)
-{
-	uint64_t least = UINT64_MAX;
-
-	for (uint32_t i = 0; i < r->n; i++)
-		least = r->rank[i] < least ? r->rank[i] : least;
-	return least;
-}
-
 /* Those that cost as little as the cheapest are not ordered by what is in flight: each has its
  * turn. */
 static uint64_t first(struct ranking *r, const struct route_view *v, bool turns)
 {
-	uint64_t least = cost_of(cheapest(r)), k;
+	uint64_t least = cost_of(r->best[0]), k;
 
+	if (r->nbest < 2 || cost_of(r->best[1]) != least) {
+		r->ties = 1;
+		return r->best[0];
+	}
 	for (uint32_t i = 0; i < r->n; i++)
 		r->ties += cost_of(r->rank[i]) == least;
-	if (r->ties > 1 && turns && !r->drawn) {
+	if (turns && !r->drawn) {
 		r->turn = route_turn(v);
 		r->drawn = true;
 	}
-	k = r->ties > 1 && turns ? r->turn % r->ties : 0;
+	k = turns ? r->turn % r->ties : 0;
 	for (uint32_t i = 0;; i++)
 		if (cost_of(r->rank[i]) == least && k-- == 0)
 			return r->rank[i];
 }
 
-bool ranking_next(struct ranking *r, const struct route_view *v, bool turns, struct route_choice *c)
+static uint64_t next_rank(struct ranking *r)
 {
 	uint64_t best = UINT64_MAX;
+
+	if (r->at < r->nbest && r->best[r->at] == r->chosen)
+		r->at++;
+	if (r->at < r->nbest)
+		return r->best[r->at++];
+	for (uint32_t i = 0; i < r->n; i++)
+		if (r->rank[i] > r->last && r->rank[i] < best && r->rank[i] != r->chosen)
+			best = r->rank[i];
+	return best;
+}
+
+bool ranking_next(struct ranking *r, const struct route_view *v, bool turns, struct route_choice *c)
+{
 	uint32_t bits;
 	float cost;
 
@@ -83,22 +99,18 @@ bool ranking_next(struct ranking *r, const struct route_view *v, bool turns, str
 		return false;
 	c->ties = 0;
 	if (!r->begun) {
-		best = r->chosen = first(r, v, turns);
-		r->last = 0;
+		r->chosen = r->last = first(r, v, turns);
 		r->begun = true;
 		c->ties = r->ties - 1;
 	} else {
-		for (uint32_t i = 0; i < r->n; i++)
-			if (r->rank[i] >= r->last && r->rank[i] < best && r->rank[i] != r->chosen)
-				best = r->rank[i];
-		if (best == UINT64_MAX)
+		r->last = next_rank(r);
+		if (r->last == UINT64_MAX)
 			return false;
-		r->last = best + 1;
 	}
-	bits = (uint32_t)cost_of(best);
+	bits = (uint32_t)cost_of(r->last);
 	memcpy(&cost, &bits, sizeof(cost));
-	c->worker = (uint32_t)best & (ROUTE_WORKERS_MAX - 1);
-	c->seen = (uint32_t)(best >> PLACE_BITS) & SEEN_MAX;
+	c->worker = (uint32_t)r->last & (ROUTE_WORKERS_MAX - 1);
+	c->seen = (uint32_t)(r->last >> PLACE_BITS) & SEEN_MAX;
 	c->score = cost;
 	return true;
 }

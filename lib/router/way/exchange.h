@@ -47,7 +47,8 @@ struct exchange {
 	struct span model; /* JSON text inside the quotes; n 0: none */
 	uint64_t *block;   /* owned; prefix blocks, for policies that want them */
 	size_t nblocks;
-	uint32_t tokens; /* of the prompt, by its length; made with the blocks */
+	uint32_t tokens, output_tokens; /* of the prompt, by its length; of the answer, at most */
+	bool tokens_known;
 	uint64_t number; /* among the requests that make a decision; from 1, 0: none yet */
 	struct trace_context trace;
 	char id_text[40];

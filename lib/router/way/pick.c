@@ -58,7 +58,28 @@ static void make_blocks(struct exchange *x)
 	x->block = calloc(n + 1, sizeof(*x->block));
 	if (x->block)
 		x->nblocks = route_blocks(0, prompt.p, prompt.n, ROUTE_BLOCK_BYTES, x->block, n);
-	x->tokens = (uint32_t)(prompt.n / ROUTE_TOKEN_BYTES);
+}
+
+/* What the prompt and the answer may cost, as the client says; token counts by length, as simulate
+ * has them for texts. */
+static void count_tokens(struct exchange *x)
+{
+	static const char *const most[] = {"max_completion_tokens", "max_tokens",
+					   "max_output_tokens"};
+	struct span prompt = x->rec.json ? route_prompt(x->rec.json) : SPAN("");
+	size_t n = (prompt.n + ROUTE_TOKEN_BYTES - 1) / ROUTE_TOKEN_BYTES;
+	int64_t output = 0;
+
+	x->tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+	for (size_t i = 0; x->rec.json && i < sizeof(most) / sizeof(most[0]); i++) {
+		const struct json_member *m = json_object_get(x->rec.json, most[i]);
+
+		if (m && m->type == JSON_NUMBER && json_int(m->value, &output) == PD_OK)
+			break;
+		output = 0;
+	}
+	x->output_tokens = output < 0 ? 0 : output < UINT32_MAX ? (uint32_t)output : UINT32_MAX;
+	x->tokens_known = true;
 }
 
 static struct route_request request_of(struct exchange *x, enum worker_role role)
@@ -66,9 +87,12 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	const struct route_pool *ring = x->fleet->pool[role].ring;
 	enum worker_role other = role == ROLE_PREFILL ? ROLE_DECODE : ROLE_PREFILL;
 	const struct pick *partner = &x->pick[other];
+	unsigned wants = ring->state->spec.type->flags;
 
-	if ((ring->state->spec.type->flags & ROUTE_WANTS_BLOCKS) && !x->block)
+	if ((wants & ROUTE_WANTS_BLOCKS) && !x->block)
 		make_blocks(x);
+	if ((wants & (ROUTE_WANTS_BLOCKS | ROUTE_WANTS_TOKENS)) && !x->tokens_known)
+		count_tokens(x);
 	if (x->number == 0)
 		x->number =
 			1 + atomic_fetch_add_explicit(&x->way->decisions, 1, memory_order_relaxed);
@@ -77,6 +101,7 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 		.block = x->block,
 		.nblocks = x->nblocks,
 		.tokens = x->tokens,
+		.output_tokens = x->output_tokens,
 		.model = x->model,
 		.body = x->req->body,
 		.header = x->req->head.field,
@@ -294,20 +319,29 @@ int pick_choose_pair(struct exchange *x, enum worker_role *failed)
 	return PD_OK;
 }
 
+void pick_computed(struct exchange *x, struct pick *p)
+{
+	if (p->counted && p->decision.tokens > 0)
+		route_computed(x->fleet->pool[p - x->pick].ring, p->decision.worker,
+			       p->decision.tokens);
+	p->decision.tokens = 0;
+}
+
 void pick_release(struct exchange *x, struct pick *p)
 {
 	enum worker_role role = (enum worker_role)(p - x->pick);
 	const struct route_pool *ring = x->fleet->pool[role].ring;
-	struct route_request rq;
+	struct route_request rq = {.key = NULL};
 
 	if (!p->counted)
 		return;
+	pick_computed(x, p);
 	if (p->decoding)
 		atomic_fetch_sub_explicit(&p->worker->decoding, 1, memory_order_relaxed);
 	p->decoding = p->counted = false;
 	if (ring->state->spec.type->learn)
 		rq = request_of(x, role);
-	route_end(ring, p->decision.worker, ring->state->spec.type->learn ? &rq : NULL);
+	route_end(ring, p->decision.worker, &rq);
 	waitlist_call(&x->way->fleet->waiting[role]);
 }
 

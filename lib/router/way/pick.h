@@ -37,6 +37,8 @@ int pick_choose(struct exchange *x, enum worker_role role) PD_MUST;
  * them is counted. Without a prefill worker decode alone when the configuration allows it: its
  * pick's worker is NULL then. Errors as above; *failed is the role without a worker. */
 int pick_choose_pair(struct exchange *x, enum worker_role *failed) PD_MUST;
+/* Its answer begins: the prompt does not wait at the worker any more. Again: nothing. */
+void pick_computed(struct exchange *x, struct pick *p);
 /* The worker has done its part, although the last bytes may still be on their way to the client.
  * Again: nothing. */
 void pick_release(struct exchange *x, struct pick *p);

@@ -158,8 +158,10 @@ static void account(struct relay *r, uint64_t events, size_t bytes)
 		http_call_heard(&r->leg->call, now);
 	if (bytes == 0)
 		return;
-	if (x->rec.time.first == 0)
+	if (x->rec.time.first == 0) {
 		x->rec.time.first = now;
+		pick_computed(x, r->leg->pick);
+	}
 	if (r->sse && events > 0)
 		metrics_observe_at(
 			x->way->watch.metrics, x->rec.stripe,
