@@ -38,13 +38,14 @@ static bool minor_signal(struct router *rt, const struct router_config *c, int s
 	if (sig == SIGHUP && !draining) {
 		notify_reloading();
 		if (!router_reload_begin(rt, reload_ended)) {
-			log_line(c->log, LOG_ERROR,
-				 "too many reloads pending: this one is ignored");
+			log_event(c->log, LOG_ERROR, "reload_ignored", LOG_NO_FIELDS,
+				  "too many reloads pending: this one is ignored");
 			reload_ended();
 		}
 	} else if (sig == SIGUSR1 && log_reopen(c->access_log, &msg)) {
-		log_line(c->log, LOG_ERROR, "access log: %s; still writing to the old file",
-			 msg.text);
+		log_event(c->log, LOG_ERROR, "access_log_kept",
+			  LOG_FIELDS(LOG_TEXT("error", msg.text)),
+			  "access log: %s; still writing to the old file", msg.text);
 	}
 	return sig == SIGHUP || sig == SIGUSR1;
 }
@@ -78,9 +79,10 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 	pthread_t thread;
 	unsigned cut;
 
-	log_line(c->log, LOG_INFO,
-		 "draining: no new connections, up to %.0f s for streams in flight",
-		 (double)c->drain_timeout / 1e9);
+	log_event(c->log, LOG_INFO, "drain_begins",
+		  LOG_FIELDS(LOG_REAL("limit_s", (double)c->drain_timeout / 1e9)),
+		  "draining: no new connections, up to %.0f s for streams in flight",
+		  (double)c->drain_timeout / 1e9);
 	watching = pthread_create(&thread, NULL, await_second, &second) == 0;
 	router_drain(rt);
 	cut = router_wait(rt, clock_now() + c->drain_timeout);
@@ -91,8 +93,8 @@ static int drain(struct router *rt, const struct router_config *c, const sigset_
 		(void)pthread_join(thread, NULL);
 	}
 	cut += atomic_load(&second.cut);
-	log_line(c->log, cut ? LOG_WARN : LOG_INFO,
-		 "stopped: %u connections closed by the drain timeout", cut);
+	log_event(c->log, cut ? LOG_WARN : LOG_INFO, "stopped", LOG_FIELDS(LOG_NUMBER("cut", cut)),
+		  "stopped: %u connections closed by the drain timeout", cut);
 	return EXIT_OK;
 }
 

@@ -212,7 +212,10 @@ static void say(struct log *log, enum effect effect, const char *text)
 		if (flags[i].effect == effect && is_given(i))
 			err = buf_printf(&names, "%s--%s", names.len ? ", " : "", flags[i].name);
 	if (!err && names.len)
-		log_line(log, LOG_WARN, "%s: %s", text, names.data);
+		log_event(log, LOG_WARN, "flags_without_effect",
+			  LOG_FIELDS(LOG_TEXT("flags", names.data),
+				     LOG_TEXT("until", effect == LATER ? "supported" : "")),
+			  "%s: %s", text, names.data);
 	buf_release(&names);
 }
 
@@ -221,9 +224,13 @@ void serve_vllm_announce(struct log *log)
 	say(log, NO_EFFECT, "accepted without effect");
 	say(log, LATER, "not supported yet, without effect until then");
 	for (int k = 0; k < ROLES && used[k]; k++)
-		log_line(log, LOG_WARN, "--%s %s is not supported yet and runs as %s%s", used_by[k],
-			 used[k]->name, used[k]->runs_as,
-			 used[k]->prefix ? " --keyless prefix" : "");
+		log_event(
+			log, LOG_WARN, "policy_stand_in",
+			LOG_FIELDS(LOG_TEXT("flag", used_by[k]), LOG_TEXT("policy", used[k]->name),
+				   LOG_TEXT("runs_as", used[k]->runs_as),
+				   LOG_TEXT("keyless", used[k]->prefix ? "prefix" : "")),
+			"--%s %s is not supported yet and runs as %s%s", used_by[k], used[k]->name,
+			used[k]->runs_as, used[k]->prefix ? " --keyless prefix" : "");
 }
 
 int serve_vllm_markdown(struct buf *out)

@@ -15,18 +15,22 @@ static void warn_of_admin(const struct router_config *c)
 	if (c->admin_keys_file)
 		return;
 	if (c->metrics_port >= 0 && !is_loopback(c->metrics_host))
-		log_line(
-			c->log, LOG_WARN,
-			"--admin-host %s: everybody who reaches this address can change the fleet; "
-			"ask for a key with --admin-api-key-file, and let Prometheus use "
-			"--metrics-port",
-			c->metrics_host);
+		log_event(c->log, LOG_WARN, "fleet_unprotected",
+			  LOG_FIELDS(LOG_TEXT("flag", "admin-host"),
+				     LOG_TEXT("host", c->metrics_host)),
+			  "--admin-host %s: anyone who can connect may change the fleet; "
+			  "ask for a key with --admin-api-key-file, and let Prometheus use "
+			  "--metrics-port",
+			  c->metrics_host);
 	if (c->admin_on_data_port && !is_loopback(c->host) && !c->client_keys_file &&
 	    c->key_urls_n == 0)
-		log_line(c->log, LOG_WARN,
-			 "--admin-on-data-port: everybody who reaches %s:%u can change the fleet; "
-			 "ask for a key with --admin-api-key-file",
-			 c->host, c->port);
+		log_event(c->log, LOG_WARN, "fleet_unprotected",
+			  LOG_FIELDS(LOG_TEXT("flag", "admin-on-data-port"),
+				     LOG_TEXT("host", c->host), LOG_NUMBER("port", c->port)),
+			  "--admin-on-data-port: anyone who can connect to %s:%u may change the "
+			  "fleet; "
+			  "ask for a key with --admin-api-key-file",
+			  c->host, c->port);
 }
 
 /* What the flags ask for, when they do; a request has one connection on each side. The server has
@@ -41,16 +45,17 @@ static void warn_of_descriptors(const struct router_config *c, bool concurrent)
 		return;
 	wanted = concurrent ? wanted : 2 * clients + 100;
 	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < wanted)
-		log_line(c->log, LOG_WARN,
-			 "the limit of open files is %llu, and %s asks for %llu: raise it (ulimit "
-			 "-n, "
-			 "LimitNOFILE=), or connections are refused",
-			 (unsigned long long)r.rlim_cur,
-			 concurrent ? c->max_connections ? "--max-connections with "
-							   "--max-concurrent-requests"
-							 : "--max-concurrent-requests"
-				    : "--max-connections",
-			 (unsigned long long)wanted);
+		log_event(c->log, LOG_WARN, "few_descriptors",
+			  LOG_FIELDS(LOG_NUMBER("limit", r.rlim_cur), LOG_NUMBER("wanted", wanted)),
+			  "the limit of open files is %llu, and %s asks for %llu: raise it (ulimit "
+			  "-n, "
+			  "LimitNOFILE=), or connections are refused",
+			  (unsigned long long)r.rlim_cur,
+			  concurrent ? c->max_connections ? "--max-connections with "
+							    "--max-concurrent-requests"
+							  : "--max-concurrent-requests"
+				     : "--max-connections",
+			  (unsigned long long)wanted);
 }
 
 void serve_warn(const struct router_config *c, bool concurrent)

@@ -250,13 +250,15 @@ static int serve(const sigset_t *stop)
 		return cli_runtime_error(&command, &msg);
 	announce(w);
 	(void)sigwait(stop, &sig);
-	log_line(cfg.log, LOG_INFO, "signal %d: draining", sig);
+	log_event(cfg.log, LOG_INFO, "drain_begins",
+		  LOG_FIELDS(LOG_NUMBER("signal", sig), LOG_REAL("limit_s", drain_timeout_s)),
+		  "signal %d: draining", sig);
 	(void)pthread_sigmask(SIG_UNBLOCK, stop, NULL);
 	worker_drain(w);
 	cut = worker_stop(w, clock_now() + (int64_t)(drain_timeout_s * (double)NS_PER_S));
 	if (cut > 0)
-		log_line(cfg.log, LOG_WARN, "%u connections closed at the end of --drain-timeout",
-			 cut);
+		log_event(cfg.log, LOG_WARN, "stopped", LOG_FIELDS(LOG_NUMBER("cut", cut)),
+			  "%u connections closed at the end of --drain-timeout", cut);
 	return EXIT_OK;
 }
 

@@ -302,13 +302,13 @@ void log_put(struct log *l, const char *line, size_t n)
 }
 
 /* Escapes for both forms: quotes and backslashes only inside JSON, control bytes always. */
-static size_t escape(char *out, size_t cap, const char *s, bool json)
+static size_t escape(char *out, size_t cap, struct span s, bool json)
 {
 	static const char hex[] = "0123456789abcdef";
-	size_t n = 0;
+	size_t n = 0, i = 0;
 
-	for (; *s && n + 10 < cap; s++) {
-		unsigned char c = (unsigned char)*s;
+	for (; i < s.n && n + 10 < cap; i++) {
+		unsigned char c = (unsigned char)s.p[i];
 
 		if (c < 0x20 || c == 0x7f) {
 			memcpy(out + n, "\\u00", 4);
@@ -321,7 +321,7 @@ static size_t escape(char *out, size_t cap, const char *s, bool json)
 			out[n++] = '\\';
 		out[n++] = (char)c;
 	}
-	if (*s) {
+	if (i < s.n && n + 3 <= cap) {
 		memcpy(out + n, "...", 3);
 		n += 3;
 	}
@@ -342,30 +342,90 @@ static size_t head(enum log_level level, bool json, char *out, size_t cap)
 	return (size_t)n;
 }
 
-void log_line(struct log *l, enum log_level level, const char *fmt, ...)
+/* The sentence of a line for people, or the whole of a line without fields. */
+static void put_sentence(struct log *l, enum log_level level, const char *fmt, va_list ap)
 {
 	static const char cut[] = "...";
 	char text[LOG_LINE_MAX], line[LOG_LINE_MAX + 128];
-	va_list ap;
+	int length = vsnprintf(text, sizeof(text), fmt, ap);
 	size_t n;
-	int length;
 
-	PD_CHECK(level < LOG_OFF);
-	if (!log_wants(l, level))
-		return;
-	va_start(ap, fmt);
-	length = vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	if (length >= LOG_LINE_MAX)
 		memcpy(text + LOG_LINE_MAX - sizeof(cut), cut, sizeof(cut));
 	n = head(level, l->json, line, sizeof(line));
-	n += escape(line + n, sizeof(line) - n - 3, text, l->json);
+	n += escape(line + n, sizeof(line) - n - 3, span_of(text), l->json);
 	if (l->json) {
 		line[n++] = '"';
 		line[n++] = '}';
 	}
 	line[n++] = '\n';
 	append(l, level, &(struct span){line, n}, 1);
+}
+
+void log_line(struct log *l, enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	PD_CHECK(level < LOG_OFF);
+	if (!log_wants(l, level))
+		return;
+	va_start(ap, fmt);
+	put_sentence(l, level, fmt, ap);
+	va_end(ap);
+}
+
+/* ,"name":value at the end of the line; what does not fit is cut, or left out. */
+static size_t put_field(char *out, size_t cap, const struct log_field *f)
+{
+	int n = snprintf(out, cap, ",\"%s\":", f->name);
+	size_t at = (size_t)n;
+
+	if (n < 0 || at + 48 > cap)
+		return 0;
+	if (f->kind == LOG_IS_TEXT) {
+		out[at++] = '"';
+		at += escape(out + at, cap - at - 2, f->text, true);
+		out[at++] = '"';
+	} else {
+		n = f->kind == LOG_IS_NUMBER
+			    ? snprintf(out + at, cap - at, "%lld", (long long)f->number)
+			    : snprintf(out + at, cap - at, "%.3f", f->real);
+		at += (size_t)n;
+	}
+	return at;
+}
+
+static void put_fields(struct log *l, enum log_level level, const char *event,
+		       const struct log_field *field, size_t n)
+{
+	char line[LOG_LINE_MAX + 128];
+	size_t at = head(level, true, line, sizeof(line));
+
+	at += escape(line + at, 64, span_of(event), true);
+	line[at++] = '"';
+	for (size_t i = 0; i < n; i++)
+		if (field[i].kind != LOG_IS_TEXT || field[i].text.n > 0)
+			at += put_field(line + at, sizeof(line) - at - 2, &field[i]);
+	line[at++] = '}';
+	line[at++] = '\n';
+	append(l, level, &(struct span){line, at}, 1);
+}
+
+void log_event(struct log *l, enum log_level level, const char *event,
+	       const struct log_field *field, size_t n, const char *fmt, ...)
+{
+	va_list ap;
+
+	PD_CHECK(level < LOG_OFF && !strchr(event, ' '));
+	if (!log_wants(l, level))
+		return;
+	if (l->json) {
+		put_fields(l, level, event, field, n);
+		return;
+	}
+	va_start(ap, fmt);
+	put_sentence(l, level, fmt, ap);
+	va_end(ap);
 }
 
 void log_json(struct log *l, enum log_level level, const char *msg, const char *members)
@@ -377,7 +437,7 @@ void log_json(struct log *l, enum log_level level, const char *msg, const char *
 	if (!log_wants(l, level))
 		return;
 	n = head(level, true, line, sizeof(line));
-	n += escape(line + n, sizeof(line) - n, msg, true);
+	n += escape(line + n, sizeof(line) - n, span_of(msg), true);
 	m = strlen(members);
 	append(l, level,
 	       (const struct span[]){{line, n}, {"\",", m ? 2 : 1}, {members, m}, {"}\n", 2}}, 4);

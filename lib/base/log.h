@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "lib/base/err.h"
+#include "lib/base/span.h"
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_OFF };
 
@@ -49,6 +50,37 @@ bool log_is_json(const struct log *l);
 /* One event; a text above 4 KiB is cut and ends with "...". JSON form:
  * {"ts":"...","level":"info","msg":"..."}; text form: "2026-... INFO  ...". NULL log: nothing. */
 void log_line(struct log *l, enum log_level level, const char *fmt, ...) PD_PRINTF(3, 4);
+
+/* A field of an event. Make one with the macros. */
+struct log_field {
+	const char *name;
+	enum { LOG_IS_TEXT, LOG_IS_NUMBER, LOG_IS_REAL } kind;
+	struct span text;
+	int64_t number;
+	double real;
+};
+
+#define LOG_TEXT(key, string) ((struct log_field){.name = (key), .text = span_of(string)})
+#define LOG_SPAN(key, span)   ((struct log_field){.name = (key), .text = (span)})
+#define LOG_NUMBER(key, n)                                                                         \
+	((struct log_field){.name = (key), .kind = LOG_IS_NUMBER, .number = (int64_t)(n)})
+#define LOG_REAL(key, x) ((struct log_field){.name = (key), .kind = LOG_IS_REAL, .real = (x)})
+/* The fields of a log_event, at least one. */
+#define LOG_FIELDS(...)                                                                            \
+	(const struct log_field[]){__VA_ARGS__},                                                   \
+		sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field)
+#define LOG_NO_FIELDS NULL, (size_t)0
+
+/*
+ * One event: for people the sentence, in JSON no sentence but the event's name (one word, as "msg")
+ * and its fields; a text without bytes is left out. Texts that do not fit into 4 KiB together are
+ * cut and end with "...".
+ *
+ *	log_event(l, LOG_WARN, "worker_moved", LOG_FIELDS(LOG_TEXT("worker", url)),
+ *		  "worker %s: moved", url);
+ */
+void log_event(struct log *l, enum log_level level, const char *event,
+	       const struct log_field *field, size_t n, const char *fmt, ...) PD_PRINTF(6, 7);
 
 /*
  * One event that is a JSON object in both forms. `members` is the inside of an object, already

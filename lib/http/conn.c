@@ -44,7 +44,9 @@ static void log_handshake(struct http_conn *c, const char *why)
 	    !atomic_compare_exchange_strong(&s->last_tls_log, &last, now))
 		return;
 	net_peer_text(c->io.fd, peer, sizeof(peer));
-	log_line(s->cfg.log, LOG_INFO, "TLS handshake with %s failed: %s", peer, why);
+	log_event(s->cfg.log, LOG_INFO, "tls_handshake_failed",
+		  LOG_FIELDS(LOG_TEXT("client", peer), LOG_TEXT("error", why)),
+		  "TLS handshake with %s failed: %s", peer, why);
 }
 
 /* As nginx and others do: a person with the wrong scheme sees why nothing works. */

@@ -106,10 +106,11 @@ static void out_of_descriptors(struct http_server *s, int error)
 	atomic_fetch_add_explicit(&s->accept_errors, 1, memory_order_relaxed);
 	if (now - s->last_error_log > NS_PER_S) {
 		s->last_error_log = now;
-		log_line(s->cfg.log, LOG_ERROR,
-			 "cannot accept: %s: this process has reached its limit; raise the limit "
-			 "of open files or lower --max-connections",
-			 pd_errno_text(error, text, sizeof(text)));
+		log_event(s->cfg.log, LOG_ERROR, "accept_failed",
+			  LOG_FIELDS(LOG_TEXT("error", pd_errno_text(error, text, sizeof(text)))),
+			  "cannot accept: %s: this process has reached its limit; raise the limit "
+			  "of open files or lower --max-connections",
+			  pd_errno_text(error, text, sizeof(text)));
 	}
 	if (s->reserve_fd >= 0) {
 		(void)close(s->reserve_fd);
@@ -276,7 +277,8 @@ void http_server_drain(struct http_server *s)
 	if (atomic_exchange(&s->draining, true))
 		return;
 	if (write(s->wake_fd, &one, sizeof(one)) < 0)
-		log_line(s->cfg.log, LOG_WARN, "cannot wake the acceptor");
+		log_event(s->cfg.log, LOG_WARN, "acceptor_lost", LOG_NO_FIELDS,
+			  "cannot wake the acceptor");
 	(void)pthread_join(s->acceptor, NULL);
 	/* The driver ends idle connections, now and as they become idle. */
 }

@@ -363,7 +363,8 @@ static void warn_of_dates(const struct router *rt)
 
 	for (size_t i = 0; i < 2; i++)
 		if (both[i] && tls_context_expiry(both[i], clock_wall(), EXPIRY_WARN_NS, &msg))
-			log_line(rt->cfg.log, LOG_WARN, "%s", msg.text);
+			log_event(rt->cfg.log, LOG_WARN, "certificate_ends",
+				  LOG_FIELDS(LOG_TEXT("certificate", msg.text)), "%s", msg.text);
 }
 
 int router_start(struct router **out, const struct router_config *cfg, struct capture *capture,
@@ -431,9 +432,10 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	}
 	warn_of_dates(rt);
 	if (cfg->worker_tls_insecure)
-		log_line(cfg->log, LOG_WARN,
-			 "--worker-tls-insecure: the certificates of workers are not verified: an "
-			 "attacker on the path can read and change the traffic");
+		log_event(cfg->log, LOG_WARN, "flag_unsafe",
+			  LOG_FIELDS(LOG_TEXT("flag", "--worker-tls-insecure")),
+			  "--worker-tls-insecure: the certificates of workers are not verified: an "
+			  "attacker on the path can read and change the traffic");
 	*out = rt;
 	return PD_OK;
 out:
@@ -536,8 +538,15 @@ static void say_reloaded(const struct router *rt, bool changed)
 	if (rt->cfg.client_keys_file)
 		(void)snprintf(keys, sizeof(keys), "; client keys: %zu, before: %zu", rt->keys_now,
 			       rt->keys_before);
-	log_line(rt->cfg.log, LOG_INFO, "reloaded%s%s%s", workers, keys,
-		 has_certificates(rt) ? "; certificates" : "");
+	log_event(
+		rt->cfg.log, LOG_INFO, "reloaded",
+		LOG_FIELDS(LOG_NUMBER("workers_added", changed ? atomic_load(&rt->fleet.added) : 0),
+			   LOG_NUMBER("workers_removed",
+				      changed ? atomic_load(&rt->fleet.removed) : 0),
+			   LOG_NUMBER("client_keys", rt->keys_now),
+			   LOG_NUMBER("client_keys_before", rt->keys_before),
+			   LOG_NUMBER("certificates", has_certificates(rt))),
+		"reloaded%s%s%s", workers, keys, has_certificates(rt) ? "; certificates" : "");
 }
 
 int router_reload(struct router *rt, struct pd_msg *msg)
@@ -557,8 +566,9 @@ int router_reload(struct router *rt, struct pd_msg *msg)
 	(void)pthread_mutex_unlock(&rt->reloading);
 	atomic_fetch_add(err ? &rt->reload_failures : &rt->reloads, 1);
 	if (err)
-		log_line(rt->cfg.log, LOG_ERROR, "reload failed, nothing was changed: %s",
-			 msg->text);
+		log_event(rt->cfg.log, LOG_ERROR, "reload_failed",
+			  LOG_FIELDS(LOG_TEXT("error", msg->text)),
+			  "reload failed, nothing was changed: %s", msg->text);
 	else
 		say_reloaded(rt, updates != atomic_load(&rt->fleet.updates));
 	if (!err)
@@ -604,13 +614,16 @@ bool router_free(struct router *rt)
 	 */
 	if (!http_server_stop(rt->scrape_server) || !http_server_stop(rt->admin_server) ||
 	    !http_server_stop(rt->server)) {
-		log_line(rt->cfg.log, LOG_ERROR, "a request did not end: its memory is not freed");
+		log_event(rt->cfg.log, LOG_ERROR, "memory_kept",
+			  LOG_FIELDS(LOG_TEXT("of", "request")),
+			  "a request did not end: its memory is not freed");
 		capture_stop(rt->capture);
 		return false;
 	}
 	if (!changes_stop(rt->changes)) {
-		log_line(rt->cfg.log, LOG_WARN,
-			 "a name look-up or a file read did not end: its memory is not freed");
+		log_event(rt->cfg.log, LOG_WARN, "memory_kept",
+			  LOG_FIELDS(LOG_TEXT("of", "change")),
+			  "a name look-up or a file read did not end: its memory is not freed");
 		capture_stop(rt->capture);
 		return false;
 	}

@@ -374,9 +374,11 @@ static void give_up(struct gen_flow *f)
 	(void)atomic_fetch_add(&stats->aborted, 1);
 	(void)atomic_fetch_add(&stats->finished[FINISH_ABORT], 1);
 	settle(f, "aborted", f->streaming ? 200 : 499);
-	log_line(f->gen->cfg->log, LOG_DEBUG,
-		 "request %s aborted: client disconnected after %zu tokens", f->g.id,
-		 f->completion_tokens);
+	log_event(f->gen->cfg->log, LOG_DEBUG, "request_aborted",
+		  LOG_FIELDS(LOG_TEXT("request_id", f->g.id),
+			     LOG_NUMBER("tokens", f->completion_tokens)),
+		  "request %s aborted: client disconnected after %zu tokens", f->g.id,
+		  f->completion_tokens);
 	http_conn_abort(f->c, false);
 }
 

@@ -148,8 +148,12 @@ void kvread_serve(struct nixl *x, struct http_conn *c, const struct http_request
 		goto out;
 	}
 	if (mistake != MISTAKE_COUNT)
-		log_line(x->cfg->log, LOG_INFO, "KV read of %s answered with %s",
-			 k.request_id.data ? k.request_id.data : "", stats_mistake_name(mistake));
+		log_event(x->cfg->log, LOG_INFO, "kv_read_refused",
+			  LOG_FIELDS(LOG_TEXT("request_id",
+					      k.request_id.data ? k.request_id.data : ""),
+				     LOG_TEXT("mistake", stats_mistake_name(mistake))),
+			  "KV read of %s answered with %s",
+			  k.request_id.data ? k.request_id.data : "", stats_mistake_name(mistake));
 	jout_init(&o, 4096);
 	jout_fmt(&o, "{\"mistake\":\"%s\",\"blocks\":%zu}\n",
 		 mistake == MISTAKE_COUNT ? "" : stats_mistake_name(mistake), k.nblocks);
@@ -218,10 +222,13 @@ int kvread_fetch(struct nixl *x, struct http_conn *c, const struct gen_request *
 
 	if (err) {
 		(void)atomic_fetch_add(&x->stats->kv_read_failures, 1);
-		log_line(x->cfg->log, LOG_WARN,
-			 "request %s: cannot read the KV of %.*s at %.*s:%d: %s", g->id,
-			 (int)kv->request_id.n, kv->request_id.p, (int)kv->host.n, kv->host.p,
-			 (int)kv->port, msg.text[0] ? msg.text : pd_err_text(err));
+		log_event(x->cfg->log, LOG_WARN, "kv_read_failed",
+			  LOG_FIELDS(LOG_TEXT("request_id", g->id), LOG_SPAN("of", kv->request_id),
+				     LOG_SPAN("host", kv->host), LOG_NUMBER("port", kv->port),
+				     LOG_TEXT("error", msg.text[0] ? msg.text : pd_err_text(err))),
+			  "request %s: cannot read the KV of %.*s at %.*s:%d: %s", g->id,
+			  (int)kv->request_id.n, kv->request_id.p, (int)kv->host.n, kv->host.p,
+			  (int)kv->port, msg.text[0] ? msg.text : pd_err_text(err));
 		return PD_EIO;
 	}
 	if (mistake != MISTAKE_COUNT) {

@@ -26,8 +26,10 @@ int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struc
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	(void)atomic_fetch_add(&x->stats->mistakes[kind], 1);
-	log_line(x->cfg->log, LOG_WARN, "protocol mistake %s: request %s: %s",
-		 stats_mistake_name(kind), id, text);
+	log_event(x->cfg->log, LOG_WARN, "protocol_mistake",
+		  LOG_FIELDS(LOG_TEXT("kind", stats_mistake_name(kind)), LOG_TEXT("request_id", id),
+			     LOG_TEXT("reason", text)),
+		  "protocol mistake %s: request %s: %s", stats_mistake_name(kind), id, text);
 	if (x->cfg->strict && !e->status)
 		(void)api_fail(e, 400, "kv_transfer_params", "protocol mistake %s: %s",
 			       stats_mistake_name(kind), text);

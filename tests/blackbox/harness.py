@@ -160,7 +160,14 @@ class Pdctl:
     @property
     def admin_url(self):
         """The admin port of a router."""
-        return wait_for("the admin port's line", lambda: re.search(r"admin and metrics on (http://[^\s\"]+)", self.log()), START_S).group(1)
+        return wait_for("the admin port's line", self._admin_url, START_S)
+
+    def _admin_url(self):
+        found = re.search(r"admin and metrics on (http://\S+)", self.log())
+        if found:
+            return found.group(1)
+        found = re.search(r'"msg":"admin_listening","host":"([^"]*)","port":(\d+)', self.log())
+        return found and f"http://{found.group(1)}:{found.group(2)}"
 
     def admin(self, method, path, body=None, headers=None, timeout=60):
         """One request to the router's admin port."""

@@ -353,10 +353,12 @@ def test_a_drain_is_logged_to_its_end_and_not_disturbed(pdctl, tmp_path):
         assert "0 connections closed by the drain timeout" in router.log()
 
 
-def test_a_reader_that_stalls_costs_lines_and_no_request(pdctl):
+def test_a_reader_that_stalls_costs_lines_and_no_request(pdctl, tmp_path):
     with FakeEngine(ok) as engine:
-        args = [harness.PDCTL, "serve", "--worker-urls", engine.url, "--port", "0", "--prometheus-port", "0", "--access-log", "-", "--log-level", "off"]
-        proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=harness.CLEAN_ENV)
+        args = [harness.PDCTL, "serve", "--worker-urls", engine.url, "--port", "0", "--prometheus-port", "0", "--access-log", "-", "--log-level", "warn"]
+        said = tmp_path / "log"
+        with open(said, "wb") as err:
+            proc = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=err, env=harness.CLEAN_ENV)
         try:
             url = proc.stdout.readline().decode().split()[-1]
             path = ROUTE + "/" + "x" * 1000
@@ -369,6 +371,7 @@ def test_a_reader_that_stalls_costs_lines_and_no_request(pdctl):
                 return page['pdctl_log_lines_dropped_total{log="access"}'] > 0
 
             wait_for("lost lines", lost, 60)
+            wait_for("the warning", lambda: re.search(r"warn  access log: \d+ lines dropped: its file or reader is too slow", said.read_text()))
         finally:
             proc.kill()
             proc.communicate()

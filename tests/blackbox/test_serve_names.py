@@ -141,6 +141,7 @@ def test_a_name_that_moves_is_asked_again_at_once(pdctl, names):
         wait_for("it to be back", lambda: listed(router)["moves"]["state"] == "available" and listed(router)["moves"]["address"] == "127.0.0.3",
                  timeout=10)
         assert used(router) == {url, other.url} and second.probes
+        wait_for("the line", lambda: f"warn  worker {url}: moved from 127.0.0.1 to 127.0.0.3, as its name says now" in router.log())
         asked = len(names.asked())
         assert asked <= 12, "at most once a second"
         second.close()

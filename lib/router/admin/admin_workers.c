@@ -509,9 +509,13 @@ static void leave(struct admin *ad, const struct matches *m, bool force)
 		struct worker *w = m->worker[i];
 
 		worker_leave(w, force);
-		log_line(ad->cfg->log, LOG_INFO, "%s worker %s: removing%s, %u in flight",
-			 worker_role_name(w->role), w->url, force ? " at once" : "",
-			 (unsigned)atomic_load(&w->slot.in_flight));
+		log_event(ad->cfg->log, LOG_INFO, "worker_removing",
+			  LOG_FIELDS(LOG_TEXT("role", worker_role_name(w->role)),
+				     LOG_TEXT("worker", w->url), LOG_NUMBER("at_once", force),
+				     LOG_NUMBER("in_flight", atomic_load(&w->slot.in_flight))),
+			  "%s worker %s: removing%s, %u in flight", worker_role_name(w->role),
+			  w->url, force ? " at once" : "",
+			  (unsigned)atomic_load(&w->slot.in_flight));
 	}
 	changes_reap(ad->changes);
 }

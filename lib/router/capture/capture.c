@@ -243,10 +243,11 @@ static void failed(struct capture *c, int64_t now, const struct pd_msg *msg)
 	if (before && now < w->said_at + SAY_AGAIN)
 		return;
 	w->said_at = now;
-	log_line(c->rc->log, LOG_ERROR,
-		 "capture: cannot write '%s': %s; requests are served but not recorded "
-		 "(pdctl_capture_dropped_total), retrying every second",
-		 c->cfg.path, msg->text);
+	log_event(c->rc->log, LOG_ERROR, "capture_failed",
+		  LOG_FIELDS(LOG_TEXT("file", c->cfg.path), LOG_TEXT("error", msg->text)),
+		  "capture: cannot write '%s': %s; requests are served but not recorded "
+		  "(pdctl_capture_dropped_total), retrying every second",
+		  c->cfg.path, msg->text);
 }
 
 static void succeeded(struct capture *c, int64_t now, const struct capture_losses *l)
@@ -260,16 +261,19 @@ static void succeeded(struct capture *c, int64_t now, const struct capture_losse
 		free(p);
 	}
 	if (atomic_exchange(&c->failing, false))
-		log_line(c->rc->log, LOG_WARN,
-			 "capture: writing to '%s' again; %llu records were dropped", c->cfg.path,
-			 (unsigned long long)sum(l, LOSS_WRITE));
+		log_event(c->rc->log, LOG_WARN, "capture_resumed",
+			  LOG_FIELDS(LOG_TEXT("file", c->cfg.path),
+				     LOG_NUMBER("dropped", sum(l, LOSS_WRITE))),
+			  "capture: writing to '%s' again; %llu records were dropped", c->cfg.path,
+			  (unsigned long long)sum(l, LOSS_WRITE));
 	if (sum(l, LOSS_QUEUE) > w->said_full && now >= w->said_full_at + SAY_AGAIN) {
 		w->said_full_at = now;
 		w->said_full = sum(l, LOSS_QUEUE);
-		log_line(c->rc->log, LOG_WARN,
-			 "capture: the queue was full, %llu records were dropped so far; raise "
-			 "--capture-queue or --capture-queue-bytes, or use a faster disk",
-			 (unsigned long long)w->said_full);
+		log_event(c->rc->log, LOG_WARN, "capture_queue_full",
+			  LOG_FIELDS(LOG_NUMBER("dropped", w->said_full)),
+			  "capture: the queue was full, %llu records were dropped so far; raise "
+			  "--capture-queue or --capture-queue-bytes, or use a faster disk",
+			  (unsigned long long)w->said_full);
 	}
 	w->in_file = *l;
 }
@@ -372,8 +376,11 @@ static void last_words(struct capture *c)
 		capture_db_cancel(c->writer->db);
 	lacks = sum(&l, LOSS_QUEUE) + sum(&l, LOSS_WRITE);
 	if (err || lacks > 0)
-		log_line(c->rc->log, LOG_WARN, "capture: '%s' lacks %llu records%s%s", c->cfg.path,
-			 (unsigned long long)lacks, err ? ": " : "", err ? msg.text : "");
+		log_event(c->rc->log, LOG_WARN, "capture_incomplete",
+			  LOG_FIELDS(LOG_TEXT("file", c->cfg.path), LOG_NUMBER("dropped", lacks),
+				     LOG_TEXT("error", err ? msg.text : "")),
+			  "capture: '%s' lacks %llu records%s%s", c->cfg.path,
+			  (unsigned long long)lacks, err ? ": " : "", err ? msg.text : "");
 }
 
 static void *writer_main(void *arg)

@@ -48,12 +48,16 @@ static void carry_out(struct changes *s, struct change *ch)
 	ch->err = fleet_add(c->fleet, c->router, ch->role, ch->text, ch->bootstrap, &ch->labels,
 			    &ch->msg);
 	if (ch->err) {
-		log_line(c->router->log, LOG_WARN, "cannot add a worker: %s", ch->msg.text);
+		log_event(c->router->log, LOG_WARN, "worker_not_added",
+			  LOG_FIELDS(LOG_TEXT("error", ch->msg.text)), "cannot add a worker: %s",
+			  ch->msg.text);
 		return;
 	}
-	log_line(c->router->log, LOG_INFO,
-		 "%s worker %s added: it gets requests after its first successful health check",
-		 worker_role_name(ch->role), ch->text);
+	log_event(c->router->log, LOG_INFO, "worker_added",
+		  LOG_FIELDS(LOG_TEXT("role", worker_role_name(ch->role)),
+			     LOG_TEXT("worker", ch->text), LOG_TEXT("source", "added")),
+		  "%s worker %s added: it gets requests after its first successful health check",
+		  worker_role_name(ch->role), ch->text);
 	health_nudge(c->health);
 }
 

@@ -205,11 +205,16 @@ static uint64_t retire(struct log *log, struct fleet *old, struct fleet *fresh)
 				continue;
 			worker_part(w);
 			http_pool_close(&w->pool);
-			log_line(log, LOG_INFO,
-				 "%s worker %s: removed; %u in flight, %llu requests",
-				 worker_role_name(w->role), w->url,
-				 (unsigned)atomic_load(&w->slot.in_flight),
-				 (unsigned long long)atomic_load(&w->requests));
+			log_event(
+				log, LOG_INFO, "worker_removed",
+				LOG_FIELDS(LOG_TEXT("role", worker_role_name(w->role)),
+					   LOG_TEXT("worker", w->url),
+					   LOG_NUMBER("in_flight", atomic_load(&w->slot.in_flight)),
+					   LOG_NUMBER("requests", atomic_load(&w->requests))),
+				"%s worker %s: removed; %u in flight, %llu requests",
+				worker_role_name(w->role), w->url,
+				(unsigned)atomic_load(&w->slot.in_flight),
+				(unsigned long long)atomic_load(&w->requests));
 			gone++;
 		}
 	}
@@ -222,8 +227,10 @@ static void say_policy(struct log *log, enum worker_role r, const struct fleet_p
 	const char *was = route_pool_policy(old->ring), *now = route_pool_policy(fresh->ring);
 
 	if (strcmp(was, now) != 0)
-		log_line(log, LOG_INFO, "%s pool: policy %s instead of %s", worker_role_name(r),
-			 now, was);
+		log_event(log, LOG_INFO, "policy",
+			  LOG_FIELDS(LOG_TEXT("pool", worker_role_name(r)), LOG_TEXT("policy", now),
+				     LOG_TEXT("was", was)),
+			  "%s pool: policy %s instead of %s", worker_role_name(r), now, was);
 }
 
 static void replace(struct fleet_holder *h, struct log *log, struct fleet *old, struct fleet *fresh)
@@ -239,8 +246,11 @@ static void replace(struct fleet_holder *h, struct log *log, struct fleet *old, 
 				continue;
 			added++;
 			if (!atomic_load(&w->by_hand)) /* those have their own line */
-				log_line(log, LOG_INFO, "%s worker %s: added",
-					 worker_role_name(w->role), w->url);
+				log_event(log, LOG_INFO, "worker_added",
+					  LOG_FIELDS(LOG_TEXT("role", worker_role_name(w->role)),
+						     LOG_TEXT("worker", w->url),
+						     LOG_TEXT("source", "configured")),
+					  "%s worker %s: added", worker_role_name(w->role), w->url);
 		}
 	}
 	if (added == 0 && gone == 0)

@@ -157,9 +157,13 @@ static void take_note(struct health *h, struct probe *p, CURLcode result, long s
 	if (!worker_note(p->worker, ok ? "" : why) || ok)
 		return;
 	if (fresh)
-		log_line(log, LOG_WARN, "worker %s: not healthy yet: %s", p->worker->url, why);
+		log_event(log, LOG_WARN, "worker_not_healthy",
+			  LOG_FIELDS(LOG_TEXT("worker", p->worker->url), LOG_TEXT("error", why)),
+			  "worker %s: not healthy yet: %s", p->worker->url, why);
 	else if (workercurl_refused(&p->way) && !atomic_load(&p->worker->slot.available))
-		log_line(log, LOG_WARN, "worker %s: %s", p->worker->url, why);
+		log_event(log, LOG_WARN, "worker_not_healthy",
+			  LOG_FIELDS(LOG_TEXT("worker", p->worker->url), LOG_TEXT("error", why)),
+			  "worker %s: %s", p->worker->url, why);
 }
 
 /* An answer that does not come is said once; requests say what is missing (--pd-fallback). */
@@ -169,11 +173,16 @@ static void take_answer(struct health *h, struct probe *p, CURLcode result, long
 	bool first = p->worker->known_at == 0;
 
 	if (first && !good)
-		log_line(h->cfg->log, LOG_WARN,
-			 "worker %s: GET %s at its bootstrap port: %s, expected 200: no transfer "
-			 "from it until it answers",
-			 p->worker->url, h->cfg->inquiry,
-			 result != CURLE_OK ? curl_easy_strerror(result) : "another status");
+		log_event(
+			h->cfg->log, LOG_WARN, "bootstrap_silent",
+			LOG_FIELDS(LOG_TEXT("worker", p->worker->url),
+				   LOG_TEXT("path", h->cfg->inquiry),
+				   LOG_TEXT("error", result != CURLE_OK ? curl_easy_strerror(result)
+									: "another status")),
+			"worker %s: GET %s at its bootstrap port: %s, expected 200: no transfer "
+			"from it until it answers",
+			p->worker->url, h->cfg->inquiry,
+			result != CURLE_OK ? curl_easy_strerror(result) : "another status");
 	worker_learn(p->worker, good ? buf_span(&p->answer) : (struct span){0}, clock_now());
 }
 
@@ -236,7 +245,9 @@ static bool attend_name(struct health *h, struct worker *w, int64_t now)
 	if (!err)
 		worker_resolved(w, &found, now);
 	else if (worker_unresolved(w, why.text))
-		log_line(h->cfg->log, LOG_WARN, "worker %s: not ready: %s", w->url, why.text);
+		log_event(h->cfg->log, LOG_WARN, "worker_not_ready",
+			  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_TEXT("error", why.text)),
+			  "worker %s: not ready: %s", w->url, why.text);
 	return false;
 }
 
@@ -273,12 +284,18 @@ static void say_silence(struct health *h, struct worker *w, const struct http_wa
 			bool on)
 {
 	if (on)
-		log_line(h->cfg->log, LOG_WARN,
-			 "worker %s is stalled: %u requests in flight, no byte of them for %.1f s, "
-			 "while its health checks are good: no new requests",
-			 w->url, c->calls, (double)stillness_of(c, now) / 1e9);
+		log_event(
+			h->cfg->log, LOG_WARN, "worker_stalled",
+			LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_NUMBER("on", 1),
+				   LOG_NUMBER("in_flight", c->calls),
+				   LOG_REAL("silent_s", (double)stillness_of(c, now) / 1e9)),
+			"worker %s is stalled: %u requests in flight, no byte of them for %.1f s, "
+			"while its health checks are good: no new requests",
+			w->url, c->calls, (double)stillness_of(c, now) / 1e9);
 	else
-		log_line(h->cfg->log, LOG_WARN, "worker %s is not stalled any more", w->url);
+		log_event(h->cfg->log, LOG_WARN, "worker_stalled",
+			  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_NUMBER("on", 0)),
+			  "worker %s is not stalled any more", w->url);
 }
 
 /* True: one of its workers is suspect. */

@@ -30,16 +30,22 @@ static void say_panic(struct rotation *r, bool panic, unsigned usable, unsigned 
 	if (panic) {
 		r->panic_since = clock_now();
 		atomic_fetch_add(&r->panics, 1);
-		log_line(
-			r->cfg->log, LOG_WARN,
+		log_event(
+			r->cfg->log, LOG_WARN, "panic",
+			LOG_FIELDS(LOG_TEXT("pool", role), LOG_NUMBER("on", 1),
+				   LOG_NUMBER("closed", closed), LOG_NUMBER("reachable", usable),
+				   LOG_NUMBER("threshold_percent", r->cfg->panic_threshold)),
 			"panic in the %s pool: the breakers of %u of %u reachable workers are "
 			"open, --panic-threshold asks for %u %% closed; requests go to all of them",
 			role, usable - closed, usable, r->cfg->panic_threshold);
 	} else {
-		log_line(r->cfg->log, LOG_WARN,
-			 "panic in the %s pool is over after %.1f s: %u of %u reachable workers "
-			 "have a closed breaker",
-			 role, seconds_since(r->panic_since), closed, usable);
+		log_event(r->cfg->log, LOG_WARN, "panic",
+			  LOG_FIELDS(LOG_TEXT("pool", role), LOG_NUMBER("on", 0),
+				     LOG_NUMBER("closed", closed), LOG_NUMBER("reachable", usable),
+				     LOG_REAL("for_s", seconds_since(r->panic_since))),
+			  "panic in the %s pool is over after %.1f s: %u of %u reachable workers "
+			  "have a closed breaker",
+			  role, seconds_since(r->panic_since), closed, usable);
 	}
 }
 
@@ -50,17 +56,24 @@ static void say_degraded(struct rotation *r, bool degraded, unsigned members)
 	atomic_store(&r->degraded, degraded);
 	if (degraded) {
 		r->degraded_since = clock_now();
-		log_line(r->cfg->log, LOG_WARN,
-			 "prefill/decode is degraded: none of %u prefill workers is available; %s",
-			 members,
-			 r->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY
-				 ? "decode workers compute the prompts (--pd-fallback decode-only)"
-				 : "requests fail (--pd-fallback fail)");
+		log_event(r->cfg->log, LOG_WARN, "degraded",
+			  LOG_FIELDS(LOG_NUMBER("on", 1), LOG_NUMBER("prefill_workers", members),
+				     LOG_TEXT("fallback",
+					      r->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY
+						      ? "decode-only"
+						      : "fail")),
+			  "prefill/decode is degraded: none of %u prefill workers is available; %s",
+			  members,
+			  r->cfg->pd_fallback == PD_FALLBACK_DECODE_ONLY
+				  ? "decode workers compute the prompts (--pd-fallback decode-only)"
+				  : "requests fail (--pd-fallback fail)");
 	} else {
-		log_line(r->cfg->log, LOG_WARN,
-			 "prefill/decode is no longer degraded: a prefill worker is available "
-			 "again after %.1f s",
-			 seconds_since(r->degraded_since));
+		log_event(r->cfg->log, LOG_WARN, "degraded",
+			  LOG_FIELDS(LOG_NUMBER("on", 0),
+				     LOG_REAL("for_s", seconds_since(r->degraded_since))),
+			  "prefill/decode is no longer degraded: a prefill worker is available "
+			  "again after %.1f s",
+			  seconds_since(r->degraded_since));
 	}
 }
 

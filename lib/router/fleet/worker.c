@@ -62,7 +62,10 @@ static void find_first(struct worker *w, const struct router_config *c, bool loo
 		w->next_ask = w->asked + ASK_EVERY;
 		if (net_resolve_all(&w->addrs, w->at.host, w->at.port, &why)) {
 			(void)worker_unresolved(w, why.text);
-			log_line(c->log, LOG_WARN, "worker %s: not ready: %s", w->url, why.text);
+			log_event(
+				c->log, LOG_WARN, "worker_not_ready",
+				LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_TEXT("error", why.text)),
+				"worker %s: not ready: %s", w->url, why.text);
 			w->next_ask = w->asked + ASK_SOON;
 		}
 	}
@@ -771,8 +774,10 @@ void worker_resolved(struct worker *w, const struct net_addrs *a, int64_t now)
 	if (moved && w->addrs.n > 0) {
 		net_addr_text(&w->addrs.a[0].sa, from);
 		net_addr_text(&fresh.a[0].sa, to);
-		log_line(w->log, LOG_WARN, "worker %s: moved from %s to %s, as its name says now",
-			 w->url, from, to);
+		log_event(w->log, LOG_WARN, "worker_moved",
+			  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_TEXT("from", from),
+				     LOG_TEXT("to", to)),
+			  "worker %s: moved from %s to %s, as its name says now", w->url, from, to);
 	}
 	w->addrs = fresh;
 	if (moved) {

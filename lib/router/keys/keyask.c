@@ -325,12 +325,16 @@ static void warn(struct keyask *a, const struct question *q, CURLcode result, lo
 		return;
 	a->last_warning = now;
 	if (result != CURLE_OK)
-		log_line(a->cfg.log, LOG_WARN, "key validation URL %zu did not answer: %s",
-			 q->url + 1, curl_easy_strerror(result));
+		log_event(a->cfg.log, LOG_WARN, "key_validation_failed",
+			  LOG_FIELDS(LOG_NUMBER("url", q->url + 1),
+				     LOG_TEXT("error", curl_easy_strerror(result))),
+			  "key validation URL %zu did not answer: %s", q->url + 1,
+			  curl_easy_strerror(result));
 	else
-		log_line(a->cfg.log, LOG_WARN,
-			 "key validation URL %zu answered %ld, expected 200, or 4xx for a bad key",
-			 q->url + 1, status);
+		log_event(a->cfg.log, LOG_WARN, "key_validation_failed",
+			  LOG_FIELDS(LOG_NUMBER("url", q->url + 1), LOG_NUMBER("status", status)),
+			  "key validation URL %zu answered %ld, expected 200, or 4xx for a bad key",
+			  q->url + 1, status);
 }
 
 static void judge(struct keyask *a, CURL *easy, CURLcode result)

@@ -31,6 +31,11 @@ static const char *url_of(const struct record *x, enum worker_role r)
 	return x->pick[r].worker ? x->pick[r].worker->url : "none";
 }
 
+static const char *picked(const struct record *x, enum worker_role r)
+{
+	return x->pick[r].worker ? x->pick[r].worker->url : "";
+}
+
 /* "PD retry attempt 0 using prefill=... decode=..., vLLM policy-based routing: prefill=..." as
  * vllm-router's lines have it; without P/D the worker. Nothing when none was picked. */
 static void put_route(const struct record *x, char *out, size_t cap)
@@ -118,8 +123,12 @@ void explain_decided(const struct record *x)
 	if (!log_wants(log, DECISIONS))
 		return;
 	put_route(x, route, sizeof(route));
-	log_line(log, DECISIONS, "request %.*s attempt %u:%s", (int)x->id.n, x->id.p, x->attempt,
-		 route);
+	log_event(log, DECISIONS, "attempt",
+		  LOG_FIELDS(LOG_SPAN("request_id", x->id), LOG_NUMBER("attempt", x->attempt),
+			     LOG_TEXT("worker", picked(x, ROLE_REGULAR)),
+			     LOG_TEXT("prefill", picked(x, ROLE_PREFILL)),
+			     LOG_TEXT("decode", picked(x, ROLE_DECODE))),
+		  "request %.*s attempt %u:%s", (int)x->id.n, x->id.p, x->attempt, route);
 	for (int r = 0; r < ROLES; r++)
 		if (x->pick[r].worker)
 			json_line(x, (enum worker_role)r);

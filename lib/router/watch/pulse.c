@@ -87,16 +87,18 @@ static void look(struct pulse *p, bool last)
 	}
 	lost = now.count[PULSE_ACCESS_LOST] - p->said.count[PULSE_ACCESS_LOST];
 	if (lost > 0 && (last || at - p->lost_at >= SAY_EVERY)) {
-		log_line(p->cfg.log, LOG_WARN,
-			 "access log: %llu lines dropped: its file or reader is too slow",
-			 (unsigned long long)lost);
+		log_event(p->cfg.log, LOG_WARN, "access_log_dropped",
+			  LOG_FIELDS(LOG_NUMBER("lines", lost)),
+			  "access log: %llu lines dropped: its file or reader is too slow",
+			  (unsigned long long)lost);
 		p->lost_at = at;
 		p->said.count[PULSE_ACCESS_LOST] = now.count[PULSE_ACCESS_LOST];
 	}
 	if (now.draining && !last && now.in_flight > 0 &&
 	    (p->drain_at == 0 || at - p->drain_at >= DRAIN_EVERY)) {
-		log_line(p->cfg.log, LOG_INFO, "draining: waiting for %u requests in flight",
-			 now.in_flight);
+		log_event(p->cfg.log, LOG_INFO, "draining",
+			  LOG_FIELDS(LOG_NUMBER("in_flight", now.in_flight)),
+			  "draining: waiting for %u requests in flight", now.in_flight);
 		p->drain_at = at;
 	}
 }

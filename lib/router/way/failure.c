@@ -38,7 +38,9 @@ void failure_tls(struct exchange *x, struct worker *w, const char *why)
 	(void)snprintf(x->failure.detail, sizeof(x->failure.detail), "%s", why);
 	(void)snprintf(note, sizeof(note), "TLS: %s", why);
 	if (worker_note(w, note))
-		log_line(x->way->cfg->log, LOG_WARN, "worker %s: %s", w->url, note);
+		log_event(x->way->cfg->log, LOG_WARN, "worker_tls",
+			  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_TEXT("error", why)),
+			  "worker %s: %s", w->url, note);
 }
 
 void failure_of_leg(struct exchange *x, enum worker_role role, enum leg_error e)

@@ -426,10 +426,15 @@ static enum relay_end worker_failed(struct relay *r, int err)
 	if (!x->started)
 		return RELAY_RETRY;
 	metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_STREAM_ERRORS, x->rec.route, 1);
-	log_line(x->way->cfg->log, LOG_WARN,
-		 "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->rec.id.n,
-		 x->rec.id.p, x->failure.why, (unsigned long long)x->rec.events,
-		 (unsigned long long)x->rec.bytes);
+	log_event(x->way->cfg->log, LOG_WARN, "stream_cut",
+		  LOG_FIELDS(LOG_SPAN("request_id", x->rec.id),
+			     LOG_TEXT("worker", r->leg->worker->url),
+			     LOG_TEXT("reason", x->failure.why),
+			     LOG_NUMBER("events", x->rec.events),
+			     LOG_NUMBER("bytes", x->rec.bytes)),
+		  "stream cut: request=%.*s %s after %llu events, %llu bytes", (int)x->rec.id.n,
+		  x->rec.id.p, x->failure.why, (unsigned long long)x->rec.events,
+		  (unsigned long long)x->rec.bytes);
 	if (!r->sse || r->mid_event || r->leg->call.head.body == HTTP_BODY_LENGTH) {
 		http_conn_abort(x->conn, true);
 		return RELAY_CUT;
