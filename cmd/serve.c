@@ -708,36 +708,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 			  "--kv-connector has no effect without --prefill and --decode");
 	serve_vllm_announce(c->log);
 	serve_warn(c, o.concurrent_given);
-	if (c->fleet.workers.n == 0)
-		log_event(
-			c->log, LOG_WARN, "no_workers", LOG_NO_FIELDS,
-			"no workers: requests get 503 until one is added, with `pdctl workers add` "
-			"or by a reload of --workers-file");
-	if (router_metrics_port(rt))
-		log_event(c->log, LOG_INFO, "admin_listening",
-			  LOG_FIELDS(LOG_TEXT("host", c->metrics_host),
-				     LOG_NUMBER("port", router_metrics_port(rt))),
-			  "admin and metrics on http://%s:%u", c->metrics_host,
-			  router_metrics_port(rt));
-	if (router_scrape_port(rt))
-		log_event(c->log, LOG_INFO, "metrics_listening",
-			  LOG_FIELDS(LOG_TEXT("host", c->scrape_host),
-				     LOG_NUMBER("port", router_scrape_port(rt))),
-			  "metrics and probes on http://%s:%u", c->scrape_host,
-			  router_scrape_port(rt));
-	log_event(
-		c->log, LOG_INFO, "started",
-		LOG_FIELDS(LOG_TEXT("host", c->host), LOG_NUMBER("port", router_port(rt)),
-			   LOG_TEXT("mode", c->pd ? "prefill/decode" : "regular"),
-			   LOG_TEXT("policy",
-				    c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name),
-			   LOG_NUMBER("workers", c->fleet.workers.n),
-			   LOG_NUMBER("max_payload", c->max_body)),
-		"Starting router on %s:%u | mode: %s | policy: %s | workers: %zu | max_payload: "
-		"%zuMB",
-		c->host, router_port(rt), c->pd ? "prefill/decode" : "regular",
-		c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name, c->fleet.workers.n,
-		c->max_body >> 20);
+	serve_tell(c, rt);
 }
 
 static int list(int (*print)(struct buf *out))
