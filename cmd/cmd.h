@@ -6,6 +6,7 @@
 #define PDCTL_VERSION "0.1.0"
 
 int cmd_serve(int argc, char **argv);
+int cmd_results(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);

@@ -24,6 +24,8 @@ static const struct command commands[] = {
 	 "load a server with sessions and schedules, and measure what its clients see"},
 	{"compare", cmd_compare,
 	 "tell whether a new result is worse than an old one, beyond noise"},
+	{"results", cmd_results,
+	 "the runs that bench and simulate kept: list, read, join, history"},
 	{"worker", cmd_worker,
 	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},

@@ -1,8 +1,8 @@
 #include "lib/load/hists.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 
+#include "lib/results/merge_values.h"
 #include "lib/stats/hist.h"
 
 enum kind { TTFT, TTFT_INTENDED, TPOT, ITL, E2EL, E2EL_INTENDED, LAG, KINDS };
@@ -57,23 +57,6 @@ static void fill(struct hist *h, const struct result_run *run, enum kind kind)
 	}
 }
 
-static int put(const struct hist *h, const char *name, struct buf *out)
-{
-	bool first = true;
-	int err = buf_printf(out,
-			     ", \"%s\": {\"count\": %" PRIu64 ", \"min\": %" PRIu64
-			     ", \"max\": %" PRIu64 ", \"sum\": %.1f, \"buckets\": [",
-			     name, h->count, h->count ? h->min : 0, h->max, h->sum);
-
-	for (unsigned b = 0; !err && b < HIST_BUCKETS; b++) {
-		if (h->bucket[b] == 0)
-			continue;
-		err = buf_printf(out, "%s[%u, %" PRIu64 "]", first ? "" : ", ", b, h->bucket[b]);
-		first = false;
-	}
-	return err ? err : buf_puts(out, "]}");
-}
-
 int hists_json(const struct result_run *run, struct buf *out)
 {
 	struct hist *h = malloc(sizeof(*h));
@@ -84,7 +67,7 @@ int hists_json(const struct result_run *run, struct buf *out)
 	for (unsigned k = 0; !err && k < KINDS; k++) {
 		hist_init(h);
 		fill(h, run, (enum kind)k);
-		err = put(h, names[k], out);
+		err = hist_json(h, names[k], out);
 	}
 	free(h);
 	return err ? err : buf_puts(out, "}");

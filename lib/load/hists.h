@@ -1,11 +1,11 @@
 /*
  * The distributions of a run as sparse histograms, so that shards merge without losing percentiles:
  *
- *	"histograms": {"unit": "ns", "sub_bits": 7, "ttft": {"count": 3, "min": 9, "max": 99,
+ *	"histograms": {"unit": "ns", "sub_bits": 10, "ttft": {"count": 3, "min": 9, "max": 99,
  *	 "sum": 120.0, "buckets": [[9, 1], [99, 2]]}, "e2el": …}
  *
  * Buckets are [number, count] with the numbers of lib/stats/hist.h: a value below 2^sub_bits has
- *its own, above that number = (shift << sub_bits) + (value >> shift) with shift = position of the
+ * its own, above that number = (shift << sub_bits) + (value >> shift) with shift = position of the
  * leading bit - sub_bits. A percentile is at most 1/2^sub_bits too high. Pure.
  */
 #ifndef PD_LOAD_HISTS_H

@@ -3,11 +3,9 @@
  * the documents. */
 #include "lib/results/store.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "lib/results/document.h"
 #include "lib/results/githead.h"
@@ -53,8 +51,7 @@ static int insert_run(const struct store *s, sqlite3_stmt *st, const struct resu
 		"failed",	"duration",	     "mean_ttft_ms", "p99_ttft_ms",
 		"mean_tpot_ms", "request_throughput"};
 	const struct result_field *ok = result_get(d, "pdctl.client_ok");
-	XXH128_hash_t hash = XXH3_128bits(text.p, text.n);
-	char digits[40];
+	char digits[STORE_HASH_CAP];
 	int at = 1;
 
 	(void)sqlite3_reset(st);
@@ -66,8 +63,7 @@ static int insert_run(const struct store *s, sqlite3_stmt *st, const struct resu
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		bind_number(st, at++, result_number(d, numbers[i]));
 	bind_number(st, at++, ok && ok->type == RESULT_BOOL ? ok->number : (double)NAN);
-	(void)snprintf(digits, sizeof(digits), "%016" PRIx64 "%016" PRIx64, hash.high64,
-		       hash.low64);
+	store_db_hash(text, digits);
 	bind_text(st, at++, digits);
 	(void)sqlite3_bind_int64(st, at, (int64_t)text.n);
 	return store_db_check(s, sqlite3_step(st), msg);

@@ -8,12 +8,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "lib/base/file.h"
 #include "lib/results/store.h"
@@ -91,6 +93,16 @@ static int examine(const char *path, int flags, struct pd_msg *msg)
 	err = look(path, fd, msg);
 	(void)close(fd);
 	return err;
+}
+
+void store_db_hash(struct span text, char out[STORE_HASH_CAP])
+{
+	XXH128_hash_t hash;
+
+	while (text.n > 0 && strchr(" \t\r\n", text.p[text.n - 1]))
+		text.n--;
+	hash = XXH3_128bits(text.p, text.n);
+	(void)snprintf(out, STORE_HASH_CAP, "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
 }
 
 int store_db_check(const struct store *s, int code, struct pd_msg *msg)

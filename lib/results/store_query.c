@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "lib/base/nearest.h"
 #include "lib/results/store_db.h"
@@ -122,10 +121,13 @@ static int walk(struct store *s, const char *sql, const struct store_filter *f, 
 int store_list(struct store *s, const struct store_filter *f,
 	       int (*each)(void *arg, const struct store_run *run), void *arg, struct pd_msg *msg)
 {
-	return walk(s,
-		    "SELECT * FROM (SELECT " COLUMNS " FROM run r" WHERE
-		    " ORDER BY r.id DESC LIMIT ?4) ORDER BY 1",
-		    f, NULL, each, NULL, arg, msg);
+	/* all of them come in order; the newest must be turned round */
+	const char *sql = f->last > 0 ? "SELECT * FROM (SELECT " COLUMNS " FROM run r" WHERE
+					" ORDER BY r.id DESC LIMIT ?4) ORDER BY 1"
+				      : "SELECT " COLUMNS " FROM run r" WHERE
+					" ORDER BY r.id LIMIT ?4";
+
+	return walk(s, sql, f, NULL, each, NULL, arg, msg);
 }
 
 int store_history(struct store *s, const char *metric, const struct store_filter *f,
@@ -301,18 +303,15 @@ int store_document(struct store *s, int64_t id, struct buf *out, struct pd_msg *
 
 int store_same(struct store *s, const void *bytes, size_t n, int64_t *id, struct pd_msg *msg)
 {
-	XXH128_hash_t hash = XXH3_128bits(bytes, n);
 	sqlite3_stmt *st = NULL;
-	char hex[40];
-	int code, err = store_db_prepare(
-			  s, "SELECT id FROM run WHERE hash = ?1 AND bytes = ?2 LIMIT 1", &st, msg);
+	char hash[STORE_HASH_CAP];
+	int code, err = store_db_prepare(s, "SELECT id FROM run WHERE hash = ?1 LIMIT 1", &st, msg);
 
 	*id = 0;
 	if (err)
 		return err;
-	(void)snprintf(hex, sizeof(hex), "%016" PRIx64 "%016" PRIx64, hash.high64, hash.low64);
-	bind_text(st, 1, hex);
-	(void)sqlite3_bind_int64(st, 2, (int64_t)n);
+	store_db_hash((struct span){bytes, n}, hash);
+	bind_text(st, 1, hash);
 	code = sqlite3_step(st);
 	if (code == SQLITE_ROW)
 		*id = sqlite3_column_int64(st, 0);

@@ -51,7 +51,7 @@ int store_find(struct store *s, const char *ref, int64_t **ids, size_t *n,
 	       struct pd_msg *msg) PD_MUST;
 /* Appends the document as it was given. PD_ENOENT. */
 int store_document(struct store *s, int64_t id, struct buf *out, struct pd_msg *msg) PD_MUST;
-/* The run whose document is these bytes, or 0. */
+/* The run whose document is these bytes but for white space at the end, or 0. */
 int store_same(struct store *s, const void *text, size_t n, int64_t *id,
 	       struct pd_msg *msg) PD_MUST;
 

@@ -68,6 +68,50 @@ uint64_t hist_quantile(const struct hist *h, double q)
 	return h->max;
 }
 
+void hist_add_bucket(struct hist *h, unsigned bucket, uint64_t count)
+{
+	h->bucket[bucket] += count;
+	h->count += count;
+}
+
+static uint64_t bucket_start(unsigned b)
+{
+	return b ? bucket_end(b - 1) + 1 : 0;
+}
+
+double hist_middle(unsigned bucket)
+{
+	return ((double)bucket_start(bucket) + (double)bucket_end(bucket)) / 2;
+}
+
+/* The value of rank k (from 0) when the n values of its bucket lie evenly in it. */
+static double value_at(const struct hist *h, uint64_t k)
+{
+	uint64_t before = 0;
+	unsigned b = 0;
+	double start, end, v;
+
+	while (b < HIST_BUCKETS - 1 && before + h->bucket[b] <= k)
+		before += h->bucket[b++];
+	start = (double)bucket_start(b);
+	end = (double)bucket_end(b);
+	v = start + (end - start) * ((double)(k - before) + 0.5) / (double)h->bucket[b];
+	return fmin(fmax(v, (double)h->min), (double)h->max);
+}
+
+double hist_percentile(const struct hist *h, double p)
+{
+	double rank = p / 100 * (double)(h->count - 1), low;
+	uint64_t k = (uint64_t)rank;
+
+	if (h->count == 0)
+		return NAN;
+	if (k + 1 >= h->count)
+		return (double)h->max;
+	low = value_at(h, k);
+	return low + (value_at(h, k + 1) - low) * (rank - (double)k);
+}
+
 double hist_mean(const struct hist *h)
 {
 	return h->count ? h->sum / (double)h->count : 0;

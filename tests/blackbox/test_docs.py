@@ -91,6 +91,7 @@ def test_example(folder, page, line, info, body):
     pairs = commands(body)
     assert pairs, f"{page.name}:{line}: the block holds no command"
     env = {**os.environ, "PATH": f"{folder.parent / 'bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    env.pop("PDCTL_STORE")  # examples keep their runs, in the temporary folder
     for command, expected in pairs:
         done = subprocess.run(
             ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
