@@ -7,6 +7,7 @@
 #include "lib/http/sse.h"
 
 #include <stdint.h>
+#include <string.h>
 
 static bool ends_line(char c)
 {
@@ -55,11 +56,21 @@ size_t sse_comments(const char *p, size_t n)
 	return len;
 }
 
+/* The first end of a line in p[from..n), or n. */
+static size_t line_end(const char *p, size_t n, size_t from)
+{
+	const char *lf = memchr(p + from, '\n', n - from), *cr;
+	size_t end = lf ? (size_t)(lf - p) : n;
+
+	cr = memchr(p + from, '\r', end - from);
+	return cr ? (size_t)(cr - p) : end;
+}
+
 /* Length of the first event of p[0..n) when it ends after `from`; 0 when it is not complete. */
 static size_t first_event(const char *p, size_t n, size_t from)
 {
-	for (size_t i = from; i < n; i++)
-		if (ends_line(p[i]) && closes_empty_line(p, n, i))
+	for (size_t i = line_end(p, n, from); i < n; i = line_end(p, n, i + 1))
+		if (closes_empty_line(p, n, i))
 			return i + 1;
 	return 0;
 }
@@ -146,11 +157,9 @@ int sse_reader_feed(struct sse_reader *r, const char *p, size_t n)
 /* The next line of *rest without its end. */
 static struct span next_line(struct span *rest)
 {
-	struct span line = {rest->p, 0};
+	struct span line = {rest->p, line_end(rest->p, rest->n, 0)};
 	size_t skip;
 
-	while (line.n < rest->n && !ends_line(line.p[line.n]))
-		line.n++;
 	skip = line.n + (line.n < rest->n);
 	if (skip < rest->n && rest->p[skip - 1] == '\r' && rest->p[skip] == '\n')
 		skip++;

@@ -52,6 +52,7 @@ static bool read_queue(const struct pulse *p, int64_t *queue_ns, uint64_t *turns
 
 void pulse_open(struct pulse *p)
 {
+	p->woke = p->woke_before = clock_now();
 	p->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	if (!read_queue(p, &p->queue_ns, &p->turns) && p->schedstat >= 0) {
 		(void)close(p->schedstat);
