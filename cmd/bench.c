@@ -51,6 +51,8 @@ static int run_once(struct bench *b, struct bench_output *files, struct tally *t
 
 	if (err)
 		return err;
+	if (last)
+		bench_forget(b);
 	for (size_t target = 0; !err && target < b->setup.load.ntargets; target++) {
 		err = bench_arm_make(&arm, b, &out, target, msg);
 		err = err ? err : bench_print(&arm, b, &out);

@@ -50,6 +50,11 @@ static bool counts(const struct load_outcome *out, size_t i, int64_t last)
 	       (o.cooldown_s == 0 || (double)r->sent_ns < (double)last - o.cooldown_s * 1e9);
 }
 
+static bool is_mine(const struct bench *b, size_t i, size_t target)
+{
+	return o.ab.n == 0 || b->plan.item[i].target == target;
+}
+
 static int select_records(struct bench_arm *a, const struct bench *b,
 			  const struct load_outcome *out, size_t target)
 {
@@ -58,10 +63,10 @@ static int select_records(struct bench_arm *a, const struct bench *b,
 
 	for (size_t i = 0; i < out->n; i++) {
 		last = out->record[i].sent_ns > last ? out->record[i].sent_ns : last;
-		mine += b->plan.item[i].target == target;
+		mine += is_mine(b, i, target);
 	}
 	for (size_t i = 0; i < out->n; i++)
-		n += b->plan.item[i].target == target && counts(out, i, last);
+		n += is_mine(b, i, target) && counts(out, i, last);
 	a->outside = mine - n;
 	a->run.req = out->record;
 	a->run.n = out->n;
@@ -73,7 +78,7 @@ static int select_records(struct bench_arm *a, const struct bench *b,
 	a->run.req = a->own;
 	a->run.n = 0;
 	for (size_t i = 0; i < out->n; i++)
-		if (b->plan.item[i].target == target && counts(out, i, last))
+		if (is_mine(b, i, target) && counts(out, i, last))
 			a->own[a->run.n++] = out->record[i];
 	return PD_OK;
 }
@@ -489,15 +494,14 @@ void bench_print_hints(const struct bench_output *out, const struct bench *b,
 		       const struct bench_arm *a)
 {
 	double share = a->figures.cached_share;
-	size_t groups, split;
 
 	if (o.json)
 		return;
-	if (load_plan_splits_groups(&b->plan, &groups, &split))
+	if (b->splits)
 		say("keys: %zu of %zu prefix groups have several keys, so a router that keeps keys "
 		    "together\ncannot keep their prefixes together; try --session-pattern "
 		    "'key_<prefix>'\n",
-		    split, groups);
+		    b->split, b->groups);
 	if (!isnan(share) && !isnan(out->cached_before) &&
 	    fabs(share - out->cached_before) > CACHED_STEP)
 		say("cache: %.1f %% of the prompt tokens were cached, %.1f %% in the run before: "

@@ -188,7 +188,19 @@ int bench_prepare(struct bench *b, struct pd_msg *msg)
 	if (!err)
 		workload_opts_say((const char *const *)b->work.note, b->work.nnotes);
 	err = err ? err : check_bodies(b, msg);
-	return err ? err : make_plan(b, msg);
+	err = err ? err : make_plan(b, msg);
+	if (!err)
+		b->splits = load_plan_splits_groups(&b->plan, &b->groups, &b->split);
+	return err;
+}
+
+void bench_forget(struct bench *b)
+{
+	workload_release(&b->work);
+	if (o.ab.n > 0)
+		return; /* which server a request went to is told by its item */
+	free(b->plan.item);
+	b->plan.item = NULL;
 }
 
 int bench_plan_step(struct bench *b, double rate, double seconds, struct pd_msg *msg)

@@ -17,6 +17,8 @@ struct bench {
 	double token_scale;	   /* as calibrated; 0: not */
 	struct sweep_watch *watch; /* of a sweep's step */
 	double step_rate;
+	bool splits; /* some of these prefix groups have several keys */
+	size_t groups, split;
 	bool terminal; /* standard error is one: show the progress */
 };
 
@@ -30,6 +32,8 @@ int bench_connect(struct bench *b, struct pd_msg *msg) PD_MUST;
 int bench_warm_up(struct bench *b, struct pd_msg *msg) PD_MUST;
 /* One run of the plan, to options.ab's servers in turns. */
 int bench_once(struct bench *b, struct load_outcome *out, struct pd_msg *msg) PD_MUST;
+/* After the last run: the prompts, which a large run has no memory for beside its document. */
+void bench_forget(struct bench *b);
 /* The plan again, with this rate and another salt: a step of a sweep, or a repetition. */
 int bench_plan_step(struct bench *b, double rate, double seconds, struct pd_msg *msg) PD_MUST;
 

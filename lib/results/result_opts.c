@@ -112,12 +112,45 @@ int result_goal_parse(struct result_run *run, const char *text, struct pd_msg *m
 	return PD_OK;
 }
 
+/*
+ * Nearly all numbers of a document are whole nanoseconds as seconds or milliseconds. A decimal of
+ * at most 15 digits reads back as no other double than the nearest one, so when v is k / 10^9 its
+ * digits are the shortest form, and no search is needed. Below 10^-4 Python writes an exponent.
+ */
+static bool put_decimal(char text[40], double v)
+{
+	double size = fabs(v);
+	int64_t k;
+	int n;
+
+	if (size != 0 && (size < 1e-4 || size >= 1e5))
+		return false;
+	k = llround(size * 1e9);
+	if ((double)k / 1e9 != size)
+		return false;
+	n = 28;
+	text[n] = '\0';
+	for (int i = 0; i < 9; i++, k /= 10)
+		if (n < 28 || k % 10 != 0 || i == 8)
+			text[--n] = (char)('0' + k % 10);
+	text[--n] = '.';
+	do
+		text[--n] = (char)('0' + k % 10);
+	while ((k /= 10) > 0);
+	if (signbit(v))
+		text[--n] = '-';
+	memmove(text, text + n, (size_t)(29 - n));
+	return true;
+}
+
 int result_put_number(struct buf *out, double v)
 {
 	char text[40];
 
 	if (!isfinite(v))
 		return buf_puts(out, "null");
+	if (put_decimal(text, v))
+		return buf_puts(out, text);
 	for (int digits = 15; digits <= 17; digits++) {
 		(void)snprintf(text, sizeof(text), "%.*g", digits, v);
 		if (strtod(text, NULL) == v)
