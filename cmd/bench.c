@@ -60,7 +60,8 @@ static int run_once(struct bench *b, struct bench_output *files, struct tally *t
 		count(t, &arm, &out);
 		if (!err && last && target + 1 == b->setup.load.ntargets) {
 			err = bench_output_write(files, b, msg);
-			bench_print_hints(files, b, &arm);
+			if (!err)
+				bench_print_hints(files, b, &arm);
 		}
 		bench_arm_release(&arm);
 	}
@@ -94,8 +95,6 @@ static int first_rate(struct bench *b, double *rate, struct pd_msg *msg)
 	struct load_outcome out;
 	int err;
 
-	b->setup.plan.schedule.requests = b->work.n < 10 ? b->work.n : 10;
-	b->setup.plan.schedule.request_rate = INFINITY;
 	b->setup.load.max_concurrency = 1;
 	b->setup.load.salt = "sweep 0";
 	err = bench_plan_step(b, INFINITY, 0, msg);
@@ -196,11 +195,11 @@ static int run(struct bench *b, struct bench_output *files, int argc, char **arg
 	if (!err && o.asserts)
 		err = asserts_parse(&b->asserts, o.asserts, &msg);
 	err = err ? err : bench_prepare(b, &msg);
-	err = err ? err : bench_output_open(files, b, &msg);
 	if (err)
 		return err == PD_ENOMEM ? cli_runtime_error(&bench_command, &msg)
 					: cli_usage_error(&bench_command, &msg);
 	err = bench_connect(b, &msg);
+	err = err ? err : bench_output_open(files, b, &msg);
 	if (!err)
 		err = o.sweep ? sweep(b, files, &t, &msg) : repeat(b, files, &t, &msg);
 	if (err == PD_EINVAL)

@@ -205,10 +205,10 @@ void bench_forget(struct bench *b)
 
 int bench_plan_step(struct bench *b, double rate, double seconds, struct pd_msg *msg)
 {
-	size_t want = (size_t)(rate * seconds) + 1;
+	size_t want = isinf(rate) ? 10 : (size_t)(rate * seconds) + 1;
 	int err = PD_OK;
 
-	want = want > 20 ? want : 20;
+	want = isinf(rate) || want > 20 ? want : 20;
 	if (!o.dataset && !o.sessions) {
 		workload_release(&b->work);
 		err = builtin(b, (int64_t)want, (uint64_t)o.seed, msg);

@@ -364,7 +364,8 @@ def test_timestamps_and_think_time(tmp_path):
     )
     with FakeEngine(lambda seen, wire: good_stream(wire)) as engine:
         doc = bench(engine, "--dataset", path, "--timestamps", "--speedup", 2)
-        start = [s - doc["start_times"][0] for s in doc["start_times"]]
+        origin = doc["start_times"][0] - doc["queue_times"][0]
+        start = [s - origin for s in doc["start_times"]]
         assert start[1] >= 0.199 and start[2] >= 0.099 + doc["latencies"][0]
         done = harness.run("bench", "--base-url", engine.url, "--dataset", write_lines(tmp_path / "x.jsonl", {"prompt": "x"}), "--timestamps")
         assert done.returncode == 2 and "--timestamps" in done.stderr
