@@ -11,6 +11,7 @@ int cmd_worker(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_gen(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
 

@@ -8,6 +8,7 @@
 #include "cmd/cmd.h"
 #include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
+#include "cmd/serve_epp.h"
 #include "cmd/serve_keys.h"
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
@@ -38,7 +39,7 @@ static struct {
 	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, allow_ec,
 		expose_workers, no_worker_headers, list_metrics, list_policies, list_connectors,
-		admin_on_data_port, version, keyless_given,
+		admin_on_data_port, version, keyless_given, policy_given,
 		concurrent_given; /* --keyless was, on the command line */
 } o;
 
@@ -101,6 +102,7 @@ static const struct opt options[] = {
 
 	{.type = OPT_HEADING, .help = "policy"},
 	{OPT_TEXT, "policy", &o.policy, "NAME", policies.names, NULL, 0, 0, NULL},
+	SERVE_EPP_OPTIONS,
 	{OPT_TEXT, "prefill-policy", &o.prefill_policy, "NAME",
 	 "policy of the prefill pool (as --policy)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "decode-policy", &o.decode_policy, "NAME",
@@ -394,10 +396,11 @@ static void read_compat(struct router_config *c, int argc, char **argv)
 {
 	o.concurrent_given = opt_given(&command, argc, argv, "max-concurrent-requests");
 	o.keyless_given = opt_given(&command, argc, argv, "keyless");
+	o.policy_given = opt_given(&command, argc, argv, "policy");
 	c->compat = strcmp(o.compat, "vllm-router") == 0;
 	if (!c->compat)
 		return;
-	if (!opt_given(&command, argc, argv, "policy"))
+	if (!o.policy_given)
 		o.policy = "cache_aware";
 	if (!opt_given(&command, argc, argv, "key-compat"))
 		o.key_compat = "vllm-router";
@@ -529,6 +532,7 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 		if (route_spec_parse(&c->fleet.policy[r], name, &c->settings, &inner))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
 	}
+	err = err ? err : serve_epp_apply(c, msg);
 	c->keyless = strcmp(o.keyless, "prefix") == 0 || (prefix && !o.keyless_given)
 			     ? KEYLESS_PREFIX
 			     : KEYLESS_LEAST_REQUEST;
@@ -663,7 +667,8 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	err = serve_keys_read(c, msg);
 	if (err)
 		return err;
-	err = read_policy(c, msg);
+	err = serve_epp_read(c, &o.policy, o.policy_given, msg);
+	err = err ? err : read_policy(c, msg);
 	if (err)
 		return err;
 	err = read_workers(c, msg);
@@ -707,6 +712,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 				     LOG_TEXT("reason", "no --prefill and --decode")),
 			  "--kv-connector has no effect without --prefill and --decode");
 	serve_vllm_announce(c->log);
+	serve_epp_announce(c);
 	serve_warn(c, o.concurrent_given);
 	serve_tell(c, rt);
 }
@@ -772,6 +778,7 @@ int cmd_serve(int argc, char **argv)
 	}
 	log_free(c.access_log);
 	log_free(c.log);
+	serve_epp_release(&c);
 	worker_list_release(&c.fleet.workers);
 	serve_tls_close(&c);
 	opt_list_release(&o.workers);

@@ -41,6 +41,9 @@ static const struct opt opts[] = {
 	 "ring "
 	 "hash (default: consistent_hash,round_robin)",
 	 NULL, 1, OPT_LIST_MAX, NULL},
+	{OPT_TEXT, "epp-config", &o.epp_config, "FILE",
+	 "an EndpointPickerConfig of llm-d: what the policy scores does, which is then the default",
+	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "workers", &o.workers, "N",
 	 "workers; several counts are separated by commas (default: 4)", NULL, 0, 0, NULL},
 	{OPT_LIST, "worker-names", &o.names, "NAME",

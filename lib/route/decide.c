@@ -14,15 +14,11 @@
 const char *route_reason_name(enum route_reason r)
 {
 	static const char *const name[] = {
-		[ROUTE_REASON_KEY] = "key",
-		[ROUTE_REASON_FAILOVER] = "failover",
-		[ROUTE_REASON_ROTATION] = "rotation",
-		[ROUTE_REASON_RANDOM] = "random",
-		[ROUTE_REASON_LOAD] = "load",
-		[ROUTE_REASON_NO_KEY] = "no_key",
-		[ROUTE_REASON_PREFIX] = "prefix",
-		[ROUTE_REASON_MOVED] = "moved",
-		[ROUTE_REASON_ID] = "id",
+		[ROUTE_REASON_KEY] = "key",	      [ROUTE_REASON_FAILOVER] = "failover",
+		[ROUTE_REASON_ROTATION] = "rotation", [ROUTE_REASON_RANDOM] = "random",
+		[ROUTE_REASON_LOAD] = "load",	      [ROUTE_REASON_NO_KEY] = "no_key",
+		[ROUTE_REASON_PREFIX] = "prefix",     [ROUTE_REASON_MOVED] = "moved",
+		[ROUTE_REASON_SCORE] = "score",	      [ROUTE_REASON_ID] = "id",
 	};
 
 	return r < sizeof(name) / sizeof(name[0]) ? name[r] : "unknown";
@@ -128,6 +124,7 @@ static void take(struct route_slot *slot, struct route_view *v, const struct rou
 	d->ties = c->ties;
 	d->reason = c->reason;
 	d->tokens = c->tokens ? c->tokens : v->rq->tokens;
+	d->tokens_stay = c->tokens_stay;
 	if (d->tokens > 0)
 		atomic_fetch_add_explicit(&slot->tokens, d->tokens, memory_order_relaxed);
 	if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
@@ -141,6 +138,7 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 	bool exact = (rank->flags & ROUTE_BY_LOAD) && v->tries < TRIES_MAX, first = true;
 	bool runner = false; /* the one behind the chosen was seen */
 	struct route_choice c = {0};
+	int err;
 
 	v->settled = false;
 	rank->begin(v, walk);
@@ -171,7 +169,10 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 		}
 		note(d, &c);
 	}
-	return v->settled ? PD_OK : why_none(v);
+	if (v->settled)
+		return PD_OK;
+	err = rank->none ? rank->none(v, walk) : PD_EAGAIN;
+	return err == PD_EAGAIN ? why_none(v) : err;
 }
 
 /* Ranks again as long as races are lost. The policy of the pool hears of the pick. */

@@ -23,8 +23,9 @@ struct route_decision {
 	double score;  /* of the chosen: least_request and power_of_two: its in-flight count before;
 			  rendezvous: the hash as a fraction of 2^64; ring: distance on the ring as a
 			  fraction */
-	uint32_t tokens; /* counted in the worker's slot until route_end */
-	double margin;	 /* distance to the runner-up, in the same unit; 0 when there is none */
+	uint32_t tokens;  /* counted in the worker's slot until route_computed or route_end */
+	bool tokens_stay; /* until route_end */
+	double margin;	  /* distance to the runner-up, in the same unit; 0 when there is none */
 	struct {
 		uint32_t worker;
 		double score;
@@ -37,7 +38,8 @@ const char *route_reason_name(enum route_reason r);
 
 /*
  * Picks a worker, raises its in_flight and picks. PD_ENOENT: no worker is available (or all were
- * tried); PD_EBUSY: the available ones are all at their cap. The caller calls route_end exactly
+ * tried); PD_EBUSY: the available ones are all at their cap; PD_EPROTO: the policy's filters leave
+ * none, whatever is available. The caller calls route_end exactly
  * once for each success.
  */
 int route_decide(const struct route_pool *pool, const struct route_request *rq,

@@ -18,7 +18,7 @@
 #include "lib/route/pool.h"
 #include "lib/route/request.h"
 
-#define ROUTE_WALK_MAX 8704 /* bytes of a ranking under way: 8 per worker and some more */
+#define ROUTE_WALK_MAX 14592 /* bytes of a ranking under way: 14 per worker and some more */
 
 enum {
 	ROUTE_BY_KEY = 1, /* ranks by the request's key; without one `keyless` ranks */
@@ -41,6 +41,7 @@ enum route_reason {
 	ROUTE_REASON_NO_KEY, /* a policy by key without a key: least loaded, ties rotate */
 	ROUTE_REASON_PREFIX, /* it has computed the beginning of this prompt before */
 	ROUTE_REASON_MOVED,  /* home was saturated, and this worker is home from now on */
+	ROUTE_REASON_SCORE,  /* the best of what scorers say together */
 	ROUTE_REASON_ID,     /* not the policy's: the caller left one worker to choose, which knows
 				what the request names */
 	ROUTE_REASONS	     /* count */
@@ -58,11 +59,13 @@ struct route_view {
 };
 
 struct route_choice {
-	uint32_t worker; /* index in the pool */
-	uint32_t seen;	 /* BY_LOAD: in flight when it was ranked */
-	uint32_t ties;	 /* others that are equally good */
-	uint32_t tokens; /* of the prompt that the worker has to compute; 0: request.tokens */
-	bool passed;	 /* shown to explain the choice, not to be taken: over its bound */
+	uint32_t worker;  /* index in the pool */
+	uint32_t seen;	  /* BY_LOAD: in flight when it was ranked */
+	uint32_t ties;	  /* others that are equally good */
+	uint32_t tokens;  /* of the prompt that the worker has to compute; 0: request.tokens */
+	bool tokens_stay; /* they are in flight until the request ends, not only until its prompt is
+			     computed */
+	bool passed;	  /* shown to explain the choice, not to be taken: over its bound */
 	double score;
 	enum route_reason reason; /* of policies by key: KEY unless the home says otherwise */
 };
@@ -107,6 +110,9 @@ struct route_policy_type {
 	/* The next best worker, each at most once; false: there is no other. Workers that cannot be
 	 * picked may be yielded (they explain a failover) and are passed over. */
 	bool (*next)(const struct route_view *v, void *walk, struct route_choice *c);
+	/* NULL: decide finds out. Why none was yielded, as route_decide returns it; PD_EAGAIN: it
+	 * is for decide to find out. */
+	int (*none)(const struct route_view *v, void *walk);
 	void (*learn)(void *memory, const struct route_event *e); /* NULL: learns nothing */
 };
 

@@ -87,6 +87,16 @@ static int read_weight(struct route_worker *w, struct pd_msg *msg)
 		       w->name, text.n > 40 ? 40 : (int)text.n, text.p, ROUTE_WEIGHT_MAX);
 }
 
+/* "http://a:1/v1@2": "a:1". */
+static char *address_of(const struct route_member *m)
+{
+	const char *scheme = strstr(m->name, "://");
+
+	if (m->address)
+		return strdup(m->address);
+	return scheme ? strndup(scheme + 3, strcspn(scheme + 3, "/@")) : strdup("");
+}
+
 static int fill(struct route_pool *p, const struct route_member *member, size_t n,
 		struct pd_msg *msg)
 {
@@ -104,7 +114,9 @@ static int fill(struct route_pool *p, const struct route_member *member, size_t 
 		w->name_len = strlen(w->name);
 		w->id = route_hash(ROUTE_HASH_XXH3, w->name, w->name_len);
 		w->slot = member[p->n].slot;
-		if (route_labels_copy(&w->labels, &member[p->n].labels)) {
+		w->address = address_of(&member[p->n]);
+		if (!w->address || route_labels_copy(&w->labels, &member[p->n].labels)) {
+			free(w->address);
 			free(w->name);
 			return PD_ENOMEM;
 		}
@@ -155,6 +167,7 @@ void route_pool_free(struct route_pool *p)
 		p->state->spec.type->table_free(p->table);
 	for (size_t i = 0; i < p->n; i++) {
 		free(p->worker[i].name);
+		free(p->worker[i].address);
 		route_labels_release(&p->worker[i].labels);
 	}
 	free(p->worker);

@@ -47,6 +47,7 @@ struct route_worker {
 	uint64_t id;		    /* of the name: memories use it, never the index */
 	struct route_slot *slot;    /* borrowed */
 	struct route_labels labels; /* owned */
+	char *address;		    /* owned; host:port of its server */
 	uint32_t weight;	    /* 1 to ROUTE_WEIGHT_MAX */
 };
 
@@ -66,6 +67,7 @@ struct route_member {
 	const char *name;
 	struct route_slot *slot;
 	struct route_labels labels;
+	const char *address; /* host:port; NULL: what the name has behind "://" */
 };
 
 /*

@@ -13,6 +13,19 @@
 
 struct route_worker;
 
+/*
+ * What a policy of filters and scorers made of each worker, for who asks: one entry for each worker
+ * of the pool, which the caller provides and the policy fills. Texts live as long as the policy.
+ */
+struct route_explain {
+	bool filled;
+	struct route_verdict {
+		bool candidate;	    /* could take the request */
+		const char *filter; /* what took it out then; NULL: it was scored */
+		double score;
+	} * worker;
+};
+
 struct route_request {
 	const struct route_key *key; /* level NONE or NULL: no key */
 	/* Chained hashes of the prompt's full blocks (prefix.h); made only for policies that say
@@ -30,6 +43,7 @@ struct route_request {
 	const bool *tried;		    /* per worker: do not pick again; NULL: none */
 	int64_t now_ns;			    /* 0: not known */
 	uint64_t draw;			    /* route_dice() of this decision */
+	struct route_explain *explain;	    /* NULL: nobody asks */
 };
 
 #endif

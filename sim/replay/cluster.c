@@ -256,6 +256,7 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 
 		f->worker[p] = d[p].worker;
 		f->counted[p] = d[p].tokens;
+		f->counts_stay[p] = d[p].tokens_stay;
 		f->counts[p] = true;
 		e->ctx = c;
 		e->fetch = fetch;
@@ -307,8 +308,10 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 				side_hit(&c->side[pool], c->t, worker, o.seq->cached);
 			f->first = c->now;
 			/* The prompt does not wait at its worker any more. */
-			route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
-			f->counted[pool] = 0;
+			if (!f->counts_stay[pool]) {
+				route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
+				f->counted[pool] = 0;
+			}
 		}
 		if (!(o.marks & SCHED_DONE))
 			continue;

@@ -20,6 +20,7 @@ struct flight {
 	uint32_t req;
 	uint32_t worker[REPLAY_POOLS];
 	uint32_t counted[REPLAY_POOLS];
+	bool counts_stay[REPLAY_POOLS]; /* until the end, not only until the prompt is computed */
 	struct seq seq[REPLAY_POOLS];
 	int64_t issued, first;
 	bool counts[REPLAY_POOLS]; /* in flight there */

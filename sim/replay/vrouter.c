@@ -10,7 +10,8 @@ int vrouter_init(struct vrouter *v, const struct vrouter_config *cfg, struct pd_
 {
 	struct route_member *member = calloc(cfg->n + 1, sizeof(*member));
 	struct route_state *state = NULL;
-	int err;
+	struct route_labels role = {0};
+	int err = PD_OK;
 
 	memset(v, 0, sizeof(*v));
 	v->slot = calloc(cfg->n ? cfg->n : 1, sizeof(*v->slot));
@@ -19,17 +20,20 @@ int vrouter_init(struct vrouter *v, const struct vrouter_config *cfg, struct pd_
 		vrouter_release(v);
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	}
+	if (cfg->role > 0) /* as the fleet labels the workers of its two pools */
+		err = route_labels_set(&role, SPAN(ROUTE_LABEL_ROLE),
+				       cfg->role == 1 ? SPAN("prefill") : SPAN("decode"));
 	for (size_t i = 0; i < cfg->n; i++) {
 		member[i].name = cfg->names[i];
 		member[i].slot = &v->slot[i];
-		if (cfg->labels)
-			member[i].labels = cfg->labels[i];
+		member[i].labels = cfg->labels ? cfg->labels[i] : role;
 		v->slot[i].available = true;
 	}
-	err = route_state_new(&state, &cfg->policy);
+	err = err ? err : route_state_new(&state, &cfg->policy);
 	if (!err)
 		err = route_pool_new(&v->pool, member, cfg->n, state, msg);
 	route_state_unref(state);
+	route_labels_release(&role);
 	free(member);
 	if (err) {
 		vrouter_release(v);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "lib/base/file.h"
+#include "lib/epp/epp_config.h"
 #include "lib/json/scan.h"
 #include "sim/engine/kvpool.h"
 
@@ -33,6 +34,7 @@ void simulate_args_release(struct simulate_args *a)
 		free(a->policy[i]);
 	free(a->policy);
 	free(a->expect);
+	epp_config_free(a->epp);
 	capture_info_release(&a->capture);
 	opt_list_release(&a->policies);
 	opt_list_release(&a->names);
@@ -101,12 +103,17 @@ static int read_policies(struct simulate_args *a, struct experiment_spec *spec, 
 	char word[ARM_LABEL_MAX] = "consistent_hash,round_robin";
 	int err = PD_OK;
 
+	if (a->epp_config && epp_config_read(&a->epp, a->epp_config, &inner))
+		return pd_fail(msg, PD_EINVAL, "--epp-config: %.480s", inner.text);
+	spec->plan.epp = a->epp;
 	/* By default a capture is replayed with the policy of its router. */
 	if (c->run > 0 && a->prefill_count > 0)
 		(void)snprintf(word, sizeof(word), "%s/%s", c->policy[CAPTURE_ROLE_PREFILL],
 			       c->policy[CAPTURE_ROLE_DECODE]);
 	else if (c->run > 0)
 		(void)snprintf(word, sizeof(word), "%s", c->policy[CAPTURE_ROLE_REGULAR]);
+	if (a->epp)
+		(void)snprintf(word, sizeof(word), "scores");
 	if (a->policies.n == 0)
 		err = add_words(a, word);
 	for (size_t i = 0; !err && i < a->policies.n; i++)

@@ -12,7 +12,7 @@
 
 struct simulate_args {
 	/* as the option table fills them; texts are borrowed from the command line */
-	const char *workload, *workers, *caches, *json, *json_dir, *decisions, *format;
+	const char *workload, *workers, *caches, *json, *json_dir, *decisions, *format, *epp_config;
 	struct opt_list policies, names, expects;
 	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, concurrent_sessions,
 		seqs, batched, kv_tokens, seed;
@@ -28,6 +28,7 @@ struct simulate_args {
 	uint32_t counts[SIMULATE_LIST_MAX], prefill_count, decode_count;
 	uint64_t cache[SIMULATE_LIST_MAX];
 	struct expect *expect;
+	struct epp_config *epp;
 	struct capture_info capture; /* when the workload is one */
 };
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/epp/epp_config.h"
+
 #include "lib/base/opt.h"
 
 static const char *const role_patterns[] = {"worker-{i}", "prefill-{i}", "decode-{i}"};
@@ -154,6 +156,11 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 			       "prefill and decode pools",
 			       policy);
 	for (size_t i = 0; i < a->cfg.npools; i++) {
+		epp_apply(p->epp,
+			  a->cfg.npools == 1 ? EPP_PLAIN
+			  : i == 0	     ? EPP_PREFILL
+					     : EPP_DECODE,
+			  &spec[i]);
 		a->cfg.pool[i].policy = spec[i];
 		a->cfg.pool[i].names = (const char *const *)a->names[i];
 		a->cfg.pool[i].absent = a->absent[i];

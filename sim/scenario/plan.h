@@ -28,6 +28,8 @@ struct plan_event {
 	const char *pool;   /* "prefill", "decode" or NULL */
 };
 
+struct epp_config;
+
 struct plan {
 	const char *name;   /* of the scenario; NULL from the command line */
 	const char *source; /* file name of the scenario or of the workload, for messages and the
@@ -38,6 +40,7 @@ struct plan {
 	const char *const *policies;		   /* POLICY[@HASH] or PREFILL/DECODE */
 	size_t npolicies;
 	struct route_settings settings; /* parameters that are not in a policy's text */
+	const struct epp_config *epp;	/* of the policy `scores`; NULL: none */
 	const uint64_t *caches;
 	size_t ncaches; /* 0: one, unlimited */
 	struct engine_params engine;

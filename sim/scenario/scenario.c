@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "lib/base/file.h"
+#include "lib/epp/epp_config.h"
 #include "lib/base/nearest.h"
 #include "lib/base/yamlload.h"
 #include "sim/engine/kvpool.h"
@@ -25,7 +26,8 @@ struct scenario {
 	struct experiment_spec spec;
 	struct shape shape;
 	struct generate_options gen;
-	char *workload; /* owned: path of the workload file */
+	char *workload;		/* owned: path of the workload file */
+	struct epp_config *epp; /* owned; NULL: none */
 	uint32_t counts[3][64];
 	uint64_t *caches;	   /* owned */
 	struct plan_event *events; /* owned */
@@ -161,20 +163,36 @@ static int read_generate(struct scenario *s, struct pd_msg *msg)
 }
 
 /* A file is found beside the scenario, not in the current directory. */
-static int workload_path(struct scenario *s, const char *file)
+static char *beside(const struct scenario *s, const char *file)
 {
 	const char *slash = strrchr(s->path, '/');
-	int n;
+	char *path = NULL;
 
 	if (file[0] == '/' || !slash)
-		s->workload = strdup(file);
-	else {
-		n = asprintf(&s->workload, "%.*s/%s", (int)(slash - s->path), s->path, file);
-		if (n < 0)
-			s->workload = NULL;
-	}
+		return strdup(file);
+	return asprintf(&path, "%.*s/%s", (int)(slash - s->path), s->path, file) < 0 ? NULL : path;
+}
+
+static int workload_path(struct scenario *s, const char *file)
+{
+	s->workload = beside(s, file);
 	s->spec.workload = s->workload;
 	return s->workload ? PD_OK : PD_ENOMEM;
+}
+
+static int read_epp(struct scenario *s, struct pd_msg *msg)
+{
+	char *path = s->y->epp_config ? beside(s, s->y->epp_config) : NULL;
+	struct pd_msg inner = {.text = ""};
+	int err = PD_OK;
+
+	if (path && epp_config_read(&s->epp, path, &inner))
+		err = at(s, msg, "epp_config", 0, "%s", inner.text);
+	else if (s->y->epp_config && !path)
+		err = PD_ENOMEM;
+	free(path);
+	s->spec.plan.epp = s->epp;
+	return err;
 }
 
 static int read_gen(struct scenario *s, struct pd_msg *msg)
@@ -357,6 +375,7 @@ static int read_policies(struct scenario *s, struct pd_msg *msg)
 	char path[64];
 	int err = read_settings(s, msg);
 
+	err = err ? err : read_epp(s, msg);
 	if (err)
 		return err;
 	for (size_t i = 0; i < s->y->npolicies; i++) {
@@ -594,6 +613,7 @@ void scenario_free(struct scenario *s)
 	yamlload_free(&s->schema.top, s->y);
 	yamlpos_release(&s->pos);
 	free(s->path);
+	epp_config_free(s->epp);
 	free(s->workload);
 	free(s->caches);
 	free(s->events);

@@ -85,6 +85,7 @@ static const cyaml_schema_value_t event_entry = {
 static const cyaml_schema_field_t scenario_fields[] = {
 	TEXT_MUST(y_scenario, name),
 	TEXT(y_scenario, description),
+	TEXT(y_scenario, epp_config),
 	UINT(y_scenario, seed),
 	CYAML_FIELD_MAPPING_PTR("workload", MUST, struct y_scenario, workload, workload_fields),
 	CYAML_FIELD_MAPPING_PTR("workers", OPT, struct y_scenario, workers, pool_fields),

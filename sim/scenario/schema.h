@@ -68,7 +68,7 @@ struct y_event {
 };
 
 struct y_scenario {
-	char *name, *description;
+	char *name, *description, *epp_config;
 	uint64_t *seed;
 	struct y_workload *workload;
 	struct y_pool *workers, *prefill, *decode;

@@ -158,6 +158,18 @@ def test_the_table_is_the_programs(what):
     assert [row.split("`")[1] for row in rows.splitlines()[2:]] == harness.run("serve", f"--list-{what}").stdout.split()
 
 
+def test_the_table_of_plugins_is_the_programs():
+    page = ROOT / "docs" / "epp.md"
+    text = page.read_text()
+    fresh = harness.run("explain", "--list-plugins").stdout
+    first, last = "<!-- plugins -->\n", "<!-- end of plugins -->"
+    rows = text.split(first)[1].split(last)[0]
+    if os.environ.get("DOCS_UPDATE"):
+        page.write_text(text.replace(first + rows + last, first + fresh + last))
+        return
+    assert rows == fresh, "docs/epp.md is not what pdctl explain --list-plugins prints; run with DOCS_UPDATE=1"
+
+
 def test_flags_in_prose_exist():
     """A flag in backticks on a command's own page belongs to some command."""
     known = {f for name in command_names() for f in flags(harness.run(name, "--help").stdout)} | {"--help", "--version"}

@@ -14,7 +14,8 @@
 	POLICY(least_request)                                                                      \
 	POLICY(sticky)                                                                             \
 	POLICY(sticky_least_loaded)                                                                \
-	POLICY(affinity)
+	POLICY(affinity)                                                                           \
+	POLICY(scores)
 
 #include "lib/route/policy/policies.h"
 

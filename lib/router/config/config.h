@@ -39,6 +39,7 @@ struct fleet_config {
 };
 
 struct pd_connector;
+struct epp_config;
 
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
 enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
@@ -129,6 +130,7 @@ struct router_config {
 	 */
 	const char *inquiry;
 	int inquiry_port;
+	const struct epp_config *epp; /* borrowed; NULL: none. What the policy `scores` does */
 	int64_t pd_lease;
 	bool allow_ec_params; /* clients may name the host that an engine fetches encodings from */
 	int64_t drain_delay, drain_timeout;

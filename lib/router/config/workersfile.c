@@ -9,6 +9,7 @@
 #include "lib/base/file.h"
 #include "lib/base/nearest.h"
 #include "lib/base/yamlnode.h"
+#include "lib/epp/epp_config.h"
 
 #define FILE_MAX (4u << 20)
 
@@ -21,6 +22,7 @@ struct source {
 
 static const char *const list_keys[ROLES] = {"workers", "prefill", "decode"};
 static const char *const policy_keys[ROLES] = {"policy", "prefill_policy", "decode_policy"};
+static const enum epp_pool epp_pools[ROLES] = {EPP_PLAIN, EPP_PREFILL, EPP_DECODE};
 static const char *const worker_keys[] = {"url", "name", "labels", NULL};
 
 /* The keys of a mapping are among these. */
@@ -119,6 +121,7 @@ static int read_policies(const struct source *s, const struct router_config *bas
 			       : route_spec_apply(&out->policy[r], &settings, &inner))
 			return yamlnode_fail(yamlnode_get(s->root, policy_keys[from]), s->path, msg,
 					     "%.400s", inner.text);
+		epp_apply(base->epp, epp_pools[r], &out->policy[r]);
 	}
 	return PD_OK;
 }

@@ -111,7 +111,8 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 			err = worker_new(&w, spec, c, &h->waiting[role], clock_now() < until, msg);
 		if (err)
 			break;
-		member[p->n] = (struct route_member){w->name, &w->slot, spec->labels};
+		member[p->n] =
+			(struct route_member){w->name, &w->slot, spec->labels, w->at.authority};
 		p->worker[p->n++] = w;
 	}
 	if (!err)

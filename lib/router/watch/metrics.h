@@ -81,8 +81,8 @@ enum {
 	LABELS_CODE = 6,
 	LABELS_ERROR = METRICS_ERRORS - 1,
 	LABELS_CAUSE = METRICS_CAUSES - 1,
-	LABELS_STAGE = 3,  /* enum worker_role */
-	LABELS_REASON = 9, /* enum route_reason */
+	LABELS_STAGE = 3,   /* enum worker_role */
+	LABELS_REASON = 10, /* enum route_reason */
 	LABELS_ATTEMPT = 5,
 	LABELS_TRACE = METRICS_TRACES,
 	LABELS_FOLLOW = METRICS_FOLLOW,

@@ -321,6 +321,8 @@ int pick_choose_pair(struct exchange *x, enum worker_role *failed)
 
 void pick_computed(struct exchange *x, struct pick *p)
 {
+	if (p->decision.tokens_stay)
+		return;
 	if (p->counted && p->decision.tokens > 0)
 		route_computed(x->fleet->pool[p - x->pick].ring, p->decision.worker,
 			       p->decision.tokens);

@@ -1,0 +1,54 @@
+#include "cmd/serve_epp.h"
+
+#include "lib/epp/epp_config.h"
+
+struct serve_epp serve_epp;
+
+int serve_epp_read(struct router_config *c, const char **policy, bool given, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	struct epp_config *epp;
+
+	if (!serve_epp.file)
+		return PD_OK;
+	if (epp_config_read(&epp, serve_epp.file, &inner))
+		return pd_fail(msg, PD_EINVAL, "--epp-config: %.480s", inner.text);
+	c->epp = epp;
+	if (!given)
+		*policy = "scores";
+	if (c->pd && !epp_profile_prefill(epp))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--epp-config: %.200s: found no profile for prefill with a decider or "
+			"a threshold, expected one: the router has prefill workers",
+			serve_epp.file);
+	return PD_OK;
+}
+
+int serve_epp_apply(struct router_config *c, struct pd_msg *msg)
+{
+	static const enum epp_pool pools[ROLES] = {EPP_PLAIN, EPP_PREFILL, EPP_DECODE};
+	bool scored = !c->epp;
+
+	for (int r = 0; r < ROLES; r++) {
+		epp_apply(c->epp, pools[r], &c->fleet.policy[r]);
+		if ((r == ROLE_REGULAR) != c->pd)
+			scored |= score_spec_profile(&c->fleet.policy[r]) != NULL;
+	}
+	return scored ? PD_OK
+		      : pd_fail(msg, PD_EINVAL,
+				"--epp-config has no effect with --policy %.60s, expected scores",
+				c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name);
+}
+
+void serve_epp_announce(const struct router_config *c)
+{
+	for (size_t i = 0; c->epp && i < c->epp->nnotes; i++)
+		log_line(c->log, LOG_WARN, "%s", c->epp->note[i]);
+}
+
+void serve_epp_release(struct router_config *c)
+{
+	epp_config_free((struct epp_config *)(uintptr_t)c->epp);
+	c->epp = NULL;
+}

@@ -1,0 +1,285 @@
+#include "lib/route/memory/holders.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WAYS   8
+#define PLANE  64 /* workers whose ages lie together */
+#define PLANES (HOLDERS_CELLS / PLANE)
+#define WINDOW 64 /* ages that count */
+#define JUMP   (WINDOW + 1)
+#define SWEPT  3 /* blocks that are looked at per block that a worker gets */
+
+struct cell {
+	uint64_t worker; /* 0 refs: free */
+	uint32_t refs;
+	uint32_t got; /* since its age went up */
+};
+
+struct holders {
+	atomic_flag lock;
+	size_t blocks, step; /* places; what a worker gets at one age */
+	size_t swept;
+	uint32_t clock;
+	uint64_t *hash;		    /* 0: free */
+	uint32_t *used;		    /* the clock of its last use */
+	uint8_t *plane[PLANES];	    /* [blocks][PLANE] ages; 0: not held */
+	uint8_t age[HOLDERS_CELLS]; /* 1 to 255, in a circle */
+	struct cell cell[HOLDERS_CELLS];
+	uint32_t top; /* cells below it were used */
+};
+
+static void lock(struct holders *h)
+{
+	while (atomic_flag_test_and_set_explicit(&h->lock, memory_order_acquire))
+		continue;
+}
+
+static void unlock(struct holders *h)
+{
+	atomic_flag_clear_explicit(&h->lock, memory_order_release);
+}
+
+int holders_new(struct holders **out, size_t capacity)
+{
+	struct holders *h = calloc(1, sizeof(*h));
+
+	*out = NULL;
+	if (!h || capacity == 0 || capacity > HOLDERS_CAPACITY_MAX) {
+		free(h);
+		return h ? PD_EINVAL : PD_ENOMEM;
+	}
+	h->step = (capacity + WINDOW - 1) / WINDOW;
+	for (h->blocks = 64; h->blocks < 4 * capacity && h->blocks < HOLDERS_BLOCKS_MAX;)
+		h->blocks *= 2;
+	h->hash = calloc(h->blocks, sizeof(*h->hash));
+	h->used = calloc(h->blocks, sizeof(*h->used));
+	memset(h->age, 1, sizeof(h->age));
+	if (!h->hash || !h->used) {
+		holders_free(h);
+		return PD_ENOMEM;
+	}
+	*out = h;
+	return PD_OK;
+}
+
+void holders_free(struct holders *h)
+{
+	if (!h)
+		return;
+	for (size_t i = 0; i < PLANES; i++)
+		free(h->plane[i]);
+	free(h->hash);
+	free(h->used);
+	free(h);
+}
+
+size_t holders_bytes(const struct holders *h)
+{
+	size_t n = sizeof(*h) + h->blocks * (sizeof(*h->hash) + sizeof(*h->used));
+
+	for (size_t i = 0; i < PLANES; i++)
+		n += h->plane[i] ? h->blocks * PLANE : 0;
+	return n;
+}
+
+/* -- workers -- */
+
+static uint32_t find_cell(const struct holders *h, uint64_t worker)
+{
+	for (uint32_t i = 0; i < h->top; i++)
+		if (h->cell[i].refs > 0 && h->cell[i].worker == worker)
+			return i;
+	return HOLDERS_CELLS;
+}
+
+static void grow_older(struct holders *h, uint32_t cell, unsigned by)
+{
+	h->age[cell] = (uint8_t)((h->age[cell] - 1u + by) % 255 + 1);
+	h->cell[cell].got = 0;
+}
+
+uint32_t holders_cell(struct holders *h, uint64_t worker)
+{
+	uint32_t at;
+
+	lock(h);
+	at = find_cell(h, worker);
+	for (uint32_t i = 0; at == HOLDERS_CELLS && i < HOLDERS_CELLS; i++)
+		at = h->cell[i].refs == 0 ? i : at;
+	if (at < HOLDERS_CELLS && !h->plane[at / PLANE])
+		h->plane[at / PLANE] = calloc(h->blocks, PLANE);
+	if (at < HOLDERS_CELLS && !h->plane[at / PLANE])
+		at = HOLDERS_CELLS;
+	if (at < HOLDERS_CELLS) {
+		h->cell[at].worker = worker;
+		h->cell[at].refs++;
+		h->top = at >= h->top ? at + 1 : h->top;
+	}
+	unlock(h);
+	return at;
+}
+
+void holders_drop(struct holders *h, uint32_t cell)
+{
+	if (cell >= HOLDERS_CELLS)
+		return;
+	lock(h);
+	if (--h->cell[cell].refs == 0)
+		grow_older(h, cell, JUMP);
+	unlock(h);
+}
+
+void holders_forget(struct holders *h, uint64_t worker)
+{
+	uint32_t cell;
+
+	lock(h);
+	cell = find_cell(h, worker);
+	if (cell < HOLDERS_CELLS)
+		grow_older(h, cell, JUMP);
+	unlock(h);
+}
+
+/* -- blocks -- */
+
+/* How old an age is, by the worker's own; of a block that it never got: the oldest. */
+static unsigned since(uint8_t now, uint8_t then)
+{
+	return then == 0 ? 255 : now >= then ? (unsigned)(now - then) : 255u - then + now;
+}
+
+/* The place of a block; h->blocks: it has none. */
+static size_t find(const struct holders *h, uint64_t hash)
+{
+	size_t at = (hash >> 8) & (h->blocks - WAYS);
+
+	for (size_t i = 0; i < WAYS; i++)
+		if (h->hash[at + i] == hash)
+			return at + i;
+	return h->blocks;
+}
+
+static void clear(struct holders *h, size_t at)
+{
+	for (size_t p = 0; p < PLANES && p * PLANE < h->top; p++)
+		if (h->plane[p])
+			memset(h->plane[p] + at * PLANE, 0, PLANE);
+}
+
+/* The place of a block, that of the longest unused one when it had none. */
+static size_t find_or_make(struct holders *h, uint64_t hash)
+{
+	size_t group = (hash >> 8) & (h->blocks - WAYS), at = find(h, hash);
+
+	if (at < h->blocks)
+		return at;
+	at = group;
+	for (size_t i = 0; i < WAYS; i++) {
+		if (h->hash[group + i] == 0) {
+			at = group + i;
+			break;
+		}
+		if (h->clock - h->used[group + i] > h->clock - h->used[at])
+			at = group + i;
+	}
+	if (h->hash[at] != 0)
+		clear(h, at);
+	h->hash[at] = hash;
+	return at;
+}
+
+/* Ages that count no more are taken away before the circle comes round to them. */
+static void sweep(struct holders *h)
+{
+	for (int i = 0; i < SWEPT; i++) {
+		size_t at = h->swept = (h->swept + 1) & (h->blocks - 1);
+
+		for (size_t p = 0; h->hash[at] != 0 && p * PLANE < h->top; p++) {
+			uint8_t *then = h->plane[p] ? h->plane[p] + at * PLANE : NULL;
+
+			for (size_t c = 0; then && c < PLANE; c++)
+				if (then[c] != 0 && since(h->age[p * PLANE + c], then[c]) >= WINDOW)
+					then[c] = 0;
+		}
+	}
+}
+
+/* Never 0: that is a free place. */
+static uint64_t hash_of(const struct holders_blocks *b, size_t i)
+{
+	size_t at = (i + 1) * b->stride;
+
+	return (b->block[(at < b->n ? at : b->n) - 1] ^ b->salt) | 1;
+}
+
+bool holders_add(struct holders *h, uint64_t worker, const struct holders_blocks *b)
+{
+	size_t n = holders_count(b);
+	bool known;
+	uint32_t cell;
+
+	if (n == 0)
+		return false;
+	lock(h);
+	cell = find_cell(h, worker);
+	known = find(h, hash_of(b, 0)) < h->blocks;
+	h->clock++;
+	for (size_t i = 0; cell < HOLDERS_CELLS && i < n; i++) {
+		size_t at = find_or_make(h, hash_of(b, i));
+		uint8_t *then = h->plane[cell / PLANE] + at * PLANE + cell % PLANE;
+
+		h->used[at] = h->clock;
+		if (*then == h->age[cell])
+			continue;
+		*then = h->age[cell];
+		sweep(h);
+		if (++h->cell[cell].got >= h->step)
+			grow_older(h, cell, 1);
+	}
+	unlock(h);
+	return known;
+}
+
+/* One block's part of the match. False: nobody holds it. */
+static bool add_block(const struct holders *h, size_t at, uint16_t *sum)
+{
+	unsigned any = 0;
+
+	for (size_t p = 0; p * PLANE < h->top; p++) {
+		const uint8_t *now = h->age + p * PLANE, *then;
+
+		if (!h->plane[p])
+			continue;
+		then = h->plane[p] + at * PLANE;
+		for (size_t c = 0; c < PLANE; c++) {
+			/* As since(), without a branch: the circle has 255 ages. */
+			uint8_t old = (uint8_t)(now[c] - then[c] - (now[c] < then[c]));
+			uint8_t held = then[c] != 0 && old < WINDOW;
+
+			sum[p * PLANE + c] = (uint16_t)(sum[p * PLANE + c] + held);
+			any |= held;
+		}
+	}
+	return any;
+}
+
+void holders_match(struct holders *h, const struct holders_blocks *b, const uint16_t *cell,
+		   size_t ncells, uint16_t *held)
+{
+	uint16_t sum[HOLDERS_CELLS];
+	size_t n = holders_count(b);
+
+	lock(h);
+	memset(sum, 0, ((size_t)h->top + PLANE - 1) / PLANE * PLANE * sizeof(*sum));
+	for (size_t i = 0; i < n; i++) {
+		size_t at = find(h, hash_of(b, i));
+
+		if (at == h->blocks || !add_block(h, at, sum))
+			break;
+	}
+	unlock(h);
+	for (size_t i = 0; i < ncells; i++)
+		held[i] = cell[i] < HOLDERS_CELLS ? sum[cell[i]] : 0;
+}

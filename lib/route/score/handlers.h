@@ -1,0 +1,32 @@
+/* What a profile handler says: which profile is for which pool, and who decides whether there are
+ * two picks. */
+#ifndef PD_ROUTE_HANDLERS_H
+#define PD_ROUTE_HANDLERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct score_type;
+
+extern const struct score_type score_single_handler, score_disagg_handler, score_pd_handler;
+
+struct score_handler {
+	const char *prefill, *decode; /* names of profiles */
+	const char *decider;	      /* a plugin's name; NULL: none */
+	bool prefill_first;
+	int64_t threshold; /* pd-profile-handler: uncached bytes; 0: always; -1: the decider says */
+};
+
+/* Of the parameters of one of the last two. */
+const struct score_handler *score_handler_of(const void *params);
+
+/* The approximate producer's parameters. */
+struct score_prefix_producer {
+	int64_t block_tokens, max_tokens, max_blocks, capacity;
+	bool auto_tune;
+};
+extern const struct score_type score_prefix_producer, score_flight_producer;
+/* What prefix-cache-scorer said itself, in the older form; NULL: nothing. */
+const struct score_prefix_producer *score_prefix_own(const void *params);
+
+#endif
