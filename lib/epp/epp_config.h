@@ -9,7 +9,7 @@
 #ifndef PD_EPP_CONFIG_H
 #define PD_EPP_CONFIG_H
 
-#include "lib/route/score/arena.h"
+#include "lib/route/score/score_arena.h"
 #include "lib/route/score/pipeline.h"
 
 #define EPP_PLUGINS_MAX	 64

@@ -57,7 +57,7 @@
 #include <stdlib.h>
 
 #include "lib/route/hash.h"
-#include "lib/route/score/arena.h"
+#include "lib/route/score/score_arena.h"
 
 #define STAGE(name) extern const struct score_type score_##name;
 STAGES

@@ -1,4 +1,4 @@
-#include "lib/route/score/arena.h"
+#include "lib/route/score/score_arena.h"
 
 #include <ctype.h>
 #include <stdlib.h>
