@@ -577,7 +577,8 @@ static int add_list(struct router_config *c, enum worker_role role, const char *
 			err = read_bootstrap(l->items[i], c, first, msg);
 		else if ((first = c->fleet.workers.n,
 			  worker_list_add(&c->fleet.workers, role, l->items[i], c->dp_size,
-					  &inner)))
+					  &inner) ||
+				  worker_list_check(&c->fleet.workers, first, &inner)))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flag, inner.text);
 	}
 	return err;
@@ -588,6 +589,7 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 	int err;
 
 	c->workers_file = o.workers_file;
+	c->policy_of_file = serve_vllm_file_policy;
 	if (c->pd && o.workers.n > 0)
 		return pd_fail(msg, PD_EINVAL,
 			       "--worker-urls and --prefill/--decode cannot be combined");
@@ -601,6 +603,8 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 		if (err)
 			return err;
 		c->fleet = fc;
+		if (serve_vllm_wants_prefix() && !o.keyless_given)
+			c->keyless = KEYLESS_PREFIX;
 		return PD_OK;
 	}
 	err = add_list(c, ROLE_REGULAR, "worker-urls", &o.workers, msg);

@@ -131,6 +131,9 @@ static const struct stand_in {
 
 static const struct stand_in *used[ROLES];
 static const char *used_by[ROLES];
+/* Of the file: the last key that named one, until there is a log. */
+static const struct stand_in *of_file;
+static const char *key_of_file;
 
 void serve_vllm_defaults(void)
 {
@@ -138,6 +141,7 @@ void serve_vllm_defaults(void)
 
 	memset(given, 0, sizeof(given));
 	memset(used, 0, sizeof(used));
+	of_file = NULL;
 	for (size_t i = 0; i < FLAGS; i++) {
 		if (flags[i].effect == WORKS)
 			continue;
@@ -180,26 +184,60 @@ int serve_vllm_check(const struct router_config *c, struct pd_msg *msg)
 	return PD_OK;
 }
 
-const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix)
+static const struct stand_in *stand_in_for(const char *name)
 {
 	size_t n = strcspn(name, ":");
 
-	for (size_t i = 0; i < sizeof(stand_ins) / sizeof(stand_ins[0]); i++) {
-		const struct stand_in *s = &stand_ins[i];
-		size_t k = 0;
+	for (size_t i = 0; i < sizeof(stand_ins) / sizeof(stand_ins[0]); i++)
+		if (strlen(stand_ins[i].name) == n && memcmp(stand_ins[i].name, name, n) == 0)
+			return &stand_ins[i];
+	return NULL;
+}
 
-		if (strlen(s->name) != n || memcmp(s->name, name, n) != 0)
-			continue;
-		while (k < ROLES && used[k] && used[k] != s)
-			k++;
-		if (flag && k < ROLES && !used[k]) {
-			used[k] = s;
-			used_by[k] = flag;
-		}
-		*prefix |= flag && s->prefix;
-		return s->runs_as;
+const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix)
+{
+	const struct stand_in *s = stand_in_for(name);
+	size_t k = 0;
+
+	if (!s)
+		return name;
+	while (k < ROLES && used[k] && used[k] != s)
+		k++;
+	if (flag && k < ROLES && !used[k]) {
+		used[k] = s;
+		used_by[k] = flag;
 	}
-	return name;
+	*prefix |= flag && s->prefix;
+	return s->runs_as;
+}
+
+static void say_stand_in(struct log *log, const char *key, const char *where,
+			 const struct stand_in *s)
+{
+	log_event(log, LOG_WARN, "policy_stand_in",
+		  LOG_FIELDS(LOG_TEXT("flag", key), LOG_TEXT("policy", s->name),
+			     LOG_TEXT("runs_as", s->runs_as),
+			     LOG_TEXT("keyless", s->prefix ? "prefix" : "")),
+		  "%s%s %s%s is not supported yet and runs as %s%s", *where ? "" : "--", key,
+		  s->name, where, s->runs_as, s->prefix ? " --keyless prefix" : "");
+}
+
+const char *serve_vllm_file_policy(const struct router_config *c, const char *key, const char *name)
+{
+	const struct stand_in *s = stand_in_for(name);
+
+	if (!s)
+		return name;
+	of_file = s;
+	key_of_file = key;
+	if (c->log)
+		say_stand_in(c->log, key, " of the workers file", s);
+	return s->runs_as;
+}
+
+bool serve_vllm_wants_prefix(void)
+{
+	return of_file && of_file->prefix;
 }
 
 static void say(struct log *log, enum effect effect, const char *text)
@@ -224,13 +262,9 @@ void serve_vllm_announce(struct log *log)
 	say(log, NO_EFFECT, "accepted without effect");
 	say(log, LATER, "not supported yet, without effect until then");
 	for (int k = 0; k < ROLES && used[k]; k++)
-		log_event(
-			log, LOG_WARN, "policy_stand_in",
-			LOG_FIELDS(LOG_TEXT("flag", used_by[k]), LOG_TEXT("policy", used[k]->name),
-				   LOG_TEXT("runs_as", used[k]->runs_as),
-				   LOG_TEXT("keyless", used[k]->prefix ? "prefix" : "")),
-			"--%s %s is not supported yet and runs as %s%s", used_by[k], used[k]->name,
-			used[k]->runs_as, used[k]->prefix ? " --keyless prefix" : "");
+		say_stand_in(log, used_by[k], "", used[k]);
+	if (of_file)
+		say_stand_in(log, key_of_file, " of the workers file", of_file);
 }
 
 int serve_vllm_markdown(struct buf *out)

@@ -23,6 +23,11 @@ int serve_vllm_check(const struct router_config *c, struct pd_msg *msg) PD_MUST;
  * `flag` gave the name; NULL: it is for a pool that there is not.
  */
 const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix);
+/* The same for a key of the workers file; warns at once when there is a log. */
+const char *serve_vllm_file_policy(const struct router_config *c, const char *key,
+				   const char *name);
+/* Did the workers file name one whose stand-in asks for that? */
+bool serve_vllm_wants_prefix(void);
 /* Warnings: what was accepted without effect, and what is not supported yet. */
 void serve_vllm_announce(struct log *log);
 int serve_vllm_markdown(struct buf *out) PD_MUST;

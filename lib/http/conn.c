@@ -169,6 +169,8 @@ static enum read_result refuse(struct http_conn *c, int status, const char *why)
 	count(&c->server->bad_requests);
 	c->close_after = true;
 	c->drain_input = true;
+	if (c->extra.n == 0 && c->server->cfg.own_lines)
+		c->extra = c->server->cfg.own_lines(c->server->cfg.ctx, &c->work->req.head);
 	(void)http_reply_error(c, status, "invalid_request_error", NULL, "%s", why);
 	if (c->server->cfg.on_refuse)
 		c->server->cfg.on_refuse(c->server->cfg.ctx, c,

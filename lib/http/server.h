@@ -74,6 +74,9 @@ struct http_server_config {
 	/* on_head returned 0 but on_request was never reached (body timed out, client left); the
 	 * head is that of on_head, there is no body. May be NULL. */
 	void (*on_abandon)(void *ctx, struct http_conn *c, struct http_request *r);
+	/* Lines for answers that the server gives itself before on_head, by what could be read of
+	 * the head; valid until the connection's next request. May be NULL. */
+	struct span (*own_lines)(void *ctx, const struct http_head *h);
 	/* The server answered this status itself: malformed, too large, too slow. r is NULL when
 	 * the head could not be read. on_abandon follows when on_head had returned 0. May be NULL.
 	 */

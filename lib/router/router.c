@@ -180,6 +180,14 @@ static void on_abandon(void *ctx, struct http_conn *c, struct http_request *r)
 		proxy_leave(&rt->way);
 }
 
+/* So that a page reads why. */
+static struct span own_lines(void *ctx, const struct http_head *h)
+{
+	struct router *rt = ctx;
+
+	return cors_lines(&rt->cors, h);
+}
+
 static void on_refuse(void *ctx, struct http_conn *c, const struct http_request *r, int status)
 {
 	struct router *rt = ctx;
@@ -302,6 +310,7 @@ static int start_server(struct router *rt, struct pd_msg *msg)
 	sc.on_request = on_request;
 	sc.on_abandon = on_abandon;
 	sc.on_refuse = on_refuse;
+	sc.own_lines = own_lines;
 	err = http_server_start(&server, &sc, msg);
 	if (err)
 		return err;

@@ -115,6 +115,31 @@ def test_every_answer_to_a_page_says_so_once(pdctl, tmp_path):
             assert b"Access-Control" not in conn.recv(4096)
 
 
+@pytest.mark.both_forms
+def test_refusals_of_the_server_itself_can_be_read_by_pages(pdctl):
+    """Before a request is anybody's: a body that is too large, a head that breaks a rule behind its Origin, an expectation."""
+    origin = b"Host: x\r\nOrigin: " + PAGE.encode() + b"\r\n"
+    cases = [
+        (413, b"POST /v1/completions HTTP/1.1\r\n" + origin + b"Content-Length: 2000\r\n\r\n"),
+        (413, b"POST /v1/completions HTTP/1.1\r\n" + origin + b"Transfer-Encoding: chunked\r\n\r\n7d0\r\n"),
+        (400, b"POST /v1/completions HTTP/1.1\r\n" + origin + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n"),
+        (400, b"POST /v1/completions HTTP/1.1\r\n" + origin + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+        (417, b"POST /v1/completions HTTP/1.1\r\n" + origin + b"Expect: more\r\n\r\n"),
+        (431, b"GET /v1/models HTTP/1.1\r\n" + origin + b"A: b\r\n" * 120 + b"\r\n"),
+    ]
+    with FakeEngine(ok) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--max-payload-size", 1000, "--cors-allowed-origins", PAGE)
+        for status, request in cases:
+            for with_origin in (True, False):
+                with router.connect() as conn:
+                    conn.sendall(request if with_origin else request.replace(b"Origin:", b"X-Other:"))
+                    got = b""
+                    while b"\r\n\r\n" not in got:
+                        got += conn.recv(65536)
+                assert got.startswith(b"HTTP/1.1 %d " % status), got
+                assert (f"Access-Control-Allow-Origin: {PAGE}\r\n".encode() in got) == with_origin, got
+
+
 @pytest.mark.parametrize("words, allowed", [
     ([], True), (["*"], True), (["https://other.example", PAGE], True), (["https://other.example"], False), ([PAGE + ":8443"], False), (["none"], False),
 ], ids=str)

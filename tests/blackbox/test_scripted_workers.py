@@ -187,6 +187,33 @@ def test_a_comment_passes_at_once(scripted, line, at):
         read_until(sock, b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_comment_inside_an_unfinished_event_passes_at_once(scripted, step):
+    """Readers skip it wherever it stands, so it overtakes the event around it, which stays whole."""
+    before, pings, after = b"event: message\ndata: {\"choices\":\n", [b": ping\n", b":\n", b": " + b"x" * 300 + b"\r\n"], b"data: []}\n\n"
+
+    def script(seen, wire):
+        wire.begin_stream()
+        wire.event(chat({"content": "x"}))
+        for line in (before, *pings):
+            for i in range(0, len(line), step):
+                wire.chunk(line[i:i + step])
+            wire.chunk(b"id: 1\n")
+            assert line == before or arrived.acquire(timeout=30)
+        wire.chunk(after + DONE)
+        wire.end_stream()
+
+    arrived = threading.Semaphore(0)
+    with scripted(script) as r, r.raw() as sock:
+        got = b""
+        for line in pings:
+            got += read_until(sock, line)
+            assert b"message" not in got, "the event waits for its end"
+            arrived.release()
+        got += read_until(sock, b"0\r\n\r\n")
+        assert b"event: message\ndata: {\"choices\":\nid: 1\nid: 1\nid: 1\nid: 1\ndata: []}\n\n" in got
+
+
 def test_an_event_of_comments_and_death_is_ended_by_an_error_event(scripted):
     """Behind a comment line without a blank line the stream stands between two events."""
 

@@ -158,6 +158,26 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
 }
 
+int worker_list_check(const struct worker_list *l, size_t from, struct pd_msg *msg)
+{
+	for (size_t a = from; a < l->n; a++)
+		for (size_t b = 0; b < a; b++) {
+			const struct worker_spec *new = &l->spec[a], *old = &l->spec[b];
+			bool name = strcmp(new->name, old->name) == 0;
+
+			if (new->role != old->role || (!name && strcmp(new->url, old->url) != 0))
+				continue;
+			if (name)
+				return pd_fail(msg, PD_EINVAL, "duplicate name '%.200s'",
+					       new->name);
+			return pd_fail(
+				msg, PD_EINVAL,
+				"found '%.150s' and '%.150s' for %.200s: a worker has one name",
+				old->name, new->name, new->url);
+		}
+	return PD_OK;
+}
+
 void worker_list_release(struct worker_list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {

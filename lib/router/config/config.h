@@ -69,6 +69,10 @@ struct router_config {
 	bool pd;
 	struct fleet_config fleet;
 	const char *workers_file; /* NULL: none; read again on reload */
+	/* What runs as the policy that a key of that file names, when it is not here yet; else the
+	 * name as it is. May warn, and is called again on reload. NULL: as it is. */
+	const char *(*policy_of_file)(const struct router_config *c, const char *key,
+				      const char *name);
 	unsigned dp_size;
 
 	struct route_keyspec keys;
@@ -155,6 +159,9 @@ int worker_list_add(struct worker_list *l, enum worker_role role, const char *te
 		    struct pd_msg *msg) PD_MUST;
 /* Appends a copy of one entry. */
 int worker_list_copy(struct worker_list *l, const struct worker_spec *from) PD_MUST;
+/* Has one of the workers from place `from` on the name or the URL of another of its role? PD_EINVAL
+ * names both. */
+int worker_list_check(const struct worker_list *l, size_t from, struct pd_msg *msg) PD_MUST;
 void worker_list_release(struct worker_list *l);
 
 const char *worker_role_name(enum worker_role r);

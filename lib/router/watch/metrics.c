@@ -43,7 +43,6 @@ static const char *const codes[] = {"0xx", "1xx", "2xx", "3xx", "4xx", "5xx"};
 static const char *const errors[] = {"no_available_workers",
 				     "non_retryable_error",
 				     "backend_error",
-				     "unsupported_method",
 				     "invalid_request",
 				     "loop",
 				     "queue_full",

@@ -303,9 +303,7 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 	x->rec.status = status;
 	x->started = true;
 	if (x->rec.error == ERROR_NONE)
-		x->rec.error = status == 405  ? ERROR_METHOD
-			       : status < 500 ? ERROR_INVALID
-					      : ERROR_BACKEND;
+		x->rec.error = status < 500 ? ERROR_INVALID : ERROR_BACKEND;
 	if (x->failure.wait > 0 &&
 	    buf_printf(&extra, "Retry-After: %lld\r\n",
 		       (long long)((x->failure.wait + 999999999) / 1000000000)))

@@ -23,6 +23,7 @@
 #define MERGE_JSON_MAX (8u << 20) /* answers whose usage is merged */
 #define RELAY_IOV      4
 #define SETTLE_EVENTS  8
+#define COMMENT_MAX    512 /* of a comment line that overtakes the event around it */
 
 struct relay {
 	struct exchange *x;
@@ -283,6 +284,34 @@ static size_t whole_events(const struct relay *r, const struct buf *held)
 	return n;
 }
 
+/* Whole comment lines inside the event that begins at `at` move in front of it: readers skip them
+ * wherever they stand, and who sends one wants it to arrive now. The new beginning of the event. */
+static size_t lift_comments(struct buf *held, size_t at)
+{
+	char line[COMMENT_MAX], *p = held->data;
+	size_t from = at;
+
+	for (;;) {
+		const char *lf = memmem(p + from, held->len - from, "\n:", 2), *end;
+		size_t start, n;
+
+		if (!lf)
+			return at;
+		start = (size_t)(lf - p) + 1;
+		end = memchr(p + start, '\n', held->len - start);
+		if (!end)
+			return at;
+		n = (size_t)(end - p) + 1 - start;
+		from = start + n - 1;
+		if (n > sizeof(line))
+			continue;
+		memcpy(line, p + start, n);
+		memmove(p + at + n, p + at, start - at);
+		memcpy(p + at, line, n);
+		at += n;
+	}
+}
+
 /* Passes on the whole events at the front of `held`; everything when the stream ended or an event
  * is too large to hold. */
 static void pass_held(struct relay *r, bool ended)
@@ -294,6 +323,8 @@ static void pass_held(struct relay *r, bool ended)
 
 	if (n > 0)
 		r->mid_event = false;
+	if (n < held->len && !r->mid_event)
+		n = lift_comments(held, n);
 	if (n < held->len && (ended || held->len - n > MERGE_EVENT_MAX)) {
 		n = held->len;
 		r->mid_event = !ended;
