@@ -288,7 +288,7 @@ static int put_workers(struct merge *m)
 static int put_distribution(struct merge *m, const char *key)
 {
 	struct merge_values v;
-	char path[64];
+	char path[160];
 	double count, mean = 0;
 	int err = merge_values_of(m->s, m->n, key, &v);
 
