@@ -29,6 +29,7 @@ enum {
 	ROUTE_WANTS_PARTNER =
 		16, /* of a decode pool: prefill is picked first, to be request.partner */
 	ROUTE_WANTS_TOKENS = 32, /* uses request.tokens and request.output_tokens */
+	ROUTE_EXPLAINS = 64,	 /* fills request.explain: operators read its decisions */
 };
 
 enum route_reason {

@@ -505,7 +505,7 @@ static void learn(void *memory, const struct route_event *e)
 		.help = "filters, scorers and a picker, as `--epp-config` says; without it "       \
 			"llm-d's "                                                                 \
 			"default",                                                                 \
-		.flags = ROUTE_BY_LOAD | ROUTE_DRAWS | (wanted),                                   \
+		.flags = ROUTE_BY_LOAD | ROUTE_DRAWS | ROUTE_EXPLAINS | (wanted),                  \
 		.params_size = sizeof(struct params), .walk_size = sizeof(struct walk),            \
 		.table_new = table_new, .table_free = table_free, .memory_new = memory_new,        \
 		.memory_free = memory_free, .begin = begin, .next = next, .none = none,            \

@@ -1,8 +1,8 @@
 /*
  * One line when a request has ended: who served it, what came of it, and with P/D the two texts
  * that people grep for. With --log-format json it has fields only, those of the access log. At
- * debug each decision as well, as one JSON line. The key itself is never logged, only its hash and
- * where it was found.
+ * debug each decision as well, as one JSON line; where scorers decide, at info. The key itself is
+ * never logged, only its hash and where it was found.
  */
 #include "lib/router/watch/explain.h"
 
@@ -13,17 +13,23 @@
 #include "lib/route/hash.h"
 #include "lib/router/watch/access.h"
 
-#define LINE_GOAL  3500u /* no further candidate once a line is so long */
-#define ROUTE_TEXT 2600	 /* four URLs */
-#define PATH_SHOWN 1024
-/* A line for each decision is for the policies whose scores an operator tunes, and there are none
- * yet; those of hash and load policies are for debugging. */
-#define DECISIONS      LOG_DEBUG
+#define LINE_GOAL      3500u /* no further candidate once a line is so long */
+#define ROUTE_TEXT     2600  /* four URLs */
+#define PATH_SHOWN     1024
 #define LINE_MAX_BYTES (1u << 17) /* more than the parts of a line can be together */
 
 static const char *policy_of(const struct record *x, enum worker_role r)
 {
 	return route_pool_policy(x->fleet->pool[r].ring);
+}
+
+/* A line for each decision is for the policies whose scores an operator tunes; those of hash and
+ * load policies are for debugging. */
+static enum log_level decisions(const struct record *x, enum worker_role r)
+{
+	unsigned flags = x->fleet->pool[r].ring->state->spec.type->flags;
+
+	return (flags & ROUTE_EXPLAINS) && x->to->cfg->log_requests ? LOG_INFO : LOG_DEBUG;
 }
 
 static const char *url_of(const struct record *x, enum worker_role r)
@@ -54,12 +60,17 @@ static void put_route(const struct record *x, char *out, size_t cap)
 		(void)snprintf(out, cap, " worker=%s [policy:%s]", url_of(x, r), policy_of(x, r));
 }
 
-/* What was compared, best first. Names may be long and candidates many: the line is shortened
- * between two of them, and says so. */
-static int put_scores(const struct record *x, enum worker_role r, struct buf *b)
+/* Names may be long and workers many: the line is shortened between two of them, and says so. */
+static int put_omitted(struct buf *b, const char *what, size_t n)
+{
+	return n > 0 ? buf_printf(b, ",\"%s_omitted\":%zu", what, n) : PD_OK;
+}
+
+/* What was compared, best first. */
+static int put_candidates(const struct record *x, enum worker_role r, struct buf *b)
 {
 	const struct route_decision *d = x->pick[r].decision;
-	int err = buf_puts(b, "\"scores\":{");
+	int err = buf_puts(b, ",\"scores\":{");
 	uint32_t i = 0;
 
 	for (; !err && i < d->ncandidates && (i == 0 || b->len < LINE_GOAL); i++) {
@@ -70,9 +81,49 @@ static int put_scores(const struct record *x, enum worker_role r, struct buf *b)
 		err = err ? err : buf_printf(b, ":%.9g", d->candidate[i].score);
 	}
 	err = err ? err : buf_putc(b, '}');
-	return err || i == d->ncandidates
-		       ? err
-		       : buf_printf(b, ",\"scores_omitted\":%u", d->ncandidates - i);
+	return err ? err : put_omitted(b, "scores", d->ncandidates - i);
+}
+
+/* One of the three lists of a pipeline: names of candidates, what filtered some, the scores of the
+ * others. */
+static int put_list(const struct record *x, enum worker_role r, struct buf *b, const char *name)
+{
+	const struct fleet_pool *p = &x->fleet->pool[r];
+	const struct route_verdict *v = x->pick[r].explain->worker;
+	bool all = name[0] == 'c', filtered = name[0] == 'f', first = true;
+	size_t goal = b->len + LINE_GOAL, omitted = 0;
+	int err = buf_printf(b, ",\"%s\":%c", name, all ? '[' : '{');
+
+	for (size_t i = 0; !err && i < p->n; i++) {
+		if (!v[i].candidate || (!all && filtered != (v[i].filter != NULL)))
+			continue;
+		if (!first && b->len > goal) {
+			omitted++;
+			continue;
+		}
+		err = buf_puts(b, first ? "" : ",");
+		err = err ? err : json_quote(b, p->worker[i]->name, strlen(p->worker[i]->name));
+		if (!err && filtered)
+			err = buf_puts(b, ":");
+		if (!err && filtered)
+			err = json_quote(b, v[i].filter, strlen(v[i].filter));
+		else if (!err && !all)
+			err = buf_printf(b, ":%.9g", v[i].score);
+		first = false;
+	}
+	err = err ? err : buf_putc(b, all ? ']' : '}');
+	return err ? err : put_omitted(b, name, omitted);
+}
+
+static int put_scores(const struct record *x, enum worker_role r, struct buf *b)
+{
+	int err;
+
+	if (!x->pick[r].explain->filled)
+		return put_candidates(x, r, b);
+	err = put_list(x, r, b, "candidates");
+	err = err ? err : put_list(x, r, b, "filtered");
+	return err ? err : put_list(x, r, b, "scores");
 }
 
 static int put_decision(const struct record *x, enum worker_role r, struct buf *b)
@@ -82,14 +133,16 @@ static int put_decision(const struct record *x, enum worker_role r, struct buf *
 	int err = buf_printf(b, "\"stage\":\"%s\",\"policy\":\"%s\",\"selected\":[",
 			     worker_role_name(r), policy_of(x, r));
 
-	err = err ? err : json_quote(b, w->url, strlen(w->url));
+	err = err ? err : json_quote(b, w->name, strlen(w->name));
 	err = err ? err : buf_puts(b, "],\"home\":");
-	err = err ? err : json_quote(b, home->url, strlen(home->url));
-	err = err ? err : buf_putc(b, ',');
+	err = err ? err : json_quote(b, home->name, strlen(home->name));
 	err = err ? err : put_scores(x, r, b);
 	return err ? err
-		   : buf_printf(b, ",\"margin\":%.9g,\"ties\":%u,\"reason\":\"%s\",\"attempt\":%u",
-				d->margin, d->ties, route_reason_name(d->reason), x->attempt);
+		   : buf_printf(b,
+				",\"margin\":%.9g,\"ties\":%u,\"tie_count\":%u,\"reason\":\"%s\","
+				"\"attempt\":%u",
+				d->margin, d->ties, d->ties, route_reason_name(d->reason),
+				x->attempt);
 }
 
 static void json_line(const struct record *x, enum worker_role r)
@@ -109,7 +162,7 @@ static void json_line(const struct record *x, enum worker_role r)
 			&b, ",\"key_source\":\"%s\",\"key_hash\":\"%016llx\"", x->key->source,
 			(unsigned long long)route_hash(ROUTE_HASH_XXH3, x->key->text, x->key->len));
 	if (!err)
-		log_json(x->to->cfg->log, DECISIONS, "Scoring decision", b.data);
+		log_json(x->to->cfg->log, decisions(x, r), "Scoring decision", b.data);
 	else
 		log_lost(x->to->cfg->log);
 	buf_release(&b);
@@ -120,18 +173,18 @@ void explain_decided(const struct record *x)
 	struct log *log = x->to->cfg->log;
 	char route[ROUTE_TEXT];
 
-	if (!log_wants(log, DECISIONS))
+	for (int r = 0; r < ROLES; r++)
+		if (x->pick[r].worker && log_wants(log, decisions(x, (enum worker_role)r)))
+			json_line(x, (enum worker_role)r);
+	if (!log_wants(log, LOG_DEBUG))
 		return;
 	put_route(x, route, sizeof(route));
-	log_event(log, DECISIONS, "attempt",
+	log_event(log, LOG_DEBUG, "attempt",
 		  LOG_FIELDS(LOG_SPAN("request_id", x->id), LOG_NUMBER("attempt", x->attempt),
 			     LOG_TEXT("worker", picked(x, ROLE_REGULAR)),
 			     LOG_TEXT("prefill", picked(x, ROLE_PREFILL)),
 			     LOG_TEXT("decode", picked(x, ROLE_DECODE))),
 		  "request %.*s attempt %u:%s", (int)x->id.n, x->id.p, x->attempt, route);
-	for (int r = 0; r < ROLES; r++)
-		if (x->pick[r].worker)
-			json_line(x, (enum worker_role)r);
 }
 
 /* -- the line of a request -- */

@@ -57,6 +57,7 @@ struct record_times {
 struct record_pick {
 	const struct worker *worker; /* NULL: none */
 	const struct route_decision *decision;
+	const struct route_explain *explain; /* not filled: the policy says no more */
 };
 
 struct record {

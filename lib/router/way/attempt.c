@@ -43,7 +43,7 @@ static bool try_again(struct exchange *x, enum outcome o)
 		x->rec.attempt++;
 		return !x->rec.client_left && now < x->deadline;
 	}
-	if (x->rec.client_left || x->started || c->retries_off ||
+	if (x->rec.client_left || x->started || c->retries_off || f->dropped ||
 	    x->rec.attempt + 1 >= c->retry_max || !(x->repeatable || unsent))
 		return false;
 	/* Never twice to the same worker. */

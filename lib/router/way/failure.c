@@ -126,6 +126,15 @@ void failure_no_worker(struct exchange *x, enum worker_role role, int err)
 	else if (err != PD_EBUSY)
 		append_note(f, p);
 	f->status = 503;
+	if (err == PD_EPROTO) { /* whatever is available */
+		(void)snprintf(
+			f->why, sizeof(f->why),
+			"no endpoints available for the given request: the filters leave none of "
+			"%zu %s workers",
+			p->n, worker_role_name(role));
+		f->status = 429;
+		f->dropped = "rejected-saturated";
+	}
 }
 
 bool failure_is_load(int status)

@@ -18,6 +18,7 @@ struct failure {
 	enum metrics_cause cause; /* of the last failed attempt */
 	bool again;		  /* the same worker may be tried once more */
 	int64_t wait;		  /* Retry-After to pass on, ns */
+	const char *dropped;	  /* x-llm-d-request-dropped-reason; NULL: none */
 };
 
 /* A failed exchange, for the metrics and the next attempt. */

@@ -308,6 +308,9 @@ void answer_error(struct exchange *x, int status, const char *type, const char *
 	    buf_printf(&extra, "Retry-After: %lld\r\n",
 		       (long long)((x->failure.wait + 999999999) / 1000000000)))
 		buf_clear(&extra);
+	if (x->failure.dropped &&
+	    buf_printf(&extra, "x-llm-d-request-dropped-reason: %s\r\n", x->failure.dropped))
+		buf_clear(&extra);
 	if (head_names(&extra, x))
 		buf_clear(&extra);
 	(void)http_reply_error(x->conn, status, type, extra.data ? extra.data : "", "%s",

@@ -82,6 +82,25 @@ static void count_tokens(struct exchange *x)
 	x->tokens_known = true;
 }
 
+/* Where a policy says what it made of each worker, when the log has a line for that. */
+static struct route_explain *explain_for(struct exchange *x, enum worker_role role)
+{
+	const struct router_config *c = x->way->cfg;
+	const struct route_pool *ring = x->fleet->pool[role].ring;
+	struct pick *p = &x->pick[role];
+
+	if (!(ring->state->spec.type->flags & ROUTE_EXPLAINS) || !c->log_requests ||
+	    !log_wants(c->log, LOG_INFO))
+		return NULL;
+	if (p->explain_room < ring->n || !p->explain.worker) {
+		free(p->explain.worker);
+		p->explain.worker = calloc(ring->n + 1, sizeof(*p->explain.worker));
+		p->explain_room = ring->n;
+	}
+	p->explain.filled = false;
+	return p->explain.worker ? &p->explain : NULL;
+}
+
 static struct route_request request_of(struct exchange *x, enum worker_role role)
 {
 	const struct route_pool *ring = x->fleet->pool[role].ring;
@@ -112,6 +131,7 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 		.tried = x->pick[role].tried,
 		.now_ns = clock_now(),
 		.draw = route_dice(x->way->seed, role, x->number - 1, x->rec.attempt),
+		.explain = explain_for(x, role),
 	};
 }
 
@@ -404,5 +424,6 @@ void pick_drop(struct exchange *x, enum worker_role role)
 void pick_describe(struct exchange *x)
 {
 	for (int r = 0; r < ROLES; r++)
-		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision};
+		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision,
+						      &x->pick[r].explain};
 }

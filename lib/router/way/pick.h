@@ -21,6 +21,8 @@ struct pick {
 	/* Owned, lazily made, in the pool's order: which workers were tried, then for each of them
 	 * whether it may be tried again when no other is left. */
 	bool *tried;
+	struct route_explain explain; /* its array is owned, lazily made */
+	size_t explain_room;
 	const struct worker
 		*known;		/* it made an id that the request names (follow.c); compared only */
 	struct worker *accused; /* a reference; answered 5xx: its fault, or the request's? */

@@ -452,6 +452,7 @@ static void finish(struct exchange *x)
 	for (int r = 0; r < ROLES; r++) {
 		PD_CHECK(!x->pick[r].counted && !x->pick[r].decoding);
 		free(x->pick[r].tried);
+		free(x->pick[r].explain.worker);
 	}
 	PD_CHECK(!x->handing);
 	free(x->block);

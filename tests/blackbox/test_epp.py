@@ -1,0 +1,105 @@
+"""A router whose workers an endpoint picker configuration chooses: split by load, labels, refusals, and the line that says why."""
+
+import concurrent.futures
+import json
+import subprocess
+
+import pytest
+
+import harness
+
+HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n"
+BODY = {"model": "m", "prompt": "hello", "max_tokens": 8}
+
+
+def decisions(router):
+    lines = [line for line in router.log().splitlines() if "Scoring decision" in line]
+    return [json.loads(line[line.index("{"):]) for line in lines]
+
+
+@pytest.mark.parametrize("version", ["llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1"])
+def test_the_split_follows_the_load(pdctl, tmp_path, version):
+    """A fast and a slow proxy, each with a worker: 60 of 60 are answered, both are chosen, the fast one more often."""
+    (tmp_path / "epp.yaml").write_text(HEAD.replace("llm-d.ai/v1alpha1", version) + "- type: active-request-scorer\n- type: max-score-picker\n")
+    fast = pdctl("worker", "--model", "m", "--decode-ms-per-token", 2)
+    slow = pdctl("worker", "--model", "m", "--decode-ms-per-token", 60)
+    proxies = [pdctl("serve", "--worker-urls", w.url) for w in (fast, slow)]
+    workers = tmp_path / "workers.yaml"
+    workers.write_text("workers:\n" + "".join(f"- {{url: {p.url}, name: {n}}}\n" for p, n in zip(proxies, ("vllm-p2p-proxy", "vllm-fs-proxy"))))
+    upper = pdctl("serve", "--workers-file", workers, "--epp-config", tmp_path / "epp.yaml")
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        codes = list(pool.map(lambda _: upper.post("/v1/completions", BODY)[0], range(60)))
+    assert codes == [200] * 60
+    harness.wait_for("all decisions", lambda: len(decisions(upper)) == 60)
+    counted = subprocess.run(["bash", "-c", "grep 'Scoring decision' | grep -oE 'selected\":\\[[^]]+\\]' | sort | uniq -c"], input=upper.log(), capture_output=True, text=True)
+    counts = {line.split()[1]: int(line.split()[0]) for line in counted.stdout.splitlines()}
+    assert set(counts) == {'selected":["vllm-p2p-proxy"]', 'selected":["vllm-fs-proxy"]'} and sum(counts.values()) == 60
+    assert counts['selected":["vllm-p2p-proxy"]'] > 2 * counts['selected":["vllm-fs-proxy"]'], counts
+    for d in decisions(upper):
+        assert d["candidates"] == ["vllm-p2p-proxy", "vllm-fs-proxy"] and set(d["scores"]) == set(d["candidates"]) and d["filtered"] == {}
+        assert d["reason"] == "score" and d["scores"][d["selected"][0]] == max(d["scores"].values())
+        assert abs(abs(d["scores"]["vllm-p2p-proxy"] - d["scores"]["vllm-fs-proxy"]) - d["margin"]) < 1e-9 and d["tie_count"] == (d["margin"] == 0)
+
+
+def test_labels_filter_and_headers_choose(pdctl, tmp_path):
+    (tmp_path / "epp.yaml").write_text(HEAD + """- type: header-label-affinity-scorer
+  parameters: {headerName: x-kv-backend, labelKey: llm-d.ai/kv-backend}
+- {type: by-label-selector, parameters: {matchExpressions: [{key: stage, operator: NotIn, values: [off]}]}}
+- type: header-based-testing-filter
+  name: only
+- type: max-score-picker
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: by-label-selector}, {pluginRef: header-label-affinity-scorer}, {pluginRef: max-score-picker}]
+""")
+    nvlink, fs, off = (pdctl("worker", "--model", "m") for _ in range(3))
+    workers = tmp_path / "workers.yaml"
+    line = "- {{url: {}, name: {}, labels: {{llm-d.ai/kv-backend: {}, stage: {}}}}}\n"
+    workers.write_text("workers:\n" + line.format(nvlink.url, "a", "nvlink", "on") + line.format(fs.url, "b", "fs", "on") + line.format(off.url, "c", "fs", "off"))
+    router = pdctl("serve", "--workers-file", workers, "--epp-config", tmp_path / "epp.yaml")
+    for backend, name in (("nvlink", "a"), ("fs", "b")) * 3:
+        status, _, _ = router.post("/v1/completions", BODY, {"x-kv-backend": backend})
+        assert status == 200
+        harness.wait_for("the decision", lambda: decisions(router))
+        d = decisions(router)[-1]
+        assert d["selected"] == [name] and d["filtered"] == {"c": "by-label-selector"} and d["candidates"] == ["a", "b", "c"]
+    # None is left, whatever is available: said at once, and for what.
+    workers.write_text("workers:\n" + line.format(off.url, "c", "fs", "off"))
+    assert router.admin("POST", "/reload")[0] == 200
+    status, headers, body = router.post("/v1/completions", BODY)
+    assert status == 429 and headers["x-llm-d-request-dropped-reason"] == "rejected-saturated" and b"the filters leave none of 1" in body
+
+
+def test_the_worker_that_holds_the_prefix(pdctl, tmp_path):
+    """The default configuration: the same prompt goes where it was computed; another one need not."""
+    workers = [pdctl("worker", "--model", "m") for _ in range(4)]
+    router = pdctl("serve", "--worker-urls", *[w.url for w in workers], "--policy", "scores")
+    for talk in range(6):
+        prompt = f"conversation {talk} " * 60
+        homes = set()
+        for turn in range(4):
+            prompt += f"turn {turn} "
+            status, headers, _ = router.post("/v1/completions", {**BODY, "prompt": prompt})
+            assert status == 200
+            homes.add(headers["x-worker"])
+        assert len(homes) == 1, f"conversation {talk} was on {homes}"
+
+
+def test_both_pools_of_a_pair(pdctl, tmp_path):
+    (tmp_path / "epp.yaml").write_text("""apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: active-request-scorer
+- type: prefill-filter
+- type: decode-filter
+- {type: pd-profile-handler, parameters: {threshold: 0}}
+schedulingProfiles:
+- {name: prefill, plugins: [{pluginRef: prefill-filter}, {pluginRef: active-request-scorer}]}
+- {name: decode, plugins: [{pluginRef: decode-filter}, {pluginRef: active-request-scorer}]}
+""")
+    prefill, decode = (pdctl("worker", "--model", "m", "--role", r) for r in ("prefill", "decode"))
+    router = pdctl("serve", "--prefill", prefill.url, "--decode", decode.url, "--epp-config", tmp_path / "epp.yaml")
+    status, headers, _ = router.post("/v1/completions", BODY)
+    assert (status, headers["x-prefill-worker"], headers["x-decode-worker"]) == (200, prefill.url, decode.url)
+    harness.wait_for("both decisions", lambda: len(decisions(router)) == 2)
+    assert {d["stage"] for d in decisions(router)} == {"prefill", "decode"}
