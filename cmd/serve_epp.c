@@ -44,7 +44,8 @@ int serve_epp_apply(struct router_config *c, struct pd_msg *msg)
 void serve_epp_announce(const struct router_config *c)
 {
 	for (size_t i = 0; c->epp && i < c->epp->nnotes; i++)
-		log_line(c->log, LOG_WARN, "%s", c->epp->note[i]);
+		log_event(c->log, LOG_WARN, "epp_config",
+			  LOG_FIELDS(LOG_TEXT("note", c->epp->note[i])), "%s", c->epp->note[i]);
 }
 
 void serve_epp_release(struct router_config *c)
