@@ -223,7 +223,7 @@ static int figures(const struct result_doc *d, struct buf *out)
 	for (size_t i = 0; i < d->n; i++) {
 		const struct result_field *f = &d->field[i];
 
-		if (strchr(f->name, '.') || f->type == RESULT_TEXT || f->type == RESULT_BOOL)
+		if (metric_nested(f->name) || f->type == RESULT_TEXT || f->type == RESULT_BOOL)
 			continue;
 		table_row(&t);
 		table_cell(&t, "%s", f->name);

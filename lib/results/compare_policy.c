@@ -69,7 +69,7 @@ static int wrong(const char *file, const struct yamlpos_entry *e, const char *ex
 		 struct pd_msg *msg)
 {
 	return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %s: found '%s', expected %s", file,
-		       e->value_line, e->value_column, e->path, e->scalar ? e->scalar : "a mapping",
+		       e->value_line, e->value_column, e->path, e->scalar ? e->scalar : "a list or mapping",
 		       expected);
 }
 

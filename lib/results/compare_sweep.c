@@ -6,32 +6,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_CAP sizeof(((struct compare *)NULL)->setting)
+#define VALUE_CAP 64
+#define TEXT_CAP  sizeof(((struct compare *)NULL)->setting)
 
 static const char *const keys[] = {"request_rate", "max_concurrency", "burstiness", "strategy",
 				   "pdctl.arm"};
 #define KEYS (sizeof(keys) / sizeof(keys[0]))
 
-/* What a run has for a key; arms of a simulation differ by their label. */
-static const char *value_of(const struct result_doc *d, size_t key)
+/* What a run has for a key, numbers in one spelling; arms of a simulation differ by their label. */
+static void value_of(const struct result_doc *d, size_t key, char out[VALUE_CAP])
 {
-	const struct result_field *sim = result_get(d, "pdctl.simulated");
-	const struct result_field *f;
+	const struct result_field *sim = result_get(d, "pdctl.simulated"), *f;
+	const char *label = result_text(d, "label");
 
-	if (strcmp(keys[key], "pdctl.arm") == 0)
-		return sim && sim->number > 0 && result_text(d, "label") ? result_text(d, "label")
-									 : "";
+	if (strcmp(keys[key], "pdctl.arm") == 0) {
+		(void)snprintf(out, VALUE_CAP, "%.60s",
+			       sim && sim->number > 0 && label ? label : "");
+		return;
+	}
 	f = result_get(d, keys[key]);
-	return f && f->type != RESULT_NULL ? f->text : "none";
+	if (f && f->type == RESULT_NUMBER)
+		(void)snprintf(out, VALUE_CAP, "%.10g", f->number);
+	else
+		(void)snprintf(out, VALUE_CAP, "%.60s",
+			       f && f->type != RESULT_NULL ? f->text : "none");
 }
 
 static bool varies(const struct compare *c, size_t key)
 {
+	char first[VALUE_CAP], other[VALUE_CAP];
+
 	for (size_t i = 0; i < c->nsides; i++)
-		for (size_t r = 1; r < c->side[i].runs.n; r++)
-			if (strcmp(value_of(&c->side[i].runs.doc[0], key),
-				   value_of(&c->side[i].runs.doc[r], key)) != 0)
+		for (size_t r = 0; r < c->side[i].runs.n; r++) {
+			value_of(&c->side[i].runs.doc[r], key, r ? other : first);
+			if (r && strcmp(first, other) != 0)
 				return true;
+		}
 	return false;
 }
 
@@ -48,11 +58,12 @@ static void setting_of(const struct sweep *s, const struct result_doc *d, char o
 	out[0] = '\0';
 	for (size_t k = 0; k < KEYS; k++) {
 		const char *name = strncmp(keys[k], "pdctl.", 6) == 0 ? keys[k] + 6 : keys[k];
+		char value[VALUE_CAP];
 
 		if (!s->varies[k] || n >= TEXT_CAP - 1)
 			continue;
-		n += (size_t)snprintf(out + n, TEXT_CAP - n, "%s%s %.60s", n ? ", " : "", name,
-				      value_of(d, k));
+		value_of(d, k, value);
+		n += (size_t)snprintf(out + n, TEXT_CAP - n, "%s%s %s", n ? ", " : "", name, value);
 	}
 }
 

@@ -65,9 +65,16 @@ const char *metric_unit(const char *name)
 	return meaning_of(name)->unit;
 }
 
+bool metric_nested(const char *name)
+{
+	if (name[0] == 'p' && name[1] >= '0' && name[1] <= '9')
+		name += 1 + strspn(name + 1, "0123456789.");
+	return strchr(name, '.') != NULL;
+}
+
 bool metric_default(const char *name)
 {
-	return metric_direction(name) != METRIC_NEUTRAL && !strchr(name, '.') &&
+	return metric_direction(name) != METRIC_NEUTRAL && !metric_nested(name) &&
 	       strncmp(name, "std_", 4) != 0 && strncmp(name, "p50_", 4) != 0 &&
 	       strncmp(name, "max_", 4) != 0;
 }

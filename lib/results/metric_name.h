@@ -15,6 +15,8 @@ const char *metric_unit(const char *name);
 /* In the default table: figures with a direction, without spreads (std_*), p50 twins of the median
  * and counts of chunks. */
 bool metric_default(const char *name);
+/* A figure of a nested object ("pdctl.x"); the point of "p99.9_ttft_ms" is none. */
+bool metric_nested(const char *name);
 /* *_itl_ms: per SSE chunk in files of vllm bench, per token in files of pdctl. */
 bool metric_is_itl(const char *name);
 

@@ -8,6 +8,7 @@
 #include "lib/stats/student.h"
 
 #define RUNS_MAX 1000
+#define ROUNDING 1e-13 /* deviations of logs below this come from sums, not from runs */
 
 static int moments(const double *v, size_t n, double *mean, double *sd)
 {
@@ -24,6 +25,7 @@ static int moments(const double *v, size_t n, double *mean, double *sd)
 	for (size_t i = 0; i < n; i++)
 		squares += (log(v[i]) - *mean) * (log(v[i]) - *mean);
 	*sd = sqrt(squares / (double)(n - 1));
+	*sd = *sd > ROUNDING ? *sd : 0;
 	return PD_OK;
 }
 
@@ -66,7 +68,8 @@ int logratio_paired(const double *a, const double *b, size_t n, struct logratio 
 
 		squares += d * d;
 	}
-	out->sd[0] = out->sd[1] = sqrt(squares / (double)(n - 1));
+	out->sd[0] = sqrt(squares / (double)(n - 1));
+	out->sd[1] = out->sd[0] = out->sd[0] > ROUNDING ? out->sd[0] : 0;
 	out->se = out->sd[0] / sqrt((double)n);
 	out->df = out->se > 0 ? (double)(n - 1) : (double)INFINITY;
 	out->n[0] = out->n[1] = n;

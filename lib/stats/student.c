@@ -33,16 +33,28 @@ static double beta_fraction(double a, double b, double x)
 	return h;
 }
 
-/* I_x(a, b) with y = 1 - x given, which keeps its digits near 1. */
-static double beta_regularized(double a, double b, double x, double y)
+/* log(Gamma(a + 1/2) / Gamma(a)). The difference of two large lgammas has no digits left, so from
+ * 20 on the series of the ratio is taken (Tricomi and Erdelyi 1951); its next term is below 1e-12.
+ */
+static double log_gamma_half(double a)
 {
-	double front;
+	if (a < 20)
+		return lgamma(a + 0.5) - lgamma(a);
+	return log(a) / 2 - 1 / (8 * a) + 1 / (192 * pow(a, 3)) - 1 / (640 * pow(a, 5));
+}
+
+/* I_x(a, 1/2) with y = 1 - x given: each keeps its digits where it is small. */
+static double beta_regularized(double a, double x, double y)
+{
+	const double b = 0.5;
+	double front, log_x = y < 0.5 ? log1p(-y) : log(x);
 
 	if (x <= 0)
 		return 0;
 	if (y <= 0)
 		return 1;
-	front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log(y));
+	/* Gamma(1/2) is the root of pi */
+	front = exp(log_gamma_half(a) - log(M_PI) / 2 + a * log_x + b * log(y));
 	if (x < (a + 1) / (a + b + 2))
 		return front * beta_fraction(a, b, x) / a;
 	return 1 - front * beta_fraction(b, a, y) / b;
@@ -55,7 +67,7 @@ double normal_upper(double z)
 
 double student_upper(double t, double df)
 {
-	double x, tail;
+	double tail;
 
 	if (isnan(t) || !(df > 0))
 		return NAN;
@@ -63,8 +75,7 @@ double student_upper(double t, double df)
 		return normal_upper(t);
 	if (isinf(t))
 		return t > 0 ? 0 : 1;
-	x = df / (df + t * t);
-	tail = beta_regularized(df / 2, 0.5, x, t * t / (df + t * t)) / 2;
+	tail = beta_regularized(df / 2, df / (df + t * t), t * t / (df + t * t)) / 2;
 	return t > 0 ? tail : 1 - tail;
 }
 
