@@ -156,7 +156,7 @@ static int add_members(struct bench_arm *a, const struct bench *b, const struct 
 	err = err ? err : buf_puts(m, ", \"client\": ");
 	err = err ? err : pulse_json(&out->pulse, &a->client, m);
 	err = err ? err : put_settings(a, b, target);
-	err = err ? err : workload_describe(&b->work, m);
+	err = err ? err : buf_append(m, b->described.data, b->described.len);
 	err = err ? err : buf_puts(m, ", ");
 	err = err ? err : figures_json(&a->figures, m);
 	err = err ? err : buf_puts(m, ", ");

@@ -187,6 +187,8 @@ int bench_prepare(struct bench *b, struct pd_msg *msg)
 			       (unsigned long long)b->work.hash);
 	if (!err)
 		workload_opts_say((const char *const *)b->work.note, b->work.nnotes);
+	buf_init(&b->described, 1 << 20);
+	err = err ? err : workload_describe(&b->work, &b->described);
 	err = err ? err : check_bodies(b, msg);
 	err = err ? err : make_plan(b, msg);
 	if (!err)
@@ -226,6 +228,7 @@ void bench_release(struct bench *b)
 	load_plan_release(&b->plan);
 	workload_release(&b->work);
 	bench_setup_release(&b->setup);
+	buf_release(&b->described);
 	free(b->model);
 }
 

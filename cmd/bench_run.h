@@ -13,6 +13,7 @@ struct bench {
 	struct load_plan plan;
 	char *model;		   /* owned, when it was asked for */
 	char hash[17];		   /* of the data set */
+	struct buf described;	   /* what its reader said, for the document */
 	double median_ttft_ms;	   /* of the warm-ups; 0: none */
 	double token_scale;	   /* as calibrated; 0: not */
 	struct sweep_watch *watch; /* of a sweep's step */

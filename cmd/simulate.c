@@ -16,10 +16,12 @@
 #include "lib/base/file.h"
 #include "sim/report/table.h"
 #include "sim/scenario/args.h"
+#include "sim/scenario/decisions.h"
 #include "cmd/simulate_steps.h"
 #include "sim/scenario/scenario.h"
 
-#define OUT_MAX ((size_t)1 << 30)
+#define OUT_MAX	    ((size_t)1 << 30)
+#define TABLE_WIDTH 100 /* characters */
 
 static struct simulate_args o;
 static struct policy_opts policies;
@@ -133,6 +135,9 @@ static const struct opt opts[] = {
 	STORE_OPTS(store),
 	{OPT_TEXT, "decisions", &o.decisions, "FILE",
 	 "write one JSON line per decision: request, key, workers, reasons", NULL, 0, 0, NULL},
+	{OPT_FLAG, "wide", &o.wide, NULL,
+	 "all columns of the table, however wide it gets (default: those that fit 100 characters)",
+	 NULL, 0, 0, NULL},
 	{OPT_CHOICE, "format", &o.format, "FORMAT", "of the table (default: text)", "text|md", 0, 0,
 	 NULL},
 	{.type = OPT_END},
@@ -178,7 +183,8 @@ struct session {
 	struct scenario **scenario; /* owned; NULL entries for the command line */
 	struct table table;
 	cJSON *docs;	      /* owned array, one document per arm */
-	struct buf agreement; /* lines about captures */
+	struct buf agreement; /* lines about captures, and requests that did not complete */
+	struct buf decisions;
 	bool mark, want_docs;
 	size_t missed;
 };
@@ -193,6 +199,7 @@ static void session_release(struct session *s)
 	free(s->scenario);
 	table_release(&s->table);
 	buf_release(&s->agreement);
+	buf_release(&s->decisions);
 	cJSON_Delete(s->docs);
 }
 
@@ -203,7 +210,7 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 	int err = PD_OK;
 
 	simreport_rows(&r, s->mark, &s->table);
-	if (simreport_agreement(&r, &s->agreement))
+	if (simreport_remarks(&r, &s->agreement))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	for (size_t i = 0; s->want_docs && i < e->arms.n; i++) {
 		cJSON *doc = simreport_arm(&r, i);
@@ -241,15 +248,16 @@ static void print_marked(const char *text, size_t n)
 	cli_print(text, (size_t)(end - text));
 }
 
-static int print_table(const struct session *s, struct pd_msg *msg)
+static int print_table(struct session *s, struct pd_msg *msg)
 {
 	static const char note[] = "\n* ms, simulated; the engine's defaults come from data sheets "
-				   "and are not calibrated: trust the order, not the size\n";
+				   "and are not\n  calibrated: trust the order, not the size\n";
 	bool md = o.format && strcmp(o.format, "md") == 0;
 	struct buf out;
 	int err;
 
 	buf_init(&out, OUT_MAX);
+	simreport_fit(&s->table, md || o.wide ? 0 : TABLE_WIDTH, &s->agreement);
 	err = md ? table_markdown(&s->table, &out) : table_text(&s->table, &out);
 	if (!err) {
 		print_marked(out.data, out.len);
@@ -363,6 +371,9 @@ static int output(struct session *s, struct pd_msg *msg)
 
 	if (!err && o.json)
 		err = write_json(s, msg);
+	if (!err && o.decisions)
+		err = file_write(o.decisions, s->decisions.data ? s->decisions.data : "",
+				 s->decisions.len, msg);
 	if (!err && !instead)
 		err = print_table(s, msg);
 	for (size_t i = 0; !err && i < s->n; i++) {
@@ -384,7 +395,7 @@ static int run_one(struct session *s, const struct experiment_spec *spec, struct
 		return err;
 	s->n++;
 	if (o.decisions)
-		err = simulate_write_decisions(o.decisions, e, msg);
+		err = decisions_append(e, &s->decisions, msg);
 	return err ? err : collect(s, e, msg);
 }
 
@@ -444,8 +455,8 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
-	static const char *const both[] = {"seed",  "json",	"json-dir", "format",
-					   "store", "no-store", NULL};
+	static const char *const both[] = {"seed",  "json",	"json-dir",  "format", "wide",
+					   "store", "no-store", "decisions", NULL};
 	static const char *const single[] = {"workload", "engine-config", "engine-steps",
 					     "engine-requests", NULL};
 
@@ -495,6 +506,7 @@ int cmd_simulate(int argc, char **argv)
 		s.docs = cJSON_CreateArray();
 		table_init(&s.table);
 		buf_init(&s.agreement, OUT_MAX);
+		buf_init(&s.decisions, DECISIONS_MAX);
 		simreport_columns(&s.table);
 		if (!err && (!s.done || !s.scenario || !s.docs))
 			err = pd_fail(&msg, PD_ENOMEM, "out of memory");

@@ -90,7 +90,7 @@ static size_t width(const char *s)
 	return n;
 }
 
-static size_t column_width(const struct table *t, size_t col)
+size_t table_column_width(const struct table *t, size_t col)
 {
 	size_t w = width(t->heads[col]), c;
 
@@ -99,6 +99,69 @@ static size_t column_width(const struct table *t, size_t col)
 		w = c > w ? c : w;
 	}
 	return w;
+}
+
+size_t table_width(const struct table *t)
+{
+	size_t sum = 0;
+
+	for (size_t c = 0; c < t->ncols; c++)
+		sum += table_column_width(t, c) + (c ? 2 : 0);
+	return sum;
+}
+
+const char *table_at(const struct table *t, size_t row, size_t col)
+{
+	const char *s = t->cells[row * t->ncols + col];
+
+	return s ? s : "";
+}
+
+void table_drop_column(struct table *t, size_t col)
+{
+	size_t to = 0;
+
+	free(t->heads[col]);
+	for (size_t c = col; c + 1 < t->ncols; c++) {
+		t->heads[c] = t->heads[c + 1];
+		t->right[c] = t->right[c + 1];
+	}
+	for (size_t i = 0; i < t->nrows * t->ncols; i++) {
+		if (i % t->ncols == col)
+			free(t->cells[i]);
+		else
+			t->cells[to++] = t->cells[i];
+	}
+	t->ncols--;
+}
+
+/* Bytes of the first n characters. */
+static size_t bytes_of(const char *s, size_t n)
+{
+	size_t i = 0;
+
+	while (s[i] && (n > 0 || ((unsigned char)s[i] & 0xc0) == 0x80)) {
+		n -= ((unsigned char)s[i] & 0xc0) != 0x80;
+		i++;
+	}
+	return i;
+}
+
+void table_cut(struct table *t, size_t col, size_t limit)
+{
+	if (limit < 8)
+		limit = 8;
+	for (size_t r = 0; r < t->nrows; r++) {
+		char *s = t->cells[r * t->ncols + col];
+		size_t w = width(s), head = (limit - 3) / 2, tail = limit - 3 - head, from, to;
+
+		if (w <= limit)
+			continue;
+		to = bytes_of(s, head);
+		from = bytes_of(s, w - tail);
+		memcpy(s + to, "...", 3);
+		memmove(s + to + 3, s + from, strlen(s + from) + 1);
+	}
 }
 
 static int put_cell(struct buf *out, const char *s, size_t w, bool right, bool last)
@@ -148,7 +211,7 @@ static int print(const struct table *t, bool markdown, struct buf *out)
 	if (t->failed)
 		return PD_ENOMEM;
 	for (size_t c = 0; c < t->ncols; c++)
-		w[c] = column_width(t, c);
+		w[c] = table_column_width(t, c);
 	err = put_row(t, t->heads, w, sep, out);
 	if (!err)
 		err = rule(t, w, markdown, out);

@@ -28,6 +28,14 @@ void table_column(struct table *t, const char *head);
 /* Starts a row; then table_cell is called once per column. */
 void table_row(struct table *t);
 void table_cell(struct table *t, const char *fmt, ...) PD_PRINTF(2, 3);
+/* Characters of a line as table_text prints it. */
+size_t table_width(const struct table *t);
+size_t table_column_width(const struct table *t, size_t col);
+/* The cells of a column, for deciding whether it tells anything; "" for an empty one. */
+const char *table_at(const struct table *t, size_t row, size_t col);
+void table_drop_column(struct table *t, size_t col);
+/* Cells longer than `width` characters lose their middle, which becomes "...". */
+void table_cut(struct table *t, size_t col, size_t width);
 int table_text(const struct table *t, struct buf *out) PD_MUST;
 int table_markdown(const struct table *t, struct buf *out) PD_MUST;
 

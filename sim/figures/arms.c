@@ -3,6 +3,11 @@
 
 #include <stdlib.h>
 
+bool arm_is_dead(const struct arm *a)
+{
+	return a->cfg.nevents > 0 && a->result.requests > 0 && a->result.completed == 0;
+}
+
 int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg)
 {
 	int err = PD_OK;

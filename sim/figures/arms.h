@@ -27,6 +27,8 @@ struct arms {
 	size_t n;
 };
 
+/* Workers failed, and no request completed. */
+bool arm_is_dead(const struct arm *a);
 /* Runs all of them over one trace. */
 int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg) PD_MUST;
 void arms_release(struct arms *a);

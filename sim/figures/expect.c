@@ -300,7 +300,8 @@ int expect_evaluate(struct expect *e, size_t n, const struct arms *arms, struct 
 		}
 		if (!err && e[i].used == 0)
 			err = pd_fail(msg, PD_EINVAL,
-				      "'%s' fits no combination of policy, workers and cache",
+				      "%s%s'%s' fits no combination of policy, workers and cache",
+				      e[i].place ? e[i].place : "", e[i].place ? ": " : "",
 				      e[i].text);
 	}
 	return err;

@@ -35,7 +35,8 @@ struct expect {
 	char text[EXPECT_TEXT_MAX + 1];
 	struct expect_side left, right;
 	enum expect_op op;
-	size_t used; /* arms it was checked on */
+	const char *place; /* borrowed: "FILE:LINE:COLUMN" of the text, or the option; NULL: none */
+	size_t used;	   /* arms it was checked on */
 };
 
 /* PD_EINVAL: the message says what was expected; *column (1-based) is the place in the text. */

@@ -41,7 +41,8 @@ struct cluster {
 	struct schedule *order; /* borrowed: who comes next */
 	int64_t now, last_done;
 	uint32_t in_flight;
-	int err; /* of a callback */
+	size_t routed; /* requests so far */
+	int err;       /* of a callback */
 };
 
 void cluster_release(struct cluster *c);

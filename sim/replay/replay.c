@@ -15,6 +15,8 @@ static int pool_event(struct cluster *c, const struct replay_event *e)
 {
 	struct side *s = &c->side[e->pool];
 
+	if (c->cfg->happened)
+		c->cfg->happened[e - c->cfg->events] = c->routed;
 	s->router.slot[e->worker].available = e->action == REPLAY_JOIN;
 	side_tell(s, e->worker, e->action == REPLAY_JOIN ? ROUTE_JOINED : ROUTE_LEFT, c->now);
 	if (e->action != REPLAY_LEAVE)
@@ -73,9 +75,10 @@ static int arrive(struct cluster *c, uint32_t req)
 }
 
 /* Events of a pool that are tied to a number happen before the request that is routed as such. */
-static int next_arrival(struct cluster *c, uint32_t req, size_t number)
+static int next_arrival(struct cluster *c, uint32_t req)
 {
 	const struct replay_config *cfg = c->cfg;
+	size_t number = c->routed;
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < cfg->nevents; i++)
@@ -83,6 +86,7 @@ static int next_arrival(struct cluster *c, uint32_t req, size_t number)
 			err = pool_event(c, &cfg->events[i]);
 	if (cfg->sequence)
 		cfg->sequence[number] = req;
+	c->routed++;
 	if (!err)
 		err = arrive(c, req);
 	return err ? err : c->err;
@@ -91,9 +95,10 @@ static int next_arrival(struct cluster *c, uint32_t req, size_t number)
 static int loop(struct cluster *c)
 {
 	const struct replay_config *cfg = c->cfg;
-	size_t number = 0;
 	int err = PD_OK;
 
+	for (size_t i = 0; cfg->happened && i < cfg->nevents; i++)
+		cfg->happened[i] = UINT64_MAX;
 	while (!err) {
 		const struct event *e = events_peek(&c->heap);
 		int64_t heap = e ? e->at : CLOCK_NEVER, links = links_next(&c->links);
@@ -118,7 +123,7 @@ static int loop(struct cluster *c)
 			err = ev.kind == CLUSTER_STEP ? cluster_step(c, ev.subject, ev.at)
 						      : pool_event(c, &cfg->events[ev.subject]);
 		} else {
-			err = next_arrival(c, schedule_take(c->order).item, number++);
+			err = next_arrival(c, schedule_take(c->order).item);
 		}
 		err = err ? err : c->err;
 	}

@@ -71,6 +71,8 @@ struct replay_config {
 	size_t nevents;
 	bool routing_only;  /* no engines: every request ends before the next one begins; no
 			       latencies */
+	uint64_t *happened; /* nevents, filled when not NULL: how many requests were routed before
+			       each event; UINT64_MAX: it did not happen */
 	uint32_t *sequence; /* trace.n, filled when not NULL: the requests in the order in which
 			       they were routed */
 	struct replay_choice *choices; /* trace.n * npools, filled when not NULL; pools of a request

@@ -259,9 +259,23 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	return doc;
 }
 
-int simreport_agreement(const struct simreport *r, struct buf *out)
+static int failures(const struct simreport *r, const struct arm *a, struct buf *out)
+{
+	const struct replay_result *x = &a->result;
+
+	return buf_printf(out, "%s: %s, %u workers: of %llu requests %llu refused, %llu lost\n",
+			  r->name ? r->name : "workload", a->policy, a->workers,
+			  (unsigned long long)x->requests, (unsigned long long)x->refused,
+			  (unsigned long long)x->lost);
+}
+
+int simreport_remarks(const struct simreport *r, struct buf *out)
 {
 	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < r->arms->n; i++)
+		if (r->arms->arm[i].result.refused + r->arms->arm[i].result.lost > 0)
+			err = failures(r, &r->arms->arm[i], out);
 
 	for (size_t i = 0; !err && r->trace->npicks > 0 && i < r->arms->n; i++) {
 		const struct arm *a = &r->arms->arm[i];
@@ -290,6 +304,14 @@ int simreport_agreement(const struct simreport *r, struct buf *out)
 int simreport_missed(const struct simreport *r, struct buf *out)
 {
 	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < r->arms->n; i++) {
+		const struct arm *a = &r->arms->arm[i];
+
+		if (arm_is_dead(a))
+			err = buf_printf(out, "FAILED %s: %s, %u workers: no request completed\n",
+					 r->source, a->policy, a->workers);
+	}
 
 	for (size_t i = 0; r->expected && !err && i < r->expected->n; i++) {
 		const struct expect_result *x = &r->expected->item[i];

@@ -30,10 +30,11 @@ struct simreport {
  */
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm);
 
-/* Appends one line per arm and pool about the agreement with a capture; nothing without one. */
-int simreport_agreement(const struct simreport *r, struct buf *out) PD_MUST;
+/* Appends one line per arm and pool about the agreement with a capture, nothing without one; and
+ * one per arm whose requests did not all complete. */
+int simreport_remarks(const struct simreport *r, struct buf *out) PD_MUST;
 
-/* Appends one line per expectation that was not met. */
+/* Appends one line per expectation that was not met, and per arm that arm_is_dead(). */
 int simreport_missed(const struct simreport *r, struct buf *out) PD_MUST;
 
 #endif

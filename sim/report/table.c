@@ -1,5 +1,5 @@
 /*
- * P/D values are written as "prefill / decode". The best value of a column within
+ * P/D values are written as "prefill/decode". The best value of a column within
  * one scenario may carry a mark; then the others carry a space in its place, so columns stay
  * aligned.
  */
@@ -15,34 +15,120 @@ struct column {
 	const char *format;
 	double scale;
 	const char *second; /* shown in brackets behind it */
+	const char *pair;   /* format of each of two pools; NULL: `format` */
 };
 
 static const struct column columns[] = {
-	{">kept %", "session_consistency", "%.1f", 100, NULL},
-	{">peak/mean", "peak_to_mean", "%.2f", 1, "floor_peak_to_mean"},
-	{">CV", "cv", "%.3f", 1, NULL},
-	{">idle", "idle_workers", "%.0f", 1, NULL},
-	{">hits %", "block_hit_rate", "%.2f", 100, NULL},
-	{">load max/mean", "peak_to_mean_uncached", "%.2f", 1, NULL},
-	{">leave moves %", "keys_moved_leave", "%.1f", 100, "keys_moved_leave_ideal"},
-	{">join moves %", "keys_moved_join", "%.1f", 100, "keys_moved_join_ideal"},
-	{">TTFT p50*", "median_ttft_ms", "%.0f", 1, NULL},
-	{">TTFT p99*", "p99_ttft_ms", "%.0f", 1, NULL},
-	{">E2E p99*", "p99_e2el_ms", "%.0f", 1, NULL},
+	{">kept %", "session_consistency", "%.1f", 100, NULL, NULL},
+	{">peak/mean", "peak_to_mean", "%.2f", 1, "floor_peak_to_mean", NULL},
+	{">CV", "cv", "%.3f", 1, NULL, NULL},
+	{">idle", "idle_workers", "%.0f", 1, NULL, NULL},
+	{">hits %", "block_hit_rate", "%.2f", 100, NULL, "%.1f"},
+	{">load max/mean", "peak_to_mean_uncached", "%.2f", 1, NULL, NULL},
+	{">leave moves %", "keys_moved_leave", "%.1f", 100, "keys_moved_leave_ideal", NULL},
+	{">join moves %", "keys_moved_join", "%.1f", 100, "keys_moved_join_ideal", NULL},
+	{">TTFT p50*", "median_ttft_ms", "%.0f", 1, NULL, NULL},
+	{">TTFT p99*", "p99_ttft_ms", "%.0f", 1, NULL, NULL},
+	{">E2E p99*", "p99_e2el_ms", "%.0f", 1, NULL, NULL},
 };
 
 #define NCOLUMNS (sizeof(columns) / sizeof(columns[0]))
 #define CELL_MAX 96
+#define NAME_MIN 12 /* characters that are left of a name */
 
 void simreport_columns(struct table *t)
 {
 	table_column(t, "scenario");
 	table_column(t, "policy");
-	table_column(t, ">workers");
+	table_column(t, ">pool");
 	table_column(t, ">cache");
 	for (size_t i = 0; i < NCOLUMNS; i++)
 		table_column(t, columns[i].head);
+	table_column(t, ">failed");
 	table_column(t, "expected");
+}
+
+static const char *const failed_head = "failed";
+
+static size_t column_named(const struct table *t, const char *head)
+{
+	for (size_t c = 0; c < t->ncols; c++)
+		if (strcmp(t->heads[c], head) == 0)
+			return c;
+	return t->ncols;
+}
+
+/* Does the column say the same in all rows? `text`: and is it that; NULL: whatever it is. */
+static bool constant(const struct table *t, size_t col, const char *text)
+{
+	for (size_t r = 0; r < t->nrows; r++) {
+		const char *s = table_at(t, r, col);
+
+		while (*s == ' ' || *s == SIMREPORT_MARK[0])
+			s++;
+		if (strcmp(s, text ? text : table_at(t, 0, col)) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Policies tell rows apart more than names of scenarios do. */
+static void cut_names(struct table *t, size_t width)
+{
+	static const char *const names[] = {"scenario", "policy"};
+
+	for (size_t i = 0; width > 0 && i < 2 && table_width(t) > width; i++) {
+		size_t over = table_width(t) - width, col = column_named(t, names[i]), w;
+
+		if (col == t->ncols)
+			continue;
+		w = table_column_width(t, col);
+		table_cut(t, col, w > NAME_MIN + over ? w - over : NAME_MIN);
+	}
+}
+
+void simreport_fit(struct table *t, size_t width, struct buf *left_out)
+{
+	/* what goes first when it does not fit; what stays tells the rows apart and what they are
+	 * about */
+	static const char *const order[] = {"join moves %",  "leave moves %", "CV",	  "idle",
+					    "load max/mean", "TTFT p99*",     "scenario", "cache",
+					    "TTFT p50*",     "peak/mean",     "E2E p99*"};
+	size_t before = left_out->len, at;
+	bool broken = false; /* the line has been */
+	int err = PD_OK;
+
+	at = column_named(t, failed_head);
+	if (at < t->ncols && constant(t, at, "0"))
+		table_drop_column(t, at);
+	/* columns without a value cost width and say nothing */
+	for (size_t c = 0; width > 0 && c < t->ncols;)
+		if (table_width(t) > width && strcmp(t->heads[c], "expected") != 0 &&
+		    constant(t, c, "-"))
+			table_drop_column(t, c);
+		else
+			c++;
+	for (size_t i = 0; width > 0 && i < sizeof(order) / sizeof(order[0]); i++) {
+		at = column_named(t, order[i]);
+		if (at == t->ncols || table_width(t) <= width)
+			continue;
+		/* rows that differ in it only would not be told apart */
+		if ((strcmp(order[i], "scenario") == 0 || strcmp(order[i], "cache") == 0) &&
+		    !constant(t, at, NULL))
+			continue;
+		table_drop_column(t, at);
+		if (!err)
+			err = buf_printf(left_out, "%s%s",
+					 left_out->len == before ? "columns of --wide: "
+					 : left_out->len - before > 80 && !broken ? ",\n  "
+										  : ", ",
+					 order[i]);
+		broken |= left_out->len - before > 90;
+	}
+	if (!err && left_out->len > before)
+		err = buf_putc(left_out, '\n');
+	t->failed |= err != PD_OK;
+	cut_names(t, width);
 }
 
 static const struct simmetric *metric(const char *name)
@@ -52,9 +138,10 @@ static const struct simmetric *metric(const char *name)
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral" /* the formats are in the table above */
-static size_t number(const struct column *c, double value, char *out, size_t cap)
+static size_t number(const struct column *c, bool pair, double value, char *out, size_t cap)
 {
-	int n = isfinite(value) ? snprintf(out, cap, c->format, value * c->scale)
+	int n = isfinite(value) ? snprintf(out, cap, pair && c->pair ? c->pair : c->format,
+					   value * c->scale)
 				: snprintf(out, cap, "-");
 
 	return n < 0 ? 0 : (size_t)n < cap ? (size_t)n : cap - 1;
@@ -65,12 +152,13 @@ static void one_value(const struct column *c, const struct arm *a, size_t pool, 
 		      size_t cap)
 {
 	const struct simmetric *second = c->second ? metric(c->second) : NULL;
-	size_t n = number(c, metric(c->metric)->get(a, pool), out, cap);
+	bool pair = a->cfg.npools > 1;
+	size_t n = number(c, pair, metric(c->metric)->get(a, pool), out, cap);
 
 	if (!second || !isfinite(second->get(a, pool)) || n + 3 >= cap)
 		return;
 	(void)snprintf(out + n, cap - n, " (");
-	n += 2 + number(c, second->get(a, pool), out + n + 2, cap - n - 2);
+	n += 2 + number(c, pair, second->get(a, pool), out + n + 2, cap - n - 2);
 	(void)snprintf(out + n, cap - n, ")");
 }
 
@@ -109,7 +197,7 @@ static void cell(const struct simreport *r, const struct column *c, const struct
 		return;
 	}
 	one_value(c, a, 1, second, sizeof(second));
-	table_cell(t, "%s%s / %s", front, first, second);
+	table_cell(t, "%s%s/%s", front, first, second);
 }
 
 static void verdict(const struct simreport *r, size_t arm, struct table *t)
@@ -155,6 +243,7 @@ void simreport_rows(const struct simreport *r, bool mark, struct table *t)
 			table_cell(t, "%llu", (unsigned long long)a->cache);
 		for (size_t c = 0; c < NCOLUMNS; c++)
 			cell(r, &columns[c], a, mark, t);
+		table_cell(t, "%llu", (unsigned long long)(a->result.refused + a->result.lost));
 		verdict(r, i, t);
 	}
 }

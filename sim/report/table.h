@@ -11,6 +11,12 @@
 
 /* Adds the columns, then one row per arm. */
 void simreport_columns(struct table *t);
+/*
+ * Leaves out what does not fit `width` characters (0: no limit): columns without a value, then the
+ * less important ones, which a line in left_out names; at last long names are cut. The number of
+ * failed requests is there only when there are some. Call once, before the table is printed.
+ */
+void simreport_fit(struct table *t, size_t width, struct buf *left_out);
 void simreport_rows(const struct simreport *r, bool mark, struct table *t);
 
 #endif

@@ -206,6 +206,14 @@ static int read_pools(struct simulate_args *a, struct experiment_spec *spec, str
 	}
 	if (a->workers)
 		err = read_numbers("workers", a->workers, 1, ROUTE_WORKERS_MAX, counts, &n, msg);
+	for (size_t i = 1; i < a->names.n; i++)
+		for (size_t k = 0; k < i; k++)
+			if (strcmp(a->names.items[i], a->names.items[k]) == 0)
+				return pd_fail(
+					msg, PD_EINVAL,
+					"--worker-names: '%.100s' is given twice: expected a "
+					"name of its own for each worker",
+					a->names.items[i]);
 	if (a->names.n > 0)
 		counts[0] = a->names.n;
 	for (size_t i = 0; i < n; i++)
@@ -226,6 +234,7 @@ static int read_expects(struct simulate_args *a, struct experiment_spec *spec, s
 		return PD_ENOMEM;
 	for (size_t i = 0; !err && i < a->expects.n; i++) {
 		err = expect_parse(&a->expect[i], a->expects.items[i], &column, &inner);
+		a->expect[i].place = "--expect";
 		if (err)
 			return pd_fail(msg, err, "--expect '%.100s', column %zu: %.300s",
 				       a->expects.items[i], column, inner.text);
@@ -278,69 +287,5 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 		err = read_policies(a, spec, msg);
 	if (!err)
 		err = read_expects(a, spec, msg);
-	return err;
-}
-
-static int decision_line(const struct experiment *e, const struct arm *a, size_t req,
-			 const struct replay_choice *pick, struct buf *out)
-{
-	const struct sim_request *q = &e->trace.req[req];
-	struct span key = q->key == SIM_NO_KEY ? SPAN("") : simtrace_key(&e->trace, q->key);
-	int err = buf_printf(out, "{\"policy\":\"%s\",\"workers\":%u,\"request\":%zu,\"key\":",
-			     a->policy, a->workers, req);
-
-	if (!err)
-		err = json_quote(out, key.p, key.n);
-	if (!err)
-		err = buf_puts(out, ",\"pick\":[");
-	for (size_t p = 0; !err && p < a->cfg.npools; p++) {
-		const char *name =
-			pick[p].worker == VROUTER_REFUSED ? NULL : a->names[p][pick[p].worker];
-
-		err = buf_printf(out, "%s{\"worker\":", p ? "," : "");
-		if (!err)
-			err = name ? json_quote(out, name, strlen(name)) : buf_puts(out, "null");
-		if (!err)
-			err = buf_printf(out, ",\"reason\":\"%s\"}",
-					 name ? route_reason_name(pick[p].reason) : "refused");
-	}
-	return err ? err : buf_puts(out, "]}\n");
-}
-
-static int decisions_of(const struct experiment *e, const struct arm *a, struct buf *out,
-			struct pd_msg *msg)
-{
-	struct replay_config cfg = a->cfg;
-	struct replay_result result;
-	struct replay_choice *choices = calloc(e->trace.n * cfg.npools + 1, sizeof(*choices));
-	uint32_t *sequence = calloc(e->trace.n + 1, sizeof(*sequence));
-	int err = choices && sequence ? PD_OK : PD_ENOMEM;
-
-	cfg.choices = choices;
-	cfg.sequence = sequence;
-	memset(&result, 0, sizeof(result));
-	if (!err)
-		err = replay_run(&e->trace, &cfg, &result, msg);
-	for (size_t i = 0; !err && i < e->trace.n; i++)
-		err = decision_line(e, a, sequence[i], choices + sequence[i] * cfg.npools, out);
-	replay_result_release(&result);
-	free(choices);
-	free(sequence);
-	return err;
-}
-
-int simulate_write_decisions(const char *path, const struct experiment *e, struct pd_msg *msg)
-{
-	struct buf out;
-	int err = PD_OK;
-
-	buf_init(&out, DECISIONS_MAX);
-	for (size_t i = 0; !err && i < e->arms.n; i++)
-		err = decisions_of(e, &e->arms.arm[i], &out, msg);
-	if (err)
-		(void)pd_fail(msg, err, "cannot write the decisions: %s", pd_err_text(err));
-	else
-		err = file_write(path, out.data, out.len, msg);
-	buf_release(&out);
 	return err;
 }

@@ -17,7 +17,7 @@ struct simulate_args {
 	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, concurrent_sessions,
 		seqs, batched, kv_tokens, seed;
 	struct route_settings settings; /* flags of policy parameters */
-	bool routing_only, timestamps;
+	bool routing_only, timestamps, wide;
 	double prefill_rate, transfer_ms, transfer_us;
 	struct engine_params engine;
 	struct simload_options load;
@@ -38,13 +38,5 @@ void simulate_args_release(struct simulate_args *a);
 /* Fills *spec, which borrows from *a. The message names the option that is wrong. */
 int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec,
 		       struct pd_msg *msg) PD_MUST;
-
-/*
- * Writes one JSON line per decision of every arm:
- * {"policy","workers","request","key","pick":[{"worker","reason"}]}. The replay is repeated to
- * record the choices, which are the same each time.
- */
-int simulate_write_decisions(const char *path, const struct experiment *e,
-			     struct pd_msg *msg) PD_MUST;
 
 #endif

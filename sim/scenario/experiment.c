@@ -4,6 +4,7 @@
  */
 #include "sim/scenario/experiment.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,6 +43,53 @@ static int load(const struct experiment_spec *spec, struct experiment *e, struct
 	return err;
 }
 
+/* An event that comes to no request would be ignored, which nobody means. */
+static int check_events(const struct experiment_spec *spec, const struct experiment *e,
+			struct pd_msg *msg)
+{
+	for (size_t i = 0; i < spec->plan.nevents; i++) {
+		const struct plan_event *v = &spec->plan.events[i];
+
+		if (v->event.by_request && v->event.request >= e->trace.n)
+			return pd_fail(msg, PD_EINVAL,
+				       "%s%s'at_request' is %" PRIu64
+				       ", but the workload has %zu requests: expected a number "
+				       "from 0 to %zu",
+				       v->place ? v->place : "", v->place ? ": " : "",
+				       v->event.request, e->trace.n,
+				       e->trace.n ? e->trace.n - 1 : 0);
+	}
+	return PD_OK;
+}
+
+/* Events by time that came when every run had ended: they changed nothing. */
+static int note_late_events(const struct experiment_spec *spec, struct experiment *e)
+{
+	double end = 0;
+
+	for (size_t i = 0; i < e->arms.n; i++) {
+		double seconds = e->arms.arm[i].result.duration_s;
+
+		end = seconds > end ? seconds : end;
+	}
+	if (e->trace.n > 0)
+		end += (double)e->trace.req[0].arrival_ns / 1e9;
+	for (size_t i = 0; i < spec->plan.nevents; i++) {
+		const struct plan_event *v = &spec->plan.events[i];
+
+		if (v->event.by_request || (double)v->event.at_ns / 1e9 <= end)
+			continue;
+		if (simload_note(
+			    &e->facts,
+			    "%s%sthe event at %g ms comes after the end of every run (%.0f ms) "
+			    "and changes nothing",
+			    v->place ? v->place : "", v->place ? ": " : "",
+			    (double)v->event.at_ns / 1e6, end * 1e3))
+			return PD_ENOMEM;
+	}
+	return PD_OK;
+}
+
 int experiment_run(const struct experiment_spec *spec, struct experiment *out, struct pd_msg *msg)
 {
 	int err;
@@ -55,9 +103,15 @@ int experiment_run(const struct experiment_spec *spec, struct experiment *out, s
 		err = load(spec, out, msg);
 	out->plan.key = out->facts.key;
 	if (!err)
+		err = check_events(spec, out, msg);
+	if (!err)
 		err = arms_run(&out->arms, &out->trace, msg);
 	if (!err && spec->nexpect > 0)
 		err = expect_evaluate(spec->expect, spec->nexpect, &out->arms, &out->expected, msg);
+	if (!err)
+		err = note_late_events(spec, out);
+	for (size_t i = 0; !err && i < out->arms.n; i++)
+		out->expected.missed += arm_is_dead(&out->arms.arm[i]);
 	if (err)
 		experiment_release(out);
 	return err;

@@ -320,11 +320,8 @@ static int add_request(struct loader *l, struct simtrace *t, size_t i, const cha
 	return err;
 }
 
-static int note(struct loader *l, const char *fmt, ...) PD_PRINTF(2, 3);
-
-static int note(struct loader *l, const char *fmt, ...)
+int simload_note(struct simload_facts *f, const char *fmt, ...)
 {
-	struct simload_facts *f = l->facts;
 	va_list ap;
 	int n;
 
@@ -371,9 +368,9 @@ static int make_plan(struct loader *l, const char *path, struct pd_msg *msg)
 			       s.seed);
 	if (s.timestamps)
 		return PD_OK;
-	return note(l, "arrivals are %s%s", f->arrivals,
-		    l->w->has_arrivals ? "; the time stamps of the file are not used"
-				       : "; the file has no time stamps");
+	return simload_note(l->facts, "arrivals are %s%s", f->arrivals,
+			    l->w->has_arrivals ? "; the time stamps of the file are not used"
+					       : "; the file has no time stamps");
 }
 
 static int note_all(struct loader *l)
@@ -382,13 +379,14 @@ static int note_all(struct loader *l)
 
 	(void)snprintf(l->facts->format, sizeof(l->facts->format), "%s", l->w->format);
 	for (size_t i = 0; !err && i < l->w->nnotes; i++)
-		err = note(l, "%s", l->w->note[i]);
+		err = simload_note(l->facts, "%s", l->w->note[i]);
 	if (!err && l->guessed_input)
-		err = note(l, "prompt lengths are not stated: %u bytes a token",
-			   SIMLOAD_CHARS_PER_TOKEN);
+		err = simload_note(l->facts, "prompt lengths are not stated: %u bytes a token",
+				   SIMLOAD_CHARS_PER_TOKEN);
 	if (!err && l->guessed_output)
-		err = note(l, "output lengths are not stated: %" PRId64 " tokens where none is",
-			   l->opt->output_tokens);
+		err = simload_note(
+			l->facts, "output lengths are not stated: %" PRId64 " tokens where none is",
+			l->opt->output_tokens);
 	return err;
 }
 

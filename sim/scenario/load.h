@@ -60,6 +60,8 @@ struct simload_facts {
 	size_t nnotes;
 };
 
+/* Adds a sentence. PD_ENOMEM. */
+int simload_note(struct simload_facts *f, const char *fmt, ...) PD_PRINTF(2, 3);
 void simload_facts_release(struct simload_facts *f);
 
 /* Checks the text of a key option without a file. The message starts after the name of the option.

@@ -26,6 +26,7 @@ struct plan_event {
 	struct replay_event event;
 	const char *worker; /* name, or number from 1; resolved against each arm's pool */
 	const char *pool;   /* "prefill", "decode" or NULL */
+	const char *place;  /* "FILE:LINE:COLUMN" of the event; NULL: none */
 };
 
 struct epp_config;

@@ -32,6 +32,8 @@ struct scenario {
 	uint64_t *caches;	   /* owned */
 	struct plan_event *events; /* owned */
 	struct expect *expect;	   /* owned */
+	char **place;		   /* owned: texts "FILE:LINE:COLUMN" */
+	size_t nplaces;
 };
 
 /* "FILE:LINE:COLUMN: text" for the value at this path; a column (from 1) counts inside the value's
@@ -51,6 +53,22 @@ static int at(const struct scenario *s, struct pd_msg *msg, const char *path, si
 	va_end(ap);
 	return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %s", s->path, e ? e->value_line : 1,
 		       e ? (column ? e->text_column + column - 1 : e->value_column) : 1, text);
+}
+
+/* "FILE:LINE:COLUMN" of the value at this path, for errors that only a run finds. NULL: out of
+ * memory. */
+static const char *place_of(struct scenario *s, const char *path)
+{
+	const struct yamlpos_entry *e = yamlpos_find(&s->pos, path);
+	char **grown = reallocarray(s->place, s->nplaces + 1, sizeof(char *));
+
+	if (!grown)
+		return NULL;
+	s->place = grown;
+	if (asprintf(&grown[s->nplaces], "%s:%zu:%zu", s->path, e ? e->value_line : 1,
+		     e ? e->value_column : 1) < 0)
+		return NULL;
+	return grown[s->nplaces++];
 }
 
 /* *to = *from when it is stated and within min..max. */
@@ -177,7 +195,8 @@ static int workload_path(struct scenario *s, const char *file)
 {
 	s->workload = beside(s, file);
 	s->spec.workload = s->workload;
-	return s->workload ? PD_OK : PD_ENOMEM;
+	s->spec.workload_place = place_of(s, "workload.file");
+	return s->workload && s->spec.workload_place ? PD_OK : PD_ENOMEM;
 }
 
 static int read_epp(struct scenario *s, struct pd_msg *msg)
@@ -249,6 +268,13 @@ static int read_file_workload(struct scenario *s, struct pd_msg *msg)
 				      .spread = w->spread && *w->spread};
 	if (!err && simload_key_check(w->key, &inner))
 		err = at(s, msg, "workload.key", 0, "%s", inner.text);
+	o->format = w->format;
+	o->closed = s->y->max_concurrency || s->y->concurrent_sessions;
+	if (w->timestamps)
+		o->arrivals = *w->timestamps ? SIMLOAD_STAMPS : SIMLOAD_MADE;
+	if (!err && w->timestamp_unit && workload_unit_parse(w->timestamp_unit, &o->unit))
+		err = at(s, msg, "workload.timestamp_unit", 0,
+			 "found '%.60s': expected auto, s, ms, us or ns", w->timestamp_unit);
 	if (!err)
 		err = real(s, "workload.request_rate", w->request_rate, 1e-9, INFINITY,
 			   &o->request_rate, msg);
@@ -270,10 +296,11 @@ static int read_file_workload(struct scenario *s, struct pd_msg *msg)
 static int read_workload(struct scenario *s, struct pd_msg *msg)
 {
 	const struct y_workload *w = s->y->workload;
-	static const char *const only_file[] = {"workload.key",		 "workload.request_rate",
-						"workload.speedup",	 "workload.spread",
-						"workload.requests",	 "workload.block_tokens",
-						"workload.output_tokens"};
+	static const char *const only_file[] = {
+		"workload.key",		  "workload.request_rate", "workload.speedup",
+		"workload.spread",	  "workload.requests",	   "workload.block_tokens",
+		"workload.output_tokens", "workload.format",	   "workload.timestamp_unit",
+		"workload.timestamps"};
 
 	int stated = (w->file != NULL) + (w->gen != NULL) + (w->generate != NULL);
 
@@ -314,6 +341,15 @@ static int read_pool(struct scenario *s, const char *name, size_t slot, const st
 		err = whole(s, path, &y->counts[i], 1, ROUTE_WORKERS_MAX, &n, msg);
 		s->counts[slot][i] = (uint32_t)n;
 	}
+	for (size_t i = 1; !err && i < y->nnames; i++)
+		for (size_t k = 0; !err && k < i; k++)
+			if (strcmp(y->names[i], y->names[k]) == 0) {
+				(void)snprintf(path, sizeof(path), "%s.names[%zu]", name, i);
+				err = at(s, msg, path, 0,
+					 "the name '%.60s' is given twice: expected a name of its "
+					 "own for each worker",
+					 y->names[i]);
+			}
 	*to = (struct plan_pool){.names = (const char *const *)y->names,
 				 .nnames = y->nnames,
 				 .pattern = y->pattern,
@@ -478,7 +514,9 @@ static int read_event(struct scenario *s, size_t i, struct pd_msg *msg)
 					  .action = (enum replay_action)pick};
 	to->worker = y->worker;
 	to->pool = y->pool;
-	return err;
+	(void)snprintf(field, sizeof(field), "%s.%s", path, y->at_request ? "at_request" : "at_ms");
+	to->place = place_of(s, field);
+	return err || to->place ? err : PD_ENOMEM;
 }
 
 static int read_events(struct scenario *s, struct pd_msg *msg)
@@ -508,6 +546,9 @@ static int read_expectations(struct scenario *s, struct pd_msg *msg)
 		(void)snprintf(path, sizeof(path), "expect[%zu]", i);
 		if (expect_parse(&s->expect[i], s->y->expect[i], &column, &inner))
 			return at(s, msg, path, column, "%s", inner.text);
+		s->expect[i].place = place_of(s, path);
+		if (!s->expect[i].place)
+			return PD_ENOMEM;
 	}
 	s->spec.expect = s->expect;
 	s->spec.nexpect = s->y->nexpect;
@@ -532,7 +573,7 @@ static int try_arms(const struct scenario *s, struct pd_msg *msg)
 static int convert(struct scenario *s, struct pd_msg *msg)
 {
 	struct plan *p = &s->spec.plan;
-	uint64_t concurrency = 0;
+	uint64_t concurrency = 0, sessions = 0;
 	int err;
 
 	*p = (struct plan){.name = s->y->name,
@@ -547,6 +588,10 @@ static int convert(struct scenario *s, struct pd_msg *msg)
 		err = whole(s, "max_concurrency", s->y->max_concurrency, 1, 1000000000,
 			    &concurrency, msg);
 	p->max_concurrency = (uint32_t)concurrency;
+	if (!err)
+		err = whole(s, "concurrent_sessions", s->y->concurrent_sessions, 1, 10000000,
+			    &sessions, msg);
+	p->concurrent_sessions = (uint32_t)sessions;
 	if (!err)
 		err = read_workload(s, msg);
 	if (!err)
@@ -618,6 +663,9 @@ void scenario_free(struct scenario *s)
 	free(s->caches);
 	free(s->events);
 	free(s->expect);
+	for (size_t i = 0; i < s->nplaces; i++)
+		free(s->place[i]);
+	free(s->place);
 	free(s);
 }
 

@@ -25,10 +25,10 @@ struct y_gen {
 
 struct y_workload {
 	struct y_gen *gen;
-	char *file, *key;
+	char *file, *key, *format, *timestamp_unit;
 	struct y_generate *generate;
 	double *request_rate, *speedup;
-	bool *spread;
+	bool *spread, *timestamps;
 	uint64_t *requests, *block_tokens, *output_tokens;
 };
 
@@ -78,7 +78,7 @@ struct y_scenario {
 	struct y_parameters *parameters;
 	struct y_cache *cache;
 	struct y_engine *engine;
-	uint64_t *max_concurrency;
+	uint64_t *max_concurrency, *concurrent_sessions;
 	bool *routing_only;
 	struct y_event *events;
 	uint32_t nevents;
