@@ -12,7 +12,7 @@ includedir ?= $(prefix)/include
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 PYTHON ?= /usr/bin/python3
-PKGS := libcurl libcjson libxxhash libcyaml yaml-0.1 sqlite3 openssl zlib libzstd
+PKGS := libcurl libcjson libxxhash msgpack libcyaml yaml-0.1 sqlite3 openssl zlib libzstd
 TEST_PKGS := cmocka
 
 CPPFLAGS += -D_GNU_SOURCE -I.

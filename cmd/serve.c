@@ -12,6 +12,7 @@
 #include "cmd/serve_keys.h"
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
+#include "cmd/serve_connector.h"
 #include "cmd/serve_vllm.h"
 #include "cmd/serve_warn.h"
 #include "lib/base/cli.h"
@@ -26,8 +27,8 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
-		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
-		*log_requests, *admin_keys, *scrape_host, *pid_file;
+		*register_address, *workers_file, *health_endpoint, *forwarded, *access_log,
+		*access_format, *io, *log_requests, *admin_keys, *scrape_host, *pid_file;
 	int64_t port, admin_port, scrape_port, dp, seed, max_body, max_connections, max_per_ip,
 		max_concurrent, queue_size, worker_cap, pool_size, retry_max, remember_ids,
 		cb_failures, cb_successes, panic_threshold, health_failures, health_successes,
@@ -205,6 +206,10 @@ static const struct opt options[] = {
 	 NULL, 0.001, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "prefill/decode"},
+	{OPT_TEXT, "vllm-discovery-address", &o.register_address, "HOST:PORT",
+	 "prefill and decode workers register here by ZeroMQ, every 3 s as vLLM's P2P-NCCL and "
+	 "MoRI-IO engines do; one that is silent for 5 s is drained",
+	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "kv-connector", &o.connector, "NAME",
 	 "how the blocks of a prompt get from prefill to decode, a name of --list-connectors "
 	 "(nixl)",
@@ -486,29 +491,6 @@ static void read_settings(struct router_config *c)
 			c->settings.value[i] = "fbi";
 }
 
-static int read_connector(struct router_config *c, struct pd_msg *msg)
-{
-	struct pd_msg inner = {0};
-	bool whole;
-
-	if (c->pd && o.connector && pd_connector_find(&c->connector, o.connector, &inner))
-		return pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
-	whole = c->pd && (c->connector->flags & PD_WHOLE);
-	if (whole && o.fallback && strcmp(o.fallback, "fail") != 0)
-		return pd_fail(msg, PD_EINVAL,
-			       "--pd-fallback: found '%s', expected 'fail' with --kv-connector %s: "
-			       "its decode workers cannot answer alone",
-			       o.fallback, c->connector->name);
-	c->pd_fallback = whole || (o.fallback && strcmp(o.fallback, "fail") == 0)
-				 ? PD_FALLBACK_FAIL
-				 : PD_FALLBACK_DECODE_ONLY;
-	if (c->pd) {
-		c->inquiry = c->connector->inquiry;
-		c->inquiry_port = c->connector->bootstrap_port;
-	}
-	return PD_OK;
-}
-
 static int read_policy(struct router_config *c, struct pd_msg *msg)
 {
 	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
@@ -536,7 +518,8 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 	c->keyless = strcmp(o.keyless, "prefix") == 0 || (prefix && !o.keyless_given)
 			     ? KEYLESS_PREFIX
 			     : KEYLESS_LEAST_REQUEST;
-	err = err ? err : read_connector(c, msg);
+	err = err ? err : serve_connector(c, o.connector, o.fallback, msg);
+	err = err ? err : serve_register(c, o.register_address, msg);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)
@@ -645,7 +628,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	enum log_level level;
 	int err;
 
-	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0;
+	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0 || o.register_address;
 	read_limits(c);
 	read_times(c);
 	if (o.id_headers.n > 0) {
@@ -678,7 +661,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	err = read_workers(c, msg);
 	if (err)
 		return err;
-	err = serve_vllm_check(c, msg);
+	err = serve_vllm_check(msg);
 	if (err)
 		return err;
 	err = serve_tls_open(c, msg);

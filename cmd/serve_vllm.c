@@ -40,9 +40,8 @@ static const struct flag {
 	{"vllm-pd-disaggregation", "pd-disaggregation", OPT_FLAG, WORKS, NULL},
 	{"prefill", NULL, OPT_LIST, WORKS, NULL},
 	{"decode", NULL, OPT_LIST, WORKS, NULL},
-	{"vllm-discovery-address", NULL, OPT_TEXT, LATER,
-	 "starts without workers; with `--prefill` or `--decode` an error, as vllm-router would "
-	 "ignore these"},
+	{"vllm-discovery-address", NULL, OPT_TEXT, WORKS,
+	 "with health checks and breakers; workers of `--prefill` and `--decode` are used beside"},
 	{"kv-connector", NULL, OPT_TEXT, WORKS, "those of `--list-connectors`; others: exit 2"},
 	{"intra-node-data-parallel-size", NULL, OPT_INT, WORKS, NULL},
 	{"worker-startup-timeout-secs", NULL, OPT_REAL, WORKS,
@@ -161,26 +160,13 @@ static bool is_given(size_t i)
 	return given[i].on || given[i].text || given[i].list.occurrences > 0;
 }
 
-static bool given_by_name(const char *name)
-{
-	for (size_t i = 0; i < FLAGS; i++)
-		if (strcmp(flags[i].name, name) == 0)
-			return is_given(i);
-	return false;
-}
-
-int serve_vllm_check(const struct router_config *c, struct pd_msg *msg)
+int serve_vllm_check(struct pd_msg *msg)
 {
 	for (size_t i = 0; i < FLAGS; i++)
 		if (flags[i].effect == REFUSED && is_given(i))
 			return pd_fail(msg, PD_EINVAL,
 				       "--%s is not supported and cannot be ignored: %s",
 				       flags[i].name, flags[i].note);
-	if (given_by_name("vllm-discovery-address") && c->fleet.workers.n > 0)
-		return pd_fail(msg, PD_EINVAL,
-			       "--vllm-discovery-address is not supported yet, and with it "
-			       "vllm-router ignores the workers that are listed: leave one of the "
-			       "two out");
 	return PD_OK;
 }
 

@@ -16,7 +16,7 @@ extern struct opt serve_vllm_rows[];
 /* Before the options are parsed. */
 void serve_vllm_defaults(void);
 /* PD_EINVAL: a flag that is not supported and cannot be ignored. With the workers read. */
-int serve_vllm_check(const struct router_config *c, struct pd_msg *msg) PD_MUST;
+int serve_vllm_check(struct pd_msg *msg) PD_MUST;
 /*
  * The policy that stands in for a policy of vllm-router that is not supported yet, else the name as
  * it is. *prefix is set when requests without a key should go by the beginning of their prompt.

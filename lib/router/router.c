@@ -11,6 +11,7 @@
  *   way      fleet, health, watch      fleet       it holds connections of the servers' loops
  *   admin    its port and all above    servers     with their loops
  *   server   the data port             way, auth
+ *   sources  of workers                (before the changes)
  *   pulse    reads counts of all       (first of all)
  */
 #include "lib/router/router.h"
@@ -21,6 +22,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/discovery/register.h"
 #include "lib/http/server.h"
 #include "lib/router/admin/admin.h"
 #include "lib/router/capture/capture.h"
@@ -51,6 +53,8 @@ struct router {
 	struct admin admin;
 	struct health *health;
 	struct changes *changes;
+	struct register_source *registered; /* NULL: none */
+	uint16_t register_port;
 	struct asks *asks;
 	struct pulse *pulse;
 	_Atomic bool hurry;
@@ -349,6 +353,81 @@ static int start_changes(struct router *rt, struct pd_msg *msg)
 	return changes_start(&rt->changes, &c, msg);
 }
 
+/* -- workers that are discovered -- */
+
+/* A list of a source, on its thread. */
+static void take_list(struct router *rt, enum worker_source source, const struct discovery_list *l)
+{
+	static const enum worker_role roles[] = {[DISCOVERY_REGULAR] = ROLE_REGULAR,
+						 [DISCOVERY_PREFILL] = ROLE_PREFILL,
+						 [DISCOVERY_DECODE] = ROLE_DECODE};
+	struct worker_list list = {0};
+	struct pd_msg msg = {0};
+	int err = PD_OK;
+
+	for (size_t i = 0; i < l->n; i++) {
+		const struct discovery_worker *w = &l->worker[i];
+		unsigned dp = w->dp_size > rt->cfg.dp_size ? w->dp_size : rt->cfg.dp_size;
+		size_t from = list.n;
+		char text[DISCOVERY_URL_MAX + 140];
+
+		(void)snprintf(text, sizeof(text), "%s%s%s", w->name, w->name[0] ? "=" : "",
+			       w->url);
+		if (worker_list_add(&list, roles[w->role], text, dp, &msg)) {
+			log_event(rt->cfg.log, LOG_WARN, "worker_ignored",
+				  LOG_FIELDS(LOG_TEXT("source", worker_source_name(source)),
+					     LOG_TEXT("reason", msg.text)),
+				  "a %s worker is ignored: %s", worker_source_name(source),
+				  msg.text);
+			continue;
+		}
+		for (size_t k = from; k < list.n; k++) {
+			list.spec[k].source = source;
+			list.spec[k].bootstrap = w->bootstrap;
+			for (size_t n = 0; !err && n < w->labels.n; n++)
+				err = route_labels_set(&list.spec[k].labels,
+						       w->labels.label[n].name,
+						       w->labels.label[n].value);
+		}
+	}
+	err = err ? pd_fail(&msg, err, "too many labels, or out of memory")
+		  : fleet_publish(&rt->fleet, &rt->cfg, source, &list, &msg);
+	if (err)
+		log_event(rt->cfg.log, LOG_WARN, "worker_list_ignored",
+			  LOG_FIELDS(LOG_TEXT("source", worker_source_name(source)),
+				     LOG_TEXT("reason", msg.text)),
+			  "the list of %s workers is not used: %s", worker_source_name(source),
+			  msg.text);
+	worker_list_release(&list);
+	changes_reap(rt->changes);
+	health_nudge(rt->health);
+}
+
+static void take_registered(void *ctx, const struct discovery_list *l)
+{
+	take_list(ctx, SOURCE_REGISTERED, l);
+}
+
+static int start_sources(struct router *rt, struct pd_msg *msg)
+{
+	const struct discovery_sink sink = {take_registered, rt, rt->cfg.log};
+	struct pd_msg inner = {0};
+	int err;
+
+	if (!rt->cfg.register_address)
+		return PD_OK;
+	err = register_start(&rt->registered, rt->cfg.register_address, &sink, &rt->register_port,
+			     &inner);
+	if (err)
+		return pd_fail(msg, err, "--vllm-discovery-address: %.450s", inner.text);
+	log_event(rt->cfg.log, LOG_INFO, "registrations",
+		  LOG_FIELDS(LOG_TEXT("address", rt->cfg.register_address),
+			     LOG_NUMBER("port", rt->register_port)),
+		  "workers register at %s, port %u", rt->cfg.register_address,
+		  (unsigned)rt->register_port);
+	return PD_OK;
+}
+
 static int start_auth(struct router *rt, struct pd_msg *msg)
 {
 	const struct router_config *c = &rt->cfg;
@@ -439,6 +518,9 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 		(void)pd_fail(msg, err, "cannot start the pulse thread");
 		goto out;
 	}
+	err = start_sources(rt, msg);
+	if (err)
+		goto out;
 	warn_of_dates(rt);
 	if (cfg->worker_tls_insecure)
 		log_event(cfg->log, LOG_WARN, "flag_unsafe",
@@ -629,6 +711,7 @@ bool router_free(struct router *rt)
 		capture_stop(rt->capture);
 		return false;
 	}
+	register_stop(rt->registered);
 	if (!changes_stop(rt->changes)) {
 		log_event(rt->cfg.log, LOG_WARN, "memory_kept",
 			  LOG_FIELDS(LOG_TEXT("of", "change")),

@@ -165,7 +165,7 @@ int admin_put_worker(const struct admin_call *a, const struct fleet *f, struct w
 			"\"answered_429\":%llu,\"connect_failures\":%llu,\"connections\":%llu,"
 			"\"idle_connections\":%zu,\"ejections\":%llu",
 			worker_state_name(worker_state(w)),
-			atomic_load(&w->by_hand) ? "added" : "configured",
+			worker_source_name((enum worker_source)atomic_load(&w->source)),
 			(unsigned)atomic_load(&w->handovers),
 			(unsigned long long)atomic_load(&w->requests),
 			(unsigned long long)atomic_load(&w->errors),

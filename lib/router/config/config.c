@@ -71,6 +71,13 @@ void router_config_default(struct router_config *c)
 		c->fleet.policy[r] = route_spec_of(route_policies[0]);
 }
 
+const char *worker_source_name(enum worker_source s)
+{
+	static const char *const names[WORKER_SOURCES] = {"configured", "added", "registered"};
+
+	return names[s];
+}
+
 const char *worker_role_name(enum worker_role r)
 {
 	static const char *const names[] = {"regular", "prefill", "decode"};
@@ -116,7 +123,7 @@ int worker_list_copy(struct worker_list *l, const struct worker_spec *from)
 	if (add_one(l, from->role, from->name, from->url))
 		return PD_ENOMEM;
 	l->spec[l->n - 1].bootstrap = from->bootstrap;
-	l->spec[l->n - 1].by_hand = from->by_hand;
+	l->spec[l->n - 1].source = from->source;
 	route_labels_release(&l->spec[l->n - 1].labels);
 	return route_labels_copy(&l->spec[l->n - 1].labels, &from->labels);
 }

@@ -16,6 +16,15 @@
 
 enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
 
+/* Who names a worker. Each source but the first replaces its own workers only, and no workers file
+ * takes them away. */
+enum worker_source {
+	SOURCE_LISTED,	   /* flags or the workers file */
+	SOURCE_HAND,	   /* the admin port */
+	SOURCE_REGISTERED, /* --vllm-discovery-address */
+	WORKER_SOURCES
+};
+
 /* One worker as configured. */
 struct worker_spec {
 	enum worker_role role;
@@ -23,7 +32,7 @@ struct worker_spec {
 	char *url;     /* owned; with "@rank" when it has one */
 	int bootstrap; /* port of a prefill worker's bootstrap server; 0: none. NIXL has no use for
 			  it */
-	bool by_hand;  /* added while running: no workers file takes it away */
+	enum worker_source source;
 	struct route_labels labels; /* owned; a role of prefill/decode mode is one of them */
 };
 
@@ -68,7 +77,8 @@ struct router_config {
 	int64_t startup_timeout; /* longest wait for the health of an added worker */
 	bool pd;
 	struct fleet_config fleet;
-	const char *workers_file; /* NULL: none; read again on reload */
+	const char *register_address; /* where workers register by ZeroMQ; NULL: nowhere */
+	const char *workers_file;     /* NULL: none; read again on reload */
 	/* What runs as the policy that a key of that file names, when it is not here yet; else the
 	 * name as it is. May warn, and is called again on reload. NULL: as it is. */
 	const char *(*policy_of_file)(const struct router_config *c, const char *key,
@@ -165,5 +175,7 @@ int worker_list_check(const struct worker_list *l, size_t from, struct pd_msg *m
 void worker_list_release(struct worker_list *l);
 
 const char *worker_role_name(enum worker_role r);
+/* "configured", "added", "registered" */
+const char *worker_source_name(enum worker_source s);
 
 #endif

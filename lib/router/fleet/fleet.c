@@ -246,7 +246,8 @@ static void replace(struct fleet_holder *h, struct log *log, struct fleet *old, 
 			if (has_worker(&old->pool[r], w))
 				continue;
 			added++;
-			if (!atomic_load(&w->by_hand)) /* those have their own line */
+			if (atomic_load(&w->source) ==
+			    SOURCE_LISTED) /* others have their own line */
 				log_event(log, LOG_INFO, "worker_added",
 					  LOG_FIELDS(LOG_TEXT("role", worker_role_name(w->role)),
 						     LOG_TEXT("worker", w->url),
@@ -343,9 +344,9 @@ static int copy_some(struct worker_list *to, const struct worker_list *from,
 	return err;
 }
 
-static bool by_hand_and_not_listed(const struct worker_spec *s, void *arg)
+static bool not_from_lists(const struct worker_spec *s, void *arg)
 {
-	return s->by_hand && !listed(arg, s);
+	return s->source != SOURCE_LISTED && !listed(arg, s);
 }
 
 /* A worker of the list stays, even if it was removed by hand and is still leaving. */
@@ -369,7 +370,7 @@ int fleet_load(struct fleet_holder *h, const struct router_config *c, const stru
 	(void)pthread_mutex_lock(&h->loading);
 	err = copy_some(&next.workers, &fc->workers, NULL, NULL);
 	if (!err)
-		err = copy_some(&next.workers, &h->wanted.workers, by_hand_and_not_listed,
+		err = copy_some(&next.workers, &h->wanted.workers, not_from_lists,
 				(void *)(uintptr_t)&fc->workers);
 	if (err) {
 		worker_list_release(&next.workers);
@@ -394,7 +395,7 @@ static int append_new(struct fleet_holder *h, const struct router_config *c, enu
 	for (size_t i = from; !err && i < next->n; i++) {
 		const struct worker_spec *taken = listed(&h->wanted.workers, &next->spec[i]);
 
-		next->spec[i].by_hand = true;
+		next->spec[i].source = SOURCE_HAND;
 		next->spec[i].bootstrap = bootstrap;
 		for (size_t k = 0; !err && labels && k < labels->n; k++)
 			err = route_labels_set(&next->spec[i].labels, labels->label[k].name,
@@ -428,6 +429,68 @@ int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker
 		worker_list_release(&next.workers);
 	else
 		err = build_and_keep(h, c, &next, msg);
+	(void)pthread_mutex_unlock(&h->loading);
+	return err;
+}
+
+static struct worker_spec *same_entry(const struct worker_list *l, const struct worker_spec *s)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->spec[i].role == s->role && strcmp(l->spec[i].name, s->name) == 0 &&
+		    strcmp(l->spec[i].url, s->url) == 0)
+			return &l->spec[i];
+	return NULL;
+}
+
+/* The wanted workers, those of the source as `list` has them now; *changed: a fleet must be built.
+ * Those that it has no more leave. */
+static int merge(struct fleet_holder *h, enum worker_source source, const struct worker_list *list,
+		 struct worker_list *next, bool *changed)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < h->wanted.workers.n; i++) {
+		const struct worker_spec *was = &h->wanted.workers.spec[i];
+		const struct worker_spec *is = same_entry(list, was);
+		struct worker *w = find_same(h->now, was);
+
+		if (was->source != source) {
+			err = worker_list_copy(next, was);
+			continue;
+		}
+		if (w && !is)
+			worker_leave(w, false);
+		else if (w && worker_is_leaving(w))
+			worker_set_draining(w, false);
+		err = worker_list_copy(next, is ? is : was);
+		*changed |= is && !route_labels_same(&is->labels, &was->labels);
+	}
+	for (size_t i = 0; !err && i < list->n; i++) {
+		if (listed(next, &list->spec[i]))
+			continue;
+		err = worker_list_copy(next, &list->spec[i]);
+		*changed = true;
+	}
+	return err;
+}
+
+int fleet_publish(struct fleet_holder *h, const struct router_config *c, enum worker_source source,
+		  const struct worker_list *list, struct pd_msg *msg)
+{
+	struct fleet_config next;
+	bool changed = false;
+	int err;
+
+	(void)pthread_mutex_lock(&h->loading);
+	next = h->wanted;
+	next.workers = (struct worker_list){0};
+	err = merge(h, source, list, &next.workers, &changed);
+	if (err)
+		(void)pd_fail(msg, err, "out of memory");
+	if (!err && changed)
+		err = build_and_keep(h, c, &next, msg);
+	else
+		worker_list_release(&next.workers);
 	(void)pthread_mutex_unlock(&h->loading);
 	return err;
 }

@@ -66,6 +66,13 @@ int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker
 	      const char *text, int bootstrap, const struct route_labels *labels,
 	      struct pd_msg *msg) PD_MUST;
 /*
+ * What a source (not SOURCE_LISTED) has now, each entry with that source: new ones join as with
+ * fleet_add, labels are taken over, and those that it has no more leave, to be taken out by
+ * fleet_reap. A worker that another source has by name or URL stays that one's. Blocks.
+ */
+int fleet_publish(struct fleet_holder *h, const struct router_config *c, enum worker_source source,
+		  const struct worker_list *list, struct pd_msg *msg) PD_MUST;
+/*
  * Takes workers out that are leaving and that nothing needs any more. Returns how many are still
  * leaving; *gone counts those that went. To be called again after a pause while there are some.
  */

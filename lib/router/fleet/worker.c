@@ -90,9 +90,9 @@ int worker_new(struct worker **out, const struct worker_spec *spec, const struct
 	breaker_init(&w->breaker);
 	w->role = spec->role;
 	w->bootstrap = spec->bootstrap;
-	atomic_store(&w->by_hand, spec->by_hand);
-	w->healthy = !spec->by_hand;
-	w->ejected = w->fresh = spec->by_hand;
+	atomic_store(&w->source, (int)spec->source);
+	w->healthy = spec->source == SOURCE_LISTED;
+	w->ejected = w->fresh = spec->source != SOURCE_LISTED;
 	w->name = strdup(spec->name);
 	w->url = strdup(spec->url);
 	atomic_store(&w->refs, 1);
@@ -574,7 +574,7 @@ void worker_leave(struct worker *w, bool force)
 
 void worker_stay(struct worker *w)
 {
-	atomic_store(&w->by_hand, false);
+	atomic_store(&w->source, SOURCE_LISTED);
 	(void)pthread_mutex_lock(&w->lock);
 	if (w->leaving) {
 		w->draining = w->leaving = w->force = false;

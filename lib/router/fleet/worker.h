@@ -52,10 +52,10 @@ enum worker_state {
 struct worker {
 	char *name, *url; /* owned */
 	enum worker_role role;
-	int bootstrap;	      /* 0: none */
-	_Atomic bool by_hand; /* added while running, and not listed since */
-	struct net_url at;    /* its base without a trailing /v1 */
-	bool named;	      /* its host is a name, not an address */
+	int bootstrap;	    /* 0: none */
+	_Atomic int source; /* enum worker_source; SOURCE_LISTED as soon as it is listed */
+	struct net_url at;  /* its base without a trailing /v1 */
+	bool named;	    /* its host is a name, not an address */
 	struct route_slot slot;
 	struct http_pool pool;
 	struct tls_peer *peer; /* NULL: http:// */

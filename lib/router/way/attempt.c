@@ -158,7 +158,7 @@ enum outcome attempt_answer(struct exchange *x, enum worker_role role,
 	record_answered(&x->rec);
 	if (failure_refused(x, l, role))
 		return ATTEMPT_REFUSED;
-	if (x->seeks && follow_seek_on(x, l->call.head.status, role)) {
+	if (x->seeks && follow_seek_on(x, l->call.head.status, (int)role)) {
 		failure_end_answered(x, role, l->call.head.status);
 		return ATTEMPT_ELSEWHERE;
 	}

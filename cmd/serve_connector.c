@@ -1,0 +1,40 @@
+#include "cmd/serve_connector.h"
+
+#include <string.h>
+
+#include "lib/discovery/register.h"
+#include "lib/pd/connector.h"
+
+int serve_connector(struct router_config *c, const char *name, const char *fallback,
+		    struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+	bool whole;
+
+	if (c->pd && name && pd_connector_find(&c->connector, name, &inner))
+		return pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
+	whole = c->pd && (c->connector->flags & PD_WHOLE);
+	if (whole && fallback && strcmp(fallback, "fail") != 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--pd-fallback: found '%s', expected 'fail' with --kv-connector %s: "
+			       "its decode workers cannot answer alone",
+			       fallback, c->connector->name);
+	c->pd_fallback = whole || (fallback && strcmp(fallback, "fail") == 0)
+				 ? PD_FALLBACK_FAIL
+				 : PD_FALLBACK_DECODE_ONLY;
+	if (c->pd) {
+		c->inquiry = c->connector->inquiry;
+		c->inquiry_port = c->connector->bootstrap_port;
+	}
+	return PD_OK;
+}
+
+int serve_register(struct router_config *c, const char *address, struct pd_msg *msg)
+{
+	struct pd_msg inner = {0};
+
+	c->register_address = address;
+	if (!address || register_check(address, &inner) == PD_OK)
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL, "--vllm-discovery-address: %.450s", inner.text);
+}

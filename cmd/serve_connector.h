@@ -1,0 +1,14 @@
+/* Flags of prefill/decode: the connector and what follows from it, and where workers register. */
+#ifndef PD_CMD_SERVE_CONNECTOR_H
+#define PD_CMD_SERVE_CONNECTOR_H
+
+#include "lib/router/config/config.h"
+
+/* `name` and `fallback` (--kv-connector, --pd-fallback) may be NULL: not given. PD_EINVAL names the
+ * flag. Nothing in a plain pool. */
+int serve_connector(struct router_config *c, const char *name, const char *fallback,
+		    struct pd_msg *msg) PD_MUST;
+/* --vllm-discovery-address; NULL: not given. */
+int serve_register(struct router_config *c, const char *address, struct pd_msg *msg) PD_MUST;
+
+#endif
