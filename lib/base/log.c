@@ -343,6 +343,7 @@ static size_t head(enum log_level level, bool json, char *out, size_t cap)
 }
 
 /* The sentence of a line for people, or the whole of a line without fields. */
+PD_PRINTF(3, 0)
 static void put_sentence(struct log *l, enum log_level level, const char *fmt, va_list ap)
 	PD_PRINTF(3, 0);
 

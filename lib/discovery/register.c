@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/msgpackcheck.h"
 #include "lib/net/zmqlib.h"
 
 #define LOOK_MS 50 /* between two looks at the clock and at `stop` */
@@ -98,7 +99,7 @@ int register_read(struct discovery_worker *w, struct span message, struct pd_msg
 	int err = PD_OK;
 
 	msgpack_unpacked_init(&u);
-	if (message.n > REGISTER_MESSAGE_MAX ||
+	if (message.n > REGISTER_MESSAGE_MAX || !msgpack_is_bounded(message) ||
 	    msgpack_unpack_next(&u, message.p, message.n, &at) != MSGPACK_UNPACK_SUCCESS ||
 	    o->type != MSGPACK_OBJECT_MAP) {
 		err = pd_fail(msg, PD_EINVAL,

@@ -15,7 +15,7 @@
 #define PD_DISCOVERY_REGISTER_H
 
 #include "lib/base/span.h"
-#include "lib/discovery/source.h"
+#include "lib/discovery/discovery.h"
 
 #define REGISTER_TTL_S	     5
 #define REGISTER_MESSAGE_MAX 65536 /* bytes; a longer one ends its peer's connection */

@@ -26,13 +26,14 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 	int err = pd_plain_prefill(p, c, msg);
 
 	err = err ? err : make_id(p);
-	c->id = buf_span(&p->made_id);
+	if (!err)
+		c->id = buf_span(&p->made_id);
 	return err;
 }
 
 static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 {
-	if (p->blocks)
+	if (p->blocks && p->made_id.len > 0)
 		c->id = buf_span(&p->made_id);
 	return pd_plain_decode(p, c, msg);
 }

@@ -39,12 +39,12 @@ int pd_check_params(const struct json_object *body, struct pd_msg *msg)
 
 int pd_set_params(struct pd_copy *c, struct span params, struct pd_msg *msg)
 {
-	int err = pd_once(c->body.object, PD_PARAMS, msg);
+	int err = PD_OK;
 
-	if (err)
-		return err;
-	return params.n > 0 ? json_edit_set(&c->body, PD_PARAMS, params)
-			    : json_edit_remove(&c->body, PD_PARAMS);
+	if (params.n == 0)
+		return json_edit_remove(&c->body, PD_PARAMS);
+	err = pd_once(c->body.object, PD_PARAMS, msg);
+	return err ? err : json_edit_set(&c->body, PD_PARAMS, params);
 }
 
 int pd_plain_prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)

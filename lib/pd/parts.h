@@ -22,7 +22,8 @@ int pd_end_text(const struct pd_end *e, struct buf *out) PD_MUST;
  * the top level they are replaced or removed. PD_EINVAL with a sentence.
  */
 int pd_check_params(const struct json_object *body, struct pd_msg *msg) PD_MUST;
-/* Sets the parameters of a copy that must carry them once. Empty: removes them. */
+/* Sets the parameters of a copy; PD_EINVAL when the body has them more than once. Empty: removes
+ * them all. */
 int pd_set_params(struct pd_copy *c, struct span params, struct pd_msg *msg) PD_MUST;
 
 /* For protocols whose requests carry nothing: one token for prefill, the client's own body for

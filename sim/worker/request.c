@@ -86,7 +86,7 @@ static const struct names {
 } names[GEN_KINDS] = {
 	[GEN_CHAT] = {"chatcmpl", "max_tokens", "max_completion_tokens", "min_tokens", "n", "stop"},
 	[GEN_COMPLETION] = {"cmpl", "max_tokens", NULL, "min_tokens", "n", "stop"},
-	[GEN_EMBEDDING] = {"embd"},
+	[GEN_EMBEDDING] = {.id = "embd"},
 	[GEN_MESSAGES] = {"chatcmpl", "max_tokens", NULL, NULL, NULL, "stop_sequences"},
 	[GEN_RESPONSES] = {"resp", "max_output_tokens", NULL, NULL, NULL, "stop"},
 	[GEN_TOKENS] = {"generate-tokens", "max_tokens", NULL, "min_tokens", "n", NULL},

@@ -1,5 +1,6 @@
 """Workers that register themselves by ZeroMQ. The peers are pyzmq and msgpack, as vLLM's own engines use them."""
 
+import json
 import socket
 import time
 
@@ -49,7 +50,7 @@ def serve(pdctl, *flags):
 
 
 def names(router):
-    return sorted(w["url"] for w in router.get_json("/workers")["workers"])
+    return sorted(w["url"] for w in json.loads(router.admin("GET", "/workers")[2])["workers"])
 
 
 @pytest.mark.parametrize("form", ["events", "threads"])
@@ -111,7 +112,7 @@ def test_what_is_no_registration_changes_nothing(pdctl):
             for bad in (b"", b"\xff", b"\x81", msgpack.dumps([1, 2]), msgpack.dumps({"type": "X", "http_address": d.url[7:]}),
                         msgpack.dumps({"type": "P"}), msgpack.dumps({"type": "P", "http_address": "no port"}),
                         msgpack.dumps({"type": "P", "http_address": "a/b:1"}), msgpack.dumps({"type": "P", "http_address": "x:1" + "y" * 600}),
-                        msgpack.dumps({"type": 7, "http_address": 8}), b"\xc1" * 100, b"\x91" * 5000):
+                        msgpack.dumps({"type": 7, "http_address": 8}), b"\xc1" * 100, b"\x91" * 5000, b"\xdf\xff\xff\xff\xff", b"\x81\xa1a\xdd\xdd\xdd\xdd\xdd"):
                 s.send(bad)
             s.send_multipart([msgpack.dumps({"type": "P", "http_address": p.url[7:], "zmq_address": "x:1"}), b"a third frame", b""])
             pings.socket("big").send(b"x" * 100000)

@@ -174,12 +174,6 @@ def test_version_of_the_command():
     assert harness.run("serve", "--version").stdout == harness.run("--version").stdout
 
 
-def test_a_discovery_address_beside_listed_workers_is_refused():
-    """There vllm-router ignores the list, so requests would go to workers that it would not use."""
-    done = harness.run("serve", "--vllm-pd-disaggregation", "--vllm-discovery-address", "0.0.0.0:1", "--decode", "http://127.0.0.1:1")
-    assert (done.returncode, "leave one of the two out" in done.stderr) == (2, True)
-
-
 def test_another_connector_is_refused_where_it_counts(pdctl):
     done = harness.run("serve", "--vllm-pd-disaggregation", "--decode", "http://127.0.0.1:1", "--kv-connector", "no-such")
     assert (done.returncode, "--kv-connector: " in done.stderr) == (2, True)

@@ -4,8 +4,8 @@
  * who takes it merges by source (lib/router/fleet). A source never says that a worker is healthy:
  * a new one takes traffic after its health check, and one that is not listed any more is drained.
  */
-#ifndef PD_DISCOVERY_SOURCE_H
-#define PD_DISCOVERY_SOURCE_H
+#ifndef PD_DISCOVERY_DISCOVERY_H
+#define PD_DISCOVERY_DISCOVERY_H
 
 #include <stdbool.h>
 

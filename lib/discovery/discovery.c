@@ -1,4 +1,4 @@
-#include "lib/discovery/source.h"
+#include "lib/discovery/discovery.h"
 
 #include <stdlib.h>
 #include <string.h>
