@@ -1,14 +1,17 @@
 #include "cmd/serve_epp.h"
 
+#include "lib/base/clock.h"
 #include "lib/epp/epp_config.h"
 
-struct serve_epp serve_epp;
+struct serve_epp serve_epp = {.interval = 0.1, .stale = 2};
 
 int serve_epp_read(struct router_config *c, const char **policy, bool given, struct pd_msg *msg)
 {
 	struct pd_msg inner = {0};
 	struct epp_config *epp;
 
+	c->scrape_interval = (int64_t)(serve_epp.interval * (double)NS_PER_S);
+	c->scrape_stale = (int64_t)(serve_epp.stale * (double)NS_PER_S);
 	if (!serve_epp.file)
 		return PD_OK;
 	if (epp_config_read(&epp, serve_epp.file, &inner))

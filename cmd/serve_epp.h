@@ -7,6 +7,7 @@
 
 struct serve_epp {
 	const char *file;
+	double interval, stale;
 };
 extern struct serve_epp serve_epp;
 
@@ -15,7 +16,13 @@ extern struct serve_epp serve_epp;
 	{OPT_TEXT, "epp-config", &serve_epp.file, "FILE",                                          \
 	 "an EndpointPickerConfig of llm-d: its filters, scorers and picker choose; the policy is then "\
 	 "scores (none)",                                                                          \
-	 NULL, 0, 0, NULL}
+	 NULL, 0, 0, NULL},                                                                        \
+	{OPT_REAL, "metrics-scrape-interval-secs", &serve_epp.interval, "S",                       \
+	 "how often /metrics of workers is read, for policies that look at it (0.1)", NULL, 0.01,  \
+	 3600, NULL},                                                                              \
+	{OPT_REAL, "metrics-staleness-secs", &serve_epp.stale, "S",                                \
+	 "figures older than this do not count: what is in flight stands for a worker's load (2)", \
+	 NULL, 0.01, 3600, NULL}
 /* clang-format on */
 
 /* Reads the file into c->epp, when there is one; *policy is then `scores` unless it was given. */

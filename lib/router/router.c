@@ -14,6 +14,7 @@
  *   sources  of workers                (before the changes)
  *   pulse    reads counts of all       (first of all)
  */
+#include "lib/router/fleet/scrape.h"
 #include "lib/router/router.h"
 
 #include <curl/curl.h>
@@ -52,6 +53,7 @@ struct router {
 	struct keys admin_keys;
 	struct admin admin;
 	struct health *health;
+	struct scrape *scrape;
 	struct changes *changes;
 	struct register_source *registered; /* NULL: none */
 	uint16_t register_port;
@@ -482,6 +484,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	if (err)
 		goto out;
 	err = health_start(&rt->health, &rt->fleet, &rt->cfg, msg);
+	err = err ? err : scrape_start(&rt->scrape, &rt->fleet, &rt->cfg, msg);
 	if (err)
 		goto out;
 	err = start_changes(rt, msg);
@@ -720,6 +723,7 @@ bool router_free(struct router *rt)
 		return false;
 	}
 	asks_stop(rt->asks);
+	scrape_stop(rt->scrape);
 	health_stop(rt->health);
 	capture_free(rt->capture);
 	fleet_holder_release(&rt->fleet); /* with connections of the servers' threads */

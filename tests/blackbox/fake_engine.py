@@ -69,6 +69,7 @@ class FakeEngine:
         self.handshakes = []  # (resumed, client certificate) of each connection
         self.handler = handler
         self.models = models
+        self.metrics = None  # a function: the text of /metrics, None: 404
         self.seen = []  # requests that reached the handler
         self.probes = []  # health checks and the like, answered here
         self.lock = threading.Lock()
@@ -162,7 +163,10 @@ class FakeEngine:
         return seen if len(seen.body) == length else None
 
     def _answer(self, seen, wire):
-        if seen.method == "GET" and seen.target in ("/health", "/metrics", "/load"):
+        if seen.method == "GET" and seen.target == "/metrics" and self.metrics:
+            text = self.metrics()
+            wire.reply(200 if text is not None else 404, (text or "").encode(), "text/plain")
+        elif seen.method == "GET" and seen.target in ("/health", "/metrics", "/load"):
             self.probes.append(seen)
             wire.reply(200, b"", "text/plain")
         elif seen.method == "GET" and seen.target == "/v1/models":

@@ -7,6 +7,8 @@ import subprocess
 import pytest
 
 import harness
+from fake_engine import FakeEngine
+from test_serve_bytes import reply_completion
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n"
 BODY = {"model": "m", "prompt": "hello", "max_tokens": 8}
@@ -103,3 +105,43 @@ schedulingProfiles:
     assert (status, headers["x-prefill-worker"], headers["x-decode-worker"]) == (200, prefill.url, decode.url)
     harness.wait_for("both decisions", lambda: len(decisions(router)) == 2)
     assert {d["stage"] for d in decisions(router)} == {"prefill", "decode"}
+
+
+class Page:
+    """A worker's metrics, as the test says."""
+
+    def __init__(self, waiting):
+        self.waiting = waiting
+
+    def text(self):
+        return f"""# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting {self.waiting}
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running 1
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc 0.5
+"""
+
+
+def test_what_the_engines_say_counts(pdctl, tmp_path):
+    """The queue is the engine's own: it is read from /metrics, and old figures count no more."""
+    (tmp_path / "epp.yaml").write_text(HEAD + "- type: queue-scorer\n")
+    pages = [Page(0), Page(9)]
+    with FakeEngine(reply_completion) as one, FakeEngine(reply_completion) as two:
+        engines = [one, two]
+        for e, p in zip(engines, pages):
+            e.metrics = p.text
+        router = pdctl("serve", "--worker-urls", *[e.url for e in engines], "--epp-config", tmp_path / "epp.yaml", "--metrics-scrape-interval-secs", 0.02,
+                       "--metrics-staleness-secs", 0.5)
+
+        def chosen():
+            assert router.post("/v1/completions", BODY)[0] == 200
+            return [e.url for e in engines].index(harness.wait_for("a decision", lambda: decisions(router))[-1]["selected"][0])
+
+        for good in (0, 1, 0):
+            pages[good].waiting, pages[1 - good].waiting = 0, 9
+            harness.wait_for(f"engine {good}", lambda: [chosen() for _ in range(4)] == [good] * 4)
+        pages[0].waiting, pages[1].waiting = 0, 9
+        engines[1].metrics = lambda: None  # 404 from now on
+        harness.wait_for("the warning", lambda: "its metrics cannot be read: /metrics answered 404" in router.log())
+        harness.wait_for("both again", lambda: {chosen() for _ in range(8)} == {0, 1})

@@ -235,6 +235,7 @@ static void length(const struct score_call *c, const uint16_t *list, size_t n, d
 const struct score_type score_lora = {
 	.name = "lora-affinity-scorer",
 	.kinds = SCORE_SCORER,
+	.wants = SCORE_WANTS_SIGNALS,
 	.help = "the request's adapter is loaded, has room, or waits for it",
 	.unread = true,
 	.score = lora,

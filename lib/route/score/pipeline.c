@@ -35,7 +35,7 @@ const struct score_profile score_profile_default = {
 		  {&score_max_picker, NULL, &one, 1}},
 	.nscorers = 3,
 	.prefix = {.block_tokens = 64, .max_tokens = 131072, .max_blocks = 2048, .capacity = 31250},
-	.wants = SCORE_WANTS_PREFIX | SCORE_DRAWS,
+	.wants = SCORE_WANTS_PREFIX | SCORE_DRAWS | SCORE_WANTS_SIGNALS,
 };
 
 static size_t nstages(const struct score_profile *p)

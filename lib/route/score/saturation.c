@@ -298,6 +298,7 @@ static size_t limit_filter(const struct score_call *c, uint16_t *list, size_t n)
 const struct score_type score_utilization = {
 	.name = "utilization-detector",
 	.kinds = SCORE_FILTER | SCORE_DETECTOR,
+	.wants = SCORE_WANTS_SIGNALS,
 	.help = "fresh figures below the thresholds; all when there are none",
 	.params = use_params,
 	.params_size = sizeof(struct use_params),
@@ -321,7 +322,7 @@ const struct score_type score_concurrency = {
 const struct score_type score_limits = {
 	.name = "utilization-filter",
 	.kinds = SCORE_FILTER,
-	.wants = SCORE_WANTS_LOAD,
+	.wants = SCORE_WANTS_LOAD | SCORE_WANTS_SIGNALS,
 	.help = "no figure above its `maxValue`",
 	.params = limit_params,
 	.params_size = sizeof(struct limit_params),

@@ -28,7 +28,13 @@ enum {
 };
 
 /* What a stage wants a decision to know. */
-enum { SCORE_WANTS_PREFIX = 1, SCORE_WANTS_LOAD = 2, SCORE_WANTS_TOKENS = 4, SCORE_DRAWS = 8 };
+enum {
+	SCORE_WANTS_PREFIX = 1,
+	SCORE_WANTS_LOAD = 2,
+	SCORE_WANTS_TOKENS = 4,
+	SCORE_DRAWS = 8,
+	SCORE_WANTS_SIGNALS = 16
+};
 
 /* What a worker holds of this prompt. */
 struct score_match {

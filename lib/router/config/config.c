@@ -64,6 +64,8 @@ void router_config_default(struct router_config *c)
 		.connector = pd_connectors[0],
 		.drain_timeout = 30 * NS_PER_S,
 		.batch_threads = true,
+		.scrape_interval = 100 * NS_PER_MS,
+		.scrape_stale = 2 * NS_PER_S,
 		.version = "",
 	};
 	route_keyspec_default(&c->keys);

@@ -124,6 +124,8 @@ struct router_config {
 	unsigned health_failures, health_successes;
 	int64_t health_timeout, health_interval;
 	const char *health_endpoint;
+	int64_t scrape_interval, scrape_stale; /* of /metrics of workers */
+	bool scrape_always;		       /* whatever the policies look at: the gate does */
 
 	const char *api_key;	      /* sent to workers; NULL: none */
 	const char *client_keys_file; /* NULL: none; read again on reload */

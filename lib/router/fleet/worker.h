@@ -12,6 +12,7 @@
 #include "lib/net/net.h"
 #include "lib/net/resolver.h"
 #include "lib/http/upstream.h"
+#include "lib/epp/engine_metrics.h"
 #include "lib/router/config/config.h"
 #include "lib/router/fleet/breaker.h"
 #include "lib/router/fleet/rotation.h"
@@ -96,6 +97,14 @@ struct worker {
 	int64_t failed_at;	   /* wall clock; 0: never */
 	enum worker_state said;	   /* the state that the log was told, and when */
 	int64_t said_at;
+
+	/* The metrics thread's own. */
+	struct {
+		struct engine_metrics figures;
+		int64_t next, good_at;
+		bool busy, silent;
+		char why[WORKER_TEXT];
+	} scrape;
 
 	struct look_up *asking; /* the health thread's: its name is being asked */
 
