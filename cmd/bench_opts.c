@@ -70,6 +70,10 @@ static const struct opt opts[] = {
 	{OPT_REAL, "scale-tokens", &o.scale, "F",
 	 "traces without text: shrink prompts and outputs by this factor (default: 1)", NULL, 1e-6,
 	 1, NULL},
+	{OPT_FLAG, "token-ids", &o.token_ids, NULL,
+	 "traces without text: prompts of token ids, exact lengths; /v1/completions only (default: "
+	 "off)",
+	 NULL, 0, 0, NULL},
 	{OPT_FLAG, "calibrate", &o.calibrate, NULL,
 	 "made text: ask the server with two requests how many tokens a word has (default: off)",
 	 NULL, 0, 0, NULL},
@@ -405,6 +409,7 @@ static int set_body(struct bench_setup *s, struct pd_msg *msg)
 	body->output_tokens = o.output_len;
 	body->default_output = bench_vllm_default_output();
 	body->scale = o.scale;
+	body->token_ids = o.token_ids;
 	body->seed = (uint64_t)o.seed;
 	if (o.extra_body &&
 	    json_object_scan(&body->extra, o.extra_body, strlen(o.extra_body), &why) != PD_OK)
@@ -520,6 +525,8 @@ static int check_pairs(int argc, char **argv, struct pd_msg *msg)
 			 opt_given(&bench_command, argc, argv, "requests-per-session"),
 		 "--requests-per-session requires --sessions"},
 		{!o.dataset && o.capture_run > 0, "--capture-run requires --dataset"},
+		{o.token_ids && strcmp(o.endpoint, "/v1/completions") != 0,
+		 "--token-ids requires --endpoint /v1/completions"},
 		{o.timestamps && rate, "--timestamps and --request-rate cannot be combined"},
 		{o.timestamps + phases + users + rate > 1,
 		 "--request-rate, --phases, --timestamps and --session-rate exclude each other"},

@@ -19,7 +19,7 @@ struct bench_options {
 	const char *dataset, *extra_body, *salt;
 	int64_t capture_run, num_prompts, input_len, output_len;
 	double scale, temperature;
-	bool stream, continuous_usage, ignore_eos, calibrate, oversample;
+	bool stream, continuous_usage, ignore_eos, calibrate, token_ids, oversample;
 	/* sessions and keys */
 	int64_t sessions, turns, concurrent_sessions;
 	const char *session_pattern, *session_field, *affinity, *echo, *prompt_cache_key;

@@ -132,6 +132,19 @@ static void put_salted_ids(struct body *b, struct span list)
 	put_span(b, (struct span){list.p + 1, list.n - 1});
 }
 
+/* Exact lengths need no words: the scale is the user's alone. */
+static void put_made_ids(struct body *b, const struct workload_request *r)
+{
+	struct buf ids;
+
+	buf_init(&ids, BODY_MAX);
+	if (!b->err)
+		b->err = synth_ids(&ids, r, b->o->scale, b->o->seed);
+	if (!b->err)
+		put_salted_ids(b, buf_span(&ids));
+	buf_release(&ids);
+}
+
 /* The prompt as a JSON value: the record's own, or synthesised (letters and spaces, nothing to
  * escape). */
 static void put_prompt(struct body *b, const struct workload_request *r)
@@ -144,6 +157,8 @@ static void put_prompt(struct body *b, const struct workload_request *r)
 		put_salted_ids(b, r->prompt);
 	} else if (r->prompt.n > 0) {
 		put_span(b, r->prompt);
+	} else if (b->o->token_ids) {
+		put_made_ids(b, r);
 	} else {
 		put_salted(b, SPAN("\"\""));
 		if (b->err)

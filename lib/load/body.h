@@ -28,6 +28,7 @@ struct body_options {
 	int64_t output_tokens;	/* > 0: for every request; 0: the record's own */
 	int64_t default_output; /* when the record states none */
 	double scale;		/* of synthesised text and of stated output lengths of traces */
+	bool token_ids;		/* made prompts are lists of token ids, not text */
 	double token_scale;	/* words per token of synthesised text, as calibrated; 0: 1 */
 	uint64_t seed;
 	struct json_object extra; /* members that override the built ones; n == 0 when none.

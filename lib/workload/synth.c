@@ -45,14 +45,21 @@ int synth_words(struct buf *out, uint64_t id, uint64_t tokens)
 	return PD_OK;
 }
 
-static uint64_t scaled(uint64_t tokens, double scale)
+/* Words of a block of so many tokens. A part of a word is rounded up in as many blocks as it is
+ * large, by the block's name: so the mean is right, equal blocks stay equal, and fewer tokens never
+ * have more words. */
+static uint64_t scaled(uint64_t tokens, double scale, uint64_t id)
 {
-	double n = floor((double)tokens * scale + 0.5);
+	uint64_t state = id ^ UINT64_C(0x9e3779b97f4a7c15);
+	double n = floor((double)tokens * scale + (double)(rng_splitmix(&state) >> 11) * 0x1p-53);
 
 	return tokens == 0 ? 0 : n < 1 ? 1 : (uint64_t)n;
 }
 
-int synth_prompt(struct buf *out, const struct workload_request *r, double scale, uint64_t seed)
+/* `put` appends `n` words or ids of the stream named by id, for each piece of the prompt. */
+static int each_piece(struct buf *out, const struct workload_request *r, double scale,
+		      uint64_t seed,
+		      int (*put)(struct buf *out, uint64_t id, uint64_t n, void *arg), void *arg)
 {
 	uint64_t left = r->input_tokens > 0 ? (uint64_t)r->input_tokens : 0;
 	int err = PD_OK;
@@ -62,15 +69,51 @@ int synth_prompt(struct buf *out, const struct workload_request *r, double scale
 	for (uint32_t i = 0; !err && i < r->nhash && left > 0; i++) {
 		uint64_t block = left < r->block_tokens ? left : r->block_tokens;
 
-		err = synth_words(out, r->hash_ids[i], scaled(block, scale));
+		err = put(out, r->hash_ids[i], scaled(block, scale, r->hash_ids[i]), arg);
 		left -= block;
 	}
 	if (!err && left > 0) {
-		uint64_t state = seed ^ ((uint64_t)r->line << 32);
+		uint64_t state = seed ^ ((uint64_t)r->line << 32), id = rng_splitmix(&state);
 
-		err = synth_words(out, rng_splitmix(&state), scaled(left, scale));
+		err = put(out, id, scaled(left, scale, id), arg);
 	}
 	return err;
+}
+
+static int put_words(struct buf *out, uint64_t id, uint64_t n, void *arg)
+{
+	(void)arg;
+	return synth_words(out, id, n);
+}
+
+int synth_prompt(struct buf *out, const struct workload_request *r, double scale, uint64_t seed)
+{
+	return each_piece(out, r, scale, seed, put_words, NULL);
+}
+
+static int put_ids(struct buf *out, uint64_t id, uint64_t n, void *arg)
+{
+	bool *first = arg;
+	uint64_t state = id;
+	int err = PD_OK;
+
+	state = rng_splitmix(&state) ^ id;
+	for (uint64_t i = 0; !err && i < n; i++) {
+		err = buf_printf(out, "%s%u", *first ? "" : ",",
+				 SYNTH_FIRST_ID + (unsigned)(rng_splitmix(&state) % SYNTH_IDS));
+		*first = false;
+	}
+	return err;
+}
+
+int synth_ids(struct buf *out, const struct workload_request *r, double scale, uint64_t seed)
+{
+	bool first = true;
+	int err = buf_putc(out, '[');
+
+	if (!err)
+		err = each_piece(out, r, scale, seed, put_ids, &first);
+	return err ? err : buf_putc(out, ']');
 }
 
 uint64_t synth_tokens_of_chars(uint64_t n)

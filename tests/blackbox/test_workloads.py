@@ -135,6 +135,18 @@ def test_members_of_a_record_reach_the_server(tmp_path):
         assert {s.json()["temperature"] for s in engine.seen} == {1} and all(s.body.count(b'"temperature"') == 1 for s in engine.seen)
 
 
+def test_prompts_of_token_ids(tmp_path):
+    """Equal blocks are equal ids, and lengths are those of the trace, whatever tokenizer the server has."""
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"input_length":40,"output_length":2,"block_tokens":16,"hash_ids":[1,2,3]}\n{"input_length":35,"output_length":2,"block_tokens":16,"hash_ids":[1,2,9]}\n')
+    with FakeEngine(answer) as engine:
+        bench(engine, path, "--endpoint", "/v1/completions", "--token-ids")
+        a, b = sorted((s.json()["prompt"] for s in engine.seen), key=len, reverse=True)
+    assert (len(a), len(b)) == (40, 35) and a[:32] == b[:32] and a[32:35] != b[32:] and all(isinstance(t, int) for t in a)
+    done = run("bench", "--base-url", "http://127.0.0.1:1", "--dataset", path, "--token-ids")
+    assert done.returncode == 2 and "--token-ids requires --endpoint /v1/completions" in done.stderr
+
+
 # ---- one order ----
 
 

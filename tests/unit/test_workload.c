@@ -1,5 +1,6 @@
 /* The reader: every record format, every way a line can be wrong, and the real trace when it is
  * there. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <cmocka.h>
 
 #include "lib/base/clock.h"
+#include "lib/json/scan.h"
 #include "lib/workload/synth.h"
 #include "lib/workload/workload.h"
 
@@ -366,6 +368,76 @@ static void synth_shares_what_ids_share(void **state)
 	buf_release(&y);
 }
 
+/* A calibrated scale gives no whole words: the mean is right, and what was shared stays shared. */
+static void synth_scaled(void **state)
+{
+	const double scales[] = {0.77, 1.3, 0.05};
+
+	(void)state;
+	for (size_t k = 0; k < 3; k++) {
+		uint64_t ids[2000];
+		struct workload_request r = {
+			.input_tokens = 32000, .hash_ids = ids, .nhash = 2000, .block_tokens = 16};
+		double words = 32000 * (scales[k] < 1.0 / 16 ? 1.0 / 16 : scales[k]);
+		struct buf x, y;
+
+		buf_init(&x, 1 << 20);
+		buf_init(&y, 1 << 20);
+		for (size_t i = 0; i < 2000; i++)
+			ids[i] = i;
+		assert_int_equal(synth_prompt(&x, &r, scales[k], 0), PD_OK);
+		assert_true(fabs((double)x.len / SYNTH_TOKEN_BYTES / words - 1) < 0.01);
+		/* every part of it is its beginning */
+		for (int64_t n = 1; n < 64; n++) {
+			r.input_tokens = n;
+			r.nhash = (uint32_t)((n + 15) / 16);
+			buf_clear(&y);
+			assert_int_equal(synth_prompt(&y, &r, scales[k], 0), PD_OK);
+			assert_memory_equal(x.data, y.data, y.len);
+		}
+		buf_release(&x);
+		buf_release(&y);
+	}
+}
+
+/* Token ids: as many as tokens, valid JSON, shared as the text is. */
+static void synth_token_ids(void **state)
+{
+	const uint64_t a_ids[] = {0, 1, 2}, b_ids[] = {0, 1, 3};
+	struct workload_request a = {
+		.input_tokens = 40, .hash_ids = a_ids, .nhash = 3, .block_tokens = 16, .line = 1};
+	struct workload_request b = {
+		.input_tokens = 48, .hash_ids = b_ids, .nhash = 3, .block_tokens = 16, .line = 2};
+	struct span value, other;
+	enum json_type type;
+	size_t at = 0, to = 0, n = 0, same = 0;
+	struct buf x, y;
+	int64_t v;
+
+	(void)state;
+	buf_init(&x, 1 << 20);
+	buf_init(&y, 1 << 20);
+	assert_int_equal(synth_ids(&x, &a, 1, 0), PD_OK);
+	assert_int_equal(synth_ids(&y, &b, 1, 9), PD_OK);
+	assert_int_equal(json_validate(x.data, x.len, NULL), PD_OK);
+	while (json_array_next(buf_span(&x), &at, &value, &type)) {
+		assert_int_equal(json_int(value, &v), PD_OK);
+		assert_true(v >= SYNTH_FIRST_ID && v < SYNTH_FIRST_ID + SYNTH_IDS);
+		assert_true(json_array_next(buf_span(&y), &to, &other, &type));
+		same += span_eq(value, other) && n < 32;
+		n++;
+	}
+	assert_int_equal(n, 40);
+	assert_int_equal(same, 32);
+	a.input_tokens = 0;
+	a.nhash = 0;
+	buf_clear(&x);
+	assert_int_equal(synth_ids(&x, &a, 1, 0), PD_OK);
+	assert_string_equal(x.data, "[]");
+	buf_release(&x);
+	buf_release(&y);
+}
+
 static void synth_without_ids(void **state)
 {
 	struct workload_request r = {.input_tokens = 10, .line = 7};
@@ -403,6 +475,8 @@ int main(void)
 		cmocka_unit_test(many_sessions),
 		cmocka_unit_test(real_trace),
 		cmocka_unit_test(synth_shares_what_ids_share),
+		cmocka_unit_test(synth_scaled),
+		cmocka_unit_test(synth_token_ids),
 		cmocka_unit_test(synth_without_ids),
 	};
 
