@@ -25,6 +25,7 @@ PDCTL = os.environ.get("PDCTL", os.path.join(os.path.dirname(__file__), "../../b
 IO_DEFAULT = os.environ.get("PDCTL_IO")  # --io of routers and workers in all suites; None: the program's default
 IO = IO_DEFAULT  # conftest.py sets it for each test of a suite that runs in both forms
 START_S = 30.0
+SETTLE_S = 0.25  # that requests which were answered take to be counted, on a busy machine
 STOP_S = 20.0
 REPORTS = re.compile(
     r"ERROR: AddressSanitizer|ERROR: LeakSanitizer|runtime error:|WARNING: ThreadSanitizer|ERROR: ThreadSanitizer|SUMMARY: \w+Sanitizer"
@@ -131,8 +132,10 @@ class Pdctl:
             return f.read()
 
     def log(self):
+        """What it wrote; while it runs whole lines only."""
         with open(self.path("stderr"), encoding="utf-8", errors="replace") as f:
-            return f.read()
+            text = f.read()
+        return text[: text.rfind("\n") + 1] if self.alive() else text
 
     def start(self):
         if self.proc:
@@ -155,7 +158,33 @@ class Pdctl:
         return self
 
     def request(self, method, path, body=None, headers=None, timeout=60):
-        return request(self.url, method, path, body, headers, timeout, self.context)
+        return self._settled(lambda: request(self.url, method, path, body, headers, timeout, self.context), method, path)
+
+    def _settled(self, ask, method, path):
+        """What a request counts moves after the last byte of its answer, so who looks at a router's counts or workers right behind an
+        answer looks again while requests are in flight, for a moment: streams may run on."""
+        looks = self.command == "serve" and method == "GET" and re.match(r"/(metrics|workers)\b", path)
+        until = time.monotonic() + SETTLE_S
+        if looks and not path.startswith("/metrics"):
+            self._settled(lambda: self._quietly("/metrics"), "GET", "/metrics")
+        answer = ask()
+        while looks and path.startswith("/metrics") and re.search(rb"^pdctl_requests_in_work [^0]", answer[2], re.M) and time.monotonic() < until:
+            time.sleep(0.005)
+            answer = ask()
+        return answer
+
+    def _quietly(self, path):
+        """Of the admin port, where there is one that answers."""
+        url = self._admin_url()
+        try:
+            return request(url, "GET", path, timeout=2) if url else (0, {}, b"")
+        except (OSError, http.client.HTTPException):
+            return 0, {}, b""
+
+    def said(self, *texts, timeout=60):
+        """The log, once all of the texts stand in it: lines are written a moment after what they tell."""
+        wait_for(f"the log to say {texts}", lambda: all(t in self.log() for t in texts), timeout)
+        return self.log()
 
     @property
     def admin_url(self):
@@ -171,7 +200,7 @@ class Pdctl:
 
     def admin(self, method, path, body=None, headers=None, timeout=60):
         """One request to the router's admin port."""
-        return request(self.admin_url, method, path, body, headers, timeout)
+        return self._settled(lambda: request(self.admin_url, method, path, body, headers, timeout), method, path)
 
     def get(self, path, headers=None):
         return self.request("GET", path, None, headers)

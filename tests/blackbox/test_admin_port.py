@@ -122,7 +122,7 @@ def test_clients_do_not_learn_where_workers_are(pdctl, flags, seen):
     assert all(f"127.0.0.1:{p}" in admin for p in ports)
     scrape = pdctl("serve", "--worker-urls", f"http://127.0.0.1:{ports[0]}", "--metrics-port", 0)
     wait_for("it to be out", lambda: json.loads(scrape.admin("GET", "/workers")[2])["workers"][0]["state"] == "ejected" or scrape.post("/v1/completions", BODY) is None)
-    url = re.search(r"metrics and probes on (http://\S+)", scrape.log()).group(1)
+    url = re.search(r"metrics and probes on (http://\S+)", scrape.said("metrics and probes on http")).group(1)
     assert b"regular 1 (ejected)" in request(url, "GET", "/health")[2]
 
 

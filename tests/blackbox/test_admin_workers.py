@@ -123,7 +123,7 @@ def test_a_worker_that_never_gets_well_is_taken_back(pdctl):
         sick.set()
         wait_for("it to come in", lambda: listed(router)["slow"]["state"] == "available", timeout=5)
         assert listed(router)["slow"]["out_because"] is None
-        assert router.log().count(f"worker {slow.url}: not healthy yet: health check answered 503") == 2, "once for each addition"
+        wait_for("a line for each addition", lambda: router.log().count(f"worker {slow.url}: not healthy yet: health check answered 503") == 2)
         assert slow.url in {router.post("/v1/completions", BODY)[1]["X-Worker"] for _ in range(6)}
 
 
@@ -473,7 +473,7 @@ def test_a_reload_that_blocks_does_not_hold_up_the_end(pdctl, tmp_path, how):
             router.signal(signal.SIGTERM)
             assert router.wait(15) == 0 and time.monotonic() - began < 10
         os.close(pipe)
-        assert "a name look-up or a file read did not end" in router.log()
+        router.said("a name look-up or a file read did not end")
 
 
 def test_changes_leave_nothing_behind(pdctl):

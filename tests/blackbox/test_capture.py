@@ -417,7 +417,7 @@ def test_a_full_disk_does_not_disturb_requests(limit, pdctl, engine, tmp_path):
         resource.prlimit(router.proc.pid, resource.RLIMIT_FSIZE, (150000, resource.RLIM_INFINITY))
     load(router, 3000)
     wait_for("the failure", lambda: router.metric("pdctl_capture_failing") == 1)
-    assert f"cannot write '{db}'" in router.log()
+    router.said(f"cannot write '{db}'")
     assert router.metric("vllm_router_requests_total{") >= 3000
     assert router.metric('pdctl_capture_dropped_total{kind="request",loss="write_error"}') > 0
     if limit == "file size":  # room again: it goes on by itself
@@ -429,7 +429,7 @@ def test_a_full_disk_does_not_disturb_requests(limit, pdctl, engine, tmp_path):
             return router.metric("pdctl_capture_failing") == 0
 
         wait_for("the recovery", works, 20, 0.2)
-        assert "again" in router.log()
+        router.said("again")
     received = router.metric("pdctl_requests_received_total")
     router.stop()
     assert sound(db)
@@ -450,7 +450,7 @@ def test_a_file_that_is_moved_away(pdctl, tmp_path):
         return router.metric("pdctl_capture_failing") == 1
 
     wait_for("the failure", noticed, 20, 0.2)
-    assert "was moved, replaced or deleted" in router.log()
+    router.said("was moved, replaced or deleted")
     router.stop()
     assert not os.path.exists(db)
 

@@ -15,7 +15,7 @@ BODY = {"model": "m", "prompt": "hello", "max_tokens": 8}
 
 
 def decisions(router):
-    lines = [line for line in router.log().splitlines() if "Scoring decision" in line]
+    lines = [line for line in router.said("Scoring decision").splitlines() if "Scoring decision" in line]
     return [json.loads(line[line.index("{"):]) for line in lines]
 
 

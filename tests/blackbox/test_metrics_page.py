@@ -219,7 +219,7 @@ def test_the_page_has_what_is_documented_and_nothing_else(pdctl, pd):
 def test_promtool_has_no_complaint(pdctl, pd):
     with FakeEngine(ok) as engine:
         odd = f'we"ird\\name={engine.url}/a"b\\c'
-        where = ("--pd-disaggregation", "--prefill", odd, "--decode", engine.url) if pd else ("--worker-urls", odd, engine.url, f"twin={engine.url}")
+        where = ("--pd-disaggregation", "--prefill", odd, "--decode", engine.url) if pd else ("--worker-urls", odd, engine.url, f"twin={engine.url}/twin")
         router = pdctl("serve", *where)
         router.post(ROUTE, BODY)
         status, headers, raw = router.get("/metrics")

@@ -440,7 +440,7 @@ def test_a_drain_has_an_end(pdctl, how):
         assert router.wait(25) == 0
         assert time.monotonic() - began < 25, "by default it is 30 s"
         assert not read_end(s).endswith(b"0\r\n\r\n"), "the cut is visible"
-        assert router.log().count("1 connections closed by the drain timeout") == 1
+        assert router.said("1 connections closed by the drain timeout").count("1 connections closed by the drain timeout") == 1
         s.close()
         holder.release.set()
 

@@ -124,7 +124,7 @@ def test_a_breaker_tells_its_steps(pdctl):
             wait_for(str(state), there)
 
         until(("warn", "open"))
-        opened = next(json.loads(x) for x in router.log().splitlines() if '"state":"open"' in x)
+        opened = next(json.loads(x) for x in router.said('"state":"open"').splitlines() if '"state":"open"' in x)
         assert opened["was"] == "available" and opened["errors"] >= 2 and opened["reason"]
         bad = False
         until(("info", "half_open"))
@@ -161,8 +161,7 @@ def test_a_reload_says_what_it_changed(pdctl, tmp_path):
         keys.write_text("sk-1\nsk-2\n")
         router.signal(signal.SIGHUP)
         wait_for("the reload", lambda: "reloaded: 1 workers added, 1 removed; client keys: 2, before: 1" in router.log())
-        assert f"worker {one.url}: removed; 0 in flight" in router.log() and f"worker {two.url}: added" in router.log()
-        assert "policy round_robin instead of consistent_hash" in router.log()
+        router.said(f"worker {one.url}: removed; 0 in flight", f"worker {two.url}: added", "policy round_robin instead of consistent_hash")
         router.signal(signal.SIGHUP)
         wait_for("the second", lambda: "reloaded: the same workers; client keys: 2, before: 2" in router.log())
 

@@ -39,7 +39,7 @@ def test_a_valid_context_passes_unchanged(pdctl, value, flag):
         assert traces(engine.seen[0]) == fields
         assert router.metric('pdctl_traceparent_total{result="passed"}') == 1
         wait_for("the summary", lambda: f" trace_id={ID}" in router.log())
-        decision = next(json.loads(x) for x in router.log().splitlines() if "Scoring decision" in x)
+        decision = next(json.loads(x) for x in router.said("Scoring decision").splitlines() if "Scoring decision" in x)
         assert decision["trace_id"] == ID
 
 

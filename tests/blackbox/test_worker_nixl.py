@@ -130,7 +130,7 @@ def test_lease_ends(pdctl):
     answer = decoded(pair.decode(body, kv))
     assert mistakes(pair.d) == {"expired_lease": 1}
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0, "computed here instead"
-    assert "expired_lease" in pair.d.log() and "lease_expired_unread" in pair.p.log()
+    assert pair.d.said("expired_lease") and pair.p.said("lease_expired_unread")
 
 
 def test_end_of_a_lease_lets_others_in(pdctl):

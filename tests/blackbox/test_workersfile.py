@@ -71,7 +71,7 @@ def test_a_policy_of_the_file_that_is_not_here_yet_has_its_stand_in(pdctl, tmp_p
     router = pdctl("serve", "--workers-file", path)
     said = "policy kv_aware of the workers file is not supported yet and runs as consistent_hash --keyless prefix"
     harness.wait_for("the warning", lambda: router.log().count(said) == 1)
-    assert "policy: consistent_hash" in router.log()
+    router.said("policy: consistent_hash")
     path.write_text("policy: round_robin\nworkers: [http://127.0.0.1:1]\n")
     assert router.admin("POST", "/reload")[0] == 200
     path.write_text("policy: kv_aware\nworkers: [http://127.0.0.1:1]\n")
