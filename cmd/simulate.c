@@ -17,7 +17,9 @@
 #include "sim/report/table.h"
 #include "sim/scenario/args.h"
 #include "sim/scenario/decisions.h"
+#include "cmd/simulate_calibrate.h"
 #include "cmd/simulate_steps.h"
+#include "sim/engine/profile.h"
 #include "sim/scenario/scenario.h"
 
 #define OUT_MAX	    ((size_t)1 << 30)
@@ -27,6 +29,8 @@ static struct simulate_args o;
 static struct policy_opts policies;
 static struct store_opts store;
 static struct simulate_steps steps;
+static struct simulate_calibrate calibrate;
+static const char *profile_path;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -91,6 +95,10 @@ static const struct opt opts[] = {
 	 "met",
 	 NULL, 1, OPT_LIST_MAX, NULL},
 	{.type = OPT_HEADING, .help = "simulated engine"},
+	{OPT_TEXT, "profile", &profile_path, "FILE.yaml",
+	 "a measured engine: times of a step and limits; options override it (default: data "
+	 "sheet of Llama-3.1-8B on one H100)",
+	 NULL, 0, 0, NULL},
 	{OPT_FLAG, "routing-only", &o.routing_only, NULL,
 	 "no engines: each request ends before the next begins; no latencies", NULL, 0, 0, NULL},
 	{OPT_REAL, "prefill-tokens-per-s", &o.prefill_rate, "N",
@@ -112,6 +120,17 @@ static const struct opt opts[] = {
 	{OPT_REAL, "transfer-us-per-token", &o.transfer_us, "US",
 	 "P/D: per token that the decode worker misses (default: 5.24, 128 KiB at 25 GB/s)", NULL,
 	 0, 1e6, NULL},
+	{.type = OPT_HEADING, .help = "calibration"},
+	{OPT_TEXT, "calibrate", &calibrate.file, "FILE",
+	 "fit the times of a step to a measured run: vLLM requests with times and their "
+	 ".meta.json, or a benchmark's result with --save-detailed; with --profile: test that one",
+	 NULL, 0, 0, NULL},
+	{OPT_INT, "fit-first", &calibrate.fit_first, "N",
+	 "fit the first N requests, predict the rest (default: a third)", NULL, 1, 1e9, NULL},
+	{OPT_TEXT, "profile-out", &calibrate.profile_out, "FILE",
+	 "write the fitted profile (default: only the report)", NULL, 0, 0, NULL},
+	{OPT_FLAG, "prior", &calibrate.prior, NULL,
+	 "with --calibrate: fit nothing, predict with what data sheets suggest", NULL, 0, 0, NULL},
 	{.type = OPT_HEADING, .help = "one engine, step by step"},
 	{OPT_TEXT, "engine-config", &steps.config, "FILE",
 	 "with --workload FILE and --engine-steps: run one engine, or a P/D pair, with this "
@@ -250,8 +269,9 @@ static void print_marked(const char *text, size_t n)
 
 static int print_table(struct session *s, struct pd_msg *msg)
 {
-	static const char note[] = "\n* ms, simulated; the engine's defaults come from data sheets "
-				   "and are not\n  calibrated: trust the order, not the size\n";
+	char note[256] =
+		"\n* ms, simulated; the engine's defaults come from data sheets and are not\n"
+		"  calibrated: trust the order, not the size\n";
 	bool md = o.format && strcmp(o.format, "md") == 0;
 	struct buf out;
 	int err;
@@ -261,7 +281,12 @@ static int print_table(struct session *s, struct pd_msg *msg)
 	err = md ? table_markdown(&s->table, &out) : table_text(&s->table, &out);
 	if (!err) {
 		print_marked(out.data, out.len);
-		cli_print(note, sizeof(note) - 1);
+		if (o.engine.profile[0] && o.engine.band_percent >= 0)
+			(void)snprintf(note, sizeof(note),
+				       "\n* ms, simulated; profile %s: means within %.2g %% of "
+				       "measured ones\n  that were not fitted\n",
+				       o.engine.profile, o.engine.band_percent);
+		cli_print(note, strlen(note));
 		if (s->agreement.len > 0)
 			cli_print(s->agreement.data, s->agreement.len);
 	}
@@ -457,9 +482,21 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 {
 	static const char *const both[] = {"seed",  "json",	"json-dir",  "format", "wide",
 					   "store", "no-store", "decisions", NULL};
+	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
+					      "prior",	   "json",	NULL};
 	static const char *const single[] = {"workload", "engine-config", "engine-steps",
 					     "engine-requests", NULL};
 
+	if (calibrate.file) {
+		if (files->n > 0 || o.workload)
+			return pd_fail(
+				msg, PD_EINVAL,
+				"--calibrate: expected neither --workload nor scenario files");
+		return others_refused(argc, argv, fitting, "does not go with --calibrate", msg);
+	}
+	if (calibrate.fit_first || calibrate.profile_out || calibrate.prior)
+		return pd_fail(msg, PD_EINVAL,
+			       "--fit-first, --profile-out and --prior go with --calibrate");
 	if (steps.config || steps.steps || steps.requests) {
 		if (!steps.config || !steps.steps || !o.workload || files->n > 0)
 			return pd_fail(msg, PD_EINVAL,
@@ -481,6 +518,31 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 			      msg);
 }
 
+/* The profile first, then what options say. */
+static int read_profile(int argc, char **argv, struct pd_msg *msg)
+{
+	struct engine_params given = o.engine;
+	struct pd_msg warning;
+	struct profile p;
+	int err;
+
+	if (!profile_path)
+		return PD_OK;
+	err = profile_load(&p, profile_path, &warning, msg);
+	if (err)
+		return err;
+	if (warning.text[0])
+		(void)fprintf(stderr, "pdctl simulate: %s: %s\n", profile_path, warning.text);
+	profile_apply(&p, &o.engine);
+	if (opt_given(&command, argc, argv, "decode-ms-per-token"))
+		o.engine.step_ms = given.step_ms;
+	if (opt_given(&command, argc, argv, "decode-us-per-request"))
+		o.engine.request_us = given.request_us;
+	if (opt_given(&command, argc, argv, "decode-us-per-context-token"))
+		o.engine.context_us = given.context_us;
+	return PD_OK;
+}
+
 int cmd_simulate(int argc, char **argv)
 {
 	struct session s = {0};
@@ -491,12 +553,19 @@ int cmd_simulate(int argc, char **argv)
 	simulate_args_defaults(&o);
 	policy_opts_init(&policies, "default: ");
 	code = cli_parse(&command, argc, argv, &files);
-	if (code < 0 && steps.config) {
+	if (code < 0 && calibrate.file) {
+		err = check_use(argc, argv, &files, &msg);
+		calibrate.profile = profile_path;
+		calibrate.json = o.json;
+		err = err ? err : simulate_calibrate_run(&calibrate, &msg);
+		code = err ? fail(err, &msg) : EXIT_OK;
+	} else if (code < 0 && steps.config) {
 		err = check_use(argc, argv, &files, &msg);
 		err = err ? err : simulate_steps_run(&steps, o.workload, &msg);
 		code = err ? fail(err, &msg) : EXIT_OK;
 	} else if (code < 0) {
 		err = check_use(argc, argv, &files, &msg);
+		err = err ? err : read_profile(argc, argv, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
 		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);

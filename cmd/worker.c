@@ -9,6 +9,7 @@
 #include "cmd/cmd.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
+#include "sim/engine/profile.h"
 #include "sim/worker/worker.h"
 
 static struct worker_config cfg;
@@ -16,6 +17,7 @@ static struct opt_list models;
 static int64_t port, block_size, num_blocks, max_num_seqs, batched, max_model_len, seed,
 	max_connections;
 static const char *role, *log_level, *log_format, *io;
+static const char *profile_path;
 static double drain_timeout_s, slow_accept_ms, prefill_rate;
 static const char *tls_cert, *tls_key, *tls_client_ca, *kv_ca;
 
@@ -72,6 +74,11 @@ static const struct opt opts[] = {
 	 "schedule a step when the one before has ended (default: while it runs)", NULL, 0, 0,
 	 NULL},
 	{.type = OPT_HEADING, .help = "time of a step"},
+	{OPT_TEXT, "profile", &profile_path, "FILE.yaml",
+	 "a measured engine, as `pdctl simulate --calibrate` writes it: times of a step and "
+	 "limits; "
+	 "options override it (default: data sheet of Llama-3.1-8B on one H100)",
+	 NULL, 0, 0, NULL},
 	{OPT_REAL, "prefill-tokens-per-s", &prefill_rate, "R",
 	 "prompt tokens computed per second; 0: they take no time (default: 45455)", NULL, 0, 1e12,
 	 NULL},
@@ -153,6 +160,42 @@ static const struct opt_command command = {
 		    "      three of ten requests fail",
 	.opts = opts,
 };
+
+/* Options stand over the profile: it fills in what none of them says. */
+static int read_profile(int argc, char **argv, struct pd_msg *msg)
+{
+	struct pd_msg warning;
+	struct profile p;
+	struct engine_params e = cfg.engine;
+	int err;
+
+	if (!profile_path)
+		return PD_OK;
+	err = profile_load(&p, profile_path, &warning, msg);
+	if (err)
+		return err;
+	if (warning.text[0])
+		(void)fprintf(stderr, "pdctl worker: %s: %s\n", profile_path, warning.text);
+	profile_apply(&p, &e);
+	if (opt_given(&command, argc, argv, "decode-ms-per-token"))
+		e.step_ms = cfg.engine.step_ms;
+	if (opt_given(&command, argc, argv, "decode-us-per-request"))
+		e.request_us = cfg.engine.request_us;
+	if (opt_given(&command, argc, argv, "decode-us-per-context-token"))
+		e.context_us = cfg.engine.context_us;
+	if (!opt_given(&command, argc, argv, "prefill-tokens-per-s"))
+		prefill_rate = e.prefill_us > 0 ? 1e6 / e.prefill_us : 0;
+	if (!opt_given(&command, argc, argv, "max-num-seqs"))
+		max_num_seqs = e.max_num_seqs;
+	if (!opt_given(&command, argc, argv, "max-num-batched-tokens"))
+		batched = e.max_batched_tokens;
+	if (p.block_size && !opt_given(&command, argc, argv, "block-size"))
+		block_size = p.block_size;
+	if (p.num_blocks && !opt_given(&command, argc, argv, "num-gpu-blocks"))
+		num_blocks = p.num_blocks - 1; /* without the null block */
+	cfg.engine = e;
+	return PD_OK;
+}
 
 static void crash(void)
 {
@@ -273,6 +316,10 @@ int cmd_worker(int argc, char **argv)
 	code = cli_parse(&command, argc, argv, NULL);
 	if (code >= 0)
 		return code;
+	if (read_profile(argc, argv, &msg)) {
+		opt_list_release(&models);
+		return cli_usage_error(&command, &msg);
+	}
 	apply();
 	(void)!log_level_parse(log_level, &level); /* OPT_CHOICE let only known levels through */
 	(void)sigemptyset(&stop);

@@ -14,8 +14,10 @@ struct engine_params {
 	double context_us;	     /* per token of context of the decoding requests */
 	uint32_t max_num_seqs;	     /* requests in a batch */
 	uint32_t max_batched_tokens; /* tokens in a step */
-	uint64_t kv_tokens; /* KV memory, shared by requests and prefix cache; 0: no limit */
-	bool synchronous;   /* without asynchronous scheduling */
+	uint64_t kv_tokens;  /* KV memory, shared by requests and prefix cache; 0: no limit */
+	bool synchronous;    /* without asynchronous scheduling */
+	char profile[64];    /* whose costs these are; \"\": the defaults or options */
+	double band_percent; /* of its predictions; < 0: not known */
 };
 
 /* Llama-3.1-8B, bf16, on one H100: data-sheet floors at 65-70 % of the peak. Calibrated against

@@ -269,3 +269,54 @@ int stepper_schedule(struct stepper *e, int64_t now)
 		plan_jump(e, most);
 	return err;
 }
+
+/* Makes the step that all have just scheduled last until the slowest ends. */
+static void run_together(struct stepper *const *e, size_t n, int64_t now, size_t slot)
+{
+	int64_t end = INT64_MIN;
+	uint32_t fraction = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		run(e[i], &e[i]->step[(e[i]->oldest + slot) % SCHED_STEPS], now);
+		if (e[i]->free_at > end || (e[i]->free_at == end && e[i]->fraction > fraction)) {
+			end = e[i]->free_at;
+			fraction = e[i]->fraction;
+		}
+	}
+	for (size_t i = 0; i < n; i++) {
+		struct stepper_step *t = &e[i]->step[(e[i]->oldest + slot) % SCHED_STEPS];
+
+		t->end = e[i]->free_at = end;
+		e[i]->fraction = fraction;
+		if (e[i]->scheduled)
+			e[i]->scheduled(e[i]->scheduled_ctx, e[i], t);
+	}
+}
+
+int stepper_schedule_group(struct stepper *const *e, size_t n, int64_t now)
+{
+	size_t most = e[0]->cfg.sched.async_scheduling ? 2 : 1;
+	int err = PD_OK;
+
+	while (!err && e[0]->under_way < most) {
+		size_t slot = e[0]->under_way;
+		bool any = false, again = false;
+
+		for (size_t i = 0; !err && i < n; i++) {
+			struct stepper_step *t = &e[i]->step[(e[i]->oldest + slot) % SCHED_STEPS];
+
+			PD_CHECK(e[i]->under_way == slot);
+			e[i]->wants = false;
+			t->s.n = t->s.npreempted = t->s.nfetch = 0;
+			if (sched_unfinished(&e[i]->sched) > 0)
+				err = sched_schedule(&e[i]->sched, &t->s);
+			any |= t->s.n > 0;
+			again |= t->s.npreempted > 0;
+		}
+		if (!err && any)
+			run_together(e, n, now, slot);
+		else if (slot > 0 || !again)
+			break;
+	}
+	return err;
+}

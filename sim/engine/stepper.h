@@ -20,6 +20,8 @@
 
 #include "sim/engine/stepcost.h"
 
+#define SCHED_RANKS_MAX 64
+
 struct stepper_config {
 	struct sched_config sched;
 	struct stepcost cost;
@@ -88,5 +90,12 @@ static inline bool stepper_wants(const struct stepper *e)
 
 /* Schedules as many steps as may be under way. */
 int stepper_schedule(struct stepper *e, int64_t now) PD_MUST;
+
+/*
+ * The same for data-parallel ranks in lockstep (an expert-parallel group): their steps begin
+ * together and last as long as the slowest; a rank without work takes an empty one. They have one
+ * configuration, without jumps, and are scheduled by this call only.
+ */
+int stepper_schedule_group(struct stepper *const *e, size_t n, int64_t now) PD_MUST;
 
 #endif

@@ -78,11 +78,29 @@ static void put_bench_keys(cJSON *o, const struct arm *a)
 	put_spread(o, "e2el", &a->figures.e2el);
 }
 
+static void put_caveat(cJSON *o, const struct engine_params *p)
+{
+	char text[256];
+
+	if (p->profile[0] && p->band_percent >= 0)
+		(void)snprintf(text, sizeof(text),
+			       "latencies come from a simulated engine with the profile %s, whose "
+			       "means were within %.2g %% of measured ones that were not fitted",
+			       p->profile, p->band_percent);
+	else
+		(void)snprintf(text, sizeof(text), "%s", CAVEAT);
+	(void)cJSON_AddStringToObject(o, "caveat", text);
+}
+
 static void put_engine(cJSON *o, const struct arm *a)
 {
 	const struct engine_params *p = &a->cfg.engine;
 	cJSON *e = cJSON_AddObjectToObject(o, "engine");
 
+	if (p->profile[0]) {
+		(void)cJSON_AddStringToObject(e, "profile", p->profile);
+		put(e, "error_band_percent", p->band_percent >= 0 ? p->band_percent : (double)NAN);
+	}
 	put(e, "step_ms", p->step_ms);
 	put(e, "prefill_us", p->prefill_us);
 	put(e, "attention_us", p->attention_us);
@@ -233,7 +251,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	put(o, "version", 1);
 	(void)cJSON_AddStringToObject(o, "kind", "simulate");
 	(void)cJSON_AddBoolToObject(o, "simulated", 1);
-	(void)cJSON_AddStringToObject(o, "caveat", CAVEAT);
+	put_caveat(o, &r->arms->arm[arm].cfg.engine);
 	if (r->name)
 		(void)cJSON_AddStringToObject(o, "scenario", r->name);
 	(void)cJSON_AddStringToObject(o, "source", r->source);

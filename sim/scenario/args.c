@@ -257,7 +257,8 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 		a->engine.max_num_seqs = (uint32_t)a->seqs;
 	if (a->batched)
 		a->engine.max_batched_tokens = (uint32_t)a->batched;
-	a->engine.kv_tokens = (uint64_t)a->kv_tokens;
+	if (a->kv_tokens)
+		a->engine.kv_tokens = (uint64_t)a->kv_tokens;
 	if (a->prefill_rate > 0)
 		a->engine.prefill_us = 1e6 / a->prefill_rate;
 	a->load.seed = (uint64_t)a->seed;

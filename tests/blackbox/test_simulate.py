@@ -328,7 +328,7 @@ MAX_OVER_MEAN = {(1, 0): 1.0, (4, 0): 1.010, (8, 0): 1.044, (1, 1000): 1.0, (4, 
 
 @needs_trace
 def test_golden_round_robin():
-    got = arms("--workload", TRACE, "--workers", "1,4,8", "--policy", "round_robin", "--cache-blocks", "0,1000")
+    got = arms("--workload", TRACE, "--workers", "1,4,8", "--policy", "round_robin", "--cache-blocks", "0,1000", "--routing-only")
     for (workers, cache), (blocks, tokens) in ROUND_ROBIN.items():
         p = pool(got["round_robin", workers, cache])
         assert (p["hit_blocks"], p["hit_tokens"], p["total_blocks"]) == (blocks, tokens, 288500)
@@ -339,7 +339,7 @@ def test_golden_round_robin():
 
 @needs_trace
 def test_golden_first_two_blocks():
-    got = arms("--workload", TRACE, "--workers", "1,4,8", "--policy", "consistent_hash,consistent_hash@fbi,rendezvous_hash")
+    got = arms("--workload", TRACE, "--workers", "1,4,8", "--policy", "consistent_hash,consistent_hash@fbi,rendezvous_hash", "--routing-only")
     for (policy, workers, _), doc in got.items():
         p = pool(doc)
         assert doc["pdctl"]["workload"]["key"] == "first-blocks:2" and doc["pdctl"]["workload"]["sessions"] == 7373
@@ -351,7 +351,7 @@ def test_golden_first_two_blocks():
 @needs_trace
 def test_golden_first_block_goes_to_one_worker():
     for cache, hits in [(0, 105710), (1000, 12847)]:
-        got = arms("--workload", TRACE, "--workers", "4,8", "--policy", "consistent_hash", "--key", "first-blocks:1", "--cache-blocks", cache)
+        got = arms("--workload", TRACE, "--workers", "4,8", "--policy", "consistent_hash", "--key", "first-blocks:1", "--cache-blocks", cache, "--routing-only")
         for workers in [4, 8]:
             p = pool(got["consistent_hash", workers, cache])
             assert p["idle_workers"] == workers - 1 and p["peak_to_mean_uncached"] == workers
@@ -367,13 +367,9 @@ def test_spread_changes_times_and_not_routing():
         assert doc["median_ttft_ms"] > spread[key]["median_ttft_ms"]
 
 
-# The simulated engine against measured runs, with coefficients that were fitted on the very same runs: this shows that the form of
-# the model and its queueing are right, not that it predicts other machines.
+# A workload with the arrivals of measured runs, replayed with the shipped profiles: simulate says what --calibrate says.
 
-MEASURED = {
-    "RTXPRO6000": dict(step=13.3, prefill=41.3, context=0.103, seqs=128, kv=0),
-    "RTX4090": dict(step=23.7, prefill=97.6, context=0.0, seqs=256, kv=2587 * 16),
-}
+PROFILES = {"RTXPRO6000": "rtx-pro-6000-llama-3.1-8b.yaml", "RTX4090": "rtx-4090-llama-3.1-8b.yaml"}
 
 
 def percentile(values, p):
@@ -383,7 +379,7 @@ def percentile(values, p):
     return values[low] + (values[min(low + 1, len(values) - 1)] - values[low]) * (k - low)
 
 
-@pytest.mark.parametrize("gpu", sorted(MEASURED))
+@pytest.mark.parametrize("gpu", sorted(PROFILES))
 def test_engine_against_measured_runs(gpu, tmp_path):
     source = DATA / f"vllm_measured_{gpu}_Llama-3.1-8B.jsonl"
     if not source.exists():
@@ -401,15 +397,9 @@ def test_engine_against_measured_runs(gpu, tmp_path):
         "tpot": [(r["last_token_ts"] - r["first_token_ts"]) * 1e3 / (r["output_toks"] - 1) for r in rows],
         "e2el": [(r["last_token_ts"] - r["arrival_time"] - aligned) * 1e3 for r in rows],
     }
-    p = MEASURED[gpu]
-    doc = json.loads(
-        simulate(
-            "--workload", trace, "--workers", 1, "--key", "none", "--policy", "round_robin", "--json", "-",
-            "--decode-ms-per-token", p["step"], "--prefill-tokens-per-s", 1e6 / p["prefill"],
-            "--decode-us-per-context-token", p["context"], "--max-num-seqs", p["seqs"],
-            "--max-num-batched-tokens", 2048, "--kv-tokens", p["kv"],
-        ).stdout
-    )
+    profile = pathlib.Path(__file__).resolve().parents[2] / "profiles" / PROFILES[gpu]
+    doc = json.loads(simulate("--workload", trace, "--workers", 1, "--key", "none", "--policy", "round_robin", "--json", "-",
+                              "--profile", profile, "--block-tokens", 16).stdout)
     for name, values in real.items():
         assert doc[f"mean_{name}_ms"] == pytest.approx(sum(values) / len(values), rel=0.03), name
         assert doc[f"median_{name}_ms"] == pytest.approx(percentile(values, 50), rel=0.06), name

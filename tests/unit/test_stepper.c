@@ -247,11 +247,51 @@ static void test_a_long_answer_is_one_sum(void **state)
 	stepper_release(&e);
 }
 
+/* Ranks in lockstep: a step of all lasts as long as the slowest, and a rank that gets work in the
+ * middle of it waits for its end although it had nothing to do. */
+static void test_ranks_in_lockstep(void **state)
+{
+	struct stepper_config c = {.sched = SCHED_DEFAULTS, .cost = {.a = 1000, .b = 10}};
+	struct seq q[2] = {{.id = 0, .prompt = 1000, .output = 3},
+			   {.id = 1, .prompt = 100, .output = 3}};
+	struct stepper e[2], *group[2] = {&e[0], &e[1]};
+	int64_t now = 0, first[2] = {0}, last[2] = {0};
+
+	(void)state;
+	c.sched.async_scheduling = false;
+	for (int k = 0; k < 2; k++)
+		assert_int_equal(stepper_init(&e[k], &c, NULL), PD_OK);
+	stepper_add(&e[0], &q[0], 0);
+	assert_int_equal(stepper_schedule_group(group, 2, 0), PD_OK);
+	assert_int_equal(e[1].under_way, 1); /* an empty step */
+	stepper_add(&e[1], &q[1], 5 * NS_PER_MS);
+	while (stepper_next(&e[0]) != CLOCK_NEVER) {
+		now = stepper_next(&e[0]);
+		assert_int_equal(stepper_next(&e[1]), now);
+		for (int k = 0; k < 2; k++) {
+			assert_int_equal(stepper_finish(&e[k]), PD_OK);
+			for (size_t i = 0; i < e[k].sched.nout; i++) {
+				first[k] = e[k].sched.out[i].marks & SCHED_FIRST ? now : first[k];
+				last[k] = e[k].sched.out[i].marks & SCHED_DONE ? now : last[k];
+			}
+		}
+		assert_int_equal(stepper_schedule_group(group, 2, now), PD_OK);
+	}
+	/* 11 ms: 1000 tokens; then 2 ms: 100 tokens of rank 1, which rank 0's token waits for. */
+	assert_int_equal(first[0], 11 * NS_PER_MS);
+	assert_int_equal(first[1], 13 * NS_PER_MS);
+	assert_int_equal(last[0], 14 * NS_PER_MS);
+	assert_int_equal(last[1], 15 * NS_PER_MS);
+	stepper_release(&e[0]);
+	stepper_release(&e[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_jumps_equal_single_steps),
 		cmocka_unit_test(test_a_long_answer_is_one_sum),
+		cmocka_unit_test(test_ranks_in_lockstep),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
