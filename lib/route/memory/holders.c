@@ -9,7 +9,8 @@
 #define PLANES (HOLDERS_CELLS / PLANE)
 #define WINDOW 64 /* ages that count */
 #define JUMP   (WINDOW + 1)
-#define SWEPT  3 /* blocks that are looked at per block that a worker gets */
+#define AHEAD  32 /* blocks that are looked up together */
+#define SWEPT  3  /* blocks that are looked at per block that a worker gets */
 
 struct cell {
 	uint64_t worker; /* 0 refs: free */
@@ -150,10 +151,16 @@ static unsigned since(uint8_t now, uint8_t then)
 	return then == 0 ? 255 : now >= then ? (unsigned)(now - then) : 255u - then + now;
 }
 
+/* Where the group of a block begins. */
+static size_t group_of(const struct holders *h, uint64_t hash)
+{
+	return (hash >> 8) & (h->blocks - WAYS);
+}
+
 /* The place of a block; h->blocks: it has none. */
 static size_t find(const struct holders *h, uint64_t hash)
 {
-	size_t at = (hash >> 8) & (h->blocks - WAYS);
+	size_t at = group_of(h, hash);
 
 	for (size_t i = 0; i < WAYS; i++)
 		if (h->hash[at + i] == hash)
@@ -171,7 +178,7 @@ static void clear(struct holders *h, size_t at)
 /* The place of a block, that of the longest unused one when it had none. */
 static size_t find_or_make(struct holders *h, uint64_t hash)
 {
-	size_t group = (hash >> 8) & (h->blocks - WAYS), at = find(h, hash);
+	size_t group = group_of(h, hash), at = find(h, hash);
 
 	if (at < h->blocks)
 		return at;
@@ -242,27 +249,64 @@ bool holders_add(struct holders *h, uint64_t worker, const struct holders_blocks
 	return known;
 }
 
-/* One block's part of the match. False: nobody holds it. */
-static bool add_block(const struct holders *h, size_t at, uint16_t *sum)
+typedef uint8_t ages __attribute__((vector_size(16))); /* as wide as every x86-64 has them */
+#define PARTS (PLANE / 16)
+
+/* Adds a block's part to the match of a plane, 0 or 1 for each worker. False: nobody holds it. */
+static bool add_block(const uint8_t *age, const uint8_t *block, ages *sum)
 {
-	unsigned any = 0;
+	ages some = {0};
+	uint64_t any[2];
 
-	for (size_t p = 0; p * PLANE < h->top; p++) {
-		const uint8_t *now = h->age + p * PLANE, *then;
+	for (size_t i = 0; i < PARTS; i++) {
+		ages now, then, held;
 
-		if (!h->plane[p])
-			continue;
-		then = h->plane[p] + at * PLANE;
-		for (size_t c = 0; c < PLANE; c++) {
-			/* As since(), without a branch: the circle has 255 ages. */
-			uint8_t old = (uint8_t)(now[c] - then[c] - (now[c] < then[c]));
-			uint8_t held = then[c] != 0 && old < WINDOW;
+		memcpy(&now, age + i * sizeof(now), sizeof(now));
+		memcpy(&then, block + i * sizeof(then), sizeof(then));
+		/* As since(), without a branch: the circle has 255 ages. A comparison gives 255. */
+		held = (ages)(then != 0) & (ages)((now - then + (ages)(now < then)) < WINDOW);
+		sum[i] -= held;
+		some |= held;
+	}
+	memcpy(any, &some, sizeof(any));
+	return (any[0] | any[1]) != 0;
+}
 
-			sum[p * PLANE + c] = (uint16_t)(sum[p * PLANE + c] + held);
-			any |= held;
+/* Some blocks, at most 255, to `sum`. Returns how many were looked at until one that nobody holds.
+ */
+static size_t add_blocks(const struct holders *h, const struct holders_blocks *b, size_t from,
+			 size_t n, uint16_t *sum)
+{
+	ages part[PLANES * PARTS];
+	size_t planes = (h->top + PLANE - 1) / PLANE, i = 0;
+	bool any = true;
+
+	memset(part, 0, planes * PLANE);
+	while (i < n && any) {
+		size_t at[AHEAD], k = n - i < AHEAD ? n - i : AHEAD;
+
+		/* Memory is asked for what all of them need before the first one is looked at. */
+		for (size_t j = 0; j < k; j++)
+			__builtin_prefetch(&h->hash[group_of(h, hash_of(b, from + i + j))]);
+		for (size_t j = 0; j < k; j++) {
+			at[j] = find(h, hash_of(b, from + i + j));
+			for (size_t p = 0; at[j] < h->blocks && p < planes; p++)
+				__builtin_prefetch(h->plane[p] ? h->plane[p] + at[j] * PLANE
+							       : NULL);
+		}
+		for (size_t j = 0; j < k && any; j++) {
+			any = false;
+			for (size_t p = 0; at[j] < h->blocks && p < planes; p++)
+				if (h->plane[p])
+					any |= add_block(h->age + p * PLANE,
+							 h->plane[p] + at[j] * PLANE,
+							 &part[p * PARTS]);
+			i += any;
 		}
 	}
-	return any;
+	for (size_t c = 0; c < planes * PLANE; c++)
+		sum[c] = (uint16_t)(sum[c] + ((const uint8_t *)part)[c]);
+	return i;
 }
 
 void holders_match(struct holders *h, const struct holders_blocks *b, const uint16_t *cell,
@@ -273,10 +317,11 @@ void holders_match(struct holders *h, const struct holders_blocks *b, const uint
 
 	lock(h);
 	memset(sum, 0, ((size_t)h->top + PLANE - 1) / PLANE * PLANE * sizeof(*sum));
-	for (size_t i = 0; i < n; i++) {
-		size_t at = find(h, hash_of(b, i));
+	for (size_t i = 0, got = 1; i < n && got > 0; i += got) {
+		size_t want = n - i < UINT8_MAX ? n - i : UINT8_MAX;
 
-		if (at == h->blocks || !add_block(h, at, sum))
+		got = add_blocks(h, b, i, want, sum);
+		if (got < want)
 			break;
 	}
 	unlock(h);

@@ -297,13 +297,18 @@ void score_picked(const struct score_run *run, uint32_t worker, bool cold)
 
 /* -- the policy -- */
 
+#define SHOWN 5 /* the chosen one and those that explain it */
+
 /* `sum` is NAN where a worker is no candidate, or was yielded. */
 struct walk {
 	double sum[ROUTE_WORKERS_MAX];
 	uint32_t load[ROUTE_WORKERS_MAX];
 	uint16_t match[ROUTE_WORKERS_MAX];
 	uint32_t blocks, block_tokens; /* of the prompt that were looked up */
-	bool barred;		       /* there were candidates, and the filters left none */
+	uint32_t ties;
+	uint16_t best[SHOWN]; /* the highest ranks, sorted */
+	uint16_t nbest, at;
+	bool barred; /* there were candidates, and the filters left none */
 };
 
 /* The blocks of the prompt as the table has them. n 0: none. */
@@ -383,6 +388,7 @@ static void begin(const struct route_view *v, void *walk)
 		if (v->rq->explain)
 			v->rq->explain->worker[i] = (struct route_verdict){.candidate = may};
 	}
+	w->nbest = w->at = 0;
 	if (v->rq->explain)
 		v->rq->explain->filled = true;
 	rank(v, w, list, n);
@@ -403,48 +409,73 @@ static uint32_t cost_of(const struct route_view *v, const struct walk *w, uint32
 	return n < 1 ? v->rq->tokens > 0 : n > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)n;
 }
 
-static bool next(const struct route_view *v, void *walk, struct route_choice *c)
+/* One worker, and what it is ordered by: the picker's rank, then a draw. */
+struct rank {
+	double rank, luck;
+};
+
+static bool is_above(const struct rank *a, const struct rank *b)
+{
+	return a->rank != b->rank ? a->rank > b->rank : a->luck > b->luck;
+}
+
+/* The highest of those that were not yielded, sorted. */
+static void find_best(const struct route_view *v, struct walk *w)
 {
 	const struct score_profile *p = profile_of(v->params);
-	const size_t at = p->nfilters + p->nscorers;
-	struct walk *w = walk;
 	const struct score_run run = {.pool = v->pool, .rq = v->rq, .load = w->load};
-	const struct score_call picker = call_of(&run, p, at);
-	double top = 0, luck = -1;
-	uint32_t best = ROUTE_NO_WORKER, ties = 0;
+	const struct score_call picker = call_of(&run, p, p->nfilters + p->nscorers);
+	double (*rank_of)(const struct score_call *c, uint32_t worker, double score) =
+		p->stage[p->nfilters + p->nscorers].type->rank;
+	struct rank best[SHOWN];
 
+	w->nbest = w->at = 0;
+	w->ties = 0;
 	for (uint32_t i = 0; i < v->pool->n; i++) {
-		double r = w->sum[i];
+		struct rank r;
+		uint16_t at;
 
-		if (isnan(r))
+		if (isnan(w->sum[i]))
 			continue;
-		if (p->stage[at].type->rank)
-			r = p->stage[at].type->rank(&picker, i, r);
-		if (best == ROUTE_NO_WORKER || r > top) {
-			best = i;
-			top = r;
-			luck = -1;
-			ties = 0;
-		} else if (r == top) {
-			double mine = score_unit(&picker, ~v->pool->worker[i].id);
-
-			if (luck < 0)
-				luck = score_unit(&picker, ~v->pool->worker[best].id);
-			ties++;
-			if (mine > luck) {
-				luck = mine;
-				best = i;
-			}
+		r.rank = rank_of ? rank_of(&picker, i, w->sum[i]) : w->sum[i];
+		if (w->nbest == SHOWN && r.rank < best[SHOWN - 1].rank)
+			continue;
+		r.luck = score_unit(&picker, ~v->pool->worker[i].id);
+		if (w->nbest == 0 || r.rank > best[0].rank)
+			w->ties = 0;
+		else if (r.rank == best[0].rank)
+			w->ties++;
+		if (w->nbest == SHOWN && !is_above(&r, &best[SHOWN - 1]))
+			continue;
+		at = w->nbest < SHOWN ? w->nbest++ : SHOWN - 1;
+		for (; at > 0 && is_above(&r, &best[at - 1]); at--) {
+			best[at] = best[at - 1];
+			w->best[at] = w->best[at - 1];
 		}
+		best[at] = r;
+		w->best[at] = (uint16_t)i;
 	}
-	if (best == ROUTE_NO_WORKER)
+}
+
+static bool next(const struct route_view *v, void *walk, struct route_choice *c)
+{
+	struct walk *w = walk;
+	uint32_t ties = 0;
+	uint16_t best;
+
+	if (w->at == w->nbest) {
+		find_best(v, w);
+		ties = w->ties;
+	}
+	if (w->at == w->nbest)
 		return false;
+	best = w->best[w->at++];
 	*c = (struct route_choice){.worker = best,
 				   .seen = w->load[best],
 				   .ties = ties,
-				   .score = w->sum[best],
 				   .tokens = cost_of(v, w, best),
-				   .tokens_stay = p->flight.output,
+				   .tokens_stay = profile_of(v->params)->flight.output,
+				   .score = w->sum[best],
 				   .reason = ROUTE_REASON_SCORE};
 	w->sum[best] = NAN;
 	return true;

@@ -193,7 +193,15 @@ static inline int64_t score_uncached(const struct score_run *r, uint32_t w)
 /* The value of a header of the request by its lower-case name; p NULL: it has none. */
 struct span score_header(const struct route_request *rq, const char *name);
 /* A draw of this stage, in [0, 1). */
-double score_unit(const struct score_call *c, uint64_t nth);
+static inline double score_unit(const struct score_call *c, uint64_t nth)
+{
+	/* The finaliser of SplitMix64. */
+	uint64_t z = c->run->rq->draw + (c->nth + 1) * 0x9e3779b97f4a7c15u + (nth ^ nth << 29);
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
+}
 
 /* "FILE:LINE:COLUMN: ..." about a parameter (NULL: about all of them). Returns PD_EINVAL. */
 int score_wrong(const struct score_reader *r, const char *param, const char *fmt, ...)

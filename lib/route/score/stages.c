@@ -150,13 +150,6 @@ int64_t score_output(const struct score_flight *f, const struct route_request *r
 	return f->max > 0 && n > f->max ? f->max : n;
 }
 
-double score_unit(const struct score_call *c, uint64_t nth)
-{
-	const uint64_t of[] = {c->run->rq->draw, c->nth, nth};
-
-	return (double)(route_hash(ROUTE_HASH_XXH3, of, sizeof(of)) >> 11) * 0x1p-53;
-}
-
 int score_wrong(const struct score_reader *r, const char *param, const char *fmt, ...)
 {
 	struct yamlnode at = param ? yamlnode_get(r->node, param) : r->node;
