@@ -33,6 +33,7 @@ COLUMNS = [
     ("threads", 8, number("threads", "%.0f")),
     ("KiB/conn", 9, number("kib_per_stream", "%.1f")),
     ("fd/conn", 8, number("descriptors_per_stream", "%.2f")),
+    ("wrk/rate", 9, number("rate_behind", "%.2f")),
     ("client us", 10, number("client_cpu_us", "%.1f")),
     ("first ms", 9, number("first_answer_ms", "%.1f")),
     ("errors", 7, number("errors", "%.0f")),
@@ -64,6 +65,16 @@ GOALS = [
     ("KiB of user memory, 10,000 idle", "hold", "10000 i", "", "kib_per_stream", 40),
     ("lost of 10,000 idle", "hold", "10000 i", "", "errors", 0),
     ("start to first answer, ms", "start", "", "", "first_answer_ms", 50),
+    # The load generator against wrk: a rate of 0.8 x wrk's at one connection, 0.45 x at more; a p99 of at most 3 x wrk's + 1 ms.
+    *((f"bench, {kind}, {n} connections, wrk's rate / its", "generator", f"{kind}, {n} c", "", "rate_behind", 1.25 if n == 1 else 2.22)
+      for kind in ("json", "sse") for n in (1, 8, 16, 32, 256)),
+    *((f"bench, {kind}, {n} connections, p99 - 3 x wrk's, ms", "generator", f"{kind}, {n} c", "", "p99_over_ms", 1.0)
+      for kind in ("json", "sse") for n in (1, 8, 16, 32, 256)),
+    *((f"bench, {kind}, 32 connections, CPU us per request", "generator", f"{kind}, 32 c", "", "cpu_us", 11) for kind in ("json", "sse")),
+    ("bench, CPU us per streamed event", "generator", "2000 streams", "", "cpu_us", 5),
+    ("bench, 2,000 streams, incomplete", "generator", "2000 streams", "", "errors", 0),
+    ("bench, 2,000 streams, mean gap off by ms", "generator", "2000 streams", "", "gap_off_ms", 0.5),
+    ("bench, schedule lag at 2,000/s, p99 us", "generator", "schedule lag", "", "p99_us", 1000),
     # Against the build before (--base).
     ("CPU per request, 32 connections, x before", "regular", "32 ", "", "before_ratio", 1.02),
     ("CPU per request, 256 connections, x before", "regular", "256 ", "", "before_ratio", 1.02),
