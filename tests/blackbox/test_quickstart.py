@@ -102,8 +102,9 @@ def test_first_steps_of_the_readme_work_as_they_are(tmp_path):
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL, env=harness.CLEAN_ENV
     )
-    assert done.returncode in (0, 1), done.stdout[-4000:] + done.stderr[-4000:]  # 1: the machine was busy meanwhile
+    busy = done.returncode == 3 and "client_ok is false" in done.stderr  # other work on this machine: no figures to compare
+    assert busy or done.returncode in (0, 1, 4), done.stdout[-4000:] + done.stderr[-4000:]
     assert done.stdout.count("HTTP/1.1 200 OK") == 1 and re.search(r"^X-Worker: http", done.stdout, re.M)
     assert "Connection refused" not in done.stdout + done.stderr
-    assert "base: 1 run, old.json" in done.stdout and "new: 1 run, new.json" in done.stdout
+    assert busy or "base: 1 run, old.json" in done.stdout and "new: 1 run, new.json" in done.stdout
     assert (tmp_path / "warmup.json").exists(), "a cold cache is no base: a warm one would be taken for an improvement"
