@@ -82,9 +82,11 @@ static enum workload_unit unit_by_size(double v)
 	static const enum workload_unit units[] = {WORKLOAD_UNIT_S, WORKLOAD_UNIT_MS,
 						   WORKLOAD_UNIT_US, WORKLOAD_UNIT_NS};
 
-	for (size_t i = 0; i < 4; i++, v /= 1e3)
+	for (size_t i = 0; i < 4; i++) {
 		if (v >= 9e8 && v < 5e9)
 			return units[i];
+		v /= 1e3;
+	}
 	return WORKLOAD_UNIT_AUTO;
 }
 

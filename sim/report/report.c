@@ -264,7 +264,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	(void)cJSON_AddStringToObject(w, "key", r->key ? r->key : "session");
 	put(w, "requests", (double)r->trace->n);
 	put(w, "sessions", (double)r->trace->nkeys);
-	put(w, "blocks", (double)r->trace->nblocks);
+	put(w, "blocks", (double)r->trace->named);
 	put(w, "block_tokens", r->trace->block_tokens);
 	put_facts(w, r);
 	if (!a->cfg.routing_only)

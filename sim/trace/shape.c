@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/base/rng.h"
 #include "lib/workload/arrivals.h"
@@ -43,9 +44,9 @@ int shape_check(const struct shape *s, struct pd_msg *msg)
 	if (!(s->request_rate > 0))
 		return pd_fail(msg, PD_EINVAL, "'request_rate' is %g, expected more than 0",
 			       s->request_rate);
-	blocks = (double)s->sessions * (double)s->turns *
+	blocks = (double)s->sessions *
 		 ((double)s->prefix_tokens +
-		  (double)s->turns / 2 * (double)(s->turn_tokens + s->output_tokens)) /
+		  (double)s->turns * (double)(s->turn_tokens + s->output_tokens)) /
 		 (double)s->block_tokens;
 	if (blocks > (double)SHAPE_BLOCKS_MAX || s->sessions * s->turns > SIM_REQUESTS_MAX)
 		return pd_fail(msg, PD_EINVAL,
@@ -127,36 +128,72 @@ static uint64_t block_name(uint64_t kind, uint64_t owner, uint64_t index)
 struct maker {
 	const struct shape *s;
 	uint32_t *group, *session, *turn; /* owned: per session, per request, per session */
+	uint32_t *chain, *key;		  /* owned: per session, per key; see start */
 	int64_t *at;			  /* owned: per request */
-	uint64_t *block;		  /* owned scratch */
+	uint64_t *block;		  /* owned scratch: all blocks of a session */
 };
+
+/* Tokens of the prompt of this turn. */
+static uint64_t tokens_of(const struct shape *s, uint64_t turn)
+{
+	return s->prefix_tokens + turn * (s->turn_tokens + s->output_tokens) + s->turn_tokens;
+}
+
+/* The blocks of a session are those of its last turn; the turns before begin with them. */
+static int start(struct maker *m, struct simtrace *t, uint32_t session)
+{
+	const struct shape *s = m->s;
+	uint64_t shared = s->groups ? s->prefix_tokens / s->block_tokens : 0;
+	uint64_t n = tokens_of(s, s->turns - 1) / s->block_tokens;
+
+	for (uint64_t i = 0; i < n; i++)
+		m->block[i] = i < shared ? block_name(1, m->group[session], i)
+					 : block_name(2, session, i);
+	return simtrace_chain(t, m->block, n, &m->chain[session]);
+}
+
+/* Numbered in order of appearance. */
+static int key_of(struct maker *m, struct simtrace *t, uint32_t session, uint32_t *no)
+{
+	bool by_group = m->s->key == SHAPE_KEY_GROUP;
+	uint32_t owner = by_group ? m->group[session] : session;
+	char text[32];
+	int len, err = PD_OK;
+
+	*no = SIM_NO_KEY;
+	if (m->s->key == SHAPE_KEY_NONE)
+		return PD_OK;
+	if (m->key[owner] == SIM_NO_KEY) {
+		len = snprintf(text, sizeof(text), by_group ? "group-%u" : "session-%u", owner);
+		err = simtrace_key_new(t, (struct span){text, (size_t)len}, &m->key[owner]);
+	}
+	*no = m->key[owner];
+	return err;
+}
 
 static int add(struct maker *m, struct simtrace *t, uint64_t k)
 {
 	const struct shape *s = m->s;
 	uint32_t session = m->session[k], turn = m->turn[session]++;
-	uint64_t shared = s->groups ? s->prefix_tokens / s->block_tokens : 0;
-	uint64_t tokens =
-		s->prefix_tokens + turn * (s->turn_tokens + s->output_tokens) + s->turn_tokens;
-	uint64_t n = tokens / s->block_tokens;
-	char key[32] = "";
-	int len = 0;
+	uint64_t tokens = tokens_of(s, turn);
+	struct sim_request r = {.arrival_ns = m->at[k],
+				.nblocks = (uint32_t)(tokens / s->block_tokens),
+				.input_tokens = (uint32_t)tokens,
+				.output_tokens = (uint32_t)s->output_tokens,
+				.pick = SIM_NO_PICK};
+	int err = tokens > (uint64_t)SIM_TOKENS_MAX ? PD_EINVAL
+		  : turn == 0			    ? start(m, t, session)
+						    : PD_OK;
 
-	for (uint64_t i = 0; i < n; i++)
-		m->block[i] = i < shared ? block_name(1, m->group[session], i)
-					 : block_name(2, session, i);
-	if (s->key == SHAPE_KEY_SESSION)
-		len = snprintf(key, sizeof(key), "session-%u", session);
-	else if (s->key == SHAPE_KEY_GROUP)
-		len = snprintf(key, sizeof(key), "group-%u", m->group[session]);
-	return simtrace_add(t, m->at[k], (struct span){key, (size_t)len}, (int64_t)tokens,
-			    (int64_t)s->output_tokens, m->block, n);
+	if (!err)
+		err = key_of(m, t, session, &r.key);
+	r.block = m->chain[session];
+	return err ? err : simtrace_add_made(t, &r);
 }
 
 int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
 {
-	uint64_t n = s->sessions * s->turns;
-	uint64_t tokens = s->prefix_tokens + s->turns * (s->turn_tokens + s->output_tokens);
+	uint64_t n = s->sessions * s->turns, blocks, keys;
 	struct maker m = {.s = s};
 	struct rng rng;
 	int err = shape_check(s, msg);
@@ -169,8 +206,17 @@ int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct 
 	m.turn = calloc(s->sessions, sizeof(*m.turn));
 	m.session = reallocarray(NULL, n, sizeof(*m.session));
 	m.at = reallocarray(NULL, n, sizeof(*m.at));
-	m.block = reallocarray(NULL, tokens / s->block_tokens + 1, sizeof(*m.block));
-	err = m.group && m.turn && m.session && m.at && m.block ? PD_OK : PD_ENOMEM;
+	blocks = tokens_of(s, s->turns - 1) / s->block_tokens;
+	m.block = reallocarray(NULL, blocks + 1, sizeof(*m.block));
+	m.chain = calloc(s->sessions, sizeof(*m.chain));
+	keys = s->sessions > s->groups ? s->sessions : s->groups;
+	m.key = reallocarray(NULL, keys, sizeof(*m.key));
+	err = m.group && m.turn && m.session && m.at && m.block && m.chain && m.key ? PD_OK
+										    : PD_ENOMEM;
+	if (!err)
+		memset(m.key, 0xff, keys * sizeof(*m.key));
+	if (!err)
+		err = simtrace_reserve(t, n, blocks * s->sessions);
 	if (!err)
 		err = assign_groups(s, &rng, m.group);
 	if (!err)
@@ -186,5 +232,7 @@ int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct 
 	free(m.session);
 	free(m.at);
 	free(m.block);
+	free(m.chain);
+	free(m.key);
 	return err ? pd_fail(msg, err, "cannot make the workload: %s", pd_err_text(err)) : PD_OK;
 }

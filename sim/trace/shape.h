@@ -48,7 +48,7 @@ struct shape {
 			.block_tokens = 16,                                                        \
 			.request_rate = 4})
 
-#define SHAPE_BLOCKS_MAX UINT64_C(200000000) /* of all requests together */
+#define SHAPE_BLOCKS_MAX UINT64_C(200000000) /* of all sessions together */
 
 /* PD_EINVAL names the member and its limits. */
 int shape_check(const struct shape *s, struct pd_msg *msg) PD_MUST;

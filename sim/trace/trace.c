@@ -10,7 +10,7 @@
 #include "lib/workload/names.h"
 
 #define TEXT_MAX	((size_t)8 << 30)
-#define BLOCKS_MAX	(SIZE_MAX / 64)
+#define BLOCKS_MAX	((size_t)UINT32_MAX)
 #define SIM_WORKERS_MAX 65536 /* names in a capture; the list is searched from its beginning */
 
 void simtrace_init(struct simtrace *t, uint32_t block_tokens)
@@ -72,7 +72,7 @@ int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_
 	if (err)
 		return err;
 	t->req[t->n++] = (struct sim_request){.arrival_ns = arrival_ns,
-					      .block = t->nblocks,
+					      .block = (uint32_t)t->nblocks,
 					      .nblocks = (uint32_t)nblocks,
 					      .key = SIM_NO_KEY,
 					      .input_tokens = (uint32_t)input_tokens,
@@ -81,6 +81,64 @@ int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_
 	if (nblocks > 0)
 		memcpy(t->block + t->nblocks, block, nblocks * sizeof(*block));
 	t->nblocks += nblocks;
+	t->named += nblocks;
+	return PD_OK;
+}
+
+int simtrace_reserve(struct simtrace *t, size_t requests, size_t blocks)
+{
+	if (requests > SIM_REQUESTS_MAX || blocks > BLOCKS_MAX)
+		return PD_ETOOBIG;
+	t->req = reallocarray(NULL, requests + 1, sizeof(*t->req));
+	t->block = reallocarray(NULL, blocks + 1, sizeof(*t->block));
+	t->cap = requests;
+	t->block_cap = blocks;
+	t->numbered = true;
+	return t->req && t->block ? PD_OK : PD_ENOMEM;
+}
+
+int simtrace_key_new(struct simtrace *t, struct span text, uint32_t *no)
+{
+	struct sim_key *grown;
+	int err;
+
+	/* a power of two: room for twice as many */
+	if ((t->nkeys & (t->nkeys - 1)) == 0) {
+		grown = reallocarray(t->key, t->nkeys ? t->nkeys * 2 : 1, sizeof(*grown));
+		if (!grown)
+			return PD_ENOMEM;
+		t->key = grown;
+	}
+	t->key[t->nkeys] = (struct sim_key){.off = t->text.len, .len = text.n};
+	err = buf_append(&t->text, text.p, text.n);
+	if (err)
+		return err;
+	*no = (uint32_t)t->nkeys++;
+	return PD_OK;
+}
+
+int simtrace_chain(struct simtrace *t, const uint64_t *block, size_t n, uint32_t *at)
+{
+	if (n > t->block_cap - t->nblocks)
+		return PD_ETOOBIG;
+	*at = (uint32_t)t->nblocks;
+	if (n > 0)
+		memcpy(t->block + t->nblocks, block, n * sizeof(*block));
+	t->nblocks += n;
+	return PD_OK;
+}
+
+int simtrace_add_made(struct simtrace *t, const struct sim_request *r)
+{
+	if (r->input_tokens < 1 || r->input_tokens > SIM_TOKENS_MAX || r->output_tokens < 1 ||
+	    r->output_tokens > SIM_TOKENS_MAX || r->block + (size_t)r->nblocks > t->nblocks)
+		return PD_EINVAL;
+	if (t->n == t->cap)
+		return PD_ETOOBIG;
+	if (r->key != SIM_NO_KEY)
+		t->key[r->key].requests++;
+	t->named += r->nblocks;
+	t->req[t->n++] = *r;
 	return PD_OK;
 }
 
@@ -191,10 +249,10 @@ int simtrace_finish(struct simtrace *t)
 	 */
 	names_init(&names);
 	for (size_t i = 0; !err && i < t->n; i++) {
-		struct sim_key k = t->key[i];
+		struct sim_key k = t->numbered ? (struct sim_key){0} : t->key[i];
 
 		sorted &= i == 0 || t->req[i].arrival_ns >= t->req[i - 1].arrival_ns;
-		if (k.len == 0)
+		if (t->numbered || k.len == 0)
 			continue;
 		err = names_number(&names, (struct span){t->text.data + k.off, k.len}, &no);
 		if (err)

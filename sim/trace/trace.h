@@ -25,7 +25,7 @@
 
 struct sim_request {
 	int64_t arrival_ns; /* since the start; not decreasing after simtrace_finish */
-	size_t block;	    /* first of its blocks in simtrace.block */
+	uint32_t block;	    /* first of its blocks in simtrace.block */
 	uint32_t nblocks;
 	uint32_t key; /* number of its key, or SIM_NO_KEY */
 	uint32_t input_tokens;
@@ -61,6 +61,8 @@ struct simtrace {
 	size_t n, cap;
 	uint64_t *block; /* owned */
 	size_t nblocks, block_cap;
+	uint64_t named; /* blocks of all requests together; those of a chain count each time */
+	bool numbered;	/* keys are simtrace_key_new's */
 	struct sim_key
 		*key; /* owned; while building one per request, afterwards one per distinct key */
 	size_t nkeys;
@@ -82,6 +84,16 @@ void simtrace_release(struct simtrace *t);
  */
 int simtrace_add(struct simtrace *t, int64_t arrival_ns, struct span key, int64_t input_tokens,
 		 int64_t output_tokens, const uint64_t *block, size_t nblocks) PD_MUST;
+
+/*
+ * The same for traces that are made, where much is known before: keys are numbered by the caller,
+ * in order of appearance, and requests may begin with the same blocks, which are stored once. Not
+ * to be mixed with simtrace_add.
+ */
+int simtrace_reserve(struct simtrace *t, size_t requests, size_t blocks) PD_MUST;
+int simtrace_key_new(struct simtrace *t, struct span text, uint32_t *no) PD_MUST;
+int simtrace_chain(struct simtrace *t, const uint64_t *block, size_t n, uint32_t *at) PD_MUST;
+int simtrace_add_made(struct simtrace *t, const struct sim_request *r) PD_MUST;
 
 /* What was chosen for the request that was added last; `p` is copied. */
 int simtrace_pick(struct simtrace *t, const struct sim_pick *p) PD_MUST;

@@ -57,7 +57,7 @@ static int turn_content(struct format_reader *rd, struct span object, struct spa
 static int read_single(struct format_reader *rd, const struct json_object *o)
 {
 	struct workload_request r;
-	struct span content;
+	struct span content = SPAN("");
 	struct buf parts;
 	struct talk t;
 	int err;
