@@ -341,15 +341,6 @@ static int read_pool(struct scenario *s, const char *name, size_t slot, const st
 		err = whole(s, path, &y->counts[i], 1, ROUTE_WORKERS_MAX, &n, msg);
 		s->counts[slot][i] = (uint32_t)n;
 	}
-	for (size_t i = 1; !err && i < y->nnames; i++)
-		for (size_t k = 0; !err && k < i; k++)
-			if (strcmp(y->names[i], y->names[k]) == 0) {
-				(void)snprintf(path, sizeof(path), "%s.names[%zu]", name, i);
-				err = at(s, msg, path, 0,
-					 "the name '%.60s' is given twice: expected a name of its "
-					 "own for each worker",
-					 y->names[i]);
-			}
 	*to = (struct plan_pool){.names = (const char *const *)y->names,
 				 .nnames = y->nnames,
 				 .pattern = y->pattern,
@@ -555,6 +546,25 @@ static int read_expectations(struct scenario *s, struct pd_msg *msg)
 	return PD_OK;
 }
 
+/* A worker's name is its identity on the ring. */
+static int check_names(const struct scenario *s, const char *pool, const struct y_pool *y,
+		       struct pd_msg *msg)
+{
+	char path[64];
+
+	for (size_t i = 1; y && i < y->nnames; i++)
+		for (size_t k = 0; k < i; k++) {
+			if (strcmp(y->names[i], y->names[k]) != 0)
+				continue;
+			(void)snprintf(path, sizeof(path), "%s.names[%zu]", pool, i);
+			return at(s, msg, path, 0,
+				  "the name '%.60s' is given twice: expected a name of its own for "
+				  "each worker",
+				  y->names[i]);
+		}
+	return PD_OK;
+}
+
 /* Errors that only building the arms finds (events against pools, too many combinations) get a
  * place in the file as well. */
 static int try_arms(const struct scenario *s, struct pd_msg *msg)
@@ -606,6 +616,12 @@ static int convert(struct scenario *s, struct pd_msg *msg)
 		err = read_events(s, msg);
 	if (!err)
 		err = read_expectations(s, msg);
+	if (!err)
+		err = check_names(s, "workers", s->y->workers, msg);
+	if (!err)
+		err = check_names(s, "prefill", s->y->prefill, msg);
+	if (!err)
+		err = check_names(s, "decode", s->y->decode, msg);
 	return err ? err : try_arms(s, msg);
 }
 
