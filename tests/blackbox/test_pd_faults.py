@@ -449,7 +449,7 @@ def test_a_client_that_leaves_in_a_silent_prefill_stops_it(pdctl):
 
 def test_a_client_that_leaves_with_the_prefill_answer_frees_the_blocks(pdctl):
     """The router stands still while the prefill answer arrives and the client leaves: decode is told all the same and frees the blocks."""
-    p = pdctl.worker("--role", "prefill", *WORKER, "--kv-lease-s", 10)
+    p = pdctl.worker("--role", "prefill", *WORKER, "--kv-lease-s", 120)
     d = pdctl.worker("--role", "decode", *WORKER)
     answered = threading.Event()
 
