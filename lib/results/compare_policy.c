@@ -69,8 +69,8 @@ static int wrong(const char *file, const struct yamlpos_entry *e, const char *ex
 		 struct pd_msg *msg)
 {
 	return pd_fail(msg, PD_EINVAL, "%s:%zu:%zu: %s: found '%s', expected %s", file,
-		       e->value_line, e->value_column, e->path, e->scalar ? e->scalar : "a list or mapping",
-		       expected);
+		       e->value_line, e->value_column, e->path,
+		       e->scalar ? e->scalar : "a list or mapping", expected);
 }
 
 static int take_flag(struct compare_rules *rules, const struct key *k, const char *file,
@@ -173,22 +173,30 @@ static int take(struct compare_policy *p, const char *file, const struct yamlpos
 	}
 }
 
-int compare_policy_read(struct compare_policy *p, const char *path, struct pd_msg *msg)
+int compare_policy_parse(struct compare_policy *p, const char *name, struct span text,
+			 struct pd_msg *msg)
 {
 	struct yamlpos pos = {NULL, 0, 0};
+	int err = yamlpos_scan(&pos, text.p ? text.p : "", text.n, name, msg);
+
+	for (size_t i = 0; !err && i < pos.n; i++)
+		err = take(p, name, &pos.entry[i], msg);
+	if (!err && p->preset && strcmp(p->preset, "infinilm") != 0)
+		err = pd_fail(msg, PD_EINVAL, "%s: preset: found '%s', expected infinilm", name,
+			      p->preset);
+	yamlpos_release(&pos);
+	return err;
+}
+
+int compare_policy_read(struct compare_policy *p, const char *path, struct pd_msg *msg)
+{
 	struct buf text;
 	int err;
 
 	buf_init(&text, POLICY_FILE_MAX);
 	err = file_read(path, &text, msg);
 	if (!err)
-		err = yamlpos_scan(&pos, text.data ? text.data : "", text.len, path, msg);
-	for (size_t i = 0; !err && i < pos.n; i++)
-		err = take(p, path, &pos.entry[i], msg);
-	if (!err && p->preset && strcmp(p->preset, "infinilm") != 0)
-		err = pd_fail(msg, PD_EINVAL, "%s: preset: found '%s', expected infinilm", path,
-			      p->preset);
-	yamlpos_release(&pos);
+		err = compare_policy_parse(p, path, buf_span(&text), msg);
 	buf_release(&text);
 	return err;
 }

@@ -30,6 +30,9 @@ struct compare_policy {
 /* Fills *p from a file, on top of the rules that are in it. PD_EINVAL with "file:line:column: ..."
  * for unknown keys, wrong values and wrong gates; PD_EIO. Released also after an error. */
 int compare_policy_read(struct compare_policy *p, const char *path, struct pd_msg *msg) PD_MUST;
+/* The same for a text in memory; `name` is for messages. */
+int compare_policy_parse(struct compare_policy *p, const char *name, struct span text,
+			 struct pd_msg *msg) PD_MUST;
 void compare_policy_release(struct compare_policy *p);
 
 #endif

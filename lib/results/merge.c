@@ -617,6 +617,10 @@ static int read_shard(struct merge *m, size_t k)
 	err = json_object_scan(&s->own, own->value.p, own->value.n, m->msg);
 	if (!err)
 		err = result_parse(&s->set, in->name, in->text, m->msg);
+	if (!err && (s->set.n != 1 || json_object_get(&s->doc, "benchmarks") ||
+		     json_object_get(&s->own, "arms")))
+		err = pd_fail(m->msg, PD_EINVAL, "'%s' holds a list of results, expected one",
+			      in->name);
 	return err ? err : merge_lists(s);
 }
 
