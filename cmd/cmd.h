@@ -8,6 +8,7 @@
 int cmd_serve(int argc, char **argv);
 int cmd_results(int argc, char **argv);
 int cmd_worker(int argc, char **argv);
+int cmd_registry(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_simulate(int argc, char **argv);
 int cmd_compare(int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct command commands[] = {
 	 "the runs that bench and simulate kept: list, read, join, history"},
 	{"worker", cmd_worker,
 	 "a simulated vLLM engine: OpenAI API, prefix cache, P/D hand-over, faults on request"},
+	{"registry", cmd_registry, "where services register: InfiniLM-SVC's registry, durable"},
 	{"explain", cmd_explain, "why a request would go to which worker; endpoint picker plugins"},
 	{"gen", cmd_gen, "write workload files: shared prefixes and growing conversations"},
 	{NULL, NULL, NULL},

@@ -27,8 +27,9 @@
 static struct {
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
-		*register_address, *workers_file, *health_endpoint, *forwarded, *access_log,
-		*access_format, *io, *log_requests, *admin_keys, *scrape_host, *pid_file;
+		*register_address, *registry_url, *workers_file, *health_endpoint, *forwarded,
+		*access_log, *access_format, *io, *log_requests, *admin_keys, *scrape_host,
+		*pid_file;
 	int64_t port, admin_port, scrape_port, dp, seed, max_body, max_connections, max_per_ip,
 		max_concurrent, queue_size, worker_cap, pool_size, retry_max, remember_ids,
 		cb_failures, cb_successes, panic_threshold, health_failures, health_successes,
@@ -36,7 +37,7 @@ static struct {
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
-		health_interval, startup, lease, drain_delay, drain_timeout;
+		health_interval, startup, lease, registry_interval, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, allow_ec,
 		expose_workers, no_worker_headers, list_metrics, list_policies, list_connectors,
@@ -206,6 +207,12 @@ static const struct opt options[] = {
 	 NULL, 0.001, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "prefill/decode"},
+	{OPT_TEXT, "registry-url", &o.registry_url, "URL",
+	 "take workers from this service registry (`pdctl registry`, InfiniLM-SVC's): its healthy "
+	 "services of type openai-api; with prefill/decode their metadata.role counts",
+	 NULL, 0, 0, NULL},
+	{OPT_REAL, "registry-sync-interval", &o.registry_interval, "S",
+	 "ask the registry so often (2)", NULL, 0.05, 3600, NULL},
 	{OPT_TEXT, "vllm-discovery-address", &o.register_address, "HOST:PORT",
 	 "prefill and decode workers register here by ZeroMQ, every 3 s as vLLM's P2P-NCCL and "
 	 "MoRI-IO engines do; one that is silent for 5 s is drained",
@@ -389,6 +396,7 @@ static void defaults(const struct router_config *c)
 	o.health_interval = seconds(c->health_interval);
 	o.startup = seconds(c->startup_timeout);
 	o.lease = seconds(c->pd_lease);
+	o.registry_interval = 2;
 	o.drain_timeout = seconds(c->drain_timeout);
 	o.drain_delay = seconds(c->drain_delay);
 	serve_capture_defaults();
@@ -519,7 +527,8 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 			     ? KEYLESS_PREFIX
 			     : KEYLESS_LEAST_REQUEST;
 	err = err ? err : serve_connector(c, o.connector, o.fallback, msg);
-	err = err ? err : serve_register(c, o.register_address, msg);
+	err = err ? err
+		  : serve_sources(c, o.register_address, o.registry_url, o.registry_interval, msg);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)

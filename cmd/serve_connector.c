@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "lib/discovery/register.h"
+#include "lib/net/net.h"
 #include "lib/pd/connector.h"
 
 int serve_connector(struct router_config *c, const char *name, const char *fallback,
@@ -29,12 +30,19 @@ int serve_connector(struct router_config *c, const char *name, const char *fallb
 	return PD_OK;
 }
 
-int serve_register(struct router_config *c, const char *address, struct pd_msg *msg)
+int serve_sources(struct router_config *c, const char *address, const char *url, double interval_s,
+		  struct pd_msg *msg)
 {
 	struct pd_msg inner = {0};
+	struct net_url at;
 
 	c->register_address = address;
-	if (!address || register_check(address, &inner) == PD_OK)
-		return PD_OK;
-	return pd_fail(msg, PD_EINVAL, "--vllm-discovery-address: %.450s", inner.text);
+	c->registry_url = url;
+	c->registry_interval_s = interval_s;
+	if (address && register_check(address, &inner))
+		return pd_fail(msg, PD_EINVAL, "--vllm-discovery-address: %.450s", inner.text);
+	if (url && (net_url_parse(&at, url, &inner) || strlen(url) > 500))
+		return pd_fail(msg, PD_EINVAL, "--registry-url: %.450s",
+			       inner.text[0] ? inner.text : "found more than 500 bytes");
+	return PD_OK;
 }

@@ -8,7 +8,8 @@
  * flag. Nothing in a plain pool. */
 int serve_connector(struct router_config *c, const char *name, const char *fallback,
 		    struct pd_msg *msg) PD_MUST;
-/* --vllm-discovery-address; NULL: not given. */
-int serve_register(struct router_config *c, const char *address, struct pd_msg *msg) PD_MUST;
+/* --vllm-discovery-address, --registry-url (NULL: not given) and --registry-sync-interval. */
+int serve_sources(struct router_config *c, const char *address, const char *url, double interval_s,
+		  struct pd_msg *msg) PD_MUST;
 
 #endif

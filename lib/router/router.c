@@ -24,6 +24,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/discovery/register.h"
+#include "lib/discovery/registry_source.h"
 #include "lib/http/server.h"
 #include "lib/router/admin/admin.h"
 #include "lib/router/capture/capture.h"
@@ -57,6 +58,7 @@ struct router {
 	struct changes *changes;
 	struct register_source *registered; /* NULL: none */
 	uint16_t register_port;
+	struct registry_source *registry; /* NULL: none */
 	struct asks *asks;
 	struct pulse *pulse;
 	_Atomic bool hurry;
@@ -410,12 +412,22 @@ static void take_registered(void *ctx, const struct discovery_list *l)
 	take_list(ctx, SOURCE_REGISTERED, l);
 }
 
+static void take_services(void *ctx, const struct discovery_list *l)
+{
+	take_list(ctx, SOURCE_REGISTRY, l);
+}
+
 static int start_sources(struct router *rt, struct pd_msg *msg)
 {
+	const struct discovery_sink services = {take_services, rt, rt->cfg.log};
 	const struct discovery_sink sink = {take_registered, rt, rt->cfg.log};
 	struct pd_msg inner = {0};
 	int err;
 
+	if (rt->cfg.registry_url &&
+	    registry_source_start(&rt->registry, rt->cfg.registry_url, rt->cfg.pd,
+				  rt->cfg.registry_interval_s, &services, msg))
+		return PD_ENOMEM;
 	if (!rt->cfg.register_address)
 		return PD_OK;
 	err = register_start(&rt->registered, rt->cfg.register_address, &sink, &rt->register_port,
@@ -715,6 +727,7 @@ bool router_free(struct router *rt)
 		return false;
 	}
 	register_stop(rt->registered);
+	registry_source_stop(rt->registry);
 	if (!changes_stop(rt->changes)) {
 		log_event(rt->cfg.log, LOG_WARN, "memory_kept",
 			  LOG_FIELDS(LOG_TEXT("of", "change")),

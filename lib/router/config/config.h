@@ -22,6 +22,7 @@ enum worker_source {
 	SOURCE_LISTED,	   /* flags or the workers file */
 	SOURCE_HAND,	   /* the admin port */
 	SOURCE_REGISTERED, /* --vllm-discovery-address */
+	SOURCE_REGISTRY,   /* --registry-url */
 	WORKER_SOURCES
 };
 
@@ -78,7 +79,9 @@ struct router_config {
 	bool pd;
 	struct fleet_config fleet;
 	const char *register_address; /* where workers register by ZeroMQ; NULL: nowhere */
-	const char *workers_file;     /* NULL: none; read again on reload */
+	const char *registry_url;     /* of a service registry; NULL: none */
+	double registry_interval_s;
+	const char *workers_file; /* NULL: none; read again on reload */
 	/* What runs as the policy that a key of that file names, when it is not here yet; else the
 	 * name as it is. May warn, and is called again on reload. NULL: as it is. */
 	const char *(*policy_of_file)(const struct router_config *c, const char *key,
@@ -177,7 +180,7 @@ int worker_list_check(const struct worker_list *l, size_t from, struct pd_msg *m
 void worker_list_release(struct worker_list *l);
 
 const char *worker_role_name(enum worker_role r);
-/* "configured", "added", "registered" */
+/* "configured", "added", "registered", "registry" */
 const char *worker_source_name(enum worker_source s);
 
 #endif
