@@ -63,7 +63,7 @@ def test_they_join_and_leave(pdctl, form):
             begin = time.monotonic()
             pings.ping("P", p)
             pings.ping("D", d)
-            wait_for("the first answer", lambda: router.post(ROUTE, BODY)[0] == 200)
+            wait_for("the first answer by both", lambda: router.post(ROUTE, BODY)[1]["X-Prefill-Worker"])
             first = time.monotonic() - begin
             assert router.get("/readiness")[0] == 200 and names(router) == sorted([p.url, d.url])
             wait_for("both to be taken out", lambda: names(router) == [], timeout=30)
@@ -82,7 +82,7 @@ def test_their_addresses_go_into_ids(pdctl):
         with Pings(port) as pings:
             pings.ping("P", p, "10.0.0.1:21001", extra={"nested": [1, None, 2.5]})
             pings.ping("D", d, "10.0.0.2:22001")
-            wait_for("an answer", lambda: router.post(ROUTE, BODY)[0] == 200)
+            wait_for("both to serve", lambda: router.post(ROUTE, BODY)[1]["X-Prefill-Worker"])
             assert d.seen[-1].header("x-request-id").startswith("___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_")
             # The engine was restarted with another port for KV: what it says last counts.
             pings.ping("D", d, "10.0.0.2:22999")
@@ -98,7 +98,7 @@ def test_ranks(pdctl):
             pings.ping("D", d.url[len("http://"):] + "@3")
             want = sorted([p.url + "@0", p.url + "@1", d.url + "@3"])
             wait_for("each rank", lambda: names(router) == want)
-            wait_for("an answer", lambda: router.post(ROUTE, BODY)[0] == 200)
+            wait_for("both to serve", lambda: router.post(ROUTE, BODY)[1]["X-Prefill-Worker"])
             assert d.seen[-1].header("x-data-parallel-rank") == "3" and p.seen[-1].header("x-data-parallel-rank") in ("0", "1")
 
 
