@@ -270,14 +270,48 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 
 /* ---- what happens ---- */
 
-static void lose(struct cluster *c, struct flight *f)
+/* serve's backoff without its jitter: 50 ms, then half as much again each time. */
+static int64_t backoff(unsigned attempt)
 {
+	int64_t ns = 50 * NS_PER_MS;
+
+	while (attempt-- > 0)
+		ns += ns / 2;
+	return ns;
+}
+
+/* An attempt has failed: there is another one, or the request is lost. */
+static int lose(struct cluster *c, struct flight *f)
+{
+	struct event again = {.at = c->now + backoff(f->attempt),
+			      .kind = CLUSTER_RETRY,
+			      .value = (uint64_t)(uintptr_t)f};
+
 	for (size_t p = 0; p < c->cfg->npools; p++)
 		leave(c, f, p);
+	if (!f->answered && ++f->attempt < CLUSTER_ATTEMPTS) {
+		for (size_t p = 0; p < c->cfg->npools; p++)
+			f->seq[p] = (struct seq){.state = SEQ_NEW};
+		return events_push(&c->heap, &again);
+	}
 	c->in_flight--;
 	cluster_over(c, f->req);
 	c->out->lost++;
 	retire(c, f);
+	return PD_OK;
+}
+
+int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d)
+{
+	if (!d)
+		return lose(c, f);
+	for (size_t p = 0; p < c->cfg->npools; p++) {
+		f->worker[p] = d[p].worker;
+		f->counted[p] = d[p].tokens;
+		f->counts[p] = true;
+	}
+	c->out->retried++;
+	return submit(c, f, 0);
 }
 
 /* P/D: the prompt is computed. The request is lost when the decode worker has failed meanwhile. */
@@ -287,8 +321,7 @@ static int hand_over(struct cluster *c, struct flight *f)
 	if (!c->side[1].failed[f->worker[1]])
 		return submit(c, f, 1);
 	stepper_abort(engine(c, 0, f->worker[0]), &f->seq[0], c->now);
-	lose(c, f);
-	return PD_OK;
+	return lose(c, f);
 }
 
 int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
@@ -310,6 +343,7 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 			if (o.seq->cached > 0)
 				side_hit(&c->side[pool], c->t, worker, o.seq->cached);
 			f->first = c->now;
+			f->answered |= !leg;
 			/* The prompt does not wait at its worker any more. */
 			if (!f->counts_stay[pool]) {
 				route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
@@ -377,7 +411,8 @@ int cluster_fail(struct cluster *c, uint32_t pool, uint32_t worker)
 			if (touched(c, !pool, f->worker[!pool]))
 				return PD_ENOMEM;
 		}
-		lose(c, f);
+		if (lose(c, f))
+			return PD_ENOMEM;
 	}
 	kvpool_forget(e->sched.kv);
 	return touched(c, pool, worker);

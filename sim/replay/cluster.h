@@ -12,7 +12,10 @@
 
 #define CLUSTER_WORKER_BITS 16 /* of an event's subject; the pool is above */
 
-enum cluster_kind { CLUSTER_STEP, CLUSTER_POOL_EVENT }; /* the order at one instant */
+#define CLUSTER_ATTEMPTS 5 /* as serve: --retry-max-retries */
+
+/* The order at one instant. */
+enum cluster_kind { CLUSTER_STEP, CLUSTER_POOL_EVENT, CLUSTER_RETRY };
 
 /* A request in flight. */
 struct flight {
@@ -23,7 +26,9 @@ struct flight {
 	bool counts_stay[REPLAY_POOLS]; /* until the end, not only until the prompt is computed */
 	struct seq seq[REPLAY_POOLS];
 	int64_t issued, first;
+	unsigned attempt;	   /* from 0 */
 	bool counts[REPLAY_POOLS]; /* in flight there */
+	bool answered;		   /* the client has got a token */
 	bool over;		   /* nothing is left but blocks that prefill keeps */
 };
 
@@ -53,6 +58,9 @@ int cluster_init(struct cluster *c) PD_MUST;
 /* Starts a request that was counted in on d[0..npools). PD_ETOOBIG: it can never fit, and nothing
  * was started. */
 int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d) PD_MUST;
+/* The event's request tries again with this decision; d NULL: there is no worker for it, which is a
+ * failed attempt, too. */
+int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d) PD_MUST;
 /* It left the worker of this pool. */
 void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, uint32_t counted);
 /* It has ended, whatever came of it: what waits for it may come. */
@@ -65,7 +73,8 @@ int cluster_transfers(struct cluster *c) PD_MUST;
 /* All engines that something happened to schedule. */
 int cluster_schedule(struct cluster *c) PD_MUST;
 
-/* The engine is gone: its memory is empty, its requests are lost. */
+/* The engine is gone: its memory is empty. Of its requests those that have not answered yet are
+ * tried again after serve's backoff, up to CLUSTER_ATTEMPTS in all; the others are lost. */
 int cluster_fail(struct cluster *c, uint32_t pool, uint32_t worker) PD_MUST;
 
 #endif

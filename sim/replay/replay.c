@@ -28,33 +28,58 @@ static int pool_event(struct cluster *c, const struct replay_event *e)
 	return s->engine ? cluster_fail(c, e->pool, e->worker) : PD_OK;
 }
 
-/* Routes the request in every pool and starts it. */
-static int arrive(struct cluster *c, uint32_t req)
+/* Chooses a worker in every pool; *none: there is none. */
+static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct route_pair *pair,
+		  bool *none)
 {
 	size_t npools = c->cfg->npools;
 	struct replay_choice *choices = c->cfg->choices ? c->cfg->choices + req * npools : NULL;
-	struct route_pair pair = {.prefill_first = false};
 	struct route_key key;
-	int err, refused;
+	int err;
 
 	for (size_t p = 0; p < npools; p++) {
-		pair.pool[p] = c->side[p].router.pool;
-		pair.request[p] = side_request(&c->side[p], c->t, req, c->now, &key);
+		pair->pool[p] = c->side[p].router.pool;
+		pair->request[p] = side_request(&c->side[p], c->t, req, c->now, &key);
+		if (attempt > 0)
+			pair->request[p].draw =
+				route_dice(c->cfg->seed, c->side[p].router.role, req, attempt);
 	}
-	refused = npools == 2 ? route_decide_pair(&pair)
-			      : route_decide(pair.pool[0], &pair.request[0], &pair.decision[0]);
-	for (size_t p = 0; choices && p < npools; p++)
-		choices[p] = refused ? (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY}
-				     : (struct replay_choice){pair.decision[p].worker,
-							      pair.decision[p].reason};
-	if (refused == PD_ENOENT || refused == PD_EBUSY) {
+	err = npools == 2 ? route_decide_pair(pair)
+			  : route_decide(pair->pool[0], &pair->request[0], &pair->decision[0]);
+	for (size_t p = 0; choices && attempt == 0 && p < npools; p++)
+		choices[p] = err ? (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY}
+				 : (struct replay_choice){pair->decision[p].worker,
+							  pair->decision[p].reason};
+	*none = err == PD_ENOENT || err == PD_EBUSY;
+	if (*none)
+		return PD_OK;
+	for (size_t p = 0; !err && p < npools; p++)
+		err = side_routed(&c->side[p], c->t, &c->t->req[req], &pair->decision[p]);
+	return err;
+}
+
+/* The request's worker has failed before it answered: other workers, if there are. */
+static int try_again(struct cluster *c, struct flight *f)
+{
+	struct route_pair pair = {.prefill_first = false};
+	bool none;
+	int err = choose(c, f->req, f->attempt, &pair, &none);
+
+	return err ? err : cluster_retry(c, f, none ? NULL : pair.decision);
+}
+
+/* Routes the request in every pool and starts it. */
+static int arrive(struct cluster *c, uint32_t req)
+{
+	struct route_pair pair = {.prefill_first = false};
+	bool none;
+	int err = choose(c, req, 0, &pair, &none);
+
+	if (none) {
 		c->out->refused++;
 		cluster_over(c, req);
 		return c->err;
 	}
-	err = refused;
-	for (size_t p = 0; !err && p < npools; p++)
-		err = side_routed(&c->side[p], c->t, &c->t->req[req], &pair.decision[p]);
 	if (err)
 		return err;
 	if (++c->in_flight > c->out->peak_in_flight)
@@ -67,7 +92,7 @@ static int arrive(struct cluster *c, uint32_t req)
 		cluster_over(c, req);
 		c->out->refused++;
 	}
-	for (size_t p = 0; p < npools; p++)
+	for (size_t p = 0; p < c->cfg->npools; p++)
 		cluster_end(c, req, p, pair.decision[p].worker, pair.decision[p].tokens);
 	if (c->cfg->routing_only)
 		cluster_completed(c, req, NULL);
@@ -121,7 +146,9 @@ static int loop(struct cluster *c)
 		} else if (heap <= at) {
 			(void)events_pop(&c->heap, &ev);
 			err = ev.kind == CLUSTER_STEP ? cluster_step(c, ev.subject, ev.at)
-						      : pool_event(c, &cfg->events[ev.subject]);
+			      : ev.kind == CLUSTER_RETRY
+				      ? try_again(c, (struct flight *)(uintptr_t)ev.value)
+				      : pool_event(c, &cfg->events[ev.subject]);
 		} else {
 			err = next_arrival(c, schedule_take(c->order).item);
 		}

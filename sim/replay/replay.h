@@ -103,6 +103,8 @@ struct replay_result {
 	struct replay_pool_result pool[REPLAY_POOLS];
 	size_t npools;
 	uint64_t requests, completed, lost; /* lost: on a worker that failed */
+	uint64_t
+		retried; /* further attempts of requests whose worker failed before they answered */
 	uint64_t refused; /* no worker, or it could never fit into an engine's memory */
 	uint64_t input_tokens, output_tokens; /* of completed requests */
 	double duration_s;		      /* first arrival to last completion, simulated */

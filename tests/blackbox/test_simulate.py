@@ -55,7 +55,7 @@ def sessions(tmp_path):
 
 def test_sessions_stay_with_hashing_and_wander_with_round_robin(sessions):
     got = arms("--workload", sessions, "--workers", 3, "--policy", "all")
-    assert sorted(k[0] for k in got) == sorted(ALL)
+    assert {k[0] for k in got} >= set(ALL)
     for name in ALL:
         doc = got[name, 3, 0]
         assert doc["completed"] == 200 and doc["failed"] == 0 and doc["num_prompts"] == 200
