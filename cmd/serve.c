@@ -133,6 +133,7 @@ static const struct opt options[] = {
 	 "requests in flight, until their last byte (32768)", NULL, 1, 1e6, NULL},
 	{OPT_INT, "queue-size", &o.queue_size, "N",
 	 "requests in the admission queue; more get 429 (100)", NULL, 0, 1e6, NULL},
+	SERVE_WAIT_OPTIONS,
 	{OPT_REAL, "queue-timeout-secs", &o.queue_timeout, "S",
 	 "longest wait in the admission queue; then 408 (60)", NULL, 0, SECONDS_MAX, NULL},
 	{OPT_INT, "worker-max-in-flight", &o.worker_cap, "N",

@@ -10,6 +10,9 @@ int serve_epp_read(struct router_config *c, const char **policy, bool given, str
 	struct pd_msg inner = {0};
 	struct epp_config *epp;
 
+	c->rate = serve_epp.rate;
+	c->priority_header = serve_epp.priority_header;
+	c->fairness_header = serve_epp.fairness_header;
 	c->scrape_interval = (int64_t)(serve_epp.interval * (double)NS_PER_S);
 	c->scrape_stale = (int64_t)(serve_epp.stale * (double)NS_PER_S);
 	if (!serve_epp.file)

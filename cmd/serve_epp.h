@@ -1,4 +1,5 @@
-/* --epp-config of `pdctl serve`: the file, and the policies that it is for. */
+/* Options of `pdctl serve` about --epp-config (the file, and the policies that it is for) and about
+ * who waits. */
 #ifndef PD_CMD_SERVE_EPP_H
 #define PD_CMD_SERVE_EPP_H
 
@@ -8,6 +9,9 @@
 struct serve_epp {
 	const char *file;
 	double interval, stale;
+	/* of the admission queue */
+	double rate;
+	const char *priority_header, *fairness_header;
 };
 extern struct serve_epp serve_epp;
 
@@ -23,6 +27,17 @@ extern struct serve_epp serve_epp;
 	{OPT_REAL, "metrics-staleness-secs", &serve_epp.stale, "S",                                \
 	 "figures older than this do not count: what is in flight stands for a worker's load (2)", \
 	 NULL, 0.01, 3600, NULL}
+#define SERVE_WAIT_OPTIONS                                                                         \
+	{OPT_REAL, "rate-limit-tokens-per-second", &serve_epp.rate, "X",                           \
+	 "requests that may begin per second, after a burst of --max-concurrent-requests; others wait "\
+	 "in the admission queue; 0: no limit (0)",                                                \
+	 NULL, 0, 1e6, NULL},                                                                      \
+	{OPT_TEXT, "priority-header", &serve_epp.priority_header, "NAME",                          \
+	 "of requests that wait the highest number in this field comes first; without it 0 (none)",\
+	 NULL, 0, 0, NULL},                                                                        \
+	{OPT_TEXT, "fairness-header", &serve_epp.fairness_header, "NAME",                          \
+	 "requests that wait take turns by the value of this field, and a full queue is shared (none)",\
+	 NULL, 0, 0, NULL}
 /* clang-format on */
 
 /* Reads the file into c->epp, when there is one; *policy is then `scores` unless it was given. */

@@ -3,6 +3,8 @@
 import concurrent.futures
 import json
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -145,3 +147,43 @@ def test_what_the_engines_say_counts(pdctl, tmp_path):
         engines[1].metrics = lambda: None  # 404 from now on
         harness.wait_for("the warning", lambda: "its metrics cannot be read: /metrics answered 404" in router.log())
         harness.wait_for("both again", lambda: {chosen() for _ in range(8)} == {0, 1})
+
+
+def waits_of_a_quiet_tenant(pdctl, *flags):
+    """While one tenant floods: how many of its requests end while each of another tenant's waits."""
+    worker = pdctl("worker", "--model", "m", "--decode-ms-per-token", 5)
+    router = pdctl("serve", "--worker-urls", worker.url, "--max-concurrent-requests", 2, "--queue-size", 40, *flags)
+    done, over = [], threading.Event()
+
+    def flood():
+        while not over.is_set():
+            done.append(router.post("/v1/completions", BODY, {"x-tenant": "loud"})[0])
+
+    crowd = [threading.Thread(target=flood) for _ in range(24)]
+    for t in crowd:
+        t.start()
+    harness.wait_for("the flood", lambda: len(done) > 8)
+    waits = []
+    for _ in range(8):
+        before = len(done)
+        assert router.post("/v1/completions", BODY, {"x-tenant": "quiet"})[0] == 200
+        waits.append(len(done) - before)
+    over.set()
+    for t in crowd:
+        t.join()
+    return sorted(waits)
+
+
+def test_a_flood_waits_behind_itself(pdctl):
+    assert waits_of_a_quiet_tenant(pdctl)[4] > 12, "without turns everybody waits for the flood"
+    assert waits_of_a_quiet_tenant(pdctl, "--fairness-header", "x-tenant")[4] <= 8
+
+
+def test_a_rate_is_kept(pdctl):
+    """Ten requests are let in at once, then 50 a second; what waits too long gets 408."""
+    worker = pdctl("worker", "--model", "m", "--decode-ms-per-token", 0.1)
+    router = pdctl("serve", "--worker-urls", worker.url, "--max-concurrent-requests", 10, "--rate-limit-tokens-per-second", 50, "--queue-size", 100)
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        codes = list(pool.map(lambda _: router.post("/v1/completions", BODY)[0], range(60)))
+    assert codes == [200] * 60 and time.monotonic() - began >= 0.9, "50 requests above the first ten take a second"

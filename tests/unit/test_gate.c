@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
@@ -30,7 +31,11 @@ struct club {
 static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 {
 	struct club *club = ctx;
-	int err = gate_enter(&club->gate, c, clock_now() + club->wait), now, most;
+	/* The letter is the flow, a capital one of a higher priority. */
+	const char who = r->head.path.p[1];
+	const struct gate_flow flow = {.priority = who < 'a' ? 5 : 0,
+				       .id = (uint64_t)(unsigned char)who | 32};
+	int err = gate_enter(&club->gate, c, &flow, clock_now() + club->wait), now, most;
 
 	if (err) {
 		(*(err == PD_EBUSY	? &club->full
@@ -128,6 +133,60 @@ static void first_come_first_served(void **state)
 	assert_int_equal(club.most, 1);
 	assert_int_equal(atomic_load(&club.gate.queued), 7);
 	club_close(&club);
+}
+
+/* Knocks in this order while the only place is taken, and says who entered in which order. */
+static void in_turns(const char *knocks, unsigned queue, const char *entered)
+{
+	struct club club;
+	int fd[64], n = (int)strlen(knocks), waiting = (int)queue < n ? (int)queue : n, taken,
+		    ok = 0;
+
+	club_open(&club, 1, queue, 60 * NS_PER_S);
+	club.gate.fair = true;
+	taken = knock(&club, '-');
+	until(&club.gate.in_work, 1);
+	for (int i = 0; i < n; i++) {
+		int out = i + 1 - (int)queue;
+
+		fd[i] = knock(&club, knocks[i]);
+		until(&club.gate.waiting, (unsigned)i + 1 < queue ? (unsigned)i + 1 : queue);
+		/* The one that goes has its answer before the next one knocks. */
+		while (club.full < out)
+			clock_sleep_until(clock_now() + NS_PER_MS);
+	}
+	assert_int_equal(club.full, n - waiting);
+	club.open = true;
+	assert_int_equal(answer(taken), 200);
+	for (int i = 0; i < n; i++)
+		ok += answer(fd[i]) == 200;
+	assert_int_equal(ok, waiting);
+	for (int i = 0; i < waiting; i++)
+		assert_int_equal(club.order[i + 1], entered[i]);
+	club_close(&club);
+}
+
+static void flows_take_turns(void **state)
+{
+	(void)state;
+	/* Who floods waits behind his own: another is next but one at most. */
+	in_turns("aaaaaaaab", 20, "abaaaaaaa");
+	in_turns("aaaabbbbcc", 20, "abcabcabab");
+	in_turns("zzzzaz", 20, "azzzzz");
+	/* A higher priority first, whatever came before. */
+	in_turns("aaaabBAB", 20, "ABBabaaa");
+}
+
+static void a_full_queue_is_shared(void **state)
+{
+	(void)state;
+	/* The flood has filled the queue: another flow takes places from it, up to its share. */
+	in_turns("aaaabbb", 4, "abab");
+	in_turns("aaaab", 4, "abaa");
+	/* Nobody is displaced by his own kind, or by a lower priority. */
+	in_turns("aaaaa", 4, "aaaa");
+	in_turns("AAAAbb", 4, "AAAA");
+	in_turns("aaaaB", 4, "Baaa");
 }
 
 static void a_full_queue_refuses(void **state)
@@ -234,6 +293,7 @@ static void the_cap_holds_in_a_crowd(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		IN_BOTH_FORMS(flows_take_turns),	 IN_BOTH_FORMS(a_full_queue_is_shared),
 		IN_BOTH_FORMS(first_come_first_served),	 IN_BOTH_FORMS(a_full_queue_refuses),
 		IN_BOTH_FORMS(no_queue_at_all),		 IN_BOTH_FORMS(waits_end),
 		IN_BOTH_FORMS(the_cap_holds_in_a_crowd),

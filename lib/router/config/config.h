@@ -101,6 +101,8 @@ struct router_config {
 	unsigned max_concurrent;
 	unsigned queue_size;
 	int64_t queue_timeout;
+	double rate; /* requests that begin per second; 0: no limit */
+	const char *priority_header, *fairness_header; /* of who waits; NULL: none */
 	unsigned worker_cap;
 
 	int64_t connect_timeout;

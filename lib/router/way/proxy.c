@@ -37,6 +37,7 @@
 #include "lib/base/clock.h"
 #include "lib/json/encoding.h"
 #include "lib/net/shelf.h"
+#include "lib/route/hash.h"
 #include "lib/router/capture/capture.h"
 #include "lib/pd/legs.h"
 #include "lib/router/way/exchange.h"
@@ -320,16 +321,43 @@ static int refuse_place(struct way *w, struct http_conn *c, const struct http_re
 	return -1;
 }
 
+/* A whole number of at most 1000 either way; anything else is 0. */
+static int priority_of(struct span text)
+{
+	bool minus = text.n > 0 && text.p[0] == '-';
+	int v = 0;
+
+	for (size_t i = minus; i < text.n; i++) {
+		if (text.p[i] < '0' || text.p[i] > '9' || v > 1000)
+			return 0;
+		v = v * 10 + (text.p[i] - '0');
+	}
+	v = v > 1000 ? 1000 : v;
+	return minus ? -v : v;
+}
+
+static struct gate_flow flow_of(const struct router_config *c, const struct http_head *h)
+{
+	const struct field *priority = c->priority_header ? named(h, c->priority_header) : NULL;
+	const struct field *flow = c->fairness_header ? named(h, c->fairness_header) : NULL;
+
+	return (struct gate_flow){
+		.priority = priority ? priority_of(priority->value) : 0,
+		.id = flow ? route_hash(ROUTE_HASH_XXH3, flow->value.p, flow->value.n) : 0};
+}
+
 static int wait_for_place(struct way *w, struct http_conn *c, const struct http_request *r)
 {
 	enum metrics_route route = route_of(r->head.path);
 	struct lane *lane = lane_of(w, c);
 	int64_t began = clock_now();
+	struct gate_flow flow;
 	int err;
 
 	if (route == ROUTE_EMBEDDINGS)
 		atomic_fetch_add_explicit(&w->embeddings_waiting, 1, memory_order_relaxed);
-	err = gate_enter(&w->gate, c, r->accepted_ns + w->cfg->queue_timeout);
+	flow = flow_of(w->cfg, &r->head);
+	err = gate_enter(&w->gate, c, &flow, r->accepted_ns + w->cfg->queue_timeout);
 	if (route == ROUTE_EMBEDDINGS)
 		atomic_fetch_sub_explicit(&w->embeddings_waiting, 1, memory_order_relaxed);
 	if (err)

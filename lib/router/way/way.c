@@ -13,6 +13,9 @@ int way_init(struct way *w, bool keyed)
 
 	buf_init(&w->own, KEY_MAX + 256);
 	err = gate_init(&w->gate, c->max_concurrent, c->queue_size);
+	w->gate.rate = c->rate;
+	w->gate.burst = c->max_concurrent;
+	w->gate.fair = c->priority_header || c->fairness_header;
 	retry_budget_init(&w->budget, c->retry_budget);
 	err = err ? err : follow_init(&w->follow, c->remember_ids);
 	w->seed = c->seed;
