@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/decider_opts.h"
 #include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
 #include "cmd/serve_epp.h"
@@ -46,6 +47,7 @@ static struct {
 } o;
 
 static struct policy_opts policies;
+static struct decider_opts decider;
 
 #define SECONDS_MAX 1e6
 
@@ -222,6 +224,7 @@ static const struct opt options[] = {
 	 "how the blocks of a prompt get from prefill to decode, a name of --list-connectors "
 	 "(nixl)",
 	 NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = decider.rows},
 	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
 	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
 	 "request fails (decode-only)",
@@ -347,6 +350,7 @@ static void defaults(const struct router_config *c)
 {
 	memset(&o, 0, sizeof(o));
 	policy_opts_init(&policies, "");
+	decider_opts_init(&decider);
 	serve_vllm_defaults();
 	serve_tls_defaults();
 	o.host = c->host;
@@ -355,7 +359,7 @@ static void defaults(const struct router_config *c)
 	o.admin_port = c->metrics_port;
 	o.scrape_host = c->scrape_host;
 	o.scrape_port = c->scrape_port;
-	o.policy = "consistent_hash";
+	o.policy = route_policies[0]->name;
 	o.compat = "none";
 	o.key_compat = "none";
 	o.keyless = "least_request";
@@ -500,34 +504,36 @@ static void read_settings(struct router_config *c)
 			c->settings.value[i] = "fbi";
 }
 
+static int read_decider(struct router_config *c, struct pd_msg *msg)
+{
+	decider_opts_spec(&decider, &c->decider);
+	if (c->pd && c->decider.kind != ROUTE_DECIDER_always && (c->connector->flags & PD_WHOLE))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--pd-decider: found '%s', expected 'always' with --kv-connector %s: its "
+			"decode workers cannot answer alone",
+			decider.kind, c->connector->name);
+	return PD_OK;
+}
+
 static int read_policy(struct router_config *c, struct pd_msg *msg)
 {
 	const char *const names[ROLES] = {o.policy, o.prefill_policy ? o.prefill_policy : o.policy,
 					  o.decode_policy ? o.decode_policy : o.policy};
 	static const char *const flags[ROLES] = {"policy", "prefill-policy", "decode-policy"};
-	const char *const from[ROLES] = {flags[0], flags[o.prefill_policy ? 1 : 0],
-					 flags[o.decode_policy ? 2 : 0]};
 	struct pd_msg inner = {0};
-	bool prefix = false;
 	int err = policy_opts_check(&policies, msg);
 
 	read_settings(c);
+	serve_vllm_settings(c->compat, &c->settings);
 	for (int r = 0; !err && r < ROLES; r++) {
-		const char *name = names[r];
-
-		/* Only of a pool that there is. */
-		if ((r == ROLE_REGULAR) != c->pd)
-			name = serve_vllm_policy(from[r], name, &prefix);
-		else
-			name = serve_vllm_policy(NULL, name, &prefix);
-		if (route_spec_parse(&c->fleet.policy[r], name, &c->settings, &inner))
+		if (route_spec_parse(&c->fleet.policy[r], names[r], &c->settings, &inner))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
 	}
 	err = err ? err : serve_epp_apply(c, msg);
-	c->keyless = strcmp(o.keyless, "prefix") == 0 || (prefix && !o.keyless_given)
-			     ? KEYLESS_PREFIX
-			     : KEYLESS_LEAST_REQUEST;
+	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	err = err ? err : serve_connector(c, o.connector, o.fallback, msg);
+	err = err ? err : read_decider(c, msg);
 	err = err ? err
 		  : serve_sources(c, o.register_address, o.registry_url, o.registry_interval, msg);
 	if (!err && o.session_key)
@@ -582,7 +588,6 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 	int err;
 
 	c->workers_file = o.workers_file;
-	c->policy_of_file = serve_vllm_file_policy;
 	if (c->pd && o.workers.n > 0)
 		return pd_fail(msg, PD_EINVAL,
 			       "--worker-urls and --prefill/--decode cannot be combined");
@@ -596,8 +601,6 @@ static int read_workers(struct router_config *c, struct pd_msg *msg)
 		if (err)
 			return err;
 		c->fleet = fc;
-		if (serve_vllm_wants_prefix() && !o.keyless_given)
-			c->keyless = KEYLESS_PREFIX;
 		return PD_OK;
 	}
 	err = add_list(c, ROLE_REGULAR, "worker-urls", &o.workers, msg);

@@ -1,5 +1,6 @@
 #include "cmd/serve_vllm.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum effect {
@@ -18,20 +19,19 @@ static const struct flag {
 	{"host", NULL, OPT_TEXT, WORKS, NULL},
 	{"port", NULL, OPT_INT, WORKS, NULL},
 	{"worker-urls", NULL, OPT_LIST, WORKS, "http and https; no grpc"},
-	{"policy", NULL, OPT_TEXT, WORKS,
-	 "`cache_aware`, `kv_aware` and `sticky_least_loaded`: see below"},
+	{"policy", NULL, OPT_TEXT, WORKS, "see below"},
 	{"prefill-policy", NULL, OPT_TEXT, WORKS, "as `--policy`"},
 	{"decode-policy", NULL, OPT_TEXT, WORKS, "as `--policy`"},
-	{"cache-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
-	{"balance-abs-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
-	{"balance-rel-threshold", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
-	{"eviction-interval", "eviction-interval-secs", OPT_TEXT, LATER, "with `cache_aware`"},
-	{"max-tree-size", NULL, OPT_TEXT, LATER, "with `cache_aware`"},
-	{"router-temperature", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
-	{"kv-penalty-host", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
-	{"kv-penalty-external", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
-	{"kv-penalty-disk", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
-	{"kv-aware-session-affinity-ttl-secs", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
+	{"cache-threshold", NULL, OPT_TEXT, WORKS, "with `cache_aware`"},
+	{"balance-abs-threshold", NULL, OPT_TEXT, WORKS, "with `cache_aware`"},
+	{"balance-rel-threshold", NULL, OPT_TEXT, WORKS, "with `cache_aware`"},
+	{"eviction-interval", "eviction-interval-secs", OPT_TEXT, WORKS, "with `cache_aware`"},
+	{"max-tree-size", NULL, OPT_TEXT, WORKS, "with `cache_aware`"},
+	{"router-temperature", NULL, OPT_TEXT, WORKS, "with `kv_aware`"},
+	{"kv-penalty-host", NULL, OPT_TEXT, WORKS, "with `kv_aware`"},
+	{"kv-penalty-external", NULL, OPT_TEXT, WORKS, "with `kv_aware`"},
+	{"kv-penalty-disk", NULL, OPT_TEXT, WORKS, "with `kv_aware`"},
+	{"kv-aware-session-affinity-ttl-secs", NULL, OPT_TEXT, WORKS, "with `kv_aware`"},
 	{"kv-event-source", NULL, OPT_LIST, LATER, "with `kv_aware`"},
 	{"kv-event-replay-source", NULL, OPT_LIST, LATER, "with `kv_aware`"},
 	{"kv-event-block-size", NULL, OPT_TEXT, LATER, "with `kv_aware`"},
@@ -118,28 +118,11 @@ static struct {
 	struct opt_list list;
 } given[FLAGS];
 
-/* Policies of vllm-router whose place another takes until they are here. */
-static const struct stand_in {
-	const char *name, *runs_as;
-	bool prefix;
-} stand_ins[] = {
-	{"cache_aware", "consistent_hash", true},
-	{"kv_aware", "consistent_hash", true},
-};
-
-static const struct stand_in *used[ROLES];
-static const char *used_by[ROLES];
-/* Of the file: the last key that named one, until there is a log. */
-static const struct stand_in *of_file;
-static const char *key_of_file;
-
 void serve_vllm_defaults(void)
 {
 	struct opt *row = serve_vllm_rows;
 
 	memset(given, 0, sizeof(given));
-	memset(used, 0, sizeof(used));
-	of_file = NULL;
 	for (size_t i = 0; i < FLAGS; i++) {
 		if (flags[i].effect == WORKS)
 			continue;
@@ -169,60 +152,16 @@ int serve_vllm_check(struct pd_msg *msg)
 	return PD_OK;
 }
 
-static const struct stand_in *stand_in_for(const char *name)
+void serve_vllm_settings(bool compat, struct route_settings *s)
 {
-	size_t n = strcspn(name, ":");
+	const char *ttl = getenv("VLLM_ROUTER_SLL_SESSION_EXPIRATION_IN_S");
 
-	for (size_t i = 0; i < sizeof(stand_ins) / sizeof(stand_ins[0]); i++)
-		if (strlen(stand_ins[i].name) == n && memcmp(stand_ins[i].name, name, n) == 0)
-			return &stand_ins[i];
-	return NULL;
-}
-
-const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix)
-{
-	const struct stand_in *s = stand_in_for(name);
-	size_t k = 0;
-
-	if (!s)
-		return name;
-	while (k < ROLES && used[k] && used[k] != s)
-		k++;
-	if (flag && k < ROLES && !used[k]) {
-		used[k] = s;
-		used_by[k] = flag;
-	}
-	*prefix |= flag && s->prefix;
-	return s->runs_as;
-}
-
-static void say_stand_in(struct log *log, const char *key, const char *where,
-			 const struct stand_in *s)
-{
-	log_event(log, LOG_WARN, "policy_stand_in",
-		  LOG_FIELDS(LOG_TEXT("flag", key), LOG_TEXT("policy", s->name),
-			     LOG_TEXT("runs_as", s->runs_as),
-			     LOG_TEXT("keyless", s->prefix ? "prefix" : "")),
-		  "%s%s %s%s is not supported yet and runs as %s%s", *where ? "" : "--", key,
-		  s->name, where, s->runs_as, s->prefix ? " --keyless prefix" : "");
-}
-
-const char *serve_vllm_file_policy(const struct router_config *c, const char *key, const char *name)
-{
-	const struct stand_in *s = stand_in_for(name);
-
-	if (!s)
-		return name;
-	of_file = s;
-	key_of_file = key;
-	if (c->log)
-		say_stand_in(c->log, key, " of the workers file", s);
-	return s->runs_as;
-}
-
-bool serve_vllm_wants_prefix(void)
-{
-	return of_file && of_file->prefix;
+	if (ttl && *ttl && !route_setting(s, "session-ttl-secs") &&
+	    route_settings_put(s, "session-ttl-secs", ttl))
+		return;
+	if (compat && !route_setting(s, "cache-ties") &&
+	    route_settings_put(s, "cache-ties", "first"))
+		return;
 }
 
 static void say(struct log *log, enum effect effect, const char *text)
@@ -246,10 +185,6 @@ void serve_vllm_announce(struct log *log)
 {
 	say(log, NO_EFFECT, "accepted without effect");
 	say(log, LATER, "not supported yet, without effect until then");
-	for (int k = 0; k < ROLES && used[k]; k++)
-		say_stand_in(log, used_by[k], "", used[k]);
-	if (of_file)
-		say_stand_in(log, key_of_file, " of the workers file", of_file);
 }
 
 int serve_vllm_markdown(struct buf *out)

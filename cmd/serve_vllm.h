@@ -17,17 +17,9 @@ extern struct opt serve_vllm_rows[];
 void serve_vllm_defaults(void);
 /* PD_EINVAL: a flag that is not supported and cannot be ignored. With the workers read. */
 int serve_vllm_check(struct pd_msg *msg) PD_MUST;
-/*
- * The policy that stands in for a policy of vllm-router that is not supported yet, else the name as
- * it is. *prefix is set when requests without a key should go by the beginning of their prompt.
- * `flag` gave the name; NULL: it is for a pool that there is not.
- */
-const char *serve_vllm_policy(const char *flag, const char *name, bool *prefix);
-/* The same for a key of the workers file; warns at once when there is a log. */
-const char *serve_vllm_file_policy(const struct router_config *c, const char *key,
-				   const char *name);
-/* Did the workers file name one whose stand-in asks for that? */
-bool serve_vllm_wants_prefix(void);
+/* What vllm-router's environment and, with --compat, its own rules say of parameters that no flag
+ * gave. */
+void serve_vllm_settings(bool compat, struct route_settings *s);
 /* Warnings: what was accepted without effect, and what is not supported yet. */
 void serve_vllm_announce(struct log *log);
 int serve_vllm_markdown(struct buf *out) PD_MUST;

@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "cmd/cmd.h"
+#include "cmd/decider_opts.h"
 #include "cmd/policy_opts.h"
 #include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
@@ -27,6 +28,7 @@
 
 static struct simulate_args o;
 static struct policy_opts policies;
+static struct decider_opts decider;
 static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
@@ -45,7 +47,7 @@ static const struct opt opts[] = {
 	{OPT_LIST, "policy", &o.policies, "NAME",
 	 "policies, separated by commas, or all; P/D: PREFILL/DECODE; NAME@fbi takes the other "
 	 "ring "
-	 "hash (default: consistent_hash,round_robin)",
+	 "hash (default: affinity,round_robin)",
 	 NULL, 1, OPT_LIST_MAX, NULL},
 	{OPT_TEXT, "epp-config", &o.epp_config, "FILE",
 	 "an EndpointPickerConfig of llm-d: what the policy scores does, which is then the default",
@@ -70,6 +72,7 @@ static const struct opt opts[] = {
 	{OPT_INT, "block-tokens", &o.block_tokens, "N",
 	 "tokens per block (default: 512 with hash ids, 16 for text)", NULL, 1, 1 << 20, NULL},
 	{.type = OPT_ROWS, .value = policies.rows},
+	{.type = OPT_ROWS, .value = decider.rows},
 	{OPT_INT, "num-requests", &o.limit, "N", "read at most N records (default: all)", NULL, 1,
 	 SIM_REQUESTS_MAX, NULL},
 	{OPT_REAL, "request-rate", &o.load.request_rate, "REQ/S",
@@ -90,6 +93,9 @@ static const struct opt opts[] = {
 	 "requests in flight; the others are queued (default: no limit)", NULL, 1, 1e9, NULL},
 	{OPT_INT, "concurrent-sessions", &o.concurrent_sessions, "N",
 	 "sessions in progress at a time (default: no limit)", NULL, 1, 1e7, NULL},
+	{OPT_FLAG, "hide-keys", &o.hide_keys, NULL,
+	 "policies do not see the session keys, which only say what belongs together", NULL, 0, 0,
+	 NULL},
 	{OPT_LIST, "expect", &o.expects, "TEXT",
 	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if it is not "
 	 "met",
@@ -552,6 +558,7 @@ int cmd_simulate(int argc, char **argv)
 
 	simulate_args_defaults(&o);
 	policy_opts_init(&policies, "default: ");
+	decider_opts_init(&decider);
 	code = cli_parse(&command, argc, argv, &files);
 	if (code < 0 && calibrate.file) {
 		err = check_use(argc, argv, &files, &msg);
@@ -567,6 +574,7 @@ int cmd_simulate(int argc, char **argv)
 		err = check_use(argc, argv, &files, &msg);
 		err = err ? err : read_profile(argc, argv, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
+		decider_opts_spec(&decider, &o.decider);
 		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
 		s.want_docs = o.json || o.json_dir || store_opts_path(&store);

@@ -18,6 +18,7 @@
 	X(no_answer, "max_tokens 0 with echo: the prompt alone comes back")                        \
 	X(known_id, "it names an id, of a file say, that one worker keeps")                        \
 	X(prompt_length, "the length of the answer decides how the prompt is truncated")           \
+	X(decider, "--pd-decider: the decode worker computes the prompt itself")                   \
 	X(invalid, "a field that the prefill copy overwrites is invalid: decode says so")
 
 enum pd_alone {

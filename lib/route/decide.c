@@ -282,15 +282,22 @@ int route_decide_pair(struct route_pair *p)
 	const int order[ROUTE_ENDS] = {prefill_first ? ROUTE_PREFILL : ROUTE_DECODE,
 				       prefill_first ? ROUTE_DECODE : ROUTE_PREFILL};
 
-	p->picked[ROUTE_PREFILL] = p->picked[ROUTE_DECODE] = false;
+	p->picked[ROUTE_PREFILL] = p->picked[ROUTE_DECODE] = p->local = false;
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		int end = order[i], other = order[!i], err;
 
+		if (end == ROUTE_PREFILL && p->local)
+			break;
 		p->request[end].partner =
 			p->picked[other] ? &p->pool[other]->worker[p->decision[other].worker]
 					 : NULL;
 		err = route_decide(p->pool[end], &p->request[end], &p->decision[end]);
 		p->picked[end] = err == PD_OK;
+		if (!err && end == ROUTE_DECODE && p->ask && !p->ask(p->context, p)) {
+			p->local = true;
+			if (p->picked[ROUTE_PREFILL])
+				take_back(p, ROUTE_PREFILL);
+		}
 		if (!err || (err == PD_ENOENT && end == ROUTE_PREFILL && p->decode_alone))
 			continue;
 		p->failed = end;

@@ -60,8 +60,14 @@ struct route_pair {
 	const struct route_pool *pool[ROUTE_ENDS];
 	struct route_request request[ROUTE_ENDS]; /* partner is filled in */
 	bool prefill_first; /* the other order, as if the decode policy said ROUTE_WANTS_PARTNER */
-	bool decode_alone;  /* without a prefill worker (PD_ENOENT) decode alone is a success */
+	/* Asked when the decode worker is picked: is the prompt to be computed by another? NULL:
+	 * always. See lib/route/policy/decider.h. */
+	bool (*ask)(void *context, struct route_pair *p);
+	void *context;
+	bool decode_alone; /* without a prefill worker (PD_ENOENT) decode alone is a success */
 	/* results */
+	bool local;	  /* `ask` said no: there is no prefill pick */
+	uint32_t missing; /* prompt tokens that the decode worker does not have, if `ask` knows */
 	struct route_decision decision[ROUTE_ENDS];
 	bool picked[ROUTE_ENDS]; /* counted in flight, to be ended by route_end */
 	int failed;		 /* the end that has no worker, on failure */

@@ -199,9 +199,9 @@ static int submit(struct cluster *c, struct flight *f, size_t pool)
 	*q = (struct seq){.id = f->req,
 			  .prompt = r->input_tokens,
 			  .output = leg ? 1 : r->output_tokens,
-			  .kv = leg	    ? SEQ_HOLD
-				: pool == 1 ? SEQ_FETCH
-					    : SEQ_LOCAL,
+			  .kv = leg			 ? SEQ_HOLD
+				: pool == 1 && !f->local ? SEQ_FETCH
+							 : SEQ_LOCAL,
 			  .owner = f};
 	names_of(c, f->req, q);
 	stepper_add(e, q, c->now);
@@ -234,13 +234,13 @@ static void released(void *ctx, struct stepper *e, struct seq *q)
 		retire(ctx, f);
 }
 
-int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d)
+int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d, bool local)
 {
 	const struct sim_request *r = &c->t->req[req];
-	size_t npools = c->cfg->npools;
+	size_t npools = c->cfg->npools, first = local ? 1 : 0;
 	struct flight *f = c->spare;
 
-	for (size_t p = 0; p < npools; p++)
+	for (size_t p = first; p < npools; p++)
 		if (!sched_fits(&engine(c, p, d[p].worker)->sched, r->input_tokens,
 				npools == 2 && p == 0 ? 1 : r->output_tokens))
 			return PD_ETOOBIG;
@@ -250,11 +250,13 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 		f = malloc(sizeof(*f));
 	if (!f)
 		return PD_ENOMEM;
-	*f = (struct flight){.req = req, .issued = c->now, .next = c->flights};
+	*f = (struct flight){.req = req, .issued = c->now, .next = c->flights, .local = local};
+	if (local)
+		f->worker[0] = UINT32_MAX;
 	if (c->flights)
 		c->flights->prev = f;
 	c->flights = f;
-	for (size_t p = 0; p < npools; p++) {
+	for (size_t p = first; p < npools; p++) {
 		struct stepper *e = engine(c, p, d[p].worker);
 
 		f->worker[p] = d[p].worker;
@@ -265,7 +267,7 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 		e->fetch = fetch;
 		e->released = released;
 	}
-	return submit(c, f, 0);
+	return submit(c, f, first);
 }
 
 /* ---- what happens ---- */
@@ -301,17 +303,20 @@ static int lose(struct cluster *c, struct flight *f)
 	return PD_OK;
 }
 
-int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d)
+int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d, bool local)
 {
 	if (!d)
 		return lose(c, f);
-	for (size_t p = 0; p < c->cfg->npools; p++) {
+	f->local = local;
+	if (local)
+		f->worker[0] = UINT32_MAX;
+	for (size_t p = local ? 1 : 0; p < c->cfg->npools; p++) {
 		f->worker[p] = d[p].worker;
 		f->counted[p] = d[p].tokens;
 		f->counts[p] = true;
 	}
 	c->out->retried++;
-	return submit(c, f, 0);
+	return submit(c, f, local ? 1 : 0);
 }
 
 /* P/D: the prompt is computed. The request is lost when the decode worker has failed meanwhile. */

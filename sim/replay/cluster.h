@@ -29,6 +29,7 @@ struct flight {
 	unsigned attempt;	   /* from 0 */
 	bool counts[REPLAY_POOLS]; /* in flight there */
 	bool answered;		   /* the client has got a token */
+	bool local;		   /* P/D: the decode worker computes the prompt */
 	bool over;		   /* nothing is left but blocks that prefill keeps */
 };
 
@@ -46,8 +47,9 @@ struct cluster {
 	struct schedule *order; /* borrowed: who comes next */
 	int64_t now, last_done;
 	uint32_t in_flight;
-	size_t routed; /* requests so far */
-	int err;       /* of a callback */
+	struct route_decider *decider; /* borrowed; NULL: always remote */
+	size_t routed;		       /* requests so far */
+	int err;		       /* of a callback */
 };
 
 void cluster_release(struct cluster *c);
@@ -55,12 +57,14 @@ void cluster_release(struct cluster *c);
 /* Makes room for the lists; the sides are there. */
 int cluster_init(struct cluster *c) PD_MUST;
 
-/* Starts a request that was counted in on d[0..npools). PD_ETOOBIG: it can never fit, and nothing
- * was started. */
-int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d) PD_MUST;
+/* Starts a request that was counted in on d[0..npools), `local`: on d[1] alone. PD_ETOOBIG: it can
+ * never fit, and nothing was started. */
+int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d,
+		  bool local) PD_MUST;
 /* The event's request tries again with this decision; d NULL: there is no worker for it, which is a
  * failed attempt, too. */
-int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d) PD_MUST;
+int cluster_retry(struct cluster *c, struct flight *f, const struct route_decision *d,
+		  bool local) PD_MUST;
 /* It left the worker of this pool. */
 void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, uint32_t counted);
 /* It has ended, whatever came of it: what waits for it may come. */

@@ -48,30 +48,44 @@ static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct rout
 			  : route_decide(pair->pool[0], &pair->request[0], &pair->decision[0]);
 	for (size_t p = 0; choices && attempt == 0 && p < npools; p++)
 		choices[p] = err ? (struct replay_choice){VROUTER_REFUSED, ROUTE_REASON_NO_KEY}
-				 : (struct replay_choice){pair->decision[p].worker,
-							  pair->decision[p].reason};
+			     : p == 0 && pair->local
+				     ? (struct replay_choice){VROUTER_LOCAL, ROUTE_REASON_NO_KEY}
+				     : (struct replay_choice){pair->decision[p].worker,
+							      pair->decision[p].reason};
 	*none = err == PD_ENOENT || err == PD_EBUSY;
 	if (*none)
 		return PD_OK;
-	for (size_t p = 0; !err && p < npools; p++)
+	for (size_t p = pair->local; !err && p < npools; p++)
 		err = side_routed(&c->side[p], c->t, &c->t->req[req], &pair->decision[p]);
 	return err;
+}
+
+/* What a decode worker was to do alone another one does alone. */
+static bool stays_local(void *context, struct route_pair *p)
+{
+	(void)context;
+	(void)p;
+	return false;
 }
 
 /* The request's worker has failed before it answered: other workers, if there are. */
 static int try_again(struct cluster *c, struct flight *f)
 {
-	struct route_pair pair = {.prefill_first = false};
+	struct route_pair pair = {.ask = f->local     ? stays_local
+					 : c->decider ? route_decider_ask
+						      : NULL,
+				  .context = c->decider};
 	bool none;
 	int err = choose(c, f->req, f->attempt, &pair, &none);
 
-	return err ? err : cluster_retry(c, f, none ? NULL : pair.decision);
+	return err ? err : cluster_retry(c, f, none ? NULL : pair.decision, pair.local);
 }
 
 /* Routes the request in every pool and starts it. */
 static int arrive(struct cluster *c, uint32_t req)
 {
-	struct route_pair pair = {.prefill_first = false};
+	struct route_pair pair = {.ask = c->decider ? route_decider_ask : NULL,
+				  .context = c->decider};
 	bool none;
 	int err = choose(c, req, 0, &pair, &none);
 
@@ -80,19 +94,20 @@ static int arrive(struct cluster *c, uint32_t req)
 		cluster_over(c, req);
 		return c->err;
 	}
+	c->out->local += pair.local;
 	if (err)
 		return err;
 	if (++c->in_flight > c->out->peak_in_flight)
 		c->out->peak_in_flight = c->in_flight;
 	if (!c->cfg->routing_only) {
-		err = cluster_start(c, req, pair.decision);
+		err = cluster_start(c, req, pair.decision, pair.local);
 		if (err != PD_ETOOBIG)
 			return err;
 		c->in_flight--;
 		cluster_over(c, req);
 		c->out->refused++;
 	}
-	for (size_t p = 0; p < c->cfg->npools; p++)
+	for (size_t p = pair.local; p < c->cfg->npools; p++)
 		cluster_end(c, req, p, pair.decision[p].worker, pair.decision[p].tokens);
 	if (c->cfg->routing_only)
 		cluster_completed(c, req, NULL);
@@ -222,6 +237,8 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	c.successor = successor;
 	if (!err)
 		err = schedule_new(&c.order, &order, &limits, msg);
+	if (!err && cfg->npools == 2 && cfg->decider.kind != ROUTE_DECIDER_always)
+		err = route_decider_new(&c.decider, &cfg->decider);
 	for (size_t p = 0; !err && p < cfg->npools; p++)
 		err = side_init(&c.side[p], t, cfg, p, msg);
 	if (!err) {
@@ -247,6 +264,7 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 		replay_result_release(out);
 	cluster_release(&c);
 	schedule_free(c.order);
+	route_decider_free(c.decider);
 	free(successor);
 	return err;
 }

@@ -23,6 +23,7 @@
 #ifndef PD_SIM_REPLAY_REPLAY_H
 #define PD_SIM_REPLAY_REPLAY_H
 
+#include "lib/route/policy/decider.h"
 #include "sim/engine/params.h"
 #include "sim/replay/vrouter.h"
 #include "sim/trace/trace.h"
@@ -53,7 +54,7 @@ struct replay_pool {
 
 /* One decision, for a test or a file. */
 struct replay_choice {
-	uint32_t worker; /* or VROUTER_REFUSED */
+	uint32_t worker; /* or VROUTER_REFUSED, VROUTER_LOCAL */
 	enum route_reason reason;
 };
 
@@ -63,12 +64,14 @@ struct replay_config {
 	uint64_t seed;
 	size_t cache_blocks; /* memory of a worker; 0: engine.kv_tokens says it, or no limit */
 	struct engine_params engine;
+	struct route_decider_spec decider; /* P/D; zero: always remote */
 	double transfer_ms;		   /* P/D: set-up of a hand-over */
 	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
 	uint32_t max_concurrency;	   /* requests in the system; 0: no limit */
 	uint32_t concurrent_sessions;	   /* sessions begun and not ended; 0: no limit */
 	const struct replay_event *events; /* borrowed */
 	size_t nevents;
+	bool hide_keys;	    /* policies see no session keys; figures know them */
 	bool routing_only;  /* no engines: every request ends before the next one begins; no
 			       latencies */
 	uint64_t *happened; /* nevents, filled when not NULL: how many requests were routed before
@@ -105,6 +108,7 @@ struct replay_result {
 	uint64_t requests, completed, lost; /* lost: on a worker that failed */
 	uint64_t
 		retried; /* further attempts of requests whose worker failed before they answered */
+	uint64_t local;	  /* P/D: the decode worker computed the prompt, as the decider said */
 	uint64_t refused; /* no worker, or it could never fit into an engine's memory */
 	uint64_t input_tokens, output_tokens; /* of completed requests */
 	double duration_s;		      /* first arrival to last completion, simulated */

@@ -40,6 +40,7 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 		return err;
 	s->n = p->n;
 	s->pool = pool;
+	s->hide_keys = cfg->hide_keys;
 	if (cfg->routing_only)
 		s->cache = calloc(n, sizeof(struct kvpool *));
 	else
@@ -132,7 +133,8 @@ struct route_request side_request(const struct side *s, const struct simtrace *t
 	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
 	bool captured = pick && pick->has_draw[s->pool];
 
-	route_key_of_text(r->key == SIM_NO_KEY ? SPAN("") : simtrace_key(t, r->key), key);
+	route_key_of_text(r->key == SIM_NO_KEY || s->hide_keys ? SPAN("") : simtrace_key(t, r->key),
+			  key);
 	return (struct route_request){
 		.key = key,
 		.block = t->block + r->block,

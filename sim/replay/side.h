@@ -18,6 +18,7 @@ struct side {
 	bool *failed;  /* owned, n: the process is gone */
 	bool *broken;  /* per key: has changed its worker */
 	uint64_t moves, follow_ups;
+	bool hide_keys;
 	size_t pool;	 /* index of this pool in the choices of a request */
 	uint32_t *alias; /* owned; worker of the trace to worker of this pool, VROUTER_REFUSED: not
 			    in this pool */

@@ -39,6 +39,7 @@ static inline uint64_t vrouter_draw(const struct vrouter *v, uint64_t number)
 }
 
 #define VROUTER_REFUSED UINT32_MAX
+#define VROUTER_LOCAL	(UINT32_MAX - 1) /* P/D: no prefill worker, the decode worker does it */
 
 /*
  * Picks for n keys one after the other, each released before the next; worker[i] is the choice or

@@ -64,6 +64,8 @@ static void put_bench_keys(cJSON *o, const struct arm *a)
 	put(o, "duration", seconds);
 	put(o, "completed", (double)x->completed);
 	put(o, "failed", (double)(x->refused + x->lost));
+	if (a->cfg.npools == 2 && a->cfg.decider.kind != ROUTE_DECIDER_always)
+		put(o, "local_prefills", (double)x->local);
 	put(o, "total_input_tokens", (double)x->input_tokens);
 	put(o, "total_output_tokens", (double)x->output_tokens);
 	if (seconds > 0 && !a->cfg.routing_only) {

@@ -100,7 +100,7 @@ static int read_policies(struct simulate_args *a, struct experiment_spec *spec, 
 	const struct capture_info *c = &a->capture;
 	struct route_spec policy[REPLAY_POOLS];
 	struct pd_msg inner = {0};
-	char word[ARM_LABEL_MAX] = "consistent_hash,round_robin";
+	char word[ARM_LABEL_MAX] = "affinity,round_robin";
 	int err = PD_OK;
 
 	if (a->epp_config && epp_config_read(&a->epp, a->epp_config, &inner))
@@ -270,11 +270,13 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 				   .seed = (uint64_t)a->seed,
 				   .settings = a->settings,
 				   .engine = a->engine,
+				   .decider = a->decider,
 				   .transfer_ms = a->transfer_ms,
 				   .transfer_us_token = a->transfer_us,
 				   .max_concurrency = (uint32_t)a->concurrency,
 				   .concurrent_sessions = (uint32_t)a->concurrent_sessions,
-				   .routing_only = a->routing_only};
+				   .routing_only = a->routing_only,
+				   .hide_keys = a->hide_keys};
 	if (a->caches)
 		err = read_numbers("cache-blocks", a->caches, 0, KVPOOL_BLOCKS_MAX, a->cache,
 				   &ncaches, msg);

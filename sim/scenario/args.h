@@ -17,8 +17,9 @@ struct simulate_args {
 	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, concurrent_sessions,
 		seqs, batched, kv_tokens, seed;
 	struct route_settings settings; /* flags of policy parameters */
-	bool routing_only, timestamps, wide;
+	bool routing_only, timestamps, wide, hide_keys;
 	double prefill_rate, transfer_ms, transfer_us;
+	struct route_decider_spec decider;
 	struct engine_params engine;
 	struct simload_options load;
 	/* what simulate_args_spec makes of them; owned */

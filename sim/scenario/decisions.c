@@ -35,15 +35,19 @@ static int decision_line(const struct experiment *e, const struct arm *a, size_t
 	if (!err)
 		err = buf_puts(out, ",\"pick\":[");
 	for (size_t p = 0; !err && p < a->cfg.npools; p++) {
-		const char *name =
-			pick[p].worker == VROUTER_REFUSED ? NULL : a->names[p][pick[p].worker];
+		bool local = pick[p].worker == VROUTER_LOCAL;
+		const char *name = pick[p].worker == VROUTER_REFUSED || local
+					   ? NULL
+					   : a->names[p][pick[p].worker];
 
 		err = buf_printf(out, "%s{\"worker\":", p ? "," : "");
 		if (!err)
 			err = name ? json_quote(out, name, strlen(name)) : buf_puts(out, "null");
 		if (!err)
 			err = buf_printf(out, ",\"reason\":\"%s\"}",
-					 name ? route_reason_name(pick[p].reason) : "refused");
+					 name	 ? route_reason_name(pick[p].reason)
+					 : local ? "local"
+						 : "refused");
 	}
 	return err ? err : buf_puts(out, "]}\n");
 }

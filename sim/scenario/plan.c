@@ -167,11 +167,13 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 	}
 	a->cfg.seed = p->seed;
 	a->cfg.engine = p->engine;
+	a->cfg.decider = p->decider;
 	a->cfg.transfer_ms = p->transfer_ms;
 	a->cfg.transfer_us_token = p->transfer_us_token;
 	a->cfg.max_concurrency = p->max_concurrency;
 	a->cfg.concurrent_sessions = p->concurrent_sessions;
 	a->cfg.routing_only = p->routing_only;
+	a->cfg.hide_keys = p->hide_keys;
 	(void)snprintf(a->policy, sizeof(a->policy), "%s", policy);
 	return PD_OK;
 }

@@ -47,7 +47,8 @@ struct plan {
 	struct engine_params engine;
 	double transfer_ms, transfer_us_token;
 	uint32_t max_concurrency, concurrent_sessions;
-	bool routing_only;
+	struct route_decider_spec decider;
+	bool routing_only, hide_keys;
 	const struct plan_event *events;
 	size_t nevents;
 };

@@ -5,6 +5,7 @@ every kind: short, long, with white space around, written with escapes, in a hea
 """
 
 import json
+import re
 import socket
 import urllib.parse
 
@@ -24,6 +25,13 @@ def pairs(step=1):
     """Each policy for prefill and each for decode: as many pairs as policies. Steps from 1 to their number - 1 give all mixed pairs."""
     names = policies()
     return [f"{p}/{names[(i + step) % len(names)]}" for i, p in enumerate(names)]
+
+
+def deciders():
+    """The words of --pd-decider."""
+    found = re.search(r"--pd-decider (\S+)", run("serve", "--help").stdout).group(1).split("|")
+    assert len(found) >= 4
+    return found
 
 
 def requests(n):
@@ -114,13 +122,13 @@ class Connection:
         field = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         while len(body) < int(field["content-length"]):
             body += self.socket.recv(65536)
-        return [field[h] for h in headers]
+        return [field.get(h) for h in headers]
 
 
 def served(url, raws, headers, names, connections):
     """The choices of the router at this URL, each request after the answer to the one before, over so many connections in turn."""
     conns = [Connection(url) for _ in range(connections)]
-    out = [[names[w] for w in conns[i % connections].ask(raw, headers)] for i, raw in enumerate(raws)]
+    out = [[names.get(w) for w in conns[i % connections].ask(raw, headers)] for i, raw in enumerate(raws)]
     for c in conns:
         c.socket.close()
     return out
@@ -135,7 +143,7 @@ class Pools:
         self.pd = {role: [f"{role}-{i + 1}={start.worker('--role', role, '--speedup', 1000).url}" for i in range(len(POOL))]
                    for role in ("prefill", "decode")}
 
-    def picks(self, policy, raws, connections):
+    def picks(self, policy, raws, connections, *extra):
         first, _, second = policy.partition("/")
         if second:
             flags = [f for role, urls in self.pd.items() for u in urls for f in (f"--{role}", u)]
@@ -144,7 +152,7 @@ class Pools:
         else:
             flags, headers, named = ["--worker-urls", *self.plain, "--policy", first], ["x-worker"], self.plain
         names = {u: n for n, _, u in (text.partition("=") for text in named)}
-        router = self.start("serve", *flags, "--seed", SEED, "--log-level", "warn")
+        router = self.start("serve", *flags, *extra, "--seed", SEED, "--log-level", "warn")
         out = served(router.url, raws, headers, names, connections)
         router.stop()
         return out

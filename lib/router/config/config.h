@@ -12,6 +12,7 @@
 #include "lib/base/log.h"
 #include "lib/net/tls.h"
 #include "lib/route/key/key_extract.h"
+#include "lib/route/policy/decider.h"
 #include "lib/route/policy/policies.h"
 
 enum worker_role { ROLE_REGULAR, ROLE_PREFILL, ROLE_DECODE, ROLES };
@@ -82,10 +83,6 @@ struct router_config {
 	const char *registry_url;     /* of a service registry; NULL: none */
 	double registry_interval_s;
 	const char *workers_file; /* NULL: none; read again on reload */
-	/* What runs as the policy that a key of that file names, when it is not here yet; else the
-	 * name as it is. May warn, and is called again on reload. NULL: as it is. */
-	const char *(*policy_of_file)(const struct router_config *c, const char *key,
-				      const char *name);
 	unsigned dp_size;
 
 	struct route_keyspec keys;
@@ -146,6 +143,7 @@ struct router_config {
 	bool worker_tls_insecure;	/* their certificates are not looked at */
 
 	enum pd_fallback pd_fallback;
+	struct route_decider_spec decider;    /* of P/D */
 	const struct pd_connector *connector; /* static */
 	/* What its prefill workers are asked for, at which port when they name none; NULL: nothing.
 	 */

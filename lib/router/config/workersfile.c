@@ -114,9 +114,6 @@ static int read_policies(const struct source *s, const struct router_config *bas
 	if (route_settings_check(&settings, &wrong, &inner))
 		return yamlnode_fail(yamlnode_get(s->root, s->keys->key[wrong]), s->path, msg,
 				     "%.400s", inner.text);
-	for (int r = 0; r < ROLES && base->policy_of_file; r++)
-		if (text[r])
-			text[r] = base->policy_of_file(base, policy_keys[r], text[r]);
 	for (int r = 0; r < ROLES; r++) {
 		int from = text[r] ? r : 0;
 

@@ -155,6 +155,11 @@ static void json_line(const struct record *x, enum worker_role r)
 	err = err ? err : json_quote(&b, x->id.p, x->id.n);
 	err = err ? err : buf_putc(&b, ',');
 	err = err ? err : put_decision(x, r, &b);
+	if (!err && x->decider)
+		err = buf_printf(&b,
+				 ",\"pd_decider\":\"%s\",\"prefill\":\"%s\","
+				 "\"missing_tokens\":%u",
+				 x->decider, x->local ? "local" : "remote", x->missing);
 	if (!err && x->trace->id.n > 0)
 		err = buf_printf(&b, ",\"trace_id\":\"%.*s\"", (int)x->trace->id.n, x->trace->id.p);
 	if (!err && x->key->level != ROUTE_KEY_NONE)

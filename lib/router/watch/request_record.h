@@ -76,6 +76,9 @@ struct record {
 	/* the decisions; also of attempts that failed */
 	const struct fleet *fleet;
 	struct record_pick pick[ROLES];
+	const char *decider; /* of --pd-decider, when it was asked; NULL: it was not */
+	bool local;	     /* it let the decode worker compute the prompt */
+	uint32_t missing;   /* prompt tokens that the decode worker did not have, as far as known */
 	unsigned attempt;   /* from 0 */
 	unsigned decisions; /* picks, in all attempts */
 	uint64_t number;    /* in the capture; 0: not captured */

@@ -192,6 +192,9 @@ int head_names(struct buf *b, const struct exchange *x)
 	for (int r = 0; !err && x->way->cfg->worker_headers && r < ROLES; r++)
 		if (x->pick[r].worker)
 			err = put_line(b, names[r], span_of(x->pick[r].worker->url));
+	if (!err && x->rec.decider && x->way->cfg->worker_headers)
+		err = put_line(b, SPAN("X-PD-Decision"),
+			       x->rec.local ? SPAN("local") : SPAN("remote"));
 	return err;
 }
 
@@ -220,6 +223,7 @@ static bool is_ours(const struct field *f)
 {
 	return f->tag == HTTP_X_REQUEST_ID ||
 	       (f->name.n == 8 && span_eq_case(f->name, SPAN("x-worker"))) ||
+	       (f->name.n == 13 && span_eq_case(f->name, SPAN("x-pd-decision"))) ||
 	       (f->name.n == 15 && span_eq_case(f->name, SPAN("x-decode-worker"))) ||
 	       (f->name.n == 16 && span_eq_case(f->name, SPAN("x-prefill-worker")));
 }

@@ -11,6 +11,7 @@
 #include "lib/base/clock.h"
 #include "lib/route/hash.h"
 #include "lib/route/key/key_extract.h"
+#include "lib/pd/legs.h"
 #include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
 
@@ -107,7 +108,9 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	enum worker_role other = role == ROLE_PREFILL ? ROLE_DECODE : ROLE_PREFILL;
 	const struct pick *partner = &x->pick[other];
 	unsigned wants = ring->state->spec.type->flags;
+	const struct route_decider *decider = role == ROLE_DECODE ? x->way->decider : NULL;
 
+	wants |= decider && route_decider_wants_blocks(decider) ? ROUTE_WANTS_BLOCKS : 0;
 	if ((wants & ROUTE_WANTS_BLOCKS) && !x->block)
 		make_blocks(x);
 	if ((wants & (ROUTE_WANTS_BLOCKS | ROUTE_WANTS_TOKENS)) && !x->tokens_known)
@@ -181,7 +184,8 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 {
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
-	struct route_pair pair = {.prefill_first = false};
+	struct route_decider *decider = x->way->decider;
+	struct route_pair pair = {.ask = decider ? route_decider_ask : NULL, .context = decider};
 	int err, offers = 0;
 
 	for (int i = 0; i < ROUTE_ENDS; i++) {
@@ -207,6 +211,11 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		x->pick[role[i]].decision = pair.decision[i];
 		x->pick[role[i]].counted = pair.picked[i];
+	}
+	if (decider) {
+		x->alone = x->rec.local = pair.local;
+		x->rec.missing = pair.missing;
+		x->rec.decider = route_decider_name(route_decider_spec_of(decider)->kind);
 	}
 	return PD_OK;
 }
@@ -333,7 +342,10 @@ int pick_choose_pair(struct exchange *x, enum worker_role *failed)
 		return err;
 	chosen(x, ROLE_DECODE);
 	chosen(x, ROLE_PREFILL);
-	if (!x->pick[ROLE_PREFILL].worker)
+	if (x->rec.local)
+		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_PD_ALONE,
+			    PD_ALONE_decider - 1, 0, 1);
+	else if (!x->pick[ROLE_PREFILL].worker)
 		metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_WORKER, x->rec.route,
 			      1);
 	return PD_OK;

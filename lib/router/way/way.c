@@ -18,6 +18,8 @@ int way_init(struct way *w, bool keyed)
 	w->gate.fair = c->priority_header || c->fairness_header;
 	retry_budget_init(&w->budget, c->retry_budget);
 	err = err ? err : follow_init(&w->follow, c->remember_ids);
+	if (!err && c->pd && c->decider.kind != ROUTE_DECIDER_always)
+		err = route_decider_new(&w->decider, &c->decider);
 	w->seed = c->seed;
 	if (w->seed == 0)
 		rng_system_bytes((unsigned char *)&w->seed, sizeof(w->seed));
@@ -37,6 +39,7 @@ void way_release(struct way *w)
 {
 	gate_release(&w->gate);
 	follow_release(&w->follow);
+	route_decider_free(w->decider);
 	if (w->own.data)
 		explicit_bzero(w->own.data, w->own.len);
 	buf_release(&w->own);

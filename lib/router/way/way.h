@@ -5,6 +5,7 @@
 #ifndef PD_ROUTER_WAY_H
 #define PD_ROUTER_WAY_H
 
+#include "lib/route/policy/decider.h"
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/fleet/health.h"
 #include "lib/router/watch/request_record.h"
@@ -22,6 +23,7 @@ struct way {
 	struct gate gate;
 	struct retry_budget budget;
 	struct follow_table follow;
+	struct route_decider *decider; /* of P/D; NULL: all requests are prefilled remotely */
 	uint64_t seed;
 	_Atomic unsigned lanes;
 	_Atomic uint64_t decisions;	     /* requests that made one: the number in their dice */
