@@ -391,9 +391,9 @@ PDROUTE_API int pdroute_transfer_set_id(struct pdroute_transfer *t, const char *
 struct pdroute_end {
 	const char *host;
 	uint16_t port;
-	uint16_t bootstrap_port; /* 0: none */
-	int rank;		 /* of a data-parallel server; -1: none */
-	const char *kv_address;	 /* "host:port" of its KV transfer; NULL: as its HTTP address */
+	uint16_t bootstrap_port;   /* 0: none */
+	int rank;		   /* of a data-parallel server; -1: none */
+	const char *kv_address;	   /* "host:port" of its KV transfer; NULL: as its HTTP address */
 	unsigned tp_size, dp_size; /* tensor and data parallel; 0: not known */
 	bool writes; /* MoRI-IO: its blocks are written to the decode worker, not read by it */
 };

@@ -90,7 +90,8 @@ struct route_event {
 	const struct route_request *request; /* PICKED, ENDED (may be NULL), FINISHED */
 	const void *walk;		     /* PICKED: the ranking, if it was this policy's own */
 	const uint64_t *block;		     /* STORED, EVICTED */
-	size_t nblocks;
+	size_t nblocks;			     /* EVICTED: 0 for all of the worker */
+	unsigned tier; /* of these blocks: 0 device, 1 host, 2 external, 3 disk */
 };
 
 struct route_policy_type {

@@ -108,7 +108,7 @@ struct replay_result {
 	uint64_t requests, completed, lost; /* lost: on a worker that failed */
 	uint64_t
 		retried; /* further attempts of requests whose worker failed before they answered */
-	uint64_t local;	  /* P/D: the decode worker computed the prompt, as the decider said */
+	uint64_t local;	 /* P/D: the decode worker computed the prompt, as the decider said */
 	uint64_t refused; /* no worker, or it could never fit into an engine's memory */
 	uint64_t input_tokens, output_tokens; /* of completed requests */
 	double duration_s;		      /* first arrival to last completion, simulated */

@@ -70,7 +70,7 @@ def adds_up(entry):
 def test_a_plain_request(pdctl, tmp_path, form):
     trace = "0af7651916cd43dd8448eb211c80319c"
     with FakeEngine(ok) as engine:
-        router = pdctl("serve", "--worker-urls", f"w={engine.url}", "--access-log", tmp_path / "log", "--access-log-format", form)
+        router = pdctl("serve", "--worker-urls", f"w={engine.url}", "--policy", "consistent_hash", "--access-log", tmp_path / "log", "--access-log-format", form)
         headers = {
             "X-Session-Id": "the-session", "Authorization": "Bearer secret", "X-Request-Id": "id-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01",
             "X-Forwarded-For": "10.1.2.3, 10.4.5.6",

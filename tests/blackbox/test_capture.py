@@ -71,7 +71,7 @@ def load(router, n, concurrency=64):
 def test_rows_of_a_plain_pool(pdctl, tmp_path):
     db = tmp_path / "c.db"
     workers = [pdctl.worker("--speedup", 1000) for _ in range(2)]
-    router = pdctl("serve", "--worker-urls", *[f"w{i}={w.url}" for i, w in enumerate(workers)], "--capture", db)
+    router = pdctl("serve", "--worker-urls", *[f"w{i}={w.url}" for i, w in enumerate(workers)], "--policy", "consistent_hash", "--capture", db)
     for i in range(10):
         body = chat(i, stream=True, stream_options={"include_usage": True}) if i % 2 else chat(i)
         assert router.post("/v1/chat/completions", body, {"X-Request-Id": f"id-{i}"})[0] == 200

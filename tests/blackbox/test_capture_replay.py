@@ -122,7 +122,7 @@ def test_keys_that_are_hashed(pdctl, workers, tmp_path):
 
 def test_lengths_times_and_blocks(pdctl, workers, tmp_path):
     db, trace = tmp_path / "c.db", tmp_path / "t.jsonl"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", db)
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", db)
     send(router, 20)
     router.stop()
     assert run("gen", "--from-capture", db, "--output", trace).returncode == 0
@@ -144,12 +144,12 @@ def test_lengths_times_and_blocks(pdctl, workers, tmp_path):
 
 def test_prompts_come_back_when_they_were_captured(pdctl, workers, tmp_path):
     db, again = tmp_path / "c.db", tmp_path / "again.db"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", db, "--capture-prompts")
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", db, "--capture-prompts")
     pretty = json.dumps({"model": "m", "messages": [{"role": "user", "content": "two\nlines"}], "session_id": "s"}, indent=2).encode()
     assert router.post("/v1/chat/completions", pretty, {"Content-Type": "application/json"})[0] == 200
     send(router, 10)
     router.stop()
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", again, "--capture-prompts")
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", again, "--capture-prompts")
     done = run("bench", "--base-url", router.url, "--model", "m", "--dataset", db, "--timestamps", "--session-field", "session_id",
                "--endpoint", "/v1/chat/completions")
     assert done.returncode == 0, done.stderr
@@ -164,7 +164,7 @@ def test_prompts_come_back_when_they_were_captured(pdctl, workers, tmp_path):
 
 def test_bench_makes_prompts_where_none_were_captured(pdctl, workers, tmp_path):
     db = tmp_path / "c.db"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", db)
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", db)
     send(router, 12)
     router.stop()
     with FakeEngine(lambda seen, wire: wire.json({"choices": [{"text": "x"}], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})) as engine:
@@ -195,7 +195,7 @@ def test_runs_and_reloads(pdctl, workers, tmp_path):
 
 
 def test_a_scenario_replays_it(pdctl, workers, tmp_path):
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", tmp_path / "c.db")
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", tmp_path / "c.db")
     send(router, 20)
     router.stop()
     scenario = tmp_path / "again.yaml"
@@ -211,7 +211,7 @@ def test_a_scenario_replays_it(pdctl, workers, tmp_path):
 def test_a_capture_is_left_alone(pdctl, workers, tmp_path):
     """Also in a folder that cannot be written, and while the router writes."""
     db = tmp_path / "c.db"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", db)
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", db)
     send(router, 5)
     assert run("simulate", "--workload", db, "--routing-only").returncode in (0, 2)  # maybe not written yet
     send(router, 5)
@@ -227,7 +227,7 @@ def test_a_capture_is_left_alone(pdctl, workers, tmp_path):
 
 def test_after_kill(pdctl, workers, tmp_path):
     db = tmp_path / "c.db"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", db)
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", db)
     send(router, 10)
     wait_for("all rows", lambda: router.metric('pdctl_capture_records_total{kind="request"}') == 10)
     router.kill()
@@ -245,7 +245,7 @@ def test_wrong_input(tmp_path, pdctl, workers):
         c.execute("CREATE TABLE mine (x)")
     with contextlib.closing(sqlite3.connect(future)) as c:
         c.executescript("CREATE TABLE run (x); PRAGMA application_id = 0x70644361; PRAGMA user_version = 99")
-    pdctl("serve", "--worker-urls", *workers, "--capture", empty).stop()
+    pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", empty).stop()
     out = tmp_path / "out.jsonl"
     for args, want in (
         (("simulate", "--workload", other), "is an SQLite database but not a capture"),
@@ -271,7 +271,7 @@ def test_wrong_input(tmp_path, pdctl, workers):
     assert done.returncode == 2 and "16 hexadecimal digits" in done.stderr
     # Cut in the middle: an error, not a crash.
     full = tmp_path / "c.db"
-    router = pdctl("serve", "--worker-urls", *workers, "--capture", full)
+    router = pdctl("serve", "--worker-urls", *workers, "--policy", "consistent_hash", "--capture", full)
     send(router, 30)
     router.stop()
     cut = tmp_path / "cut.db"

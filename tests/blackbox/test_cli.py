@@ -187,7 +187,7 @@ def test_help_is_whole_lines(name):
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["serve", "--worker-urls", "http://127.0.0.1:1", "--policy", "prefix_hash_x"], "--policy: unknown policy 'prefix_hash_x', expected"),
+        (["serve", "--worker-urls", "http://127.0.0.1:1", "--policy", "smetric"], "--policy: unknown policy 'smetric', expected"),
         (
             ["serve", "--worker-urls", "http://127.0.0.1:1", "--decode-policy", "roundrobin"],
             "--decode-policy: unknown policy 'roundrobin', did you mean 'round_robin'?",

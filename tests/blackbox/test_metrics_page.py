@@ -282,7 +282,7 @@ def test_queries_of_the_document_parse(tmp_path):
 def test_plain_traffic(pdctl):
     mode = {"now": "ok"}
     with engine_saying(mode) as engine:
-        router = pdctl("serve", "--worker-urls", f"w={engine.url}", *QUICK, "--pool-idle-timeout-secs", 100)
+        router = pdctl("serve", "--worker-urls", f"w={engine.url}", "--policy", "consistent_hash", *QUICK, "--pool-idle-timeout-secs", 100)
         w, change = label(engine.url, "w"), Change(router)
         raw = json.dumps(BODY).encode()
         assert router.post(ROUTE, BODY)[0] == 200

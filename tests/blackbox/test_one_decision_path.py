@@ -41,6 +41,18 @@ def test_a_pair_of_each_policy(pdctl, workload, tmp_path):
     check(identity.Pools(pdctl), workload, tmp_path, identity.pairs(), REQUESTS, pd=True)
 
 
+def test_every_decider(pdctl, workload, tmp_path):
+    """Whether a prompt is computed remotely, and where: the same in both; the header says it, and so does the count."""
+    pools, raws = identity.Pools(pdctl), identity.wire(REQUESTS)
+    for decider in identity.deciders():
+        flags = ["--pd-decider", decider, "--pd-non-cached-tokens", 60, "--pd-max-local-prefill", 120]
+        pair = "rendezvous_hash/affinity"
+        want = identity.simulated(workload, tmp_path / "d", [pair], "--num-requests", REQUESTS, *identity.simulate_args(True), *flags)[pair]
+        assert pools.picks(pair, raws, 1, *flags) == want, decider
+        local = sum(prefill is None for prefill, _ in want)
+        assert (local == 0) if decider == "always" else (local == REQUESTS) if decider == "never" else 0 < local < REQUESTS, (decider, local)
+
+
 def test_parameters(pdctl, workload, tmp_path):
     """Behind the name, by a flag, in the workers file, in a scenario: the same ring."""
     pools = identity.Pools(pdctl)
@@ -54,7 +66,7 @@ def test_parameters(pdctl, workload, tmp_path):
     assert by_flag["consistent_hash@fbi"] == want[spec]
     names = {u: n for n, _, u in (text.partition("=") for text in pools.plain)}
     file = tmp_path / "workers.yaml"
-    for text in (f"policy: {spec}\n", "policy: consistent_hash\nvirtual_nodes: 7\nring_hash: fbi\n", "virtual_nodes: 7\nring_hash: fbi\n"):
+    for text in (f"policy: {spec}\n", "policy: consistent_hash\nvirtual_nodes: 7\nring_hash: fbi\n"):
         file.write_text(text + f"workers: [{', '.join(pools.plain)}]\n")
         router = pdctl("serve", "--workers-file", file, "--seed", identity.SEED, "--log-level", "warn")
         assert identity.served(router.url, raws, ["x-worker"], names, 1) == want[spec], text
@@ -119,7 +131,7 @@ def test_keyless_prefix(pdctl, tmp_path):
             f.write(json.dumps({**what, "output_tokens": 1, "timestamp": i}) + "\n")
             body = json.dumps({"model": "m", "max_tokens": 1, **what})
             raws.append(f"POST /v1/{path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-    router = pdctl("serve", "--worker-urls", *pools.plain, "--keyless", "prefix", "--log-level", "warn")
+    router = pdctl("serve", "--worker-urls", *pools.plain, "--policy", "consistent_hash", "--keyless", "prefix", "--log-level", "warn")
     got = identity.served(router.url, raws, ["x-worker"], names, 1)
     done = run("simulate", "--workload", workload, "--routing-only", "--key", "prefix", "--decisions", tmp_path / "d", "--worker-names", *identity.POOL,
                "--policy", "consistent_hash")

@@ -44,9 +44,9 @@ def test_sessions_of_a_failing_worker_move_to_the_next_on_the_ring(pdctl):
     """One of three always answers 500: nobody sees it, and its sessions go where the ring without it puts them."""
     with FakeEngine(fail()) as bad, FakeEngine(ok) as b, FakeEngine(ok) as c:
         urls = named(bad, b, c)
-        reference = pdctl("serve", "--worker-urls", *urls[1:])
+        reference = pdctl("serve", "--worker-urls", *urls[1:], "--policy", "consistent_hash")
         without = {s: ask(reference, s)["X-Worker"] for s in SESSIONS}
-        router = pdctl("serve", "--worker-urls", *urls, "--cb-failure-threshold", 3, "--health-check-interval-secs", 300, *QUICK)
+        router = pdctl("serve", "--worker-urls", *urls, "--policy", "consistent_hash", "--cb-failure-threshold", 3, "--health-check-interval-secs", 300, *QUICK)
         for turn in range(3):
             assert {s: ask(router, s)["X-Worker"] for s in SESSIONS} == without, turn
         assert len(bad.seen) == 3, "the breaker keeps requests away after three failures"

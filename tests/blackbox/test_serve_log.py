@@ -35,7 +35,7 @@ def test_a_pd_request_is_one_line_at_info_that_both_published_greps_find(pdctl):
 
 def test_a_line_of_a_plain_pool_names_the_worker(pdctl):
     with FakeEngine(reply_completion) as engine:
-        router = pdctl("serve", "--worker-urls", engine.url)
+        router = pdctl("serve", "--worker-urls", engine.url, "--policy", "consistent_hash")
         assert router.post(ROUTE, BODY, {"X-Request-Id": "find-me"})[0] == 200
         (line,) = about(router, "find-me")
         assert f"worker={engine.url} [policy:consistent_hash]" in line and " info " in line
@@ -161,7 +161,7 @@ def test_a_reload_says_what_it_changed(pdctl, tmp_path):
         keys.write_text("sk-1\nsk-2\n")
         router.signal(signal.SIGHUP)
         wait_for("the reload", lambda: "reloaded: 1 workers added, 1 removed; client keys: 2, before: 1" in router.log())
-        router.said(f"worker {one.url}: removed; 0 in flight", f"worker {two.url}: added", "policy round_robin instead of consistent_hash")
+        router.said(f"worker {one.url}: removed; 0 in flight", f"worker {two.url}: added", "policy round_robin instead of affinity")
         router.signal(signal.SIGHUP)
         wait_for("the second", lambda: "reloaded: the same workers; client keys: 2, before: 2" in router.log())
 

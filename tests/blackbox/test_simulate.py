@@ -140,7 +140,7 @@ def test_prefill_and_decode_pools(sessions):
 def test_json_dir_is_what_compare_reads(sessions, tmp_path):
     simulate("--workload", sessions, "--workers", 3, "--json-dir", tmp_path)
     files = sorted(tmp_path.glob("workload-*.json"))
-    assert [f.name for f in files] == ["workload-consistent_hash-w3-c0.json", "workload-round_robin-w3-c0.json"]
+    assert [f.name for f in files] == ["workload-affinity-w3-c0.json", "workload-round_robin-w3-c0.json"]
     done = run("compare", *files)
     assert done.returncode == 0, done.stderr
     assert "mean_ttft_ms" in done.stdout
@@ -148,11 +148,11 @@ def test_json_dir_is_what_compare_reads(sessions, tmp_path):
 
 def test_markdown_table(sessions):
     out = simulate("--workload", sessions, "--format", "md").stdout
-    assert out.startswith("| scenario") and "| consistent_hash" in out and "\x1b" not in out
+    assert out.startswith("| scenario") and "| affinity" in out and "\x1b" not in out
 
 
 def test_expectations_decide_the_exit_code(sessions):
-    args = ["--workload", sessions, "--workers", 3]
+    args = ["--workload", sessions, "--workers", 3, "--policy", "consistent_hash,round_robin"]
     simulate(*args, "--expect", "consistent_hash: session_consistency == 1", "cv <= 1")
     done = simulate(*args, "--expect", "session_consistency >= 0.5", code=1)
     assert "MISSED" in done.stderr and "round_robin" in done.stderr and "found 0, expected 0.5" in done.stderr

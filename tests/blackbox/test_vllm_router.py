@@ -257,24 +257,20 @@ def test_a_flag_beats_compat(pdctl):
     assert "policy: round_robin" in log_of(router) and "not supported yet" not in router.log()
 
 
-@pytest.mark.parametrize(
-    "words, runs_as",
-    [
-        (["--compat", "vllm-router"], "--policy cache_aware is not supported yet and runs as consistent_hash --keyless prefix"),
-        (["--policy", "cache_aware"], "--policy cache_aware is not supported yet and runs as consistent_hash --keyless prefix"),
-        (["--policy", "kv_aware"], "--policy kv_aware is not supported yet and runs as consistent_hash --keyless prefix"),
-    ],
-    ids=lambda x: x if isinstance(x, str) else " ".join(x),
-)
-def test_a_policy_that_is_not_here_yet_has_a_stand_in(pdctl, words, runs_as):
+@pytest.mark.parametrize("words", [["--compat", "vllm-router"], ["--policy", "cache_aware"]], ids=" ".join)
+def test_the_default_policy_routes_by_the_prompt(pdctl, words):
+    """cache_aware: prompts that begin alike meet, others spread; as vllm-router does idle ties go to the first worker, others take turns."""
     with FakeEngine(completion) as one, FakeEngine(completion) as two, FakeEngine(completion) as three:
         router = pdctl("serve", *words, "--worker-urls", one.url, two.url, three.url)
-        assert re.search(re.escape(runs_as) + "$", log_of(router), re.M)
+        assert "policy: cache_aware" in log_of(router) and "not supported yet" not in router.log()
+
+        def worker(prompt):
+            return router.post("/v1/completions", {"model": "m", "prompt": prompt})[1]["X-Worker"]
+
         head = "a prompt that begins as others do, and long enough that it is a prefix worth keeping. " * 60
-        by_prefix = {router.post("/v1/completions", {"model": "m", "prompt": head + str(i)})[1]["X-Worker"] for i in range(9)}
-        assert (len(by_prefix) == 1) == ("prefix" in runs_as)
-        by_key = {router.post("/v1/completions", {"model": "m", "prompt": str(i)}, {"X-Session-Id": "s"})[1]["X-Worker"] for i in range(9)}
-        assert len(by_key) == 1
+        assert len({worker(head + str(i)) for i in range(9)}) == 1
+        others = {worker(f"{i} is another beginning. " * 20) for i in range(7)}
+        assert len(others) == (1 if "--compat" in words else 3)
 
 
 def test_validation_urls_come_from_the_environment_too(pdctl):

@@ -137,6 +137,7 @@ struct walk {
 	bool moved, homeless; /* the anchor that decided points to the picked worker from now on */
 	bool by_session;      /* the session decided, not the prompt */
 	bool placed;	      /* a new conversation, or one without a home */
+	bool narrow;	      /* the beginning is not for most workers */
 	uint32_t picks;	      /* before this one */
 	uint32_t missing[2];  /* tokens to compute: at home, elsewhere */
 	uint64_t home_id;
@@ -323,9 +324,11 @@ static void look_up(const struct route_view *v, struct walk *w)
 	    (rq->key->level == ROUTE_KEY_SESSION || rq->nblocks == 0))
 		w->session_id = sessions_id(rq) | 1;
 	w->has_session = w->session_id && anchors_get(m->anchors, w->session_id, &w->session);
+	/* What the worker computed says more than a name, unless the session is hot. */
 	w->by_session = w->has_session &&
-			!(w->depth > 0 &&
-			  (w->hit.tail || spread_of(m, &w->hit, w->picks, v->pool->n) == 1));
+			(w->depth == 0 ||
+			 (!w->hit.tail && spread_of(m, &w->hit, w->picks, v->pool->n) > 1) ||
+			 spread_of(m, &w->session, w->picks, v->pool->n) > 1);
 }
 
 /* Blocks of the prompt that other workers have too: a shared beginning that most of them serve. */
@@ -438,6 +441,7 @@ static void begin(const struct route_view *v, void *walk)
 	w->missing[1] = missing(rq, everywhere(v, w, by));
 	if (by)
 		spread = spread_of(m, by, w->picks, v->pool->n);
+	w->narrow = 2 * spread < v->pool->n;
 	if (w->home != ROUTE_NO_WORKER && (spread == 1 || by->tail))
 		stay(v, w, by, spread);
 	else
@@ -506,10 +510,9 @@ static void use_hit(const struct memory *m, const struct walk *w, const struct r
 		hear(m, hit.root, pick);
 	}
 	hit.rate = faded(m, &hit, pick) + 1;
-	if (goes_on) {
+	/* What is hot stays hot where it goes on. */
+	if (goes_on || w->narrow)
 		fresh->rate = hit.rate;
-		hit.rate = 1;
-	}
 	hit.used = pick;
 	hit.tail = hit.tail && !goes_on;
 	if (!w->by_session && (w->moved || w->homeless))

@@ -1,8 +1,9 @@
 /*
- * Every policy, one line each. --help, --list-policies, `--policy all`, the tables in docs/, the
- * identity test and the fuzz target walk this table.
+ * Every policy, one line each; the first is the default. --help, --list-policies, `--policy all`,
+ * the tables in docs/, the identity test and the fuzz target walk this table.
  */
 #define POLICIES                                                                                   \
+	POLICY(affinity)                                                                           \
 	POLICY(consistent_hash)                                                                    \
 	POLICY(bounded_hash)                                                                       \
 	POLICY(rendezvous_hash)                                                                    \
@@ -14,7 +15,10 @@
 	POLICY(least_request)                                                                      \
 	POLICY(sticky)                                                                             \
 	POLICY(sticky_least_loaded)                                                                \
-	POLICY(affinity)                                                                           \
+	POLICY(least_tokens)                                                                       \
+	POLICY(prefix_hash)                                                                        \
+	POLICY(cache_aware)                                                                        \
+	POLICY(kv_aware)                                                                           \
 	POLICY(scores)
 
 #include "lib/route/policy/policies.h"

@@ -35,7 +35,7 @@ static const char missing[] =
 	"| `vllm_router_tree_size`, `vllm_router_cache_hits_total`, "
 	"`vllm_router_cache_misses_total`, `vllm_router_load_balancing_events_total`, "
 	"`vllm_router_max_load`, `vllm_router_min_load` | they belong to the policy "
-	"`cache_aware`, which does not exist here |\n"
+	"`cache_aware`, which counts in `pdctl_decisions_total` here |\n"
 	"| `vllm_router_prefix_routing_decisions_total`, "
 	"`vllm_router_kv_placement_lookups_total`, `vllm_router_kv_routing_inputs_total` | "
 	"`cache_aware` and `kv_aware`; `pdctl_decisions_total` has the reasons of our policies |\n"
