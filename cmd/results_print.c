@@ -31,7 +31,7 @@ static void cell(char *text, size_t cap, int decimals, double v)
 	else if (decimals <= 0 && fabs(v) < 1e15 && !(fabs(v - nearbyint(v)) > 0))
 		(void)snprintf(text, cap, "%" PRId64, (int64_t)v);
 	else if (decimals < 0)
-		(void)snprintf(text, cap, "%.6g", v);
+		(void)snprintf(text, cap, "%.4g", v);
 	else
 		(void)snprintf(text, cap, "%.*f", decimals, v);
 }

@@ -9,9 +9,9 @@
 #include "lib/stats/logratio.h"
 #include "lib/stats/rank.h"
 
-#define DETAILS_SHARE 5		/* of the level, for too few runs with details */
-#define ASKED_OF_ZERO 0.05	/* what a gate of 0 % is asked to find */
-#define LEAST	      -0.999999 /* a fall has a logarithm only above -100 % */
+#define DETAILS_SHARE 5		  /* of the level, for too few runs with details */
+#define ASKED_OF_ZERO 0.05	  /* what a gate of 0 % is asked to find */
+#define LEAST	      (-0.999999) /* a fall has a logarithm only above -100 % */
 
 const char *gate_verdict_text(enum gate_verdict v)
 {

@@ -34,7 +34,7 @@ static void value_of(const struct result_doc *d, size_t key, char out[VALUE_CAP]
 
 static bool varies(const struct compare *c, size_t key)
 {
-	char first[VALUE_CAP], other[VALUE_CAP];
+	char first[VALUE_CAP] = "", other[VALUE_CAP] = "";
 
 	for (size_t i = 0; i < c->nsides; i++)
 		for (size_t r = 0; r < c->side[i].runs.n; r++) {

@@ -67,12 +67,11 @@ static int set_add(struct result_set *s, struct result_doc **out)
 /* "a.json", "a.json#2", ... */
 static int name_source(struct result_doc *d, const char *name, size_t number)
 {
-	char *text = NULL;
-
-	if (number > 1 ? asprintf(&text, "%s#%zu", name, number) < 0 : !(text = strdup(name)))
-		return PD_ENOMEM;
-	d->source = text;
-	return PD_OK;
+	if (number == 1)
+		d->source = strdup(name);
+	else if (asprintf(&d->source, "%s#%zu", name, number) < 0)
+		d->source = NULL;
+	return d->source ? PD_OK : PD_ENOMEM;
 }
 
 static int finish(struct result_doc *d, const char *name, size_t number)

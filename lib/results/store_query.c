@@ -89,10 +89,9 @@ static void read_run(sqlite3_stmt *st, struct store_run *run)
 				 : sqlite3_column_int(st, CLIENT_OK);
 }
 
-/* Prepares, binds the filter, and calls one of the two callbacks for each row. */
+/* Prepares, binds the filter, and calls `each` for each row, with its last column or NaN. */
 static int walk(struct store *s, const char *sql, const struct store_filter *f, const char *metric,
-		int (*list)(void *, const struct store_run *),
-		int (*history)(void *, const struct store_run *, double), void *arg,
+		int (*each)(void *, const struct store_run *, double), void *arg,
 		struct pd_msg *msg)
 {
 	sqlite3_stmt *st = NULL;
@@ -110,12 +109,25 @@ static int walk(struct store *s, const char *sql, const struct store_filter *f, 
 		struct store_run run;
 
 		read_run(st, &run);
-		err = list ? list(arg, &run) : history(arg, &run, sqlite3_column_double(st, VALUE));
+		err = each(arg, &run, metric ? sqlite3_column_double(st, VALUE) : (double)NAN);
 	}
 	if (!err)
 		err = store_db_check(s, code, msg);
 	(void)sqlite3_finalize(st);
 	return err;
+}
+
+struct lister {
+	int (*each)(void *arg, const struct store_run *run);
+	void *arg;
+};
+
+static int list_one(void *arg, const struct store_run *run, double value)
+{
+	const struct lister *l = arg;
+
+	(void)value;
+	return l->each(l->arg, run);
 }
 
 int store_list(struct store *s, const struct store_filter *f,
@@ -127,7 +139,9 @@ int store_list(struct store *s, const struct store_filter *f,
 				      : "SELECT " COLUMNS " FROM run r" WHERE
 					" ORDER BY r.id LIMIT ?4";
 
-	return walk(s, sql, f, NULL, each, NULL, arg, msg);
+	struct lister l = {each, arg};
+
+	return walk(s, sql, f, NULL, list_one, &l, msg);
 }
 
 int store_history(struct store *s, const char *metric, const struct store_filter *f,
@@ -138,7 +152,7 @@ int store_history(struct store *s, const char *metric, const struct store_filter
 		    "SELECT * FROM (SELECT " COLUMNS ", m.value FROM metric m JOIN run r"
 		    " ON r.id = m.run" WHERE " AND m.name = ?5 ORDER BY r.id DESC LIMIT ?4)"
 		    " ORDER BY 1",
-		    f, metric, NULL, each, arg, msg);
+		    f, metric, each, arg, msg);
 }
 
 /* -- references -- */

@@ -137,6 +137,19 @@ static double *prefix_sums(const double *v, size_t n, size_t more)
 	return sum;
 }
 
+/* The statistic of the run as it is: a mean, or a count over gaps. */
+static double whole(const struct drawing *d)
+{
+	double weight = 0;
+
+	if (d->stat == BOOTSTRAP_MEAN || !d->s.weight)
+		return d->stat == BOOTSTRAP_MEAN ? bootstrap_mean(d->s.v, d->s.n)
+						 : 1 / bootstrap_mean(d->s.v, d->s.n);
+	for (size_t i = 0; i < d->s.n; i++)
+		weight += d->s.weight[i];
+	return weight / (double)d->s.n / bootstrap_mean(d->s.v, d->s.n);
+}
+
 static int draw_sums(struct drawing *d)
 {
 	size_t n = d->s.n, block = d->block > n / BLOCKS_MAX ? d->block : n / BLOCKS_MAX;
@@ -158,7 +171,7 @@ static int draw_sums(struct drawing *d)
 		d->out[i] = count > 0 ? sum / count : NAN;
 	}
 	if (!err)
-		d->estimate = above[n] / below[n];
+		d->estimate = whole(d);
 	free(below);
 	free(above);
 	return err;
@@ -300,7 +313,8 @@ static int draw_quantile_cells(struct drawing *d)
 	size_t n = d->s.n, most = n / d->block;
 	struct cells c = {.blocks = most < BLOCKS_MAX ? most : BLOCKS_MAX};
 	uint32_t chosen[BLOCKS_MAX];
-	double rank = d->q * (double)(c.blocks * (n / c.blocks) - 1);
+	size_t used = c.blocks * (n / c.blocks);
+	double rank = d->q * (double)(used - 1);
 
 	c.pool = malloc(n * sizeof(*c.pool));
 	c.count = calloc(c.blocks * CELLS, sizeof(*c.count));

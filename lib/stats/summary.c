@@ -33,7 +33,7 @@ static uint64_t unordered(uint64_t key)
 /* Least significant byte first; bytes that all values share cost nothing. */
 static bool radix_sort(double *v, size_t n)
 {
-	uint64_t *from = malloc(2 * n * sizeof(*from)), *to = from + n, *owned = from;
+	uint64_t *from = malloc(2 * n * sizeof(*from)), *owned = from, *to;
 	size_t(*count)[256] = calloc(8, sizeof(*count)), at[256];
 
 	if (!from || !count) {
@@ -41,6 +41,7 @@ static bool radix_sort(double *v, size_t n)
 		free(count);
 		return false;
 	}
+	to = from + n;
 	memcpy(from, v, n * sizeof(*from));
 	for (size_t i = 0; i < n; i++) {
 		from[i] = ordered(from[i]);

@@ -58,6 +58,17 @@ def test_a_run_is_kept_and_comes_back_byte_for_byte(here):
     assert len(table) == 2 and all(len(x) <= 100 for x in table) and "round_robin" in table[1]
 
 
+def test_a_run_of_bench_is_kept_like_its_output(here):
+    with harness.Pdctl("worker", "--speedup", 8) as w:
+        words = ["bench", "--base-url", w.url, "--num-prompts", 8, "--output-len", 4, "--label", "b", "--save-detailed"]
+        pdctl(*words, "--output", "one.json")
+        pdctl(*words, "--output", "/nowhere/one.json", rc=2)  # not even begun: nothing to keep
+        pdctl(*words)
+    assert [r["label"] for r in listed("--tool", "bench")] == ["b", "b"]
+    assert pdctl("results", "export", "@1").stdout.encode() == pathlib.Path("one.json").read_bytes()
+    pdctl("compare", "@b~1", "@last", "--allow-different", "all", "--fail-on", "mean_ttft_ms:+900%")
+
+
 def test_rows_of_one_command_are_one_transaction_and_references_find_them(here):
     simulate(policies="round_robin,consistent_hash")
     simulate(policies="consistent_hash")
