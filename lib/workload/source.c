@@ -181,6 +181,7 @@ static int step_gzip(struct source *s, char *out, size_t cap, size_t *n, struct 
 	return PD_OK;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): written through ZSTD_outBuffer */
 static int step_zstd(struct source *s, char *out, size_t cap, size_t *n, struct pd_msg *msg)
 {
 	ZSTD_inBuffer in = {s->in, s->end, s->at};

@@ -11,12 +11,12 @@ static const char head[] =
 
 static int put_cell(struct buf *out, struct span text)
 {
-	int err = PD_OK;
+	int err;
 
-	if (!memchr(text.p ? text.p : "", ',', text.n) &&
-	    !memchr(text.p ? text.p : "", '"', text.n) &&
-	    !memchr(text.p ? text.p : "", '\n', text.n) &&
-	    !memchr(text.p ? text.p : "", '\r', text.n))
+	if (text.n == 0)
+		return PD_OK;
+	if (!memchr(text.p, ',', text.n) && !memchr(text.p, '"', text.n) &&
+	    !memchr(text.p, '\n', text.n) && !memchr(text.p, '\r', text.n))
 		return buf_append(out, text.p, text.n);
 	err = buf_putc(out, '"');
 	for (size_t i = 0; !err && i < text.n; i++) {

@@ -135,6 +135,36 @@ def test_members_of_a_record_reach_the_server(tmp_path):
         assert {s.json()["temperature"] for s in engine.seen} == {1} and all(s.body.count(b'"temperature"') == 1 for s in engine.seen)
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_each_format_becomes_records_and_a_trace(path, tmp_path):
+    """What gen makes of a file is the same workload again; a TraceV2 has lengths and blocks but no text."""
+    figures = ("num_prompts", "total_input_tokens", "total_output_tokens")
+    before, _ = simulate(path)
+    for args, name in (["--to", "pdctl"], "again.jsonl"), (["--to", "tracev2"], "again"):
+        done = run("gen", "--from", path, "--output", tmp_path / name, *args)
+        assert done.returncode == 0, done.stderr
+        after, _ = simulate(tmp_path / (name if name.endswith("l") else name + ".yaml"))
+        assert [before[f] for f in figures] == [after[f] for f in figures], args
+        if before["pdctl"]["workload"]["arrivals_invented"] is False:
+            assert after["duration"] == pytest.approx(before["duration"], abs=1e-3)
+
+
+def test_a_generated_workload_needs_no_file(tmp_path):
+    path = tmp_path / "w.jsonl"
+    args = ["num-prompts", 12, "num-prefixes", 3, "prefix-len", 64, "seed", 7, "output-tokens", 2]
+    assert run("gen", "multi-prefix", *(f"--{a}" if isinstance(a, str) else a for a in args), "--output", path).returncode == 0
+    name = "gen:multi-prefix," + ",".join(f"{args[i]}={args[i + 1]}" for i in range(0, len(args), 2))
+    with FakeEngine(answer) as engine:
+        bench(engine, path)
+        bench(engine, name)
+        texts = [s.json()["messages"][0]["content"] for s in engine.seen]
+    assert sorted(texts[:12]) == sorted(texts[12:]) and len(texts) == 24
+    one, two = simulate(path)[0], simulate(name)[0]
+    assert one["pdctl"]["pools"] == two["pdctl"]["pools"]
+    done = run("bench", "--dataset", "gen:multi-prefix,num-promts=3")
+    assert done.returncode == 2 and "gen: unknown option 'num-promts', did you mean 'num-prompts'" in done.stderr
+
+
 def test_prompts_of_token_ids(tmp_path):
     """Equal blocks are equal ids, and lengths are those of the trace, whatever tokenizer the server has."""
     path = tmp_path / "t.jsonl"

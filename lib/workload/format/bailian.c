@@ -36,7 +36,7 @@ static int read_chat(struct format_reader *rd, const struct json_object *o)
 {
 	const struct json_member *id = json_object_get(o, "chat_id"),
 				 *parent = json_object_get(o, "parent_chat_id");
-	uint32_t chat, before;
+	uint32_t chat = 0, before = UINT32_MAX;
 	struct workload_request r;
 	int64_t root;
 	int err;
