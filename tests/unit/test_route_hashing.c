@@ -85,7 +85,7 @@ static void test_disruption(void **state)
 	(void)state;
 	for (size_t h = 0; h < HASHES; h++) {
 		unsigned moved = 0, needless = 0, needless_down = 0;
-		struct fixture all, less;
+		static struct fixture all, less;
 
 		make(&all, hashes[h], WORKERS, NULL, NULL);
 		make(&less, hashes[h], WORKERS - 1, NULL, without);
@@ -109,7 +109,7 @@ static void test_disruption(void **state)
 
 static void test_modulo_moves_most(void **state)
 {
-	struct fixture all, less;
+	static struct fixture all, less;
 	unsigned moved = 0;
 
 	(void)state;
@@ -137,7 +137,7 @@ static void test_order_of_the_list(void **state)
 		order[k] = i;
 	}
 	for (size_t h = 0; h < HASHES; h++) {
-		struct fixture a, b;
+		static struct fixture a, b;
 
 		if (strstr(hashes[h], "fbi")) /* points that collide, as vllm-router has them */
 			continue;
@@ -161,7 +161,7 @@ static void test_weights(void **state)
 	(void)state;
 	for (size_t h = 0; h < sizeof(weighted) / sizeof(weighted[0]); h++) {
 		unsigned count[4] = {0}, needless = 0;
-		struct fixture a, b;
+		static struct fixture a, b;
 
 		make(&a, weighted[h], 4, one, NULL);
 		make(&b, weighted[h], 4, more, NULL);

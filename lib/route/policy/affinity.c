@@ -262,9 +262,11 @@ static double cost_at(const struct route_view *v, const struct walk *w, uint32_t
 	const struct params *p = v->params;
 	const struct route_worker *at = &v->pool->worker[worker];
 
-	return ((double)route_tokens(at->slot) + (double)p->request_tokens * route_load(at->slot)) /
-		       at->weight +
-	       w->missing[worker != w->home];
+	double waits =
+		(double)route_tokens(at->slot) + (double)p->request_tokens * route_load(at->slot);
+
+	/* Most weights are 1, and a division costs more than all the rest. */
+	return (at->weight > 1 ? waits / at->weight : waits) + w->missing[worker != w->home];
 }
 
 /* Home has more than its share, and another is better by more than the prefix is worth. */

@@ -19,7 +19,8 @@ static const struct route_param params[] = {
 
 struct walk {
 	uint64_t score[ROUTE_WORKERS_MAX];
-	uint32_t yielded, last; /* how many, and the last one */
+	uint32_t best[EXPLAINED + 1], nbest; /* the first of the order */
+	uint32_t yielded, last;		     /* how many, and the last one */
 };
 
 /*
@@ -36,6 +37,12 @@ static uint64_t weighted(uint64_t hash, uint32_t weight)
 
 	memcpy(&bits, &score, sizeof(bits));
 	return bits;
+}
+
+/* Of equal scores the later worker comes first. */
+static bool before(const struct walk *w, uint32_t a, uint32_t b)
+{
+	return w->score[a] != w->score[b] ? w->score[a] > w->score[b] : a > b;
 }
 
 /* score[i] = hash of "{key}:{name of worker i}" */
@@ -57,13 +64,17 @@ static void begin(const struct route_view *v, void *walk)
 		if (v->pool->weighted)
 			w->score[i] = weighted(w->score[i], worker->weight);
 	}
-	w->yielded = 0;
-}
+	w->yielded = w->nbest = 0;
+	for (uint32_t i = 0; i < v->pool->n; i++) {
+		uint32_t at;
 
-/* Of equal scores the later worker comes first. */
-static bool before(const struct walk *w, uint32_t a, uint32_t b)
-{
-	return w->score[a] != w->score[b] ? w->score[a] > w->score[b] : a > b;
+		if (w->nbest > EXPLAINED && before(w, w->best[EXPLAINED], i))
+			continue;
+		at = w->nbest <= EXPLAINED ? w->nbest++ : EXPLAINED;
+		for (; at > 0 && before(w, i, w->best[at - 1]); at--)
+			w->best[at] = w->best[at - 1];
+		w->best[at] = i;
+	}
 }
 
 static double shown(const struct route_view *v, uint64_t score)
@@ -84,7 +95,11 @@ static bool next(const struct route_view *v, void *walk, struct route_choice *c)
 	bool narrow = w->yielded >= EXPLAINED && !v->settled, found = false;
 	uint32_t best = 0;
 
-	for (uint32_t i = 0; i < v->pool->n; i++) {
+	if (w->yielded < w->nbest && !narrow) {
+		best = w->best[w->yielded];
+		found = true;
+	}
+	for (uint32_t i = found ? (uint32_t)v->pool->n : 0; i < v->pool->n; i++) {
 		const struct route_slot *slot = v->pool->worker[i].slot;
 
 		if ((found && !before(w, i, best)) || (w->yielded && !before(w, w->last, i)) ||
