@@ -5,17 +5,36 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/explain_pick.h"
 #include "lib/base/buf.h"
 #include "lib/base/cli.h"
 #include "lib/epp/cases.h"
 #include "lib/route/score/stage.h"
 
 static struct {
+	struct explain_pick pick;
 	struct opt_list cases;
 	bool plugins;
 } o;
 
 static const struct opt options[] = {
+	{.type = OPT_HEADING, .help = "a request, and where it would go in an idle pool"},
+	{OPT_TEXT, "key", &o.pick.key, "KEY", "its session key (what the request says)", NULL, 0, 0,
+	 NULL},
+	{OPT_TEXT, "body", &o.pick.body, "FILE", "its body, JSON as a client sends it", NULL, 0, 0,
+	 NULL},
+	{OPT_LIST, "header", &o.pick.headers, "TEXT", "a field of its head, NAME: VALUE", NULL, 1,
+	 1, NULL},
+	{OPT_LIST, "worker-urls", &o.pick.workers, "URL...", "the workers, [NAME=]URL", NULL, 0, 0,
+	 NULL},
+	{OPT_TEXT, "workers-file", &o.pick.workers_file, "FILE",
+	 "the workers, as pdctl serve reads them", NULL, 0, 0, NULL},
+	{OPT_TEXT, "policy", &o.pick.policy, "NAME", o.pick.policies.names, NULL, 0, 0, NULL},
+	{OPT_TEXT, "epp-config", &o.pick.epp, "FILE",
+	 "an EndpointPickerConfig of llm-d; the policy is then scores (none)", NULL, 0, 0, NULL},
+	{OPT_FLAG, "json", &o.pick.json, NULL, "one JSON line", NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = o.pick.policies.rows},
+	{.type = OPT_HEADING, .help = "endpoint picker plugins"},
 	{OPT_LIST, "cases", &o.cases, "FILE...",
 	 "decide recorded cases of llm-d's endpoint picker again, JSON Lines, and compare; exit 1 "
 	 "when one differs",
@@ -29,7 +48,8 @@ static const struct opt options[] = {
 
 static const struct opt_command command = {
 	.name = "explain",
-	.usage = "pdctl explain --cases FILE...",
+	.usage = "pdctl explain (--key KEY | --body FILE) (--worker-urls URL... | --workers-file "
+		 "FILE)",
 	.summary = "why would this request go there? offline, without a worker",
 	.opts = options,
 };
@@ -94,14 +114,40 @@ static int list_plugins(void)
 	return err ? EXIT_RUNTIME : EXIT_OK;
 }
 
+static int pick(void)
+{
+	struct pd_msg msg = {{0}};
+	struct buf out;
+	int err, code = EXIT_OK;
+
+	buf_init(&out, 16u << 20);
+	if (!o.pick.key && !o.pick.body)
+		err = pd_fail(&msg, PD_EINVAL, "expected --key or --body, or --cases");
+	else
+		err = explain_pick(&o.pick, &out, &msg);
+	if (err)
+		code = err == PD_ENOMEM ? cli_runtime_error(&command, &msg)
+					: cli_usage_error(&command, &msg);
+	else
+		cli_print(out.data, out.len);
+	buf_release(&out);
+	return code;
+}
+
 int cmd_explain(int argc, char **argv)
 {
-	int code = cli_parse(&command, argc, argv, NULL);
+	int code;
 
+	policy_opts_init(&o.pick.policies, "");
+	code = cli_parse(&command, argc, argv, NULL);
 	if (code < 0 && o.plugins)
 		code = list_plugins();
-	else if (code < 0)
+	else if (code < 0 && o.cases.n > 0)
 		code = cases();
+	else if (code < 0)
+		code = pick();
 	opt_list_release(&o.cases);
+	opt_list_release(&o.pick.workers);
+	opt_list_release(&o.pick.headers);
 	return code;
 }
