@@ -4,10 +4,11 @@
  *   cheap_engine PORT[,PORT...] EVENTS_PER_S
  *
  * A request whose body has "stream":true gets `max_tokens` server-sent events of about 250 bytes at
- * the given rate, then [DONE]; any other request gets a short JSON answer once its whole body has
- * arrived. One thread, one epoll. All streams have the same interval, so timers are a wheel with
- * one slot per millisecond of it: a stream stays in its slot, and streams are spread evenly over
- * the slots. Each event carries the time of sending ("t", microseconds of the monotonic clock).
+ * the given rate, the last one with a finish_reason, then [DONE]; any other request gets a short
+ * JSON answer once its whole body has arrived. One thread, one epoll. All streams have the same
+ * interval, so timers are a wheel with one slot per millisecond of it: a stream stays in its slot,
+ * and streams are spread evenly over the slots. Each event carries the time of sending ("t",
+ * microseconds of the monotonic clock).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -213,11 +214,11 @@ static bool send_event(struct peer *p)
 		return false;
 	n = snprintf(
 		data, sizeof(data),
-		"data: {\"t\":%016llu,\"id\":\"chatcmpl-4b1c0f6a2d9e4c5f8a7b6c5d4e3f2a1b\","
+		"data: {\"t\":%llu,\"id\":\"chatcmpl-4b1c0f6a2d9e4c5f8a7b6c5d4e3f2a1b\","
 		"\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\","
 		"\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"logprobs\":null,"
-		"\"finish_reason\":null,\"token_ids\":null}]}\n\n",
-		(unsigned long long)now_us());
+		"\"finish_reason\":%s,\"token_ids\":null}]}\n\n",
+		(unsigned long long)now_us(), p->left == 1 ? "\"stop\"" : "null");
 	all = snprintf(out, sizeof(out), "%x\r\n%s\r\n", (unsigned)n, data);
 	p->left--;
 	return put(p, out, (size_t)all);
