@@ -58,6 +58,8 @@ static int run_once(struct bench *b, struct bench_output *files, struct tally *t
 		err = err ? err : bench_print(&arm, b, &out);
 		err = err ? err : bench_output_add(files, &arm, target);
 		count(t, &arm, &out);
+		if (!last && o.ab.n == 0)
+			files->cached_before = arm.figures.cached_share;
 		if (!err && last && target + 1 == b->setup.load.ntargets) {
 			err = bench_output_write(files, b, msg);
 			if (!err)

@@ -153,7 +153,7 @@ static void put_prompt(struct body *b, const struct workload_request *r)
 
 	if (is_text(r)) {
 		put_salted(b, r->prompt);
-	} else if (r->prompt.n > 0 && r->prompt.n > 1 && r->prompt.p[1] != '"') {
+	} else if (r->prompt.n > 1 && r->prompt.p[1] != '"') {
 		put_salted_ids(b, r->prompt);
 	} else if (r->prompt.n > 0) {
 		put_span(b, r->prompt);

@@ -262,6 +262,16 @@ static void client_free(struct client *k)
 	free(k);
 }
 
+static void free_clients(struct client *k)
+{
+	struct client *next;
+
+	for (; k; k = next) {
+		next = k->next;
+		client_free(k);
+	}
+}
+
 static void wake_pacer(struct fibers *f)
 {
 	f->pacer_until = 0;
@@ -415,12 +425,8 @@ int fibers_run(struct load_core *c, struct pd_msg *msg)
 	}
 	if (f.loop && loop_stop(f.loop, clock_now() + STOP_NS))
 		loop_free(f.loop);
-	while (f.busy || f.idle) {
-		struct client *k = f.busy ? f.busy : f.idle;
-
-		list_remove(k);
-		client_free(k);
-	}
+	free_clients(f.busy);
+	free_clients(f.idle);
 	for (size_t i = 0; i < servers; i++) {
 		http_pool_release(&f.server[i].pool);
 		wire_release(&f.server[i].wire);

@@ -248,6 +248,10 @@ def test_hits_and_misses_and_a_warm_cache(tmp_path):
         cached[0] = 1
         done = run(engine, *args)
         assert "--salt" in done.stdout and "45.0 % in the run before" in done.stdout
+        n[0], cached[0] = 0, 0
+        done = run(engine, "--num-prompts", 5, "--max-concurrency", 1, "--repeat", 2)
+        assert "--salt" in done.stdout and re.search(r"cache: 54.0 % .*, 36.0 % in the run before", done.stdout), "odd runs have other shares"
+        cached[0] = 1
         done = run(engine, *args, "--assert", "hits-faster", code=1)
         assert "assert hits-faster: FAILED" in done.stdout, "no misses: it cannot be judged"
 
