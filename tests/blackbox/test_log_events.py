@@ -189,7 +189,7 @@ CAUSES = {
     "connections": (("--max-connections", 3), None, 0, 6),
     "connections_per_ip": (("--max-connections-per-ip", 3), None, 0, 6),
     "descriptors": (("--max-connections", 64), few, 0, 200),
-    "local": (("--max-connections", 40, "--pool-size", 40), few, 35, 0),
+    "local": (("--max-connections", 40), few, 0, 32),
 }
 
 
@@ -212,6 +212,10 @@ def test_each_cause_of_overload_has_its_count(pdctl, cause):
                     connections += held(router, idle)
                 except OSError:
                     pass  # the last ones: enough are refused
+            if cause == "local":  # all clients are in, and there are no descriptors for as many connections to the worker
+                wait_for("the clients", lambda: len(os.listdir(f"/proc/{router.proc.pid}/fd")) >= idle + 16)
+                for c in connections:
+                    c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
             line = wait_for("the line", lambda: [x for x in map(json.loads, router.log().splitlines()) if x["msg"] == "overloaded" and x.get(cause)])[0]
         finally:
             go.set()

@@ -64,23 +64,6 @@ def test_an_empty_list_is_no_missing_one(pdctl, tmp_path, text, words):
     harness.wait_for("no worker", lambda: router.get("/readiness")[0] == 503)
 
 
-def test_a_policy_of_the_file_that_is_not_here_yet_has_its_stand_in(pdctl, tmp_path):
-    """As the flags have it, with the same warning, also when a reload brings it."""
-    path = tmp_path / "workers.yaml"
-    path.write_text("policy: kv_aware\nworkers: [http://127.0.0.1:1]\n")
-    router = pdctl("serve", "--workers-file", path)
-    said = "policy kv_aware of the workers file is not supported yet and runs as consistent_hash --keyless prefix"
-    harness.wait_for("the warning", lambda: router.log().count(said) == 1)
-    router.said("policy: consistent_hash")
-    path.write_text("policy: round_robin\nworkers: [http://127.0.0.1:1]\n")
-    assert router.admin("POST", "/reload")[0] == 200
-    path.write_text("policy: kv_aware\nworkers: [http://127.0.0.1:1]\n")
-    assert router.admin("POST", "/reload")[0] == 200
-    harness.wait_for("the second", lambda: router.log().count(said) == 2)
-    path.write_text("policy: kv_awful\nworkers: [http://127.0.0.1:1]\n")
-    assert router.admin("POST", "/reload")[0] == 400
-
-
 @pytest.mark.parametrize("words, message", [
     (["--worker-urls", "a=http://h:1", "b=http://H:1/"], "--worker-urls: found 'a' and 'b' for http://h:1: a worker has one name"),
     (["--worker-urls", "http://h:1", "http://h:2", "http://h:1"], "--worker-urls: duplicate name 'http://h:1'"),
