@@ -117,7 +117,6 @@ static int first_rate(struct bench *b, double *rate, struct pd_msg *msg)
 static int sweep(struct bench *b, struct bench_output *files, struct tally *t, struct pd_msg *msg)
 {
 	double seconds = o.duration_s > 0 ? o.duration_s : STEP_S, rate = 0;
-	struct sweep_watch watch;
 	struct sweep s;
 	char salt[300], line[200];
 	bool more = true, saturated;
@@ -125,7 +124,7 @@ static int sweep(struct bench *b, struct bench_output *files, struct tally *t, s
 
 	err = err ? err : first_rate(b, &rate, msg);
 	sweep_begin(&s, rate);
-	b->watch = &watch;
+	b->watching = true;
 	while (!err && more && !bench_interrupts) {
 		(void)snprintf(salt, sizeof(salt), "%s sweep %u", o.salt ? o.salt : "",
 			       s.steps + 1);
@@ -134,7 +133,7 @@ static int sweep(struct bench *b, struct bench_output *files, struct tally *t, s
 		if (err)
 			break;
 		bench_print_header(b);
-		sweep_watch_begin(&watch);
+		sweep_watch_begin(&b->watch);
 		t->throughput = 0;
 		err = run_once(b, files, t, false, msg);
 		saturated = t->throughput < FOLLOWED * s.rate ||

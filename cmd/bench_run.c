@@ -425,7 +425,7 @@ static bool on_progress(void *arg, const struct load_progress *p)
 			      s, p->done, p->total, rate, p->in_flight, p->failed, ttft, left);
 		(void)fflush(stderr);
 	}
-	return b->watch && sweep_watch_add(b->watch, p->elapsed_ns, p->in_flight, b->step_rate);
+	return b->watching && sweep_watch_add(&b->watch, p->elapsed_ns, p->in_flight, b->step_rate);
 }
 
 static void end_progress(const struct bench *b)
@@ -474,7 +474,7 @@ int bench_once(struct bench *b, struct load_outcome *out, struct pd_msg *msg)
 	const struct schedule_input order = schedule_plan_input(&b->plan.schedule);
 	int err;
 
-	b->setup.load.progress = b->terminal || b->watch ? on_progress : NULL;
+	b->setup.load.progress = b->terminal || b->watching ? on_progress : NULL;
 	b->setup.load.progress_arg = b;
 	err = load_run(&b->setup.load, b->plan.item, &order, out, msg);
 	end_progress(b);

@@ -11,12 +11,13 @@ struct bench {
 	struct asserts asserts;
 	struct workload work;
 	struct load_plan plan;
-	char *model;		   /* owned, when it was asked for */
-	char hash[17];		   /* of the data set */
-	struct buf described;	   /* what its reader said, for the document */
-	double median_ttft_ms;	   /* of the warm-ups; 0: none */
-	double token_scale;	   /* as calibrated; 0: not */
-	struct sweep_watch *watch; /* of a sweep's step */
+	char *model;		  /* owned, when it was asked for */
+	char hash[17];		  /* of the data set */
+	struct buf described;	  /* what its reader said, for the document */
+	double median_ttft_ms;	  /* of the warm-ups; 0: none */
+	double token_scale;	  /* as calibrated; 0: not */
+	struct sweep_watch watch; /* of a sweep's step */
+	bool watching;
 	double step_rate;
 	bool splits; /* some of these prefix groups have several keys */
 	size_t groups, split;

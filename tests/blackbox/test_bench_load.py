@@ -87,6 +87,16 @@ def test_unix_socket(tmp_path):
     assert seen == [b"POST /v1/completions HTTP/1.1"] * 4
 
 
+def test_a_proxy_is_the_curl_transports():
+    """The proxy is asked for the whole URL; a name that nobody knows is its business."""
+    with FakeEngine(answer) as proxy:
+        far = type("Far", (), {"url": "http://engine.invalid:81/v1"})
+        doc = bench(far, "--model", "m", "--num-prompts", 2, "--transport", "curl", "--proxy", proxy.url)
+        assert doc["completed"] == 2 and {s.target for s in proxy.seen} == {"http://engine.invalid:81/v1/chat/completions"}
+        done = harness.run("bench", "--base-url", proxy.url, "--model", "m", "--num-prompts", 2, "--proxy", proxy.url)
+        assert done.returncode == 2 and "--transport curl" in done.stderr
+
+
 @pytest.mark.parametrize("transport", ["pdctl", "curl"])
 def test_any_header_and_any_path(transport):
     with FakeEngine(answer) as engine:
