@@ -5,6 +5,7 @@
  */
 #include "sim/report/table.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -243,7 +244,7 @@ void simreport_rows(const struct simreport *r, bool mark, struct table *t)
 			table_cell(t, "%llu", (unsigned long long)a->cache);
 		for (size_t c = 0; c < NCOLUMNS; c++)
 			cell(r, &columns[c], a, mark, t);
-		table_cell(t, "%llu", (unsigned long long)(a->result.refused + a->result.lost));
+		table_cell(t, "%" PRIu64, a->result.refused + a->result.lost);
 		verdict(r, i, t);
 	}
 }
