@@ -41,6 +41,20 @@ def test_a_pair_of_each_policy(pdctl, workload, tmp_path):
     check(identity.Pools(pdctl), workload, tmp_path, identity.pairs(), REQUESTS, pd=True)
 
 
+def test_routers_agree_without_talking(pdctl):
+    """Two processes with the same names in another order, and another seed: every hash policy maps every session alike."""
+    pools = identity.Pools(pdctl)
+    names = {u: n for n, _, u in (text.partition("=") for text in pools.plain)}
+    raws = [raw for (key, _, _), raw in zip(identity.requests(150), identity.wire(150)) if key is not None]
+    for policy in ("consistent_hash", "bounded_hash", "rendezvous_hash", "maglev"):
+        first, second = (pdctl("serve", "--worker-urls", *workers, "--policy", policy, "--log-level", "warn")
+                         for workers in (pools.plain, pools.plain[::-1]))
+        got = [identity.served(router.url, raws, ["x-worker"], names, 1) for router in (first, second)]
+        assert got[0] == got[1] and len({w for (w,) in got[0]}) == 3, policy
+        first.stop()
+        second.stop()
+
+
 def test_every_decider(pdctl, workload, tmp_path):
     """Whether a prompt is computed remotely, and where: the same in both; the header says it, and so does the count."""
     pools, raws = identity.Pools(pdctl), identity.wire(REQUESTS)

@@ -64,6 +64,19 @@ def test_an_empty_list_is_no_missing_one(pdctl, tmp_path, text, words):
     harness.wait_for("no worker", lambda: router.get("/readiness")[0] == 503)
 
 
+def test_a_policy_of_vllm_router_in_the_file(pdctl, tmp_path):
+    """They run as themselves; a reload that names none leaves the one that runs."""
+    path = tmp_path / "workers.yaml"
+    path.write_text("policy: kv_aware\nworkers: [http://127.0.0.1:1]\n")
+    router = pdctl("serve", "--workers-file", path)
+    router.said("policy: kv_aware")
+    path.write_text("policy: cache_aware\nmax_tree_size: 100000\nworkers: [http://127.0.0.1:1]\n")
+    assert router.admin("POST", "/reload")[0] == 200
+    router.said("policy cache_aware instead of kv_aware")
+    path.write_text("policy: kv_awful\nworkers: [http://127.0.0.1:1]\n")
+    assert router.admin("POST", "/reload")[0] == 400
+
+
 @pytest.mark.parametrize("words, message", [
     (["--worker-urls", "a=http://h:1", "b=http://H:1/"], "--worker-urls: found 'a' and 'b' for http://h:1: a worker has one name"),
     (["--worker-urls", "http://h:1", "http://h:2", "http://h:1"], "--worker-urls: duplicate name 'http://h:1'"),
