@@ -275,6 +275,32 @@ static void take_back(struct route_pair *p, int end)
 	p->picked[end] = false;
 }
 
+/* First among those that share the partner's label, then among all. */
+static int decide_near(const struct route_pair *p, int end, struct route_decision *d)
+{
+	const struct route_pool *pool = p->pool[end];
+	struct route_request rq = p->request[end];
+	struct span want = rq.partner && p->label.n > 0 ? route_label(&rq.partner->labels, p->label)
+							: (struct span){NULL, 0};
+	bool far[ROUTE_WORKERS_MAX];
+	size_t near = 0;
+	int err;
+
+	for (size_t i = 0; want.p && i < pool->n; i++) {
+		struct span has = route_label(&pool->worker[i].labels, p->label);
+
+		far[i] = (rq.tried && rq.tried[i]) || !has.p || !span_eq(has, want);
+		near += !far[i];
+	}
+	if (near > 0) {
+		rq.tried = far;
+		err = route_decide(pool, &rq, d);
+		if (err != PD_ENOENT && err != PD_EBUSY)
+			return err;
+	}
+	return route_decide(pool, &p->request[end], d);
+}
+
 int route_decide_pair(struct route_pair *p)
 {
 	const struct route_policy_type *decode = p->pool[ROUTE_DECODE]->state->spec.type;
@@ -291,7 +317,7 @@ int route_decide_pair(struct route_pair *p)
 		p->request[end].partner =
 			p->picked[other] ? &p->pool[other]->worker[p->decision[other].worker]
 					 : NULL;
-		err = route_decide(p->pool[end], &p->request[end], &p->decision[end]);
+		err = decide_near(p, end, &p->decision[end]);
 		p->picked[end] = err == PD_OK;
 		if (!err && end == ROUTE_DECODE && p->ask && !p->ask(p->context, p)) {
 			p->local = true;

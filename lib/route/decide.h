@@ -64,6 +64,9 @@ struct route_pair {
 	 * always. See lib/route/policy/decider.h. */
 	bool (*ask)(void *context, struct route_pair *p);
 	void *context;
+	/* The second worker is one whose label of this name has the first one's value, if one of
+	 * them can take the request. n 0: no preference. */
+	struct span label;
 	bool decode_alone; /* without a prefill worker (PD_ENOENT) decode alone is a success */
 	/* results */
 	bool local;	  /* `ask` said no: there is no prefill pick */

@@ -143,6 +143,60 @@ static void test_always_and_never(void **state)
 	done(&f);
 }
 
+/* A label that both have: the pair shares its value, as long as one such worker can take it. */
+static void test_pair_label(void **state)
+{
+	static const char *const names[] = {"p1", "p2", "p3", "d1", "d2", "d3"};
+	static const char *const racks[] = {"a", "b", "c", "c", "a", NULL};
+	static struct route_slot slot[6];
+	struct route_spec spec = spec_named("least_request");
+	struct route_pool *pool[2];
+
+	(void)state;
+	for (int p = 0; p < 2; p++) {
+		struct route_member member[3] = {0};
+		struct route_state *s;
+
+		assert_int_equal(route_state_new(&s, &spec), PD_OK);
+		for (int i = 0; i < 3; i++) {
+			int k = 3 * p + i;
+
+			atomic_store(&slot[k].available, true);
+			member[i].name = names[k];
+			member[i].slot = &slot[k];
+			if (racks[k])
+				assert_int_equal(route_labels_set(&member[i].labels, SPAN("rack"),
+								  span_of(racks[k])),
+						 PD_OK);
+		}
+		assert_int_equal(route_pool_new(&pool[p], member, 3, s, NULL), PD_OK);
+		route_state_unref(s);
+		for (int i = 0; i < 3; i++)
+			route_labels_release(&member[i].labels);
+	}
+	for (int i = 0; i < 30; i++) {
+		struct route_pair p = {.pool = {pool[0], pool[1]}, .label = SPAN("rack")};
+		uint32_t d;
+
+		if (i == 15) { /* the one of rack a is full: another one is better than none */
+			atomic_store(&slot[0].cap, 1);
+			atomic_store(&slot[0].in_flight, 1);
+		}
+		assert_int_equal(route_decide_pair(&p), PD_OK);
+		d = p.decision[ROUTE_DECODE].worker;
+		if (d == 0)
+			assert_int_equal(p.decision[ROUTE_PREFILL].worker, 2);
+		else if (d == 1 && i < 15)
+			assert_int_equal(p.decision[ROUTE_PREFILL].worker, 0);
+		else if (d == 1)
+			assert_int_not_equal(p.decision[ROUTE_PREFILL].worker, 0);
+		for (int e = 0; e < 2; e++)
+			route_end(pool[e], p.decision[e].worker, NULL);
+	}
+	route_pool_free(pool[0]);
+	route_pool_free(pool[1]);
+}
+
 static void test_names(void **state)
 {
 	enum route_decider_kind k;
@@ -163,6 +217,7 @@ int main(void)
 		cmocka_unit_test(test_prefix),
 		cmocka_unit_test(test_cost),
 		cmocka_unit_test(test_always_and_never),
+		cmocka_unit_test(test_pair_label),
 		cmocka_unit_test(test_names),
 	};
 

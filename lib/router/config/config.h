@@ -143,7 +143,8 @@ struct router_config {
 	bool worker_tls_insecure;	/* their certificates are not looked at */
 
 	enum pd_fallback pd_fallback;
-	struct route_decider_spec decider;    /* of P/D */
+	struct route_decider_spec decider; /* of P/D */
+	const char *pair_label;		   /* P/D: pairs share its value if they can; NULL: any */
 	const struct pd_connector *connector; /* static */
 	/* What its prefill workers are asked for, at which port when they name none; NULL: nothing.
 	 */

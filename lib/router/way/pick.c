@@ -185,7 +185,10 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
 	struct route_decider *decider = x->way->decider;
-	struct route_pair pair = {.ask = decider ? route_decider_ask : NULL, .context = decider};
+	const char *label = x->way->cfg->pair_label;
+	struct route_pair pair = {.ask = decider ? route_decider_ask : NULL,
+				  .context = decider,
+				  .label = label ? span_of(label) : SPAN("")};
 	int err, offers = 0;
 
 	for (int i = 0; i < ROUTE_ENDS; i++) {
