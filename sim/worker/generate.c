@@ -55,6 +55,16 @@ static void settle(struct gen_flow *f, const char *outcome, int status)
 	journal_update(f->gen->journal, &f->log);
 }
 
+/* The engine's wake-ups may end a sleep early, so the clock decides. */
+static int sleep_until(struct http_conn *c, int64_t at)
+{
+	bool left = http_conn_client_left(c);
+
+	while (!left && clock_now() < at)
+		left = http_conn_sleep(c, at);
+	return left ? PD_ECANCELED : PD_OK;
+}
+
 /* Stalls and cuts, before token `sent` goes out. */
 static int inject(struct gen_flow *f)
 {
@@ -70,7 +80,7 @@ static int inject(struct gen_flow *f)
 	f->stalled = true;
 	until = x->stall_s > 0 ? clock_now() + (int64_t)(x->stall_s * (double)NS_PER_S)
 			       : CLOCK_NEVER;
-	return http_conn_sleep(f->c, until) ? PD_ECANCELED : PD_OK;
+	return sleep_until(f->c, until);
 }
 
 /* Text of token k of the run, clipped where a stop string cut it. */
@@ -283,9 +293,8 @@ static int one_prompt(struct gen_flow *f, size_t i, struct core_job **kept)
 	/* The fault that holds every request for a while before the engine sees it. */
 	if (!err && !f->held && f->faults.delay_s > 0) {
 		f->held = true;
-		if (http_conn_sleep(f->c,
-				    clock_now() + (int64_t)(f->faults.delay_s * (double)NS_PER_S)))
-			err = PD_ECANCELED;
+		err = sleep_until(f->c,
+				  clock_now() + (int64_t)(f->faults.delay_s * (double)NS_PER_S));
 	}
 	if (!err)
 		err = run_prefill(&f->run, &f->error);
