@@ -189,7 +189,8 @@ int epp_flow_read(struct epp_reading *r)
 	if (!err && flow.pos)
 		err = epp_note(r, flow, "flowControl (--priority-header, --fairness-header)");
 	else if (!err && c->detector_named)
-		err = epp_note(r, yamlnode_get(r->root, "saturationDetector"), "saturationDetector");
+		err = epp_note(r, yamlnode_get(r->root, "saturationDetector"),
+			       "saturationDetector");
 	eviction = yamlnode_get(flow, "enableEviction");
 	if (!err && eviction.pos && yamlnode_bool(eviction, &evict))
 		return yamlnode_fail(eviction, r->file, r->msg,

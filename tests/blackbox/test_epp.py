@@ -1,5 +1,6 @@
 """A router whose workers an endpoint picker configuration chooses: split by load, labels, refusals, and the line that says why."""
 
+import base64
 import concurrent.futures
 import json
 import subprocess
@@ -187,3 +188,15 @@ def test_a_rate_is_kept(pdctl):
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
         codes = list(pool.map(lambda _: router.post("/v1/completions", BODY)[0], range(60)))
     assert codes == [200] * 60 and time.monotonic() - began >= 0.9, "50 requests above the first ten take a second"
+
+
+def test_a_session_token_brings_the_next_request_back(pdctl, tmp_path):
+    (tmp_path / "epp.yaml").write_text(HEAD + "- {type: session-affinity-scorer, parameters: {encodedEndpointHeaderConfig: {header: X-Pin}}}\n- type: max-score-picker\n")
+    workers = [pdctl("worker", "--model", "m") for _ in range(4)]
+    router = pdctl("serve", "--worker-urls", *[f"w{i}={w.url}" for i, w in enumerate(workers)], "--epp-config", tmp_path / "epp.yaml")
+    for _ in range(3):
+        status, first, _ = router.post("/v1/completions", BODY)
+        name = base64.b64decode(first["x-pin"]).decode()
+        assert status == 200 and workers[int(name[1:])].url == first["x-worker"]
+        for _ in range(6):
+            assert router.post("/v1/completions", BODY, {"X-Pin": first["x-pin"]})[1]["x-worker"] == first["x-worker"]

@@ -12,6 +12,7 @@
 #include "lib/route/hash.h"
 #include "lib/route/memory/holders.h"
 #include "lib/route/prefix.h"
+#include "lib/route/score/session_affinity.h"
 
 struct params {
 	const struct score_profile *profile; /* NULL: the default */
@@ -281,6 +282,31 @@ size_t score_best(const struct score_run *run, const uint16_t *list, size_t n, c
 		}
 	}
 	return best;
+}
+
+int score_pins(const struct route_spec *s, bool primary, const char *worker, struct buf *out)
+{
+	const struct score_profile *p = score_spec_profile(s);
+	const char *said = NULL;
+	int err = PD_OK;
+
+	for (size_t i = 0; p && !err && i < p->nfilters + p->nscorers; i++) {
+		const struct score_stage *g = &p->stage[i];
+		const char *header, *profile;
+
+		if (g->type != &score_session && g->type != &score_session_filter)
+			continue;
+		header = score_session_header(g->params);
+		profile = score_session_profile(g->params);
+		if (!header || (said && strcmp(said, header) == 0) ||
+		    (profile ? strcmp(profile, p->name) != 0 : !primary))
+			continue;
+		err = buf_printf(out, "%s: ", header);
+		err = err ? err : score_session_token(worker, out);
+		err = err ? err : buf_puts(out, "\r\n");
+		said = header;
+	}
+	return err;
 }
 
 void score_picked(const struct score_run *run, uint32_t worker, bool cold)

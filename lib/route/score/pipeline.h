@@ -49,6 +49,12 @@ void score_sum(const struct score_run *run, const uint16_t *list, size_t n, doub
  * *ties: others of equal rank. */
 size_t score_best(const struct score_run *run, const uint16_t *list, size_t n, const double *sum,
 		  uint32_t *ties);
+/*
+ * Appends the header lines that bind the next request to this worker, of stages that go by a token
+ * ("x-session-token: ..."); nothing for other policies. `primary`: the pool that answers.
+ */
+int score_pins(const struct route_spec *s, bool primary, const char *worker,
+	       struct buf *out) PD_MUST;
 /* What a scheduler's pick teaches the stages. */
 void score_picked(const struct score_run *run, uint32_t worker, bool cold);
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/route/score/pipeline.h"
 #include "lib/router/way/exchange.h"
 
 /* Fields of a request that do not go to a worker as they are: ours, hop-by-hop ones, framing, hosts
@@ -192,6 +193,10 @@ int head_names(struct buf *b, const struct exchange *x)
 	for (int r = 0; !err && x->way->cfg->worker_headers && r < ROLES; r++)
 		if (x->pick[r].worker)
 			err = put_line(b, names[r], span_of(x->pick[r].worker->url));
+	for (int r = 0; !err && r < ROLES; r++)
+		if (x->pick[r].worker)
+			err = score_pins(&x->fleet->pool[r].ring->state->spec, r != ROLE_PREFILL,
+					 x->pick[r].worker->name, b);
 	if (!err && x->rec.decider && x->way->cfg->worker_headers)
 		err = put_line(b, SPAN("X-PD-Decision"),
 			       x->rec.local ? SPAN("local") : SPAN("remote"));
