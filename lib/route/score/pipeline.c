@@ -164,7 +164,7 @@ static int table_new(const struct route_pool *pool, const void *params, void **t
 	if (ok) {
 		t->memory = pool->state->memory;
 		t->cell = calloc(pool->n + 1, sizeof(*t->cell));
-		t->fact = calloc(nstages(p), sizeof(*t->fact));
+		t->fact = calloc(nstages(p), sizeof(struct score_fact *));
 		ok = t->cell && t->fact;
 	}
 	for (; ok && t->memory->holders && t->n < pool->n; t->n++)
@@ -453,7 +453,7 @@ static void find_best(const struct route_view *v, struct walk *w)
 	const struct score_call picker = call_of(&run, p, p->nfilters + p->nscorers);
 	double (*rank_of)(const struct score_call *c, uint32_t worker, double score) =
 		p->stage[p->nfilters + p->nscorers].type->rank;
-	struct rank best[SHOWN];
+	struct rank best[SHOWN] = {{0, 0}};
 
 	w->nbest = w->at = 0;
 	w->ties = 0;

@@ -74,7 +74,7 @@ static struct gate_waiter *whose_turn(struct gate *g)
 	struct gate_waiter *best = g->first;
 	uint64_t last;
 
-	if (!g->fair)
+	if (!g->fair || !best)
 		return best;
 	for (struct gate_waiter *w = g->first; w; w = w->next)
 		if (w->flow.priority > best->flow.priority)
