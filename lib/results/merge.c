@@ -155,11 +155,17 @@ static int name(struct merge *m, struct span key)
 	return err ? err : buf_puts(m->out, "\": ");
 }
 
+/* A whole number; null when a shard does not state it. */
+static int whole_number(struct merge *m, double v)
+{
+	return isfinite(v) ? buf_printf(m->out, "%.0f", v) : buf_puts(m->out, "null");
+}
+
 static int put_count(struct merge *m, const char *key, double v)
 {
 	int err = name(m, span_of(key));
 
-	return err ? err : buf_printf(m->out, "%.0f", v);
+	return err ? err : whole_number(m, v);
 }
 
 static int put_real(struct merge *m, const char *key, double v)
@@ -259,7 +265,9 @@ static int put_counts(struct merge *m, const char *path, struct span key)
 			if (!err)
 				err = json_quote(m->out, inner, strlen(inner));
 			if (!err)
-				err = buf_printf(m->out, ": %.0f", sum);
+				err = buf_puts(m->out, ": ");
+			if (!err)
+				err = whole_number(m, sum);
 		}
 	}
 	m->first = false;

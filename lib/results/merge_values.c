@@ -239,7 +239,8 @@ bool merge_hist_add(struct hist *h, const struct merge_shard *s, const char *nam
 		}
 		least = ok ? number_of(lo->value, lo->type) : (double)NAN;
 		most = ok ? number_of(hi->value, hi->type) : (double)NAN;
-		ok = ok && least >= 0 && most < 9e18 && most >= least;
+		ok = ok && least >= 0 && most < 9e18 && most >= least &&
+		     fabs(number_of(sum->value, sum->type)) < 1e300;
 		if (ok) {
 			uint64_t low = (uint64_t)least, high = (uint64_t)most;
 
