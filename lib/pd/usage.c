@@ -5,7 +5,7 @@
  */
 #include "lib/pd/usage.h"
 
-#define USAGE_MAX 2048	/* bytes of a usage object */
+#define USAGE_MAX 2048	/* bytes of a usage object that are looked at */
 #define LOOK_BACK 65536 /* bytes at the end of a piece that are searched */
 
 #define INSERTED_MAX 256 /* bytes of inserted members besides prefill's details */
@@ -293,29 +293,9 @@ bool pd_usage_maybe(const char *p, size_t n)
 
 /* -- tokens -- */
 
-/* From { to its }, or nothing. */
-static struct span braces_at(const char *p, const char *end)
+static bool is_one_of(struct span key, struct span a, struct span b)
 {
-	const char *at = p;
-	int depth = 0;
-	bool text = false;
-
-	end = end - p > USAGE_MAX ? p + USAGE_MAX : end;
-	for (; at < end; at++) {
-		if (text) {
-			if (*at == '\\')
-				at++;
-			else if (*at == '"')
-				text = false;
-		} else if (*at == '"') {
-			text = true;
-		} else if (*at == '{') {
-			depth++;
-		} else if (*at == '}' && --depth == 0) {
-			return (struct span){p, (size_t)(at + 1 - p)};
-		}
-	}
-	return (struct span){p, 0};
+	return span_eq(key, a) || span_eq(key, b);
 }
 
 static void read_count(enum json_type type, struct span value, int64_t *out)
@@ -326,47 +306,74 @@ static void read_count(enum json_type type, struct span value, int64_t *out)
 		*out = n;
 }
 
-static void read_usage(struct pd_tokens *u, struct span text)
+/* Cached tokens out of the details of the prompt's. */
+static void read_details(struct span details, struct pd_tokens *t)
 {
-	struct json_object o;
-	enum json_type type;
-	struct span value;
+	struct json_member m;
+	size_t at = 0;
 
-	if (json_object_scan(&o, text.p, text.n, NULL))
-		return;
-	for (size_t i = 0; i < o.n; i++) {
-		const struct json_member *m = &o.member[i];
-
-		if (span_eq(m->key, SPAN("prompt_tokens")) || span_eq(m->key, SPAN("input_tokens")))
-			read_count(m->type, m->value, &u->prompt);
-		else if (span_eq(m->key, SPAN("completion_tokens")) ||
-			 span_eq(m->key, SPAN("output_tokens")))
-			read_count(m->type, m->value, &u->completion);
-		else if ((span_eq(m->key, SPAN("prompt_tokens_details")) &&
-			  json_object_path(&o, "prompt_tokens_details.cached_tokens", &type,
-					   &value)) ||
-			 (span_eq(m->key, SPAN("input_tokens_details")) &&
-			  json_object_path(&o, "input_tokens_details.cached_tokens", &type,
-					   &value)))
-			read_count(type, value, &u->cached);
-	}
-	json_object_release(&o);
+	while (json_object_next(details, &at, &m))
+		if (span_eq(m.key, SPAN("cached_tokens")))
+			read_count(m.type, m.value, &t->cached);
 }
 
-void pd_usage_tokens(struct pd_tokens *u, const char *p, size_t n)
+/* The object begins the text. It was not validated: what is no number is passed over, and so is a
+ * value that the end of the text has cut. */
+static void read_usage(struct span text, struct pd_tokens *t)
+{
+	const char *end = text.p + text.n;
+	struct json_member m;
+	size_t at = 0;
+
+	while (json_object_next(text, &at, &m) && m.value.p + m.value.n < end) {
+		if (is_one_of(m.key, SPAN("prompt_tokens"), SPAN("input_tokens")))
+			read_count(m.type, m.value, &t->prompt);
+		else if (is_one_of(m.key, SPAN("completion_tokens"), SPAN("output_tokens")))
+			read_count(m.type, m.value, &t->completion);
+		else if (m.type == JSON_OBJECT && is_one_of(m.key, SPAN("prompt_tokens_details"),
+							    SPAN("input_tokens_details")))
+			read_details(m.value, t);
+	}
+}
+
+/* Is the brace at `at` the value of a member "usage"? */
+static bool opens_usage(const char *p, const char *at)
 {
 	static const char name[] = "\"usage\"";
-	const char *end = p + n, *at;
 
-	/* usage comes last */
+	while (at > p && memchr(" \t\r\n:", at[-1], 5))
+		at--;
+	return (size_t)(at - p) >= sizeof(name) - 1 &&
+	       memcmp(at - (sizeof(name) - 1), name, sizeof(name) - 1) == 0;
+}
+
+/* What is not known yet. */
+static void complete(struct pd_tokens *t, const struct pd_tokens *before)
+{
+	t->prompt = t->prompt < 0 ? before->prompt : t->prompt;
+	t->completion = t->completion < 0 ? before->completion : t->completion;
+	t->cached = t->cached < 0 ? before->cached : t->cached;
+}
+
+/* usage comes last, so the search goes backwards from brace to brace. */
+void pd_usage_tokens(struct pd_tokens *u, const char *p, size_t n)
+{
+	struct pd_tokens found = PD_TOKENS_UNKNOWN;
+	const char *end = p + n, *at = end;
+
 	p = n > LOOK_BACK ? end - LOOK_BACK : p;
-	while (p < end && (p = memmem(p, (size_t)(end - p), name, sizeof(name) - 1)) != NULL) {
-		p += sizeof(name) - 1;
-		for (at = p; at < end && memchr(" \t\r\n:", *at, 5); at++)
-			;
-		if (at < end && *at == '{')
-			read_usage(u, braces_at(at, end));
+	while ((found.prompt < 0 || found.completion < 0) && at > p &&
+	       (at = memrchr(p, '{', (size_t)(at - p))) != NULL) {
+		size_t left = (size_t)(end - at);
+		struct pd_tokens here = PD_TOKENS_UNKNOWN;
+
+		if (!opens_usage(p, at))
+			continue;
+		read_usage((struct span){at, left < USAGE_MAX ? left : USAGE_MAX}, &here);
+		complete(&found, &here);
 	}
+	complete(&found, u);
+	*u = found;
 }
 
 /* -- of a prefill answer -- */

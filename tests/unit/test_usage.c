@@ -234,12 +234,75 @@ static void the_quick_test_misses_nothing(void **state)
 			assert_true(pd_usage_maybe(cases[i].decode, strlen(cases[i].decode)));
 }
 
+static void tokens_are_read_from_the_end(void **state)
+{
+	static const struct {
+		const char *piece;
+		struct pd_tokens want;
+	} pieces[] = {
+		{"{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3,\"total_tokens\":12,"
+		 "\"prompt_tokens_details\":{\"cached_tokens\":4}},\"x\":{}}",
+		 {9, 3, 4}},
+		{"{\"usage\" :\t{ \"output_tokens\" : 3 , \"input_tokens\" : 9,\r\n\"input_tokens_"
+		 "details\":{\"cached_tokens\":0}}}",
+		 {9, 3, 0}},
+		/* of several the last, and what only an earlier one says */
+		{"data: {\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}}\n\ndata: "
+		 "{\"usage\":"
+		 "{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
+		 {9, 2, -1}},
+		{"data: "
+		 "{\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":0}}}\n\ndata: "
+		 "{\"usage\":{\"output_tokens\":5}}\n\n",
+		 {9, 5, -1}},
+		{"{\"usage\":{\"prompt_tokens\":1,\"prompt_tokens\":9,\"completion_tokens\":3}}",
+		 {9, 3, -1}},
+		/* cut: not what may go on */
+		{"{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":12", {9, -1, -1}},
+		{"{\"usage\":{\"prompt_tokens\":9,\"prompt_tokens_details\":{\"cached_tokens\":4",
+		 {9, -1, -1}},
+		{"{\"usage\":{", {-1, -1, -1}},
+		/* no counts */
+		{"{\"usage\":null}", {-1, -1, -1}},
+		{"{\"usage\":{\"prompt_tokens\":-9,\"completion_tokens\":1.5,\"prompt_tokens_"
+		 "details\":"
+		 "[{\"cached_tokens\":4}]}}",
+		 {-1, -1, -1}},
+		{"{\"my_usage\":{\"prompt_tokens\":9}}", {-1, -1, -1}},
+		{"{\"content\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":9}\"}", {-1, -1, -1}},
+		{":{\"prompt_tokens\":9}", {-1, -1, -1}},
+		{"", {-1, -1, -1}},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+		struct pd_tokens t = PD_TOKENS_UNKNOWN, before = {70, 71, 72};
+		const struct pd_tokens *want = &pieces[i].want;
+		size_t n = strlen(pieces[i].piece);
+		char *exact = malloc(n ? n : 1); /* a sanitizer sees a look beyond it */
+
+		assert_non_null(exact);
+		memcpy(exact, pieces[i].piece, n);
+		pd_usage_tokens(&t, exact, n);
+		assert_int_equal(t.prompt, want->prompt);
+		assert_int_equal(t.completion, want->completion);
+		assert_int_equal(t.cached, want->cached);
+		/* What a piece does not say stays. */
+		pd_usage_tokens(&before, exact, n);
+		assert_int_equal(before.prompt, want->prompt < 0 ? 70 : want->prompt);
+		assert_int_equal(before.completion, want->completion < 0 ? 71 : want->completion);
+		assert_int_equal(before.cached, want->cached < 0 ? 72 : want->cached);
+		free(exact);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(usages_merge_exactly),
 		cmocka_unit_test(numbers_alone_suffice),
 		cmocka_unit_test(the_quick_test_misses_nothing),
+		cmocka_unit_test(tokens_are_read_from_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,8 +14,6 @@
 #define CLAUDE_USER    "metadata.user_id"
 #define CLAUDE_MARK    "_session_"
 
-#define CANDIDATES 16 /* fields whose name has the length of one that is looked for */
-
 /* Who sends what, and where it was seen, stands in docs/serve.md. */
 static const struct route_source default_source[] = {
 	{true, "x-session-id", ROUTE_KEY_SESSION},
@@ -47,10 +45,11 @@ static const struct route_source default_source[] = {
 
 void route_keyspec_lengths(struct route_keyspec *s)
 {
-	s->lengths = (uint64_t)1 << strlen(CLAUDE_AGENT);
-	for (size_t i = 0; i < s->n; i++)
-		if (s->source[i].header)
-			s->lengths |= (uint64_t)1 << (strlen(s->source[i].name) & 63);
+	for (size_t i = 0; i < s->n; i++) {
+		const char *name = s->source[i].name;
+
+		s->length[i] = key_length(s->source[i].header ? strlen(name) : strcspn(name, "."));
+	}
 }
 
 void route_keyspec_default(struct route_keyspec *s)
@@ -184,43 +183,48 @@ static bool from_body(const struct route_source *src, const struct json_object *
 	return true;
 }
 
-/* The fields that may be one of the sources, by the lengths of their names: most of a request's are
- * none. Too many: all of them. */
-static const struct field *candidates(const struct route_keyspec *s, const struct field *headers,
-				      size_t *n, struct field few[CANDIDATES])
-{
-	size_t kept = 0;
+/* The lengths of names that are there: most sources are none of them. */
 
-	for (size_t i = 0; i < *n; i++) {
-		if (!(s->lengths >> (headers[i].name.n & 63) & 1))
-			continue;
-		if (kept == CANDIDATES)
-			return headers;
-		few[kept++] = headers[i];
-	}
-	*n = kept;
-	return few;
+static uint64_t lengths_of_headers(const struct field *headers, size_t n)
+{
+	uint64_t lengths = 0;
+
+	for (size_t i = 0; i < n; i++)
+		lengths |= key_length(headers[i].name.n);
+	return lengths;
+}
+
+static uint64_t lengths_of_members(const struct json_object *body)
+{
+	uint64_t lengths = 0;
+
+	for (size_t i = 0; body && i < body->n; i++)
+		lengths |= body->member[i].key_escaped ? UINT64_MAX
+						       : key_length(body->member[i].key.n);
+	return lengths;
 }
 
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out)
 {
-	struct field few[CANDIDATES];
+	uint64_t in_headers, in_body;
 
 	key_clear(out);
 	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
 		key_extract_vllm_router(headers, nheaders, body, s->fields_only, out);
 		return;
 	}
-	headers = candidates(s, headers, &nheaders, few);
+	in_headers = lengths_of_headers(headers, nheaders);
+	in_body = lengths_of_members(body);
 	for (int level = ROUTE_KEY_SESSION; level >= ROUTE_KEY_USER; level--) {
 		for (size_t i = 0; i < s->n; i++) {
 			const struct route_source *src = &s->source[i];
 
-			if ((int)src->level != level)
+			if (!((src->header ? in_headers : in_body) & s->length[i]) ||
+			    (int)src->level != level)
 				continue;
-			if (src->header ? nheaders > 0 && from_header(src, headers, nheaders, out)
-					: body && from_body(src, body, out)) {
+			if (src->header ? from_header(src, headers, nheaders, out)
+					: from_body(src, body, out)) {
 				out->level = src->level;
 				return;
 			}

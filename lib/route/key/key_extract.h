@@ -36,8 +36,8 @@ struct route_source {
 struct route_keyspec {
 	enum route_key_compat compat;
 	bool fields_only; /* in compat mode: the text of a request is no key */
-	uint64_t lengths; /* bit n & 63: a header of n bytes may be a source; private */
 	size_t n;
+	uint64_t length[ROUTE_SOURCES_MAX]; /* one bit each, for a name so long; private */
 	struct route_source source[ROUTE_SOURCES_MAX];
 };
 

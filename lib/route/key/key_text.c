@@ -113,6 +113,8 @@ static struct span trim_json(struct span s)
 	const char *end; /* behind the last character that is no blank */
 	size_t n;
 
+	if (!memchr(s.p, '\\', s.n))
+		return span_trim(s);
 	while ((n = blank_at(s)) > 0)
 		s = (struct span){s.p + n, s.n - n};
 	end = s.p;

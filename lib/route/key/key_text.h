@@ -15,7 +15,13 @@ struct key_piece {
 /* Puts the pieces together in out->text; too long: the hash of the whole. */
 void key_build(struct route_key *out, const struct key_piece *piece, size_t n);
 
-/* s->lengths out of s->source. */
+/* The bit of names of n bytes. */
+static inline uint64_t key_length(size_t n)
+{
+	return (uint64_t)1 << (n & 63);
+}
+
+/* s->length out of s->source: of a path its first step counts. */
 void route_keyspec_lengths(struct route_keyspec *s);
 
 /* No key. */
