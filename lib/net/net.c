@@ -166,6 +166,8 @@ static int look_up(struct net_addr *a, unsigned max, unsigned *n, const char *ho
 	for (const struct addrinfo *i = list; i && *n < max; i = i->ai_next) {
 		struct net_addr *to = &a[*n];
 
+		if (i->ai_addrlen > sizeof(to->sa))
+			continue;
 		memset(to, 0, sizeof(*to));
 		memcpy(&to->sa, i->ai_addr, i->ai_addrlen);
 		to->len = i->ai_addrlen;
@@ -210,21 +212,20 @@ int net_resolve(struct net_addr *a, const char *host, uint16_t port, struct pd_m
 	return resolve(a, 1, &n, host, port, msg);
 }
 
-static uint16_t port_of(const struct sockaddr_storage *sa)
+static uint16_t port_of(const struct sockaddr *sa)
 {
 	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the kernel filled it */
-	return ntohs(sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
+	return ntohs(sa->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
 					       : ((const struct sockaddr_in *)sa)->sin_port);
 }
 
 uint16_t net_bound_port(int fd)
 {
-	struct sockaddr_storage sa = {0};
-	socklen_t len = sizeof(sa);
+	struct net_addr a = {.len = sizeof(a.sa)};
 
-	if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+	if (getsockname(fd, &a.sa.any, &a.len) < 0)
 		return 0;
-	return port_of(&sa);
+	return port_of(&a.sa.any);
 }
 
 int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd_msg *msg)
@@ -235,12 +236,12 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 
 	if (err)
 		return err;
-	*fd = socket(a.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	*fd = socket(a.sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (*fd < 0)
 		return pd_fail(msg, PD_EIO, "cannot create a socket: %s",
 			       pd_errno_text(errno, text, sizeof(text)));
 	(void)setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(*fd, (struct sockaddr *)&a.sa, a.len) < 0 || listen(*fd, backlog) < 0) {
+	if (bind(*fd, &a.sa.any, a.len) < 0 || listen(*fd, backlog) < 0) {
 		(void)pd_fail(msg, PD_EIO, "cannot listen on %s:%u: %s", host, *port,
 			      pd_errno_text(errno, text, sizeof(text)));
 		(void)close(*fd);
@@ -251,11 +252,11 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 	return PD_OK;
 }
 
-void net_addr_text(const struct sockaddr_storage *sa, char out[NET_ADDR_TEXT])
+void net_addr_text(const struct sockaddr *sa, char out[NET_ADDR_TEXT])
 {
 	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)sa)->sin6_addr;
 	const void *address = &((const struct sockaddr_in *)sa)->sin_addr;
-	int family = sa->ss_family;
+	int family = sa->sa_family;
 
 	if (family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(v6)) {
 		family = AF_INET;
@@ -270,25 +271,23 @@ void net_addr_text(const struct sockaddr_storage *sa, char out[NET_ADDR_TEXT])
 
 void net_peer_addr(int fd, char out[NET_ADDR_TEXT])
 {
-	struct sockaddr_storage sa = {0};
-	socklen_t len = sizeof(sa);
+	struct net_addr a = {.len = sizeof(a.sa)};
 
 	out[0] = '\0';
-	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
-		net_addr_text(&sa, out);
+	if (getpeername(fd, &a.sa.any, &a.len) == 0)
+		net_addr_text(&a.sa.any, out);
 }
 
 void net_peer_text(int fd, char *out, size_t cap)
 {
-	struct sockaddr_storage sa = {0};
-	socklen_t len = sizeof(sa);
+	struct net_addr a = {.len = sizeof(a.sa)};
 	char host[NET_ADDR_TEXT] = "";
 
-	if (getpeername(fd, (struct sockaddr *)&sa, &len) == 0)
-		net_addr_text(&sa, host);
+	if (getpeername(fd, &a.sa.any, &a.len) == 0)
+		net_addr_text(&a.sa.any, host);
 	if (!host[0])
 		(void)snprintf(out, cap, "?");
 	else
 		(void)snprintf(out, cap, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
-			       port_of(&sa));
+			       port_of(&a.sa.any));
 }

@@ -11,8 +11,14 @@
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
+/* IPv4 or IPv6. Not a sockaddr_storage, of which most is never used: lists of these stand on the
+ * stacks of requests. */
 struct net_addr {
-	struct sockaddr_storage sa;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} sa;
 	socklen_t len;
 };
 
@@ -57,7 +63,7 @@ int net_listen(const char *host, uint16_t *port, int backlog, int *fd, struct pd
 #define NET_ADDR_TEXT 48
 /* An address as text without its port; an IPv4 address that the kernel shows inside IPv6 is an IPv4
  * address. Empty when the family has none (a UNIX socket). */
-void net_addr_text(const struct sockaddr_storage *sa, char out[NET_ADDR_TEXT]);
+void net_addr_text(const struct sockaddr *sa, char out[NET_ADDR_TEXT]);
 /* That of the other side of a socket. One system call. */
 void net_peer_addr(int fd, char out[NET_ADDR_TEXT]);
 /* "address:port" of the other side, or "?". */

@@ -101,7 +101,7 @@ static void connected_in_time(void)
 	assert_int_equal(net_resolve_all(&full, "127.0.0.1", port, NULL), PD_OK);
 	for (size_t i = 0; i < 8; i++) {
 		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-		(void)!connect(fd[i], (struct sockaddr *)&full.a[0].sa, full.a[0].len);
+		(void)!connect(fd[i], &full.a[0].sa.any, full.a[0].len);
 	}
 	c.to.ctx = &full;
 	c.limit.connect = SHORT;

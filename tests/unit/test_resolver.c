@@ -52,7 +52,7 @@ static int find(const char *host, int64_t limit)
 
 static void is_local(const char *host)
 {
-	const struct sockaddr_in *a = (const struct sockaddr_in *)&found.a[0].sa;
+	const struct sockaddr_in *a = &found.a[0].sa.v4;
 
 	found = (struct net_addrs){.n = 0};
 	assert_int_equal(find(host, LONG), PD_OK);
@@ -75,7 +75,7 @@ static void answers(void **state)
 	is_local("127.0.0.1");
 	assert_int_equal(names_asked, 0);
 	assert_int_equal(find("::1", LONG), PD_OK);
-	assert_int_equal(found.a[0].sa.ss_family, AF_INET6);
+	assert_int_equal(found.a[0].sa.any.sa_family, AF_INET6);
 	assert_int_equal(names_asked, 0);
 	is_local("good.test");
 	is_local("good.test");

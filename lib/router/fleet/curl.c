@@ -63,7 +63,7 @@ static bool set_addresses(CURL *easy, struct workercurl *way, struct worker *w, 
 	buf_init(&line, 4096);
 	err = buf_printf(&line, "%s:%d:", w->at.host, port ? port : (int)w->at.port);
 	for (unsigned i = 0; !err && i < addrs.n; i++) {
-		net_addr_text(&addrs.a[i].sa, text);
+		net_addr_text(&addrs.a[i].sa.any, text);
 		err = buf_printf(&line, strchr(text, ':') ? "%s[%s]" : "%s%s", i ? "," : "", text);
 	}
 	way->at = err ? NULL : curl_slist_append(NULL, line.data);

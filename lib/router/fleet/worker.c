@@ -226,8 +226,7 @@ void worker_report(struct worker *w, const struct router_config *c, enum breaker
 
 	if (v == VERDICT_FAILURE)
 		atomic_fetch_add_explicit(&w->errors, 1, memory_order_relaxed);
-	/* The usual case, a success on a worker that has no failures, needs no lock. */
-	if (v != VERDICT_FAILURE && !trial && atomic_load_explicit(&w->quiet, memory_order_relaxed))
+	if (!worker_awaits(w, v, trial))
 		return;
 	(void)pthread_mutex_lock(&w->lock);
 	/* In a panic everybody is the trial. */
@@ -691,7 +690,7 @@ void worker_view(struct worker *w, const struct router_config *c, struct worker_
 			       w->note[0] && !w->healthy && !w->draining ? ": " : "",
 			       w->healthy || w->draining ? "" : w->note);
 	if (w->addrs.n > 0)
-		net_addr_text(&w->addrs.a[0].sa, out->address);
+		net_addr_text(&w->addrs.a[0].sa.any, out->address);
 	(void)pthread_mutex_unlock(&w->lock);
 }
 
@@ -772,8 +771,8 @@ void worker_resolved(struct worker *w, const struct net_addrs *a, int64_t now)
 	moved = i == fresh.n;
 	to_front(&fresh, i);
 	if (moved && w->addrs.n > 0) {
-		net_addr_text(&w->addrs.a[0].sa, from);
-		net_addr_text(&fresh.a[0].sa, to);
+		net_addr_text(&w->addrs.a[0].sa.any, from);
+		net_addr_text(&fresh.a[0].sa.any, to);
 		log_event(w->log, LOG_WARN, "worker_moved",
 			  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_TEXT("from", from),
 				     LOG_TEXT("to", to)),
