@@ -42,7 +42,7 @@ char *buf_detach(struct buf *b)
 	return text;
 }
 
-int buf_reserve(struct buf *b, size_t n)
+int buf_grow(struct buf *b, size_t n)
 {
 	size_t need, cap = b->cap ? b->cap : 64;
 	char *data;
@@ -70,7 +70,7 @@ int buf_append(struct buf *b, const void *p, size_t n)
 {
 	int err;
 
-	PD_CHECK(p || n == 0);
+	PD_CHECK(sound(b) && (p || n == 0));
 	err = buf_reserve(b, n);
 	if (err)
 		return err;
@@ -79,11 +79,6 @@ int buf_append(struct buf *b, const void *p, size_t n)
 	b->len += n;
 	b->data[b->len] = '\0';
 	return PD_OK;
-}
-
-int buf_puts(struct buf *b, const char *s)
-{
-	return buf_append(b, s, strlen(s));
 }
 
 int buf_putc(struct buf *b, char c)

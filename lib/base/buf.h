@@ -28,10 +28,17 @@ void buf_clear(struct buf *b);
  * of memory. */
 char *buf_detach(struct buf *b);
 
+int buf_grow(struct buf *b, size_t n) PD_MUST; /* buf_reserve, where there is no room yet */
 /* Makes room for n more bytes after len. PD_ETOOBIG or PD_ENOMEM. */
-int buf_reserve(struct buf *b, size_t n) PD_MUST;
+static inline PD_MUST int buf_reserve(struct buf *b, size_t n)
+{
+	return n < b->cap - b->len ? PD_OK : buf_grow(b, n);
+}
 int buf_append(struct buf *b, const void *p, size_t n) PD_MUST;
-int buf_puts(struct buf *b, const char *s) PD_MUST;
+static inline PD_MUST int buf_puts(struct buf *b, const char *s)
+{
+	return buf_append(b, s, strlen(s));
+}
 int buf_putc(struct buf *b, char c) PD_MUST;
 int buf_printf(struct buf *b, const char *fmt, ...) PD_MUST PD_PRINTF(2, 3);
 /* Removes the first n bytes (n <= len). */

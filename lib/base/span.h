@@ -35,9 +35,12 @@ static inline bool span_eq(struct span a, struct span b)
 	return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
+/* Without regard to the case of ASCII letters. Most names differ in their first byte, of which bit
+ * 5 is the case of a letter. */
 static inline bool span_eq_case(struct span a, struct span b)
 {
-	return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
+	return a.n == b.n && (a.n == 0 || ((a.p[0] | 0x20) == (b.p[0] | 0x20) &&
+					   strncasecmp(a.p, b.p, a.n) == 0));
 }
 
 static inline bool span_starts(struct span s, struct span prefix)

@@ -127,9 +127,9 @@ static int connect_any(struct http_call *c, const struct net_addrs *to, int64_t 
 	return err;
 }
 
-static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why)
+static enum http_call_result connect_new(struct http_call *c, int64_t begun, struct pd_msg *why)
 {
-	int64_t begun = clock_now(), deadline = begun + c->limit.connect;
+	int64_t deadline = begun + c->limit.connect;
 	struct net_addrs to;
 	int err;
 
@@ -168,18 +168,18 @@ static enum http_call_result connect_new(struct http_call *c, struct pd_msg *why
 	return HTTP_CALL_CONNECT;
 }
 
-static enum http_call_result take_connection(struct http_call *c, struct pd_msg *why)
+static enum http_call_result take_connection(struct http_call *c, int64_t now, struct pd_msg *why)
 {
 	struct http_pool *p = c->to.pool;
 
 	c->reused = false;
-	while (p && !c->stale && !c->reused && (c->up = http_pool_get(p, clock_now(), &c->use))) {
+	while (p && !c->stale && !c->reused && (c->up = http_pool_get(p, now, &c->use))) {
 		c->reused = !c->probe || stream_idle_ok(c->up);
 		if (!c->reused)
 			http_pool_end(p, c->up, &c->use);
 	}
 	if (!c->reused)
-		return connect_new(c, why);
+		return connect_new(c, now, why);
 	count(&p->reused);
 	return publish(c) ? HTTP_CALL_OK : HTTP_CALL_CANCELED;
 }
@@ -195,7 +195,8 @@ bool http_call_end(struct http_call *c)
 		stream_free(c->up);
 	else if (c->ended && c->head.keep_alive && c->at == c->in->len && !left && !c->canceled &&
 		 !c->unsent && !is_cut(c))
-		http_pool_put(c->to.pool, c->up, clock_now(), &c->use);
+		http_pool_put(c->to.pool, c->up,
+			      atomic_load_explicit(&c->use.heard, memory_order_relaxed), &c->use);
 	else
 		http_pool_end(c->to.pool, c->up, &c->use);
 	c->up = NULL;
@@ -320,7 +321,7 @@ static enum http_call_result read_head(struct http_call *c, struct pd_msg *why)
 }
 
 static enum http_call_result talk(struct http_call *c, const struct iovec *iov, size_t n,
-				  struct pd_msg *why)
+				  int64_t now, struct pd_msg *why)
 {
 	struct iovec copy[HTTP_CALL_IOV_MAX];
 	int err;
@@ -330,7 +331,7 @@ static enum http_call_result talk(struct http_call *c, const struct iovec *iov, 
 	memcpy(copy, iov, n * sizeof(*iov));
 	if (c->sent_ns == 0 && c->count_sent)
 		count(c->count_sent);
-	c->sent_ns = clock_now();
+	c->sent_ns = now;
 	limit(c, c->sent_ns + c->limit.first_byte);
 	err = stream_send_iov(c->up, copy, n, c->limit.send, NULL);
 	/* A peer that refuses a body may close while it is being sent, with its response sent
@@ -358,6 +359,7 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 				      struct pd_msg *why)
 {
 	enum http_call_result r;
+	int64_t now;
 
 	PD_CHECK(c->in && c->to.address && !c->up);
 	c->ended = c->unsent = c->filled = c->stale = false;
@@ -368,9 +370,10 @@ enum http_call_result http_call_begin(struct http_call *c, const struct iovec *i
 	for (;;) {
 		if (why)
 			why->text[0] = '\0';
-		r = take_connection(c, why);
+		now = clock_now();
+		r = take_connection(c, now, why);
 		if (r == HTTP_CALL_OK)
-			r = talk(c, iov, n, why);
+			r = talk(c, iov, n, c->reused ? now : clock_now(), why);
 		if (r != HTTP_CALL_CLOSED || !c->reused || !c->repeat || c->in_two)
 			return r;
 		(void)http_call_end(c);

@@ -106,7 +106,6 @@ struct http_call {
 	_Atomic uint64_t *count_sent; /* goes up when sending begins, once a call; NULL: nobody */
 
 	/* -- the answer -- */
-	struct http_head head;
 	bool ended;	 /* the body ended by its framing */
 	bool reused;	 /* on a pooled connection */
 	bool stale;	 /* a dead pooled connection was replaced */
@@ -128,6 +127,8 @@ struct http_call {
 	bool filled;	     /* the last receive filled the buffer */
 	bool unsent;	     /* not all of the request went out: not for the pool */
 	bool canceled;
+
+	struct http_head head; /* of the answer; last, because its end needs no zeros (head.h) */
 };
 
 /* -- life cycle -- */

@@ -203,6 +203,7 @@ static enum read_result read_head(struct http_conn *c)
 		return refuse(c, r->head.refuse ? r->head.refuse : 400,
 			      r->head.why ? r->head.why : "bad request");
 	r->head_ns = r->accepted_ns;
+	r->body_ns = 0;
 	return READ_OK;
 }
 
@@ -311,6 +312,7 @@ static enum read_result admit(struct http_conn *c)
 static enum read_result read_request(struct http_conn *c)
 {
 	enum read_result result = c->work->in.len > 0 ? READ_OK : read_first(c);
+	size_t had;
 
 	c->started = c->complete = c->chunked_out = false;
 	c->extra = (struct span){0};
@@ -325,7 +327,11 @@ static enum read_result read_request(struct http_conn *c)
 		return READ_OK;
 	}
 	c->work->req.head_ns = c->server->cfg.on_head ? clock_now() : c->work->req.accepted_ns;
+	had = c->work->in.len;
 	result = read_body(c);
+	/* The usual body came with its head. */
+	if (c->work->in.len == had)
+		c->work->req.body_ns = c->work->req.head_ns;
 	if (result != READ_OK && c->server->cfg.on_abandon)
 		c->server->cfg.on_abandon(c->server->cfg.ctx, c, &c->work->req);
 	return result;
@@ -361,7 +367,8 @@ static void handle(struct http_conn *c)
 {
 	struct http_server *s = c->server;
 
-	c->work->req.body_ns = clock_now();
+	if (c->work->req.body_ns == 0)
+		c->work->req.body_ns = clock_now();
 	s->cfg.on_request(s->cfg.ctx, c, &c->work->req);
 	if (!c->started)
 		(void)http_reply_error(c, 500, "server_error", NULL,

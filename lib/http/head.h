@@ -70,7 +70,6 @@ struct http_head {
 	int minor;	     /* HTTP/1.minor: 0 or 1 */
 	struct field *field; /* `few`, or `many` */
 	size_t nfields;
-	struct field few[HTTP_FIELDS_FEW];
 	struct field *many; /* owned; kept for the next head */
 	size_t len;	    /* bytes of the head including the empty line */
 	enum http_body body;
@@ -82,11 +81,12 @@ struct http_head {
 	const char *rule;  /* the rule that says so, "RFC 9112 2.2"; constant */
 	size_t at;	   /* of the byte that breaks it, or of the value that does */
 	const char *start; /* private: where the message begins */
+	struct field few[HTTP_FIELDS_FEW]; /* last: what is not filled needs no zeros */
 };
 
 /*
- * A head is all zero before its first use, is parsed into as often as wanted, and is released in
- * the end. It points into itself: never copy it.
+ * A head is all zero (but for `few`) before its first use, is parsed into as often as wanted, and
+ * is released in the end. It points into itself: never copy it.
  */
 void http_head_release(struct http_head *h);
 /* Room for one more field, which the caller writes before counting it in; NULL: too many. */

@@ -61,7 +61,15 @@ void json_object_release(struct json_object *o);
  * absent. */
 const struct json_member *json_object_get(const struct json_object *o, const char *name);
 /* Is this the member's name, compared after unescaping? */
-bool json_member_is(const struct json_member *m, const char *name);
+bool json_key_unescaped_is(struct span key, struct span name); /* the part of it for escaped keys */
+static inline bool json_key_is(const struct json_member *m, struct span name)
+{
+	return m->key_escaped ? json_key_unescaped_is(m->key, name) : span_eq(m->key, name);
+}
+static inline bool json_member_is(const struct json_member *m, const char *name)
+{
+	return json_key_is(m, span_of(name));
+}
 /* How many members carry this name (after unescaping). */
 size_t json_object_count(const struct json_object *o, const char *name);
 

@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* Compares the unescaped key with the name, piece by piece. */
-static bool escaped_key_is(struct span key, const char *name, size_t n)
+/* Piece by piece. */
+bool json_key_unescaped_is(struct span key, struct span name)
 {
 	const char *p = key.p, *end = key.p + key.n;
 	char piece[64];
@@ -18,25 +18,18 @@ static bool escaped_key_is(struct span key, const char *name, size_t n)
 	while (p < end) {
 		size_t got = json_unescape(&p, end, piece, sizeof(piece));
 
-		if (got > n || memcmp(piece, name, got) != 0)
+		if (got > name.n || memcmp(piece, name.p, got) != 0)
 			return false;
-		name += got;
-		n -= got;
+		name.p += got;
+		name.n -= got;
 	}
-	return n == 0;
+	return name.n == 0;
 }
 
-static inline bool key_is(const struct json_member *m, const char *name, size_t n)
-{
-	if (m->key_escaped)
-		return escaped_key_is(m->key, name, n);
-	return m->key.n == n && memcmp(m->key.p, name, n) == 0;
-}
-
-static const struct json_member *last_named(const struct json_object *o, const char *name, size_t n)
+static const struct json_member *last_named(const struct json_object *o, struct span name)
 {
 	for (size_t i = o->n; i > 0; i--) {
-		if (key_is(&o->member[i - 1], name, n))
+		if (json_key_is(&o->member[i - 1], name))
 			return &o->member[i - 1];
 	}
 	return NULL;
@@ -44,20 +37,16 @@ static const struct json_member *last_named(const struct json_object *o, const c
 
 const struct json_member *json_object_get(const struct json_object *o, const char *name)
 {
-	return last_named(o, name, strlen(name));
-}
-
-bool json_member_is(const struct json_member *m, const char *name)
-{
-	return key_is(m, name, strlen(name));
+	return last_named(o, span_of(name));
 }
 
 size_t json_object_count(const struct json_object *o, const char *name)
 {
-	size_t n = strlen(name), count = 0;
+	struct span wanted = span_of(name);
+	size_t count = 0;
 
 	for (size_t i = 0; i < o->n; i++)
-		count += key_is(&o->member[i], name, n);
+		count += json_key_is(&o->member[i], wanted);
 	return count;
 }
 
@@ -140,11 +129,12 @@ bool json_object_next(struct span object, size_t *at, struct json_member *m)
 
 	if (!p || *p != '"')
 		return false;
-	to = skip_string(p + 1, end);
+	to = json_lex_find_quote(p + 1, end);
+	m->key_escaped = to < end && *to == '\\';
+	to = m->key_escaped ? skip_string(to, end) : to < end ? to + 1 : end;
 	if (to - p < 2)
 		return false;
 	m->key = (struct span){p + 1, (size_t)(to - p) - 2};
-	m->key_escaped = memchr(m->key.p, '\\', m->key.n) != NULL;
 	p = json_lex_space(to, end);
 	if (p == end || *p != ':')
 		return false;
@@ -159,14 +149,14 @@ bool json_object_next(struct span object, size_t *at, struct json_member *m)
 }
 
 /* The last member with this name in a nested object. */
-static bool member_of(struct span object, const char *name, size_t n, struct json_member *found)
+static bool member_of(struct span object, struct span name, struct json_member *found)
 {
 	struct json_member m;
 	bool hit = false;
 	size_t at = 0;
 
 	while (json_object_next(object, &at, &m)) {
-		if (key_is(&m, name, n)) {
+		if (json_key_is(&m, name)) {
 			*found = m;
 			hit = true;
 		}
@@ -178,7 +168,7 @@ bool json_object_path(const struct json_object *o, const char *path, enum json_t
 		      struct span *value)
 {
 	size_t n = strcspn(path, ".");
-	const struct json_member *top = last_named(o, path, n);
+	const struct json_member *top = last_named(o, (struct span){path, n});
 	struct json_member m;
 
 	if (!top)
@@ -187,7 +177,7 @@ bool json_object_path(const struct json_object *o, const char *path, enum json_t
 	while (path[n] == '.') {
 		path += n + 1;
 		n = strcspn(path, ".");
-		if (m.type != JSON_OBJECT || !member_of(m.value, path, n, &m))
+		if (m.type != JSON_OBJECT || !member_of(m.value, (struct span){path, n}, &m))
 			return false;
 	}
 	*type = m.type;

@@ -244,13 +244,13 @@ enum pd_alone pd_alone_of(enum pd_path path, const struct json_object *body)
 
 /* -- hidden members -- */
 
-static bool hides(struct span object, const char *name, int depth)
+static bool hides(struct span object, struct span name, int depth)
 {
 	struct json_member m;
 	size_t at = 0;
 
 	while (json_object_next(object, &at, &m)) {
-		if (json_member_is(&m, name))
+		if (json_key_is(&m, name))
 			return true;
 		if (depth < HIDING_DEPTH && m.type == JSON_OBJECT &&
 		    (json_member_is(&m, "extra_args") || json_member_is(&m, "vllm_xargs")) &&
@@ -260,24 +260,31 @@ static bool hides(struct span object, const char *name, int depth)
 	return false;
 }
 
+static bool may_hide(const struct json_member *m)
+{
+	return m->type == JSON_OBJECT &&
+	       (json_member_is(m, "sampling_params") || json_member_is(m, "extra_args") ||
+		json_member_is(m, "vllm_xargs"));
+}
+
 bool pd_hidden(const struct json_object *body, const char *name)
 {
-	static const char *const places[] = {"sampling_params", "extra_args", "vllm_xargs"};
-
-	for (size_t i = 0; i < body->n; i++) {
-		const struct json_member *m = &body->member[i];
-
-		for (size_t k = 0; m->type == JSON_OBJECT && k < 3; k++)
-			if (json_member_is(m, places[k]) && hides(m->value, name, 1))
-				return true;
-	}
+	for (size_t i = 0; i < body->n; i++)
+		if (may_hide(&body->member[i]) && hides(body->member[i].value, span_of(name), 1))
+			return true;
 	return false;
 }
 
 bool pd_carries(const struct json_object *body, const char *name)
 {
-	for (size_t i = 0; i < body->n; i++)
-		if (body->member[i].type != JSON_NULL && json_member_is(&body->member[i], name))
+	struct span wanted = span_of(name);
+
+	for (size_t i = 0; i < body->n; i++) {
+		const struct json_member *m = &body->member[i];
+
+		if ((m->type != JSON_NULL && json_key_is(m, wanted)) ||
+		    (may_hide(m) && hides(m->value, wanted, 1)))
 			return true;
-	return pd_hidden(body, name);
+	}
+	return false;
 }

@@ -341,7 +341,8 @@ static bool opens_usage(const char *p, const char *at)
 {
 	static const char name[] = "\"usage\"";
 
-	while (at > p && memchr(" \t\r\n:", at[-1], 5))
+	while (at > p && (at[-1] == ':' || at[-1] == ' ' || at[-1] == '\t' || at[-1] == '\r' ||
+			  at[-1] == '\n'))
 		at--;
 	return (size_t)(at - p) >= sizeof(name) - 1 &&
 	       memcmp(at - (sizeof(name) - 1), name, sizeof(name) - 1) == 0;

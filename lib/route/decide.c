@@ -131,6 +131,12 @@ static void take(struct route_slot *slot, struct route_view *v, const struct rou
 		d->ncandidates--;
 }
 
+/* Has the ranking told all that somebody wants to know? */
+static bool is_enough(const struct route_view *v, bool runner, const struct route_decision *d)
+{
+	return v->rq->brief ? v->settled : runner && d->ncandidates == ROUTE_CANDIDATES;
+}
+
 /* One ranking, until a worker is taken and explained. PD_EAGAIN: a race was lost. */
 static int rank_once(const struct route_policy_type *rank, struct route_view *v, void *walk,
 		     struct route_decision *d)
@@ -142,8 +148,7 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 
 	v->settled = false;
 	rank->begin(v, walk);
-	for (; !(runner && d->ncandidates == ROUTE_CANDIDATES) && rank->next(v, walk, &c);
-	     first = false) {
+	for (; !is_enough(v, runner, d) && rank->next(v, walk, &c); first = false) {
 		struct route_slot *slot;
 
 		PD_CHECK(c.worker < v->pool->n);

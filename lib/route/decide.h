@@ -25,11 +25,12 @@ struct route_decision {
 			  fraction */
 	uint32_t tokens;  /* counted in the worker's slot until route_computed or route_end */
 	bool tokens_stay; /* until route_end */
-	double margin;	  /* distance to the runner-up, in the same unit; 0 when there is none */
+	double margin;	  /* distance to the runner-up, in the same unit; 0 when there is none, as
+			     with a brief request */
 	struct {
 		uint32_t worker;
 		double score;
-	} candidate[ROUTE_CANDIDATES]; /* what was compared, best first */
+	} candidate[ROUTE_CANDIDATES]; /* what was compared, best first; brief: up to the chosen */
 	uint32_t ncandidates;
 	uint64_t draw; /* what the request brought */
 };

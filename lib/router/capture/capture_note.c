@@ -168,7 +168,7 @@ static enum capture_outcome outcome_of(const struct record *x)
 	return x->status >= 200 && x->status < 400 ? OUTCOME_OK : OUTCOME_ERROR;
 }
 
-void capture_ended(const struct record *x)
+static void note_request(const struct record *x)
 {
 	const struct record_times *t = &x->time;
 	struct parts p = {0};
@@ -197,10 +197,14 @@ void capture_ended(const struct record *x)
 		.streaming = x->streaming,
 	};
 
-	if (!x->number)
-		return;
 	if (x->key)
 		r.level = (uint32_t)x->key->level;
 	find_parts(x, &p, &r);
 	push(x->to->capture, &r, &p);
+}
+
+void capture_ended(const struct record *x)
+{
+	if (x->number)
+		note_request(x);
 }

@@ -135,6 +135,13 @@ int worker_new(struct worker **out, const struct worker_spec *spec, const struct
 /* Gives one reference back; the last one frees it. */
 void worker_unref(struct worker *w);
 
+/* Is the outcome news? In the usual case, a success on a worker that has no failures, it is not,
+ * and needs no lock. */
+static inline bool worker_awaits(const struct worker *w, enum breaker_verdict v, bool trial)
+{
+	return v == VERDICT_FAILURE || trial ||
+	       !atomic_load_explicit(&w->quiet, memory_order_relaxed);
+}
 /* Outcome of a request on the worker; `trial` as its decision said. */
 void worker_report(struct worker *w, const struct router_config *c, enum breaker_verdict v,
 		   bool trial, int64_t now);

@@ -67,6 +67,7 @@ static bool try_again(struct exchange *x, enum outcome o)
 	 */
 	while (wait > 0 && !x->rec.client_left && clock_now() < now + wait)
 		x->rec.client_left = http_conn_sleep(x->conn, now + wait);
+	x->now = now + wait;
 	return !x->rec.client_left;
 }
 

@@ -27,6 +27,7 @@ struct lane {
 	int64_t queued_ns;  /* what the request that comes next waited at the gate */
 	int64_t refused;    /* the request, by its accepted_ns, that the server answered itself */
 	struct record_scratch scratch;
+	struct leg *second; /* owned; made when first needed */
 };
 
 struct exchange {
@@ -35,14 +36,6 @@ struct exchange {
 	struct http_request *req;
 	struct lane *lane;
 	struct fleet *fleet;
-	struct record rec; /* what observers may know; facts that they read stand only there */
-	/* -- not cleared with the rest: who uses them fills them -- */
-	struct json_object body; /* rec.json, when it is one */
-	/* The conversation under way, open after ATTEMPT_REFUSED; the other one is sent and waits
-	 * for its turn when two workers are asked at once. */
-	struct leg *leg, legs[2];
-	/* -- -- */
-	struct route_key key;
 	struct buf utf8;   /* owned; the body, when it came in another encoding */
 	struct span model; /* JSON text inside the quotes; n 0: none */
 	uint64_t *block;   /* owned; prefix blocks, for policies that want them */
@@ -52,23 +45,32 @@ struct exchange {
 	uint64_t number; /* among the requests that make a decision; from 1, 0: none yet */
 	struct trace_context trace;
 	char id_text[40];
+	int64_t now; /* when the attempt began, or its last wait for a worker ended */
 	int64_t deadline;
 	enum worker_role role; /* of the pool, without P/D */
 	struct pick pick[ROLES];
-	struct failure failure; /* the last one */
-	bool started;		/* a byte went to the client */
-	bool repeatable;	/* may be sent twice when no byte of an answer came */
-	bool follows;		/* may name or make ids that one worker knows: follow.h */
-	bool learns;		/* the answer has not told its id yet */
+	bool started;	    /* a byte went to the client */
+	bool repeatable;    /* may be sent twice when no byte of an answer came */
+	bool follows;	    /* may name or make ids that one worker knows: follow.h */
+	bool learns;	    /* the answer has not told its id yet */
 	bool seeks;	    /* nobody here knows who made the id `sought`: the workers are asked */
 	unsigned sought_at; /* that have said 404 */
 	struct span sought;
-	bool detached;		/* goes on although the client left */
-	bool unread;		/* the body begins like an object and the scan refused it */
-	bool alone;		/* P/D: all of it goes to a decode worker */
-	bool prefilled;		/* decode refused: counted when it is repeated */
-	bool may_decode_alone;	/* without prefill, when no prefill worker is left */
+	bool detached;	       /* goes on although the client left */
+	bool unread;	       /* the body begins like an object and the scan refused it */
+	bool alone;	       /* P/D: all of it goes to a decode worker */
+	bool prefilled;	       /* decode refused: counted when it is repeated */
+	bool may_decode_alone; /* without prefill, when no prefill worker is left */
+	/* The conversation under way, open after ATTEMPT_REFUSED: `first`, or the lane's `second`,
+	 * which is sent and waits for its turn when two workers are asked at once. */
+	struct leg *leg;
 	struct worker *handing; /* its prefilled blocks wait for the decode worker; counted there */
+	struct failure failure; /* the last one; its texts are empty */
+	/* -- not cleared with what stands above: who uses them fills them -- */
+	struct record rec; /* what observers may know; facts that they read stand only there */
+	struct route_key key;
+	struct json_object body; /* rec.json, when it is one */
+	struct leg first;
 };
 
 #endif

@@ -10,8 +10,6 @@
 #include "lib/router/way/leg.h"
 
 struct failure {
-	char why[400];	  /* for the client and the log */
-	char detail[160]; /* what TLS, or who read the answer, had to say about it, or "" */
 	int status;
 	bool moved; /* the worker stopped responding: to go to another one costs no budget */
 	enum worker_role role;	  /* whose failure it was: another attempt avoids that worker */
@@ -19,6 +17,8 @@ struct failure {
 	bool again;		  /* the same worker may be tried once more */
 	int64_t wait;		  /* Retry-After to pass on, ns */
 	const char *dropped;	  /* x-llm-d-request-dropped-reason; NULL: none */
+	char why[400];		  /* for the client and the log */
+	char detail[160];	  /* what TLS, or who read the answer, had to say about it, or "" */
 };
 
 /* A failed exchange, for the metrics and the next attempt. */

@@ -35,6 +35,12 @@ struct leg {
 	struct http_call call;
 };
 
+/* A leg that was not begun. */
+static inline void leg_init(struct leg *l, struct pick *pick)
+{
+	memset(l, 0, offsetof(struct leg, call.head.few));
+	l->pick = pick;
+}
 /*
  * Sends the request to the worker and reads the answer's head into l->call; what it came to is
  * counted. leg_end follows in any case. `first_byte` limits the wait for the head, ns.

@@ -122,7 +122,7 @@ static enum leg_error dispatch(struct pd_state *s, enum worker_role role, struct
 		iov[i + 1] = (struct iovec){.iov_base = (void *)(uintptr_t)spans[i].p,
 					    .iov_len = spans[i].n};
 	return (s->pair.at_once ? leg_send : leg_exchange)(
-		x->leg, x, w, x->leg == x->legs ? &x->lane->up : &x->lane->beside, iov, n + 1,
+		x->leg, x, w, x->leg == &x->first ? &x->lane->up : &x->lane->beside, iov, n + 1,
 		first_byte);
 }
 
@@ -228,8 +228,14 @@ static enum leg_error send_decode(struct pd_state *s)
 	enum leg_error e = LEG_LOCAL;
 	struct pd_copy copy;
 
-	x->leg = &x->legs[1];
-	*x->leg = (struct leg){.pick = p, .once = true, .first = handed_over};
+	if (!x->lane->second)
+		x->lane->second = malloc(sizeof(*x->lane->second));
+	if (!x->lane->second)
+		return LEG_LOCAL;
+	x->leg = x->lane->second;
+	leg_init(x->leg, p);
+	x->leg->once = true;
+	x->leg->first = handed_over;
 	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
 	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
 		e = dispatch(s, ROLE_DECODE, &copy,
@@ -238,7 +244,7 @@ static enum leg_error send_decode(struct pd_state *s)
 	pd_copy_release(&copy);
 	s->sent = true;
 	x->rec.time.decode_sent = x->leg->call.sent_ns;
-	x->leg = &x->legs[0];
+	x->leg = &x->first;
 	return e;
 }
 
@@ -246,7 +252,7 @@ static enum leg_error send_decode(struct pd_state *s)
 static void drop_decode(struct pd_state *s)
 {
 	if (s->sent)
-		(void)leg_end(&s->x->legs[1]);
+		(void)leg_end(s->x->lane->second);
 	s->sent = false;
 	pick_drop(s->x, ROLE_DECODE);
 }
@@ -261,7 +267,7 @@ static enum outcome prefill_leg(struct pd_state *s)
 	struct pd_msg msg = {0};
 	int err;
 
-	*x->leg = (struct leg){.pick = &x->pick[ROLE_PREFILL]};
+	leg_init(x->leg, &x->pick[ROLE_PREFILL]);
 	err = pd_copy_init(&copy, &x->body, &s->pair);
 	err = err ? err : s->connector->prefill(&s->pair, &copy, &msg);
 	if (err) {
@@ -279,7 +285,8 @@ static enum outcome prefill_leg(struct pd_state *s)
 	}
 	if (other != LEG_OK) {
 		(void)leg_end(x->leg);
-		(void)leg_end(&x->legs[1]);
+		if (s->sent)
+			(void)leg_end(x->lane->second);
 		s->sent = false;
 		pick_drop(x, ROLE_PREFILL);
 		return attempt_failed(x, ROLE_DECODE, other);
@@ -325,7 +332,7 @@ static void free_blocks(struct pd_state *s, struct pick *pick)
 
 	x->detached = true;
 	x->deadline = clock_now() + RELEASE_TIMEOUT;
-	*x->leg = (struct leg){.pick = pick};
+	leg_init(x->leg, pick);
 	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
 	    s->connector->release(&s->pair, &copy, NULL) == PD_OK &&
 	    dispatch(s, ROLE_DECODE, &copy, RELEASE_TIMEOUT) == LEG_OK) {
@@ -398,14 +405,13 @@ static enum outcome decode_leg(struct pd_state *s)
 	p->decoding = true;
 	atomic_fetch_add_explicit(&p->worker->decoding, 1, memory_order_relaxed);
 	if (s->sent) {
-		x->leg = &x->legs[1];
+		x->leg = x->lane->second;
 		e = leg_answer(x->leg);
 	} else {
+		leg_init(x->leg, p);
 		/* A decode that may have read blocks that can be read once needs new ones. */
-		*x->leg =
-			(struct leg){.pick = p,
-				     .once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE),
-				     .first = handed_over};
+		x->leg->once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE);
+		x->leg->first = handed_over;
 		if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
 		    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
 			e = dispatch(s, ROLE_DECODE, &copy,
@@ -515,7 +521,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
 	buf_init(&s.known, WORKER_KNOWN);
-	x->leg = &x->legs[0];
+	x->leg = &x->first;
 	begin_pair(&s);
 	attempt_picked(x);
 	alone = !x->pick[ROLE_PREFILL].worker;

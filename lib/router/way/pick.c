@@ -109,6 +109,7 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	const struct pick *partner = &x->pick[other];
 	unsigned wants = ring->state->spec.type->flags;
 	const struct route_decider *decider = role == ROLE_DECODE ? x->way->decider : NULL;
+	struct route_explain *explain = explain_for(x, role);
 
 	wants |= decider && route_decider_wants_blocks(decider) ? ROUTE_WANTS_BLOCKS : 0;
 	if ((wants & ROUTE_WANTS_BLOCKS) && !x->block)
@@ -132,9 +133,11 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 				   ? &x->fleet->pool[other].ring->worker[partner->decision.worker]
 				   : NULL,
 		.tried = x->pick[role].tried,
-		.now_ns = clock_now(),
+		.now_ns = x->now,
 		.draw = route_dice(x->way->seed, role, x->number - 1, x->rec.attempt),
-		.explain = explain_for(x, role),
+		.explain = explain,
+		/* The capture has the candidates, and so has the log at debug. */
+		.brief = !x->rec.number && !explain && !log_wants(x->way->cfg->log, LOG_DEBUG),
 	};
 }
 
@@ -249,6 +252,7 @@ static void renew_fleet(struct exchange *x)
 	}
 	x->fleet = now;
 	x->rec.fleet = now;
+	x->now = clock_now();
 	fleet_put(old);
 }
 
@@ -376,8 +380,10 @@ void pick_release(struct exchange *x, struct pick *p)
 	if (p->decoding)
 		atomic_fetch_sub_explicit(&p->worker->decoding, 1, memory_order_relaxed);
 	p->decoding = p->counted = false;
-	if (ring->state->spec.type->learn)
+	if (ring->state->spec.type->learn) {
+		x->now = clock_now();
 		rq = request_of(x, role);
+	}
 	route_end(ring, p->decision.worker, &rq);
 	waitlist_call(&x->way->fleet->waiting[role]);
 }
@@ -389,7 +395,8 @@ void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v)
 	pick_release(x, p);
 	if (v == VERDICT_NONE && p->sent)
 		atomic_fetch_add_explicit(&p->worker->neutral, 1, memory_order_relaxed);
-	worker_report(p->worker, x->way->cfg, v, p->decision.trial, clock_now());
+	if (worker_awaits(p->worker, v, p->decision.trial))
+		worker_report(p->worker, x->way->cfg, v, p->decision.trial, clock_now());
 }
 
 /* -- answers 5xx: the worker's fault, or the request's -- */

@@ -63,6 +63,7 @@ static void lane_free(void *arg)
 	buf_release(&lane->side);
 	buf_release(&lane->held);
 	buf_release(&lane->prefill);
+	free(lane->second);
 	free(lane);
 }
 
@@ -416,13 +417,14 @@ static enum metrics_error error_of(const struct record *r)
 /* False: answered already, there is no memory. */
 static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct http_request *r)
 {
-	/* Not the big arrays: a scan and a leg fill what they use. */
-	memset(x, 0, offsetof(struct exchange, body));
-	memset(&x->key, 0, sizeof(*x) - offsetof(struct exchange, key));
+	/* Not the texts and the big arrays: who fills them needs no zeros before. */
+	memset(x, 0, offsetof(struct exchange, failure.why));
+	x->failure.why[0] = x->failure.detail[0] = '\0';
+	x->key.level = ROUTE_KEY_NONE;
 	x->way = w;
 	x->conn = c;
 	x->req = r;
-	x->leg = &x->legs[0];
+	x->leg = &x->first;
 	x->lane = lane_of(w, c);
 	if (!x->lane) {
 		(void)http_reply_error(c, 503, "server_error", "Retry-After: 1\r\n",
@@ -430,6 +432,7 @@ static bool begin(struct exchange *x, struct way *w, struct http_conn *c, struct
 		return false;
 	}
 	x->fleet = fleet_get(w->fleet);
+	x->now = r->body_ns;
 	x->deadline = r->accepted_ns + w->cfg->request_timeout;
 	x->rec = (struct record){
 		.to = &w->watch,
@@ -474,7 +477,8 @@ static void finish(struct exchange *x)
 		http_conn_peer(x->conn, peer);
 		rec->peer = span_of(peer);
 	}
-	rec->time.ended = clock_now();
+	if (rec->time.ended == 0)
+		rec->time.ended = clock_now();
 	pick_describe(x);
 	record_ended(rec);
 	for (int r = 0; r < ROLES; r++) {

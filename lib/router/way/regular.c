@@ -12,7 +12,7 @@ static enum leg_error dispatch(struct exchange *x, enum worker_role role)
 	struct worker *w = x->pick[role].worker;
 	struct iovec iov[2];
 
-	*x->leg = (struct leg){.pick = &x->pick[role]};
+	leg_init(x->leg, &x->pick[role]);
 	if (head_for_worker(&x->lane->head, x, w,
 			    r->head.body == HTTP_BODY_NONE ? SIZE_MAX : r->body.n, false, x->rec.id,
 			    NULL, 0))

@@ -556,6 +556,7 @@ static enum relay_end send_whole(struct relay *r, const char *p, size_t n)
 	if (!emit_plain(r, p, n))
 		return client_left(r);
 	account(r, 0, n);
+	x->rec.time.ended = r->now;
 	http_conn_wrote(x->conn, true);
 	return RELAY_DONE;
 }
