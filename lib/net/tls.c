@@ -15,7 +15,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "lib/net/shelf.h"
 #include "lib/net/tls_impl.h"
+
+_Static_assert(TLS_RECORD_MAX <= SHELF_BYTES, "a record fits a lent buffer");
 
 /* -- transport -- */
 
@@ -359,9 +362,9 @@ bool tls_idle_ok(struct tls *t)
 	return rc != 1 && read_failed(t, rc, &want) == PD_EAGAIN;
 }
 
-/* The front of the vector as one piece: what is small is copied together, so that a head and a
- * short body share a record. */
-static size_t front(const struct iovec *iov, size_t n, size_t skip, unsigned char *pack,
+/* The front of the vector as one piece: what is small is copied together into a lent buffer, so
+ * that a head and a short body share a record. */
+static size_t front(const struct iovec *iov, size_t n, size_t skip, struct buf *pack,
 		    const void **out)
 {
 	size_t len = 0, take;
@@ -370,7 +373,7 @@ static size_t front(const struct iovec *iov, size_t n, size_t skip, unsigned cha
 		skip -= (iov++)->iov_len, n--;
 	if (n == 0)
 		return 0;
-	if (n == 1 || iov->iov_len - skip >= TLS_RECORD_MAX) {
+	if (n == 1 || iov->iov_len - skip >= TLS_RECORD_MAX || (!pack->data && shelf_take(pack))) {
 		*out = (const char *)iov->iov_base + skip;
 		return iov->iov_len - skip;
 	}
@@ -378,16 +381,16 @@ static size_t front(const struct iovec *iov, size_t n, size_t skip, unsigned cha
 		take = iov->iov_len - skip;
 		take = take < TLS_RECORD_MAX - len ? take : TLS_RECORD_MAX - len;
 		if (take)
-			memcpy(pack + len, (const char *)iov->iov_base + skip, take);
+			memcpy(pack->data + len, (const char *)iov->iov_base + skip, take);
 		len += take;
 	}
-	*out = pack;
+	*out = pack->data;
 	return len;
 }
 
-ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t n, enum tls_want *want)
+static ssize_t send_records(struct tls *t, const struct iovec *iov, size_t n, struct buf *pack,
+			    enum tls_want *want)
 {
-	static __thread unsigned char pack[TLS_RECORD_MAX];
 	size_t sent = 0, len, one;
 	const void *p = NULL;
 	int rc, e;
@@ -415,6 +418,17 @@ ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t n, enum tls_want
 		return PD_EAGAIN;
 	}
 	return (ssize_t)sent;
+}
+
+ssize_t tls_send(struct tls *t, const struct iovec *iov, size_t n, enum tls_want *want)
+{
+	struct buf pack;
+	ssize_t sent;
+
+	buf_init(&pack, SHELF_BYTES);
+	sent = send_records(t, iov, n, &pack, want);
+	shelf_give(&pack);
+	return sent;
 }
 
 int tls_close_notify(struct tls *t, enum tls_want *want)
