@@ -22,8 +22,17 @@ struct http_shelf {
 	pthread_mutex_t lock;
 	struct http_idle *idle; /* owned; oldest first */
 	size_t n, cap;
-	struct http_use *used; /* calls under way */
-	int64_t heard, gap;    /* of those that have ended */
+	struct use_place *place; /* owned; calls under way, and free places */
+	size_t places, place_cap;
+	size_t free;	    /* the first free place; == places: none */
+	int64_t heard, gap; /* of the calls that have ended */
+};
+
+/* A list would be linked through the calls, which lie on the stacks of other fibers: two or three
+ * lines of cold memory for each request. */
+struct use_place {
+	struct http_use *use; /* NULL: free */
+	size_t next_free;
 };
 
 int http_pool_init(struct http_pool *p, size_t max, int64_t max_idle_ns)
@@ -111,19 +120,44 @@ void http_pool_release(struct http_pool *p)
 			continue;
 		(void)pthread_mutex_destroy(&s->lock);
 		free(s->idle);
+		free(s->place);
 		free(s);
 	}
 }
 
 /* -- calls under way: listed and taken out under a lock that a call takes anyway -- */
 
+static bool make_place(struct http_shelf *s)
+{
+	size_t cap = s->place_cap ? s->place_cap * 2 : 8;
+	struct use_place *place;
+
+	if (s->places == s->place_cap) {
+		place = realloc(s->place, cap * sizeof(*place));
+		if (!place)
+			return false;
+		s->place = place;
+		s->place_cap = cap;
+	}
+	s->place[s->places] = (struct use_place){.next_free = s->places + 1};
+	s->places++;
+	return true;
+}
+
+/* Without memory the call is not seen by others. */
 static void use_begin(struct http_shelf *s, struct http_use *u, int fd, int64_t now)
 {
+	struct use_place *at;
+
 	PD_CHECK(pd_lock_held(&s->lock) && !u->shelf);
-	*u = (struct http_use){.next = s->used, .at = &s->used, .shelf = s, .fd = fd, .begun = now};
-	if (u->next)
-		u->next->at = &u->next;
-	s->used = u;
+	*u = (struct http_use){.fd = fd, .begun = now};
+	if (s->free == s->places && !make_place(s))
+		return;
+	u->shelf = s;
+	u->place = s->free;
+	at = &s->place[u->place];
+	s->free = at->next_free;
+	at->use = u;
 }
 
 static void use_finish(struct http_use *u)
@@ -131,10 +165,9 @@ static void use_finish(struct http_use *u)
 	struct http_shelf *s = u->shelf;
 	int64_t heard = atomic_load_explicit(&u->heard, memory_order_relaxed);
 
-	PD_CHECK(pd_lock_held(&s->lock));
-	*u->at = u->next;
-	if (u->next)
-		u->next->at = u->at;
+	PD_CHECK(pd_lock_held(&s->lock) && s->place[u->place].use == u);
+	s->place[u->place] = (struct use_place){.next_free = s->free};
+	s->free = u->place;
 	u->shelf = NULL;
 	s->heard = heard > s->heard ? heard : s->heard;
 	s->gap = u->gap > s->gap ? u->gap : s->gap;
@@ -192,8 +225,9 @@ static void look(struct http_pool *p, int64_t fade, struct http_watch *out)
 		if (!s)
 			continue;
 		(void)pthread_mutex_lock(&s->lock);
-		for (const struct http_use *u = s->used; u; u = u->next)
-			watch_one(u, out);
+		for (size_t k = 0; k < s->places; k++)
+			if (s->place[k].use)
+				watch_one(s->place[k].use, out);
 		s->gap -= fade ? s->gap / fade : 0;
 		out->heard = s->heard > out->heard ? s->heard : out->heard;
 		out->gap = s->gap > out->gap ? s->gap : out->gap;
@@ -224,10 +258,12 @@ unsigned http_pool_cut(struct http_pool *p, int64_t before)
 		if (!s)
 			continue;
 		(void)pthread_mutex_lock(&s->lock);
-		for (struct http_use *u = s->used; u; u = u->next) {
-			int64_t heard = atomic_load_explicit(&u->heard, memory_order_relaxed);
+		for (size_t k = 0; k < s->places; k++) {
+			struct http_use *u = s->place[k].use;
+			int64_t heard =
+				u ? atomic_load_explicit(&u->heard, memory_order_relaxed) : 0;
 
-			if ((heard ? heard : u->begun) > before ||
+			if (!u || (heard ? heard : u->begun) > before ||
 			    atomic_load_explicit(&u->away, memory_order_relaxed) ||
 			    atomic_exchange(&u->cut, true))
 				continue;

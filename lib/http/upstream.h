@@ -30,8 +30,8 @@ struct http_shelf;
 
 /* A call under way, embedded in it. */
 struct http_use {
-	struct http_use *next, **at; /* in the list of its shelf, under that one's lock */
-	struct http_shelf *shelf;    /* NULL: not listed; the owner's alone */
+	struct http_shelf *shelf; /* NULL: not listed; the owner's alone */
+	size_t place;		  /* there */
 	int fd;
 	int64_t begun;	       /* monotonic ns */
 	_Atomic int64_t heard; /* the last bytes of the answer; 0: none yet */

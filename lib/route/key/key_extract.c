@@ -43,12 +43,18 @@ static const struct route_source default_source[] = {
 	{false, CLAUDE_USER, ROUTE_KEY_USER},
 };
 
-void route_keyspec_lengths(struct route_keyspec *s)
+void route_keyspec_index(struct route_keyspec *s)
 {
-	for (size_t i = 0; i < s->n; i++) {
-		const char *name = s->source[i].name;
+	_Static_assert(ROUTE_SOURCES_MAX <= 32, "a bit for each source");
 
-		s->length[i] = key_length(s->source[i].header ? strlen(name) : strcspn(name, "."));
+	s->headers = s->users = 0;
+	for (size_t i = 0; i < s->n; i++) {
+		const struct route_source *src = &s->source[i];
+		size_t step = src->header ? strlen(src->name) : strcspn(src->name, ".");
+
+		s->headers |= (uint32_t)src->header << i;
+		s->users |= (uint32_t)(src->level == ROUTE_KEY_USER) << i;
+		s->length[i] = key_length(step);
 	}
 }
 
@@ -58,7 +64,7 @@ void route_keyspec_default(struct route_keyspec *s)
 	s->fields_only = false;
 	s->n = sizeof(default_source) / sizeof(default_source[0]);
 	memcpy(s->source, default_source, sizeof(default_source));
-	route_keyspec_lengths(s);
+	route_keyspec_index(s);
 }
 
 static bool from_header(const struct route_source *src, const struct field *headers, size_t n,
@@ -204,10 +210,27 @@ static uint64_t lengths_of_members(const struct json_object *body)
 	return lengths;
 }
 
+/* The first of these sources, a bit each, that has a value. */
+static bool from_first(const struct route_keyspec *s, uint32_t sources, const struct field *headers,
+		       size_t nheaders, const struct json_object *body, struct route_key *out)
+{
+	for (; sources; sources &= sources - 1) {
+		const struct route_source *src = &s->source[__builtin_ctz(sources)];
+
+		if (src->header ? from_header(src, headers, nheaders, out)
+				: from_body(src, body, out)) {
+			out->level = src->level;
+			return true;
+		}
+	}
+	return false;
+}
+
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out)
 {
 	uint64_t in_headers, in_body;
+	uint32_t there = 0;
 
 	key_clear(out);
 	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
@@ -216,18 +239,11 @@ void route_key_extract(const struct route_keyspec *s, const struct field *header
 	}
 	in_headers = lengths_of_headers(headers, nheaders);
 	in_body = lengths_of_members(body);
-	for (int level = ROUTE_KEY_SESSION; level >= ROUTE_KEY_USER; level--) {
-		for (size_t i = 0; i < s->n; i++) {
-			const struct route_source *src = &s->source[i];
+	for (size_t i = 0; i < s->n; i++) {
+		uint64_t in = s->headers >> i & 1 ? in_headers : in_body;
 
-			if (!((src->header ? in_headers : in_body) & s->length[i]) ||
-			    (int)src->level != level)
-				continue;
-			if (src->header ? from_header(src, headers, nheaders, out)
-					: from_body(src, body, out)) {
-				out->level = src->level;
-				return;
-			}
-		}
+		there |= (uint32_t)((in & s->length[i]) != 0) << i;
 	}
+	if (!from_first(s, there & ~s->users, headers, nheaders, body, out))
+		(void)from_first(s, there & s->users, headers, nheaders, body, out);
 }

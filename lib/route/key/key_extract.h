@@ -37,7 +37,9 @@ struct route_keyspec {
 	enum route_key_compat compat;
 	bool fields_only; /* in compat mode: the text of a request is no key */
 	size_t n;
-	uint64_t length[ROUTE_SOURCES_MAX]; /* one bit each, for a name so long; private */
+	/* private: what is asked first, kept apart from the names; one bit each */
+	uint32_t headers, users;	    /* by source: a header, of the user level */
+	uint64_t length[ROUTE_SOURCES_MAX]; /* by length of the name */
 	struct route_source source[ROUTE_SOURCES_MAX];
 };
 

@@ -99,7 +99,7 @@ int route_keyspec_parse(struct route_keyspec *s, const char *text, struct pd_msg
 			break;
 		text += n + 1;
 	}
-	route_keyspec_lengths(&spec);
+	route_keyspec_index(&spec);
 	*s = spec;
 	return PD_OK;
 }

@@ -21,8 +21,8 @@ static inline uint64_t key_length(size_t n)
 	return (uint64_t)1 << (n & 63);
 }
 
-/* s->length out of s->source: of a path its first step counts. */
-void route_keyspec_lengths(struct route_keyspec *s);
+/* The private part out of the sources; of a path the first step counts. */
+void route_keyspec_index(struct route_keyspec *s);
 
 /* No key. */
 void key_clear(struct route_key *out);
