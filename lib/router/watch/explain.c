@@ -173,16 +173,13 @@ static void json_line(const struct record *x, enum worker_role r)
 	buf_release(&b);
 }
 
-void explain_decided(const struct record *x)
+/* A frame of its own: its text would push what a request calls a page down the stack, and each
+ * fiber would keep that page. */
+static __attribute__((noinline)) void attempt_line(const struct record *x)
 {
 	struct log *log = x->to->cfg->log;
 	char route[ROUTE_TEXT];
 
-	for (int r = 0; r < ROLES; r++)
-		if (x->pick[r].worker && log_wants(log, decisions(x, (enum worker_role)r)))
-			json_line(x, (enum worker_role)r);
-	if (!log_wants(log, LOG_DEBUG))
-		return;
 	put_route(x, route, sizeof(route));
 	log_event(log, LOG_DEBUG, "attempt",
 		  LOG_FIELDS(LOG_SPAN("request_id", x->id), LOG_NUMBER("attempt", x->attempt),
@@ -190,6 +187,17 @@ void explain_decided(const struct record *x)
 			     LOG_TEXT("prefill", picked(x, ROLE_PREFILL)),
 			     LOG_TEXT("decode", picked(x, ROLE_DECODE))),
 		  "request %.*s attempt %u:%s", (int)x->id.n, x->id.p, x->attempt, route);
+}
+
+void explain_decided(const struct record *x)
+{
+	struct log *log = x->to->cfg->log;
+
+	for (int r = 0; r < ROLES; r++)
+		if (x->pick[r].worker && log_wants(log, decisions(x, (enum worker_role)r)))
+			json_line(x, (enum worker_role)r);
+	if (log_wants(log, LOG_DEBUG))
+		attempt_line(x);
 }
 
 /* -- the line of a request -- */
