@@ -132,9 +132,12 @@ static void take(struct route_slot *slot, struct route_view *v, const struct rou
 }
 
 /* Has the ranking told all that somebody wants to know? */
-static bool is_enough(const struct route_view *v, bool runner, const struct route_decision *d)
+static bool is_enough(const struct route_policy_type *rank, const struct route_view *v, bool runner,
+		      const struct route_decision *d)
 {
-	return v->rq->brief ? v->settled : runner && d->ncandidates == ROUTE_CANDIDATES;
+	if (v->rq->brief && (rank->flags & ROUTE_BRIEF))
+		return v->settled;
+	return runner && d->ncandidates == ROUTE_CANDIDATES;
 }
 
 /* One ranking, until a worker is taken and explained. PD_EAGAIN: a race was lost. */
@@ -148,7 +151,7 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 
 	v->settled = false;
 	rank->begin(v, walk);
-	for (; !is_enough(v, runner, d) && rank->next(v, walk, &c); first = false) {
+	for (; !is_enough(rank, v, runner, d) && rank->next(v, walk, &c); first = false) {
 		struct route_slot *slot;
 
 		PD_CHECK(c.worker < v->pool->n);

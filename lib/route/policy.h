@@ -30,6 +30,7 @@ enum {
 		16, /* of a decode pool: prefill is picked first, to be request.partner */
 	ROUTE_WANTS_TOKENS = 32, /* uses request.tokens and request.output_tokens */
 	ROUTE_EXPLAINS = 64,	 /* fills request.explain: operators read its decisions */
+	ROUTE_BRIEF = 128, /* `next` changes nothing but its walk: a brief request may stop early */
 };
 
 enum route_reason {

@@ -40,7 +40,7 @@ static bool next(const struct route_view *v, void *walk, struct route_choice *c)
 const struct route_policy_type route_policy_consistent_hash = {
 	.name = "consistent_hash",
 	.help = "a key's requests stay on one worker; a ring decides which",
-	.flags = ROUTE_BY_KEY,
+	.flags = ROUTE_BY_KEY | ROUTE_BRIEF,
 	.params = params,
 	.params_size = sizeof(struct params),
 	.walk_size = sizeof(struct ring_walk),
