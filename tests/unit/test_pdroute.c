@@ -347,7 +347,8 @@ static void transfers(void **state)
 		"{\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":3,\"total_tokens\":4}}";
 
 	(void)state;
-	struct pdroute_end prefill = {"10.0.0.1", 8000, 0, -1}, decode = {"10.0.0.2", 8000, 0, 3};
+	struct pdroute_end prefill = {.host = "10.0.0.1", .port = 8000, .rank = -1},
+			   decode = {.host = "10.0.0.2", .port = 8000, .rank = 3};
 	struct pdroute_field field;
 
 	assert_string_equal(pdroute_connector_at(0), "nixl");
