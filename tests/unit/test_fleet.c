@@ -283,7 +283,7 @@ static void workers_added_by_hand_survive_a_reload(void **state)
 	f = fleet_get(&h);
 	c = find(f, SPAN("c"));
 	assert_non_null(c);
-	assert_true(c->by_hand && c->fresh && c->bootstrap == 7);
+	assert_true(atomic_load(&c->source) == SOURCE_HAND && c->fresh && c->bootstrap == 7);
 	assert_false(atomic_load(&c->slot.available));
 	worker_probed(c, &config, true, true, 1);
 	assert_true(atomic_load(&c->slot.available));
