@@ -195,8 +195,8 @@ static const char *skip_value(const char *p, const char *end)
 	}
 }
 
-/* Expects CRLF at p. */
-static const char *line_end(struct http_head *h, const char *p, const char *end)
+/* There is no CRLF at p. */
+static const char *no_line_end(struct http_head *h, const char *p, const char *end)
 {
 	if (p == end)
 		return NULL;
@@ -206,9 +206,13 @@ static const char *line_end(struct http_head *h, const char *p, const char *end)
 		return refuse(h, 400, p, "RFC 9110 5.5", "a control byte in the message head");
 	if (p + 1 == end)
 		return NULL;
-	if (p[1] != '\n')
-		return refuse(h, 400, p, "RFC 9112 2.2", "a carriage return without a line feed");
-	return p + 2;
+	return refuse(h, 400, p, "RFC 9112 2.2", "a carriage return without a line feed");
+}
+
+/* Expects CRLF at p. */
+static inline const char *line_end(struct http_head *h, const char *p, const char *end)
+{
+	return end - p >= 2 && p[0] == '\r' && p[1] == '\n' ? p + 2 : no_line_end(h, p, end);
 }
 
 /* "HTTP/1.x" at p. The bytes that are there must fit even when some are missing. */

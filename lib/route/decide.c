@@ -242,7 +242,9 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		return PD_ENOENT;
 	if (by_key && !keyed)
 		rank = type->keyless;
-	err = rank->walk_size <= WALK_SMALL ? rank_small(rank, &v, out) : rank_large(rank, &v, out);
+	err = rank->walk_size <= WALK_SMALL ? rank_small(rank, &v, out)
+	      : rq->walk		    ? rank_until(rank, &v, rq->walk, out)
+					    : rank_large(rank, &v, out);
 	if (err)
 		return err;
 	if (!keyed)

@@ -44,6 +44,7 @@ struct route_request {
 	int64_t now_ns;			    /* 0: not known */
 	uint64_t draw;			    /* route_dice() of this decision */
 	struct route_explain *explain;	    /* NULL: nobody asks */
+	void *walk; /* memory for a ranking, ROUTE_WALK_MAX bytes; NULL: the stack */
 	bool brief; /* the worker is enough: nobody reads candidates and margin (ROUTE_BRIEF) */
 };
 

@@ -150,9 +150,11 @@ backend b
 
 
 def pdctl(bench, ports, binary, logging=False, extra=(), name="pdctl", decode_ports=None, workers="http"):
-    """The router as it comes: defaults, no metrics port. decode_ports: P/D mode, `ports` are the prefill workers."""
+    """Defaults, no metrics port, and the policy that the others have too: a build before may have another default.
+    decode_ports: P/D mode, `ports` are the prefill workers."""
     (port,) = free_ports(1)
     argv = [binary, "serve", "--port", str(port), "--prometheus-port", "-1", "--log-level", "info" if logging else "warn"]
+    argv += ["--policy", "consistent_hash"]
     if decode_ports:
         argv += ["--pd-disaggregation"]
         argv += [a for p in ports for a in ("--prefill", f"http://127.0.0.1:{p}")]

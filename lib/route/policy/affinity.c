@@ -168,11 +168,13 @@ static size_t spread_of(const struct memory *m, const struct anchor *a, uint32_t
 
 /* -- where -- */
 
+#define FEW 64
+
 /* The workers that a beginning may use: its first, and the next in its rendezvous order. */
-static void choose_some(const struct route_view *v, uint64_t block, uint32_t home, size_t spread,
-			bool *in)
+static void choose_by(const struct route_view *v, uint64_t block, uint32_t home, size_t spread,
+		      bool *in, uint64_t *rank)
 {
-	uint64_t rank[ROUTE_WORKERS_MAX], best;
+	uint64_t best;
 	size_t n = v->pool->n, at;
 
 	for (size_t i = 0; i < n; i++) {
@@ -189,6 +191,26 @@ static void choose_some(const struct route_view *v, uint64_t block, uint32_t hom
 			}
 		in[at] = true;
 	}
+}
+
+/* Two frames, as in decide.c: few workers need little stack. */
+static __attribute__((noinline)) void choose_of_many(const struct route_view *v, uint64_t block,
+						     uint32_t home, size_t spread, bool *in)
+{
+	uint64_t rank[ROUTE_WORKERS_MAX];
+
+	choose_by(v, block, home, spread, in, rank);
+}
+
+static void choose_some(const struct route_view *v, uint64_t block, uint32_t home, size_t spread,
+			bool *in)
+{
+	uint64_t rank[FEW];
+
+	if (v->pool->n > FEW)
+		choose_of_many(v, block, home, spread, in);
+	else
+		choose_by(v, block, home, spread, in, rank);
 }
 
 static double share(double part, double mean)

@@ -9,6 +9,7 @@
 
 #include "lib/base/check.h"
 #include "lib/base/clock.h"
+#include "lib/net/shelf.h"
 #include "lib/route/hash.h"
 #include "lib/route/key/key_extract.h"
 #include "lib/pd/legs.h"
@@ -169,12 +170,13 @@ static bool offer_some(struct exchange *x, enum worker_role role)
 }
 
 /* No other is left: once more where the request could not be sent, from the key's home again. */
-static int decide(struct exchange *x, enum worker_role role)
+static int decide(struct exchange *x, enum worker_role role, void *walk)
 {
 	struct pick *p = &x->pick[role];
 	struct route_request rq = request_of(x, role);
 	int err, offers = 0;
 
+	rq.walk = walk;
 	while ((err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision)) == PD_ENOENT &&
 	       (forget_some(x, role) || (offers++ < OFFERS_MAX && offer_some(x, role))))
 		continue;
@@ -183,7 +185,7 @@ static int decide(struct exchange *x, enum worker_role role)
 }
 
 /* Both in the one order of lib/route; until both are there none is counted. */
-static int decide_pair(struct exchange *x, enum worker_role *failed)
+static int decide_pair(struct exchange *x, enum worker_role *failed, void *walk)
 {
 	static const enum worker_role role[ROUTE_ENDS] = {
 		[ROUTE_PREFILL] = ROLE_PREFILL, [ROUTE_DECODE] = ROLE_DECODE};
@@ -197,6 +199,7 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		pair.pool[i] = x->fleet->pool[role[i]].ring;
 		pair.request[i] = request_of(x, role[i]);
+		pair.request[i].walk = walk;
 	}
 	for (;;) {
 		/* First all prefill workers that can be reached. */
@@ -224,6 +227,21 @@ static int decide_pair(struct exchange *x, enum worker_role *failed)
 		x->rec.decider = route_decider_name(route_decider_spec_of(decider)->kind);
 	}
 	return PD_OK;
+}
+
+/* Some rankings need more memory than should stand on a fiber's stack, which would keep it. It is
+ * lent: nothing waits meanwhile. */
+static int decide_lent(struct exchange *x, bool pair, enum worker_role *role)
+{
+	struct buf lent;
+	int err;
+
+	_Static_assert(ROUTE_WALK_MAX <= SHELF_BYTES, "a ranking fits a lent buffer");
+	buf_init(&lent, SHELF_BYTES);
+	(void)!shelf_take(&lent);
+	err = pair ? decide_pair(x, role, lent.data) : decide(x, *role, lent.data);
+	shelf_give(&lent);
+	return err;
 }
 
 /* -- waiting -- */
@@ -284,8 +302,7 @@ static int choose(struct exchange *x, bool pair, enum worker_role *role)
 
 	for (;;) {
 		err = must_wait(x, pair, role, at, w.ticket) ? PD_EBUSY
-		      : pair				     ? decide_pair(x, role)
-							     : decide(x, *role);
+							     : decide_lent(x, pair, role);
 		if (err != PD_EBUSY)
 			break;
 		if (!at) {
