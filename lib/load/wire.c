@@ -60,20 +60,20 @@ static int write_head(struct wire *w, const struct load_options *o)
 
 static int find_server(struct wire *w, const struct load_target *t, struct pd_msg *msg)
 {
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct sockaddr_un *un = &w->local;
 	size_t n = t->unix_socket ? strlen(t->unix_socket) : 0;
 
 	if (!t->unix_socket)
 		return net_resolve_all(&w->addrs, w->url.host, w->url.port, msg);
-	if (n >= sizeof(un.sun_path))
+	*un = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (n >= sizeof(un->sun_path))
 		return pd_fail(msg, PD_EINVAL,
 			       "--unix-socket: path of %zu bytes, expected fewer "
 			       "than %zu",
-			       n, sizeof(un.sun_path));
-	memcpy(un.sun_path, t->unix_socket, n);
+			       n, sizeof(un->sun_path));
+	memcpy(un->sun_path, t->unix_socket, n);
 	w->addrs.n = 1;
-	memcpy(&w->addrs.a[0].sa, &un, sizeof(un));
-	w->addrs.a[0].len = sizeof(un);
+	w->addrs.a[0] = (struct net_addr){.sa.local = un};
 	return PD_OK;
 }
 

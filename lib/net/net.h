@@ -7,19 +7,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "lib/base/err.h"
 #include "lib/base/span.h"
 
-/* IPv4 or IPv6. Not a sockaddr_storage, of which most is never used: lists of these stand on the
- * stacks of requests. */
+/* IPv4 or IPv6, or where the address of a Unix socket stands. Not a sockaddr_storage, of which most
+ * is never used: lists of these stand on the stacks of requests. */
 struct net_addr {
 	union {
 		struct sockaddr any;
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
+		const struct sockaddr_un *local; /* with len 0; borrowed */
 	} sa;
-	socklen_t len;
+	socklen_t len; /* 0: sa.local */
 };
 
 #define NET_ADDRS_MAX 16 /* of one name; more are not used */

@@ -137,7 +137,7 @@ int stream_new(struct stream **out, const struct net_addr *a)
 	*out = NULL;
 	if (!s)
 		return PD_ENOMEM;
-	s->fd = socket(a->sa.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	s->fd = socket(a->len > 0 ? a->sa.any.sa_family : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd < 0) {
 		free(s);
 		return PD_EIO;
@@ -150,7 +150,9 @@ int stream_connect(struct stream *s, const struct net_addr *a, int64_t deadline)
 {
 	int so_error = 0, err;
 	socklen_t len = sizeof(so_error);
-	bool waits = connect(s->fd, &a->sa.any, a->len) < 0;
+	bool waits = (a->len > 0 ? connect(s->fd, &a->sa.any, a->len)
+				 : connect(s->fd, (const struct sockaddr *)a->sa.local,
+					   sizeof(*a->sa.local))) < 0;
 
 	if (waits && errno != EINPROGRESS)
 		return errno == EAGAIN || errno == EADDRNOTAVAIL ? PD_EIO : PD_ECLOSED;

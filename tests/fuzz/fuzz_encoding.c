@@ -57,7 +57,7 @@ static void put_unit(struct buf *b, uint32_t unit, unsigned width, bool big)
 
 static bool same_again(struct span text, unsigned width, bool big, const uint8_t *data, size_t n)
 {
-	const unsigned char *p = (const unsigned char *)text.p, *end = p + text.n;
+	const unsigned char *p = (const unsigned char *)text.p, *end = text.n > 0 ? p + text.n : p;
 	struct buf b;
 	uint32_t c;
 	bool same = false;
