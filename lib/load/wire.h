@@ -11,7 +11,7 @@ struct wire {
 	struct net_url url;
 	struct net_addrs addrs;
 	struct sockaddr_un local; /* with --unix-socket: what addrs points to */
-	struct buf head; /* request line and the fields that are always the same */
+	struct buf head;	  /* request line and the fields that are always the same */
 	struct tls_context *tls;
 	struct tls_peer *peer;
 };

@@ -137,7 +137,8 @@ int stream_new(struct stream **out, const struct net_addr *a)
 	*out = NULL;
 	if (!s)
 		return PD_ENOMEM;
-	s->fd = socket(a->len > 0 ? a->sa.any.sa_family : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	s->fd = socket(a->len > 0 ? a->sa.any.sa_family : AF_UNIX,
+		       SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd < 0) {
 		free(s);
 		return PD_EIO;
