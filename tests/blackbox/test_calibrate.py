@@ -10,8 +10,7 @@ import pytest
 import harness
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DATA = [p for p in (pathlib.Path(os.environ.get("PDCTL_DATA", "/nonexistent")), ROOT.parent / "shared/data",
-                    pathlib.Path("/work/shared/data")) if p.is_dir()]
+DATA = [p for p in (pathlib.Path(os.environ.get("PDCTL_DATA", ROOT.parent / "shared/data")),) if p.is_dir()]
 PROFILE = ROOT / "profiles" / "rtx-4090-llama-3.1-8b.yaml"
 COSTS = {"a": 14000.0, "b": 40.0, "c": 0.0, "d": 0.12}
 

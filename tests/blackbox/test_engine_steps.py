@@ -15,7 +15,7 @@ import harness
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ORACLE = ROOT / "scripts" / "engine-oracle"
 COMMITTED = ROOT / "tests" / "data" / "vllm_scheduler"
-SHARED = [p for p in (ROOT.parent / "shared/data/vllm_scheduler", pathlib.Path("/work/shared/data/vllm_scheduler")) if p.is_dir()]
+SHARED = [p for p in (pathlib.Path(os.environ.get("PDCTL_DATA", ROOT.parent / "shared/data")) / "vllm_scheduler",) if p.is_dir()]
 
 CONFIG = {"block_size": 4, "num_blocks": 7, "max_num_seqs": 4, "max_num_batched_tokens": 64, "prefix_caching": True,
           "async_scheduling": False, "step_us": {"a": 10, "b": 0, "c": 0, "d": 0}}
