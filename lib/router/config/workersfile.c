@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "lib/base/file.h"
-#include "lib/base/nearest.h"
 #include "lib/base/yamlnode.h"
 #include "lib/epp/epp_config.h"
 
@@ -25,35 +24,6 @@ static const char *const policy_keys[ROLES] = {"policy", "prefill_policy", "deco
 static const enum epp_pool epp_pools[ROLES] = {EPP_PLAIN, EPP_PREFILL, EPP_DECODE};
 static const char *const worker_keys[] = {"url", "name", "labels", NULL};
 
-/* The keys of a mapping are among these. */
-static int check_keys(const struct source *s, struct yamlnode map, const char *const *known,
-		      struct pd_msg *msg)
-{
-	char list[900] = "";
-	size_t len = 0;
-
-	for (struct yamlnode n = yamlnode_first(map); n.pos; n = yamlnode_next(n)) {
-		const char *key = yamlnode_key(n), *near;
-		size_t i = 0;
-
-		while (known[i] && strcmp(known[i], key) != 0)
-			i++;
-		if (known[i])
-			continue;
-		near = nearest_word(key, known);
-		for (i = 0; known[i]; i++) {
-			int more = snprintf(list + len, sizeof(list) - len, "%s %s", i ? "," : "",
-					    known[i]);
-
-			len += (size_t)more < sizeof(list) - len ? (size_t)more : 0;
-		}
-		return yamlnode_fail_key(
-			n, s->path, msg, "unknown key '%.60s'%s%s%s expected one of%.300s", key,
-			near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",", list);
-	}
-	return PD_OK;
-}
-
 static int check_top(const struct source *s, struct pd_msg *msg)
 {
 	const char *known[2 * ROLES + ROUTE_SETTINGS_MAX + 1];
@@ -69,7 +39,7 @@ static int check_top(const struct source *s, struct pd_msg *msg)
 	for (size_t i = 0; i < s->keys->n; i++)
 		known[n++] = s->keys->key[i];
 	known[n] = NULL;
-	return check_keys(s, s->root, known, msg);
+	return yamlnode_keys(s->root, s->path, known, msg);
 }
 
 /* The text of a scalar under this key; NULL: the key is not there. */
@@ -165,7 +135,7 @@ static int add_entry(const struct source *s, const struct router_config *base,
 	char text[1024];
 	struct pd_msg inner = {0};
 	size_t from = l->n;
-	int err = map ? check_keys(s, entry, worker_keys, msg) : PD_OK;
+	int err = map ? yamlnode_keys(entry, s->path, worker_keys, msg) : PD_OK;
 
 	if (err)
 		return err;

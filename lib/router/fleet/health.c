@@ -24,6 +24,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/router/fleet/curl.h"
+#include "lib/router/fleet/known.h"
 
 #define TICK_NS	     (50 * NS_PER_MS) /* while something is wrong */
 #define CALM_TICK_NS (500 * NS_PER_MS)
@@ -107,7 +108,7 @@ static void start_probe(struct health *h, struct fleet *f, struct worker *w, boo
 	p->fleet = fleet_ref(f);
 	p->worker = w;
 	p->inquiry = inquiry;
-	buf_init(&p->answer, WORKER_KNOWN);
+	buf_init(&p->answer, KNOWN_MAX);
 	p->easy = curl_easy_init();
 	if (!p->easy || !set_options(p->easy, h, p, limit) ||
 	    curl_multi_add_handle(h->multi, p->easy) != CURLM_OK) {
@@ -170,20 +171,17 @@ static void take_note(struct health *h, struct probe *p, CURLcode result, long s
 static void take_answer(struct health *h, struct probe *p, CURLcode result, long status)
 {
 	bool good = result == CURLE_OK && status == 200 && p->answer.len > 0;
-	bool first = p->worker->known_at == 0;
+	const char *why = result != CURLE_OK ? curl_easy_strerror(result) : "another status";
+	bool first =
+		known_learn(p->worker, good ? buf_span(&p->answer) : (struct span){0}, clock_now());
 
 	if (first && !good)
-		log_event(
-			h->cfg->log, LOG_WARN, "bootstrap_silent",
-			LOG_FIELDS(LOG_TEXT("worker", p->worker->url),
-				   LOG_TEXT("path", h->cfg->inquiry),
-				   LOG_TEXT("error", result != CURLE_OK ? curl_easy_strerror(result)
-									: "another status")),
-			"worker %s: GET %s at its bootstrap port: %s, expected 200: no transfer "
-			"from it until it answers",
-			p->worker->url, h->cfg->inquiry,
-			result != CURLE_OK ? curl_easy_strerror(result) : "another status");
-	worker_learn(p->worker, good ? buf_span(&p->answer) : (struct span){0}, clock_now());
+		log_event(h->cfg->log, LOG_WARN, "bootstrap_silent",
+			  LOG_FIELDS(LOG_TEXT("worker", p->worker->url),
+				     LOG_TEXT("path", h->cfg->inquiry), LOG_TEXT("error", why)),
+			  "worker %s: GET %s at its bootstrap port: %s, expected 200: no transfer "
+			  "from it until it answers",
+			  p->worker->url, h->cfg->inquiry, why);
 }
 
 static void judge(struct health *h, CURL *easy, CURLcode result)
@@ -358,7 +356,7 @@ static bool attend(struct health *h, struct fleet *f, int64_t now)
 			calm &= !attend_name(h, w, now);
 			if (!is_probed(h, w) && worker_probe_due(w, h->cfg, now, &limit))
 				start_probe(h, f, w, false, limit);
-			else if (!is_probed(h, w) && worker_inquiry_due(w, h->cfg, now))
+			else if (!is_probed(h, w) && known_due(w, h->cfg, now))
 				start_probe(h, f, w, true, INQUIRY_NS);
 			calm &= atomic_load(&w->slot.available);
 		}

@@ -10,9 +10,8 @@
 #include "lib/base/clock.h"
 #include "lib/base/rng.h"
 #include "lib/json/scan.h"
+#include "lib/router/fleet/known.h"
 
-#define INQUIRY_SOON  NS_PER_S /* when nothing is known */
-#define INQUIRY_AGAIN (30 * NS_PER_S)
 #define PROBE_SOON    (200 * NS_PER_MS) /* after an ejection */
 #define PROBE_SLOW    NS_PER_S		/* an ejected worker is asked at least this often */
 #define SUSPECT_PROBE NS_PER_S		/* a suspect one too */
@@ -377,58 +376,6 @@ int64_t worker_stalled_at(struct worker *w)
 	return at;
 }
 
-/* Another process may answer next. */
-static void forget(struct worker *w)
-{
-	free(w->known);
-	w->known = NULL;
-	w->known_n = 0;
-	atomic_store_explicit(&w->knows, false, memory_order_relaxed);
-}
-
-void worker_learn(struct worker *w, struct span text, int64_t now)
-{
-	char *copy = text.n > 0 && text.n <= WORKER_KNOWN ? malloc(text.n) : NULL;
-
-	if (copy)
-		memcpy(copy, text.p, text.n);
-	(void)pthread_mutex_lock(&w->lock);
-	forget(w);
-	w->known = copy;
-	w->known_n = copy ? text.n : 0;
-	w->known_at = now;
-	atomic_store_explicit(&w->knows, copy != NULL, memory_order_relaxed);
-	(void)pthread_mutex_unlock(&w->lock);
-}
-
-int worker_known(struct worker *w, struct buf *out)
-{
-	int err = PD_OK;
-
-	buf_clear(out);
-	if (!atomic_load_explicit(&w->knows, memory_order_relaxed))
-		return PD_OK;
-	(void)pthread_mutex_lock(&w->lock);
-	if (w->known)
-		err = buf_append(out, w->known, w->known_n);
-	(void)pthread_mutex_unlock(&w->lock);
-	return err;
-}
-
-bool worker_inquiry_due(struct worker *w, const struct router_config *c, int64_t now)
-{
-	int64_t wait = atomic_load_explicit(&w->knows, memory_order_relaxed) ? INQUIRY_AGAIN
-									     : INQUIRY_SOON;
-	bool due;
-
-	if (!c->inquiry || w->role != ROLE_PREFILL || !atomic_load(&w->slot.available))
-		return false;
-	(void)pthread_mutex_lock(&w->lock);
-	due = w->known_at == 0 || now >= w->known_at + wait;
-	(void)pthread_mutex_unlock(&w->lock);
-	return due;
-}
-
 void worker_eject(struct worker *w, int64_t now)
 {
 	(void)pthread_mutex_lock(&w->lock);
@@ -441,7 +388,7 @@ void worker_eject(struct worker *w, int64_t now)
 		atomic_fetch_add_explicit(&w->ejections, 1, memory_order_relaxed);
 		sync(w);
 	}
-	forget(w);
+	known_forget(w);
 	if (w->next_ask > w->asked + ASK_SOON)
 		w->next_ask = w->asked + ASK_SOON;
 	(void)pthread_mutex_unlock(&w->lock);

@@ -8,7 +8,6 @@
 
 #include <pthread.h>
 
-#include "lib/base/buf.h"
 #include "lib/net/net.h"
 #include "lib/net/resolver.h"
 #include "lib/http/upstream.h"
@@ -207,14 +206,6 @@ struct worker_view {
 	int64_t oldest;		     /* age of its oldest request without a byte, ns; 0: none */
 };
 void worker_view(struct worker *w, const struct router_config *c, struct worker_view *out);
-/* What the connector has learnt of it, at most WORKER_KNOWN bytes; n 0: forgets. */
-#define WORKER_KNOWN 16384
-void worker_learn(struct worker *w, struct span text, int64_t now);
-/* A copy into `out`, which is empty when nothing is known. PD_ENOMEM. */
-int worker_known(struct worker *w, struct buf *out) PD_MUST;
-/* True when the inquiry of the connector should be made now: it is available, and nothing is known
- * or it is old. */
-bool worker_inquiry_due(struct worker *w, const struct router_config *c, int64_t now);
 /* Its addresses, the one that connected last first. PD_ENOENT: its name has none yet, and why. */
 int worker_addresses(struct worker *w, struct net_addrs *out, struct pd_msg *why) PD_MUST;
 /* This one has connected, when others before it had not. */

@@ -12,6 +12,7 @@
 #include "lib/base/clock.h"
 #include "lib/pd/connector.h"
 #include "lib/pd/legs.h"
+#include "lib/router/fleet/known.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 
@@ -93,7 +94,7 @@ static void begin_pair(struct pd_state *s)
 	if (x->pick[ROLE_PREFILL].worker)
 		p->prefill = end_of(s, x->pick[ROLE_PREFILL].worker);
 	if (x->pick[ROLE_PREFILL].worker && (s->connector->flags & PD_KNOWS) &&
-	    worker_known(x->pick[ROLE_PREFILL].worker, &s->known) == PD_OK)
+	    known_get(x->pick[ROLE_PREFILL].worker, &s->known) == PD_OK)
 		p->known = buf_span(&s->known);
 	if (x->rec.attempt == 0)
 		return;
@@ -142,6 +143,26 @@ static void handed_over(struct exchange *x)
 	x->handing = NULL;
 }
 
+/* Decode's copy, by x->leg. */
+static enum leg_error dispatch_decode(struct pd_state *s)
+{
+	struct exchange *x = s->x;
+	enum leg_error e = LEG_LOCAL;
+	struct pd_copy copy;
+
+	leg_init(x->leg, &x->pick[ROLE_DECODE]);
+	/* A decode that may have read blocks that can be read once needs new ones. */
+	x->leg->once = s->pair.at_once || (s->pair.blocks && (s->connector->flags & PD_READ_ONCE));
+	x->leg->first = handed_over;
+	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
+	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
+		e = dispatch(s, ROLE_DECODE, &copy,
+			     x->rec.streaming ? x->way->cfg->first_byte_timeout
+					      : x->way->cfg->request_timeout);
+	pd_copy_release(&copy);
+	return e;
+}
+
 /* -- the prefill leg -- */
 
 static void no_params(struct pd_state *s)
@@ -172,7 +193,7 @@ static enum outcome read_prefill(struct pd_state *s)
 		return attempt_failed(x, ROLE_PREFILL, LEG_BROKEN);
 	}
 	if (s->pair.learnt.n > 0)
-		worker_learn(x->pick[ROLE_PREFILL].worker, s->pair.learnt, s->prefill_ns);
+		(void)known_learn(x->pick[ROLE_PREFILL].worker, s->pair.learnt, s->prefill_ns);
 	if (!s->pair.blocks && x->way->cfg->pd_fallback == PD_FALLBACK_FAIL) {
 		no_params(s);
 		/* A complete answer: the worker is well, whatever its connector is. */
@@ -193,7 +214,7 @@ static enum outcome read_prefill(struct pd_state *s)
 static void forget(struct pd_state *s)
 {
 	if (s->pair.at_once)
-		worker_learn(s->x->pick[ROLE_PREFILL].worker, (struct span){0}, clock_now());
+		(void)known_learn(s->x->pick[ROLE_PREFILL].worker, (struct span){0}, clock_now());
 }
 
 /* The connector made no copy of the body. */
@@ -224,36 +245,31 @@ static enum outcome refuse(struct pd_state *s, int err, const struct pd_msg *msg
 static enum leg_error send_decode(struct pd_state *s)
 {
 	struct exchange *x = s->x;
-	struct pick *p = &x->pick[ROLE_DECODE];
-	enum leg_error e = LEG_LOCAL;
-	struct pd_copy copy;
+	enum leg_error e;
 
 	if (!x->lane->second)
 		x->lane->second = malloc(sizeof(*x->lane->second));
 	if (!x->lane->second)
 		return LEG_LOCAL;
 	x->leg = x->lane->second;
-	leg_init(x->leg, p);
-	x->leg->once = true;
-	x->leg->first = handed_over;
-	if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
-	    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
-		e = dispatch(s, ROLE_DECODE, &copy,
-			     x->rec.streaming ? x->way->cfg->first_byte_timeout
-					      : x->way->cfg->request_timeout);
-	pd_copy_release(&copy);
+	e = dispatch_decode(s);
 	s->sent = true;
 	x->rec.time.decode_sent = x->leg->call.sent_ns;
 	x->leg = &x->first;
 	return e;
 }
 
-/* Decode will not be heard: its request ends. */
-static void drop_decode(struct pd_state *s)
+static void end_decode(struct pd_state *s)
 {
 	if (s->sent)
 		(void)leg_end(s->x->lane->second);
 	s->sent = false;
+}
+
+/* Decode will not be heard: its request ends. */
+static void drop_decode(struct pd_state *s)
+{
+	end_decode(s);
 	pick_drop(s->x, ROLE_DECODE);
 }
 
@@ -285,9 +301,7 @@ static enum outcome prefill_leg(struct pd_state *s)
 	}
 	if (other != LEG_OK) {
 		(void)leg_end(x->leg);
-		if (s->sent)
-			(void)leg_end(x->lane->second);
-		s->sent = false;
+		end_decode(s);
 		pick_drop(x, ROLE_PREFILL);
 		return attempt_failed(x, ROLE_DECODE, other);
 	}
@@ -396,8 +410,7 @@ static enum outcome decode_leg(struct pd_state *s)
 	struct exchange *x = s->x;
 	struct pick *p = &x->pick[ROLE_DECODE];
 	const struct http_call *c;
-	struct pd_copy copy;
-	enum leg_error e = LEG_LOCAL;
+	enum leg_error e;
 
 	if (s->have_prefill && !s->sent && clock_now() - s->prefill_ns > x->way->cfg->pd_lease)
 		return lease_passed(x);
@@ -408,16 +421,7 @@ static enum outcome decode_leg(struct pd_state *s)
 		x->leg = x->lane->second;
 		e = leg_answer(x->leg);
 	} else {
-		leg_init(x->leg, p);
-		/* A decode that may have read blocks that can be read once needs new ones. */
-		x->leg->once = s->pair.blocks && (s->connector->flags & PD_READ_ONCE);
-		x->leg->first = handed_over;
-		if (pd_copy_init(&copy, &x->body, &s->pair) == PD_OK &&
-		    s->connector->decode(&s->pair, &copy, NULL) == PD_OK)
-			e = dispatch(s, ROLE_DECODE, &copy,
-				     x->rec.streaming ? x->way->cfg->first_byte_timeout
-						      : x->way->cfg->request_timeout);
-		pd_copy_release(&copy);
+		e = dispatch_decode(s);
 	}
 	c = &x->leg->call;
 	*(s->have_prefill ? &x->rec.time.decode_sent : &x->rec.time.sent) = c->sent_ns;
@@ -520,7 +524,7 @@ enum outcome pdflow_attempt(struct exchange *x)
 	if (!x->pick[ROLE_PREFILL].worker && !x->alone)
 		count(x, METRIC_PD_FALLBACK);
 	s.picked_ns = clock_now();
-	buf_init(&s.known, WORKER_KNOWN);
+	buf_init(&s.known, KNOWN_MAX);
 	x->leg = &x->first;
 	begin_pair(&s);
 	attempt_picked(x);
