@@ -10,7 +10,9 @@
 
 #include "cmd/cmd.h"
 #include "cmd/decider_opts.h"
+#include "cmd/json_out.h"
 #include "cmd/policy_opts.h"
+#include "cmd/profile_opts.h"
 #include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
 #include "lib/base/cli.h"
@@ -20,7 +22,6 @@
 #include "sim/scenario/decisions.h"
 #include "cmd/simulate_calibrate.h"
 #include "cmd/simulate_steps.h"
-#include "sim/engine/profile.h"
 #include "sim/scenario/scenario.h"
 
 #define OUT_MAX	    ((size_t)1 << 30)
@@ -300,23 +301,6 @@ static int print_table(struct session *s, struct pd_msg *msg)
 	return err ? pd_fail(msg, err, "cannot build the table: %s", pd_err_text(err)) : PD_OK;
 }
 
-static int write_document(const char *path, const cJSON *doc, struct pd_msg *msg)
-{
-	char *text = cJSON_Print(doc);
-	size_t n = text ? strlen(text) : 0;
-	int err = PD_OK;
-
-	if (!text)
-		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	text[n] = '\n'; /* in place of the terminator */
-	if (strcmp(path, "-") == 0)
-		cli_print(text, n + 1);
-	else
-		err = file_write(path, text, n + 1, msg);
-	cJSON_free(text);
-	return err;
-}
-
 /* One arm: its own document. Several: an object with the documents under "arms". */
 static int write_json(struct session *s, struct pd_msg *msg)
 {
@@ -324,7 +308,7 @@ static int write_json(struct session *s, struct pd_msg *msg)
 	int err;
 
 	if (cJSON_GetArraySize(s->docs) == 1)
-		return write_document(o.json, cJSON_GetArrayItem(s->docs, 0), msg);
+		return json_out(o.json, cJSON_GetArrayItem(s->docs, 0), msg);
 	all = cJSON_CreateObject();
 	pdctl = cJSON_AddObjectToObject(all, "pdctl");
 	(void)cJSON_AddNumberToObject(pdctl, "version", 1);
@@ -333,7 +317,7 @@ static int write_json(struct session *s, struct pd_msg *msg)
 	if (!pdctl || !cJSON_AddItemReferenceToObject(pdctl, "arms", s->docs))
 		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	else
-		err = write_document(o.json, all, msg);
+		err = json_out(o.json, all, msg);
 	cJSON_Delete(all);
 	return err;
 }
@@ -363,7 +347,7 @@ static int write_one_each(const struct session *s, struct pd_msg *msg)
 				       source, a->policy, a->workers, a->cache);
 			clean_name(name);
 			(void)snprintf(path, sizeof(path), "%.3800s/%s", o.json_dir, name);
-			err = write_document(path, cJSON_GetArrayItem(s->docs, at), msg);
+			err = json_out(path, cJSON_GetArrayItem(s->docs, at), msg);
 		}
 	}
 	return err;
@@ -524,33 +508,9 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 			      msg);
 }
 
-/* The profile first, then what options say. */
-static int read_profile(int argc, char **argv, struct pd_msg *msg)
-{
-	struct engine_params given = o.engine;
-	struct pd_msg warning;
-	struct profile p;
-	int err;
-
-	if (!profile_path)
-		return PD_OK;
-	err = profile_load(&p, profile_path, &warning, msg);
-	if (err)
-		return err;
-	if (warning.text[0])
-		(void)fprintf(stderr, "pdctl simulate: %s: %s\n", profile_path, warning.text);
-	profile_apply(&p, &o.engine);
-	if (opt_given(&command, argc, argv, "decode-ms-per-token"))
-		o.engine.step_ms = given.step_ms;
-	if (opt_given(&command, argc, argv, "decode-us-per-request"))
-		o.engine.request_us = given.request_us;
-	if (opt_given(&command, argc, argv, "decode-us-per-context-token"))
-		o.engine.context_us = given.context_us;
-	return PD_OK;
-}
-
 int cmd_simulate(int argc, char **argv)
 {
+	struct profile profile;
 	struct session s = {0};
 	struct opt_list files = {0};
 	struct pd_msg msg = {.text = ""};
@@ -572,7 +532,9 @@ int cmd_simulate(int argc, char **argv)
 		code = err ? fail(err, &msg) : EXIT_OK;
 	} else if (code < 0) {
 		err = check_use(argc, argv, &files, &msg);
-		err = err ? err : read_profile(argc, argv, &msg);
+		err = err || !profile_path ? err
+					   : profile_opts_read(&command, argc, argv, profile_path,
+							       &profile, &o.engine, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
 		decider_opts_spec(&decider, &o.decider);
 		o.settings = policies.settings;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/json_out.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
 #include "sim/fit/calreport.h"
@@ -13,19 +14,9 @@
 static int write_json(const struct calibration *c, const char *path, struct pd_msg *msg)
 {
 	cJSON *doc = calibrate_json(c);
-	char *text = doc ? cJSON_Print(doc) : NULL;
-	size_t n = text ? strlen(text) : 0;
-	int err = PD_OK;
+	int err = json_out(path, doc, msg);
 
 	cJSON_Delete(doc);
-	if (!text)
-		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	text[n] = '\n'; /* in place of the terminator */
-	if (strcmp(path, "-") == 0)
-		cli_print(text, n + 1);
-	else
-		err = file_write(path, text, n + 1, msg);
-	cJSON_free(text);
 	return err;
 }
 

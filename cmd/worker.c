@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "cmd/cmd.h"
+#include "cmd/profile_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
-#include "sim/engine/profile.h"
 #include "sim/worker/worker.h"
 
 static struct worker_config cfg;
@@ -164,25 +164,15 @@ static const struct opt_command command = {
 /* Options stand over the profile: it fills in what none of them says. */
 static int read_profile(int argc, char **argv, struct pd_msg *msg)
 {
-	struct pd_msg warning;
-	struct profile p;
 	struct engine_params e = cfg.engine;
+	struct profile p;
 	int err;
 
 	if (!profile_path)
 		return PD_OK;
-	err = profile_load(&p, profile_path, &warning, msg);
+	err = profile_opts_read(&command, argc, argv, profile_path, &p, &e, msg);
 	if (err)
 		return err;
-	if (warning.text[0])
-		(void)fprintf(stderr, "pdctl worker: %s: %s\n", profile_path, warning.text);
-	profile_apply(&p, &e);
-	if (opt_given(&command, argc, argv, "decode-ms-per-token"))
-		e.step_ms = cfg.engine.step_ms;
-	if (opt_given(&command, argc, argv, "decode-us-per-request"))
-		e.request_us = cfg.engine.request_us;
-	if (opt_given(&command, argc, argv, "decode-us-per-context-token"))
-		e.context_us = cfg.engine.context_us;
 	if (!opt_given(&command, argc, argv, "prefill-tokens-per-s"))
 		prefill_rate = e.prefill_us > 0 ? 1e6 / e.prefill_us : 0;
 	if (!opt_given(&command, argc, argv, "max-num-seqs"))

@@ -5,6 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "lib/base/nearest.h"
 
 static const struct yamlpos_entry *entry(struct yamlnode n)
 {
@@ -118,6 +121,34 @@ int yamlnode_fail_key(struct yamlnode n, const char *name, struct pd_msg *msg, c
 	err = fail(e ? e->line : 1, e ? e->column : 1, name, msg, fmt, args);
 	va_end(args);
 	return err;
+}
+
+int yamlnode_keys(struct yamlnode map, const char *name, const char *const *known,
+		  struct pd_msg *msg)
+{
+	char list[900] = "";
+	size_t len = 0;
+
+	for (struct yamlnode n = yamlnode_first(map); n.pos; n = yamlnode_next(n)) {
+		const char *key = yamlnode_key(n), *near;
+		size_t i = 0;
+
+		while (known[i] && strcmp(known[i], key) != 0)
+			i++;
+		if (known[i])
+			continue;
+		near = nearest_word(key, known);
+		for (i = 0; known[i]; i++) {
+			int more = snprintf(list + len, sizeof(list) - len, "%s %s", i ? "," : "",
+					    known[i]);
+
+			len += (size_t)more < sizeof(list) - len ? (size_t)more : 0;
+		}
+		return yamlnode_fail_key(
+			n, name, msg, "unknown key '%.60s'%s%s%s expected one of%.300s", key,
+			near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",", list);
+	}
+	return PD_OK;
 }
 
 static const char *plain(struct yamlnode n)

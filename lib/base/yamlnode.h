@@ -40,6 +40,11 @@ int yamlnode_fail(struct yamlnode n, const char *name, struct pd_msg *msg, const
 int yamlnode_fail_key(struct yamlnode n, const char *name, struct pd_msg *msg, const char *fmt, ...)
 	PD_PRINTF(4, 5);
 
+/* The keys of a mapping are among `known` (ends with NULL): else PD_EINVAL with the nearest one and
+ * the list. Anything else than a mapping has no keys. */
+int yamlnode_keys(struct yamlnode map, const char *name, const char *const *known,
+		  struct pd_msg *msg) PD_MUST;
+
 /* The values of JSON: PD_EINVAL when it is something else, with nothing said. */
 int yamlnode_int(struct yamlnode n, int64_t *out) PD_MUST;
 int yamlnode_real(struct yamlnode n, double *out) PD_MUST;

@@ -17,35 +17,12 @@ static const char *const versions[] = {"inference.networking.x-k8s.io/v1alpha1",
 
 int epp_keys(struct epp_reading *r, struct yamlnode map, const char *const *known)
 {
-	char list[400] = "";
-	size_t len = 0;
+	char found[100];
 
-	if (yamlnode_kind(map) != YAMLPOS_MAPPING) {
-		char found[100];
-
+	if (yamlnode_kind(map) != YAMLPOS_MAPPING)
 		return yamlnode_fail(map, r->file, r->msg, "found %s, expected a mapping of keys",
 				     yamlnode_found(map, found, sizeof(found)));
-	}
-	for (struct yamlnode n = yamlnode_first(map); n.pos; n = yamlnode_next(n)) {
-		const char *key = yamlnode_key(n), *near;
-		size_t i = 0;
-
-		while (known[i] && strcmp(known[i], key) != 0)
-			i++;
-		if (known[i])
-			continue;
-		near = nearest_word(key, known);
-		for (i = 0; known[i]; i++) {
-			int more = snprintf(list + len, sizeof(list) - len, "%s%s", i ? ", " : "",
-					    known[i]);
-
-			len += (size_t)more < sizeof(list) - len ? (size_t)more : 0;
-		}
-		return yamlnode_fail_key(
-			n, r->file, r->msg, "unknown key '%.60s'%s%s%s expected one of %.300s", key,
-			near ? ", did you mean '" : "", near ? near : "", near ? "'?" : ",", list);
-	}
-	return PD_OK;
+	return yamlnode_keys(map, r->file, known, r->msg);
 }
 
 int epp_note(struct epp_reading *r, struct yamlnode at, const char *what)

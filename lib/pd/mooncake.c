@@ -40,7 +40,6 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 {
 	const struct pd_end *at = &p->prefill;
 	struct span engine = engine_of(p);
-	bool bare = memchr(at->host.p, ':', at->host.n) != NULL && at->host.p[0] != '[';
 	char uuid[PD_UUID_TEXT];
 	size_t first;
 	int err;
@@ -56,24 +55,21 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 			 uuid);
 	first = p->text.len;
 	err = err ? err
+		  : buf_puts(&p->text, "{\"do_remote_decode\":false,\"do_remote_prefill\":true,"
+				       "\"remote_bootstrap_addr\":\"http://");
+	err = err ? err
+		  : pd_host_text(at->host, at->bootstrap ? (unsigned)at->bootstrap : BOOTSTRAP_PORT,
+				 &p->text);
+	err = err ? err
 		  : buf_printf(&p->text,
-			       "{\"do_remote_decode\":false,\"do_remote_prefill\":true,"
-			       "\"remote_bootstrap_addr\":\"http://%s%.*s%s:%d\","
-			       "\"remote_engine_id\":%.*s,\"transfer_id\":\"xfer-%s\"}",
-			       bare ? "[" : "", (int)at->host.n, at->host.p, bare ? "]" : "",
-			       at->bootstrap ? at->bootstrap : BOOTSTRAP_PORT, (int)engine.n,
-			       engine.p, uuid);
+			       "\",\"remote_engine_id\":%.*s,\"transfer_id\":\"xfer-%s\"}",
+			       (int)engine.n, engine.p, uuid);
 	err = err ? err : pd_path_limit(&c->body, p->path, msg);
 	if (err)
 		return err;
 	p->params = (struct span){p->text.data + first, p->text.len - first};
 	p->at_once = p->blocks = true;
 	return pd_set_params(c, (struct span){p->text.data, first}, msg);
-}
-
-static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
-{
-	return pd_set_params(c, p->blocks ? p->params : (struct span){0}, msg);
 }
 
 const struct pd_connector pd_connector_mooncake = {
@@ -88,5 +84,5 @@ const struct pd_connector pd_connector_mooncake = {
 	.check = pd_check_params,
 	.prefill = prefill,
 	.answered = pd_plain_answered,
-	.decode = decode,
+	.decode = pd_params_decode,
 };

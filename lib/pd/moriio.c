@@ -80,11 +80,6 @@ static int answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 	return PD_OK;
 }
 
-static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
-{
-	return pd_set_params(c, p->blocks ? p->params : (struct span){0}, msg);
-}
-
 const struct pd_connector pd_connector_moriio = {
 	.name = "moriio",
 	.also = "MoRIIOConnector|mori",
@@ -94,5 +89,5 @@ const struct pd_connector pd_connector_moriio = {
 	.check = pd_check_params,
 	.prefill = prefill,
 	.answered = answered,
-	.decode = decode,
+	.decode = pd_params_decode,
 };

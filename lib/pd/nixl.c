@@ -109,18 +109,12 @@ static int answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 	return pushes(params) ? learn(p, params) : PD_OK;
 }
 
-/* Without blocks there are no parameters either, not even ones that the client made up. */
-static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
-{
-	return pd_set_params(c, p->blocks ? p->params : (struct span){0}, msg);
-}
-
 /* A decode of one token makes the decode worker fetch the blocks, and prefill frees them. */
 static int release(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 {
 	int err = pd_path_limit(&c->body, p->path, msg);
 
-	return err ? err : decode(p, c, msg);
+	return err ? err : pd_params_decode(p, c, msg);
 }
 
 const struct pd_connector pd_connector_nixl = {
@@ -133,6 +127,6 @@ const struct pd_connector pd_connector_nixl = {
 	.check = pd_check_params,
 	.prefill = prefill,
 	.answered = answered,
-	.decode = decode,
+	.decode = pd_params_decode,
 	.release = release,
 };

@@ -18,14 +18,17 @@ void pd_uuid(uint64_t draw, bool dashes, char out[PD_UUID_TEXT])
 		       (unsigned)(b >> 48), (unsigned long long)(b & UINT64_C(0xffffffffffff)));
 }
 
+int pd_host_text(struct span host, unsigned port, struct buf *out)
+{
+	bool bare = memchr(host.p, ':', host.n) != NULL && host.p[0] != '[';
+
+	return buf_printf(out, bare ? "[%.*s]:%u" : "%.*s:%u", (int)host.n, host.p, port);
+}
+
 int pd_end_text(const struct pd_end *e, struct buf *out)
 {
-	bool bare = memchr(e->host.p, ':', e->host.n) != NULL && e->host.p[0] != '[';
-
-	if (e->kv.n > 0)
-		return buf_append(out, e->kv.p, e->kv.n);
-	return buf_printf(out, bare ? "[%.*s]:%u" : "%.*s:%u", (int)e->host.n, e->host.p,
-			  (unsigned)e->port);
+	return e->kv.n > 0 ? buf_append(out, e->kv.p, e->kv.n)
+			   : pd_host_text(e->host, e->port, out);
 }
 
 int pd_check_params(const struct json_object *body, struct pd_msg *msg)
@@ -45,6 +48,11 @@ int pd_set_params(struct pd_copy *c, struct span params, struct pd_msg *msg)
 		return json_edit_remove(&c->body, PD_PARAMS);
 	err = pd_once(c->body.object, PD_PARAMS, msg);
 	return err ? err : json_edit_set(&c->body, PD_PARAMS, params);
+}
+
+int pd_params_decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
+{
+	return pd_set_params(c, p->blocks ? p->params : (struct span){0}, msg);
 }
 
 int pd_plain_prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)

@@ -12,8 +12,9 @@
 
 /* A version 4 UUID out of 64 random bits; `dashes` or 32 hex digits. */
 void pd_uuid(uint64_t draw, bool dashes, char out[PD_UUID_TEXT]);
-/* "host:port", brackets around an IPv6 address: of the KV transfer when it is known, else of HTTP.
- */
+/* "host:port", brackets around an IPv6 address. */
+int pd_host_text(struct span host, unsigned port, struct buf *out) PD_MUST;
+/* The same of the KV transfer when it is known, else of HTTP. */
 int pd_end_text(const struct pd_end *e, struct buf *out) PD_MUST;
 
 /*
@@ -25,6 +26,9 @@ int pd_check_params(const struct json_object *body, struct pd_msg *msg) PD_MUST;
 /* Sets the parameters of a copy; PD_EINVAL when the body has them more than once. Empty: removes
  * them all. */
 int pd_set_params(struct pd_copy *c, struct span params, struct pd_msg *msg) PD_MUST;
+
+/* Decode's copy: p->params when there are blocks to fetch; else none, also not a client's own. */
+int pd_params_decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg) PD_MUST;
 
 /* For protocols whose requests carry nothing: one token for prefill, the client's own body for
  * decode, both without parameters of the client. */

@@ -59,7 +59,7 @@ struct finding {
 	char keys[PD_MSG_MAX]; /* the refused keys, comma-separated */
 };
 
-static bool word_in(const char *list, const char *word, size_t n)
+bool compare_list_has(const char *list, const char *word, size_t n)
 {
 	while (list && *list) {
 		size_t len = strcspn(list, ",");
@@ -75,8 +75,8 @@ static bool allowed(const struct finding *f, const char *key)
 {
 	const char *own = strncmp(key, "pdctl.", 6) == 0 ? key + 6 : key;
 
-	return word_in(f->allow, key, strlen(key)) || word_in(f->allow, own, strlen(own)) ||
-	       word_in(f->allow, "all", 3);
+	return compare_list_has(f->allow, key, strlen(key)) ||
+	       compare_list_has(f->allow, own, strlen(own)) || compare_list_has(f->allow, "all", 3);
 }
 
 static void doubt(struct finding *f, const char *key, const char *text)
@@ -88,7 +88,8 @@ static void doubt(struct finding *f, const char *key, const char *text)
 		return;
 	}
 	compare_refuse(f->c, "%s", text);
-	if (!word_in(f->keys, key, strlen(key)) && used + strlen(key) + 2 < sizeof(f->keys))
+	if (!compare_list_has(f->keys, key, strlen(key)) &&
+	    used + strlen(key) + 2 < sizeof(f->keys))
 		(void)snprintf(f->keys + used, sizeof(f->keys) - used, "%s%s", used ? "," : "",
 			       key);
 }
@@ -284,11 +285,11 @@ static void check_outcome(struct finding *f, const struct compare_side *side,
 static bool known(const char *word, size_t n)
 {
 	for (const char *const *key = settings; *key; key++)
-		if (word_in(*key, word, n) ||
-		    (strncmp(*key, "pdctl.", 6) == 0 && word_in(*key + 6, word, n)))
+		if (compare_list_has(*key, word, n) ||
+		    (strncmp(*key, "pdctl.", 6) == 0 && compare_list_has(*key + 6, word, n)))
 			return true;
 	for (const char *const *key = checks; *key; key++)
-		if (word_in(*key, word, n))
+		if (compare_list_has(*key, word, n))
 			return true;
 	return n > 6 && strncmp(word, "pdctl.", 6) == 0;
 }

@@ -13,6 +13,9 @@
  * "pdctl.NAME" is taken. */
 int compare_config_allow(const char *allow, struct pd_msg *msg) PD_MUST;
 
+/* Is the word of n bytes in the comma-separated list, which may be NULL? */
+bool compare_list_has(const char *list, const char *word, size_t n);
+
 /*
  * Appends every difference to the reasons of `c`, or to its notes when `allow` (comma-separated, or
  * NULL) has its name. PD_ENOENT when there is a reason, with the flag that allows all of them in

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/results/compare_config.h"
+
 #define VALUE_CAP 64
 #define TEXT_CAP  sizeof(((struct compare *)NULL)->setting)
 
@@ -89,20 +91,6 @@ static int list_settings(struct sweep *s, const struct result_set *runs)
 			memcpy(s->text[s->n++], text, sizeof(text));
 	}
 	return PD_OK;
-}
-
-static bool listed(const char *list, const char *word)
-{
-	size_t n = strlen(word);
-
-	while (list && *list) {
-		size_t len = strcspn(list, ",");
-
-		if (len == n && memcmp(list, word, n) == 0)
-			return true;
-		list += len + (list[len] == ',');
-	}
-	return false;
 }
 
 /* Says which settings are not on both sides; returns how many are. */
@@ -234,8 +222,10 @@ int compare_split(struct compare *all, const char *allow, size_t max, struct com
 		err = list_settings(&sweep[i], &all->side[i].runs);
 	}
 	if (!err && any)
-		err = split(all, sweep, listed(allow, "settings") || listed(allow, "all"), max,
-			    part, n, msg);
+		err = split(all, sweep,
+			    compare_list_has(allow, "settings", 8) ||
+				    compare_list_has(allow, "all", 3),
+			    max, part, n, msg);
 	if (!err && *n == 0)
 		err = whole(all, part, n);
 	for (size_t i = 0; i < COMPARE_SIDES_MAX; i++)

@@ -308,11 +308,6 @@ void merge_values_release(struct merge_values *v)
 	*v = (struct merge_values){NULL, 0, NULL};
 }
 
-size_t merge_count(const struct merge_values *v)
-{
-	return v->v ? v->n : v->hist ? (size_t)v->hist->count : 0;
-}
-
 double merge_mean(const struct merge_values *v)
 {
 	if (v->v)

@@ -38,7 +38,6 @@ double merge_mean(const struct merge_values *v);
 double merge_std(const struct merge_values *v);
 double merge_percentile(const struct merge_values *v, double p);
 double merge_max(const struct merge_values *v);
-size_t merge_count(const struct merge_values *v);
 
 /* Appends ", \"NAME\": {...}" as lib/load/hists.h describes it. */
 int hist_json(const struct hist *h, const char *name, struct buf *out) PD_MUST;

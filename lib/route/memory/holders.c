@@ -76,15 +76,6 @@ void holders_free(struct holders *h)
 	free(h);
 }
 
-size_t holders_bytes(const struct holders *h)
-{
-	size_t n = sizeof(*h) + h->blocks * (sizeof(*h->hash) + sizeof(*h->used));
-
-	for (size_t i = 0; i < PLANES; i++)
-		n += h->plane[i] ? h->blocks * PLANE : 0;
-	return n;
-}
-
 /* -- workers -- */
 
 static uint32_t find_cell(const struct holders *h, uint64_t worker)

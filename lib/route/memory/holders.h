@@ -42,7 +42,6 @@ static inline size_t holders_count(const struct holders_blocks *b)
 /* `capacity`: blocks of a worker, 1 to HOLDERS_CAPACITY_MAX. */
 int holders_new(struct holders **out, size_t capacity) PD_MUST;
 void holders_free(struct holders *h);
-size_t holders_bytes(const struct holders *h);
 
 /* The cell of a worker, one more reference. HOLDERS_CELLS: there is no room. */
 uint32_t holders_cell(struct holders *h, uint64_t worker);

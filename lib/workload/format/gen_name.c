@@ -17,11 +17,6 @@ static const char *const names[] = {"num-prompts", "num-prefixes",	"prefix-len",
 				    "context-len", "new-msg-len",	"output-tokens",
 				    "seed",	   "arrival-rate",	NULL};
 
-bool format_gen_is(const char *name)
-{
-	return strncmp(name, PREFIX, strlen(PREFIX)) == 0;
-}
-
 static int64_t *number_of(struct generate_options *o, size_t i)
 {
 	int64_t *const list[] = {&o->prompts,	  &o->prefixes,	     &o->prefix_len,

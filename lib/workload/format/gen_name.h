@@ -5,10 +5,8 @@
 
 #include "lib/workload/generate.h"
 
-/* Does the name begin with "gen:"? */
-bool format_gen_is(const char *name);
-/* The options of such a name. PD_EINVAL: the message names the option, what was found and what was
- * expected. */
+/* The options of a name that begins with "gen:". PD_EINVAL: the message names the option, what was
+ * found and what was expected. */
 int format_gen_parse(const char *name, struct generate_options *out, struct pd_msg *msg) PD_MUST;
 
 #endif

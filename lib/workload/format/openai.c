@@ -201,27 +201,33 @@ static int read_anthropic_item(struct format_reader *rd, const struct json_objec
 	return read_inner(rd, params);
 }
 
-static int read_anthropic_batch(struct format_reader *rd, const struct json_object *o)
+/* Each object of an array by itself. */
+static int read_items(struct format_reader *rd, const struct json_member *list,
+		      int (*read)(struct format_reader *, const struct json_object *))
 {
-	const struct json_member *list = array_of(o, "requests");
 	struct json_object item;
 	enum json_type type;
 	struct span value;
 	size_t at = 0;
 	int err = PD_OK;
 
-	if (!list)
-		return read_anthropic_item(rd, o);
 	while (!err && json_array_next(list->value, &at, &value, &type)) {
 		err = type == JSON_OBJECT ? json_object_scan(&item, value.p, value.n, NULL)
 					  : PD_EINVAL;
 		if (err)
 			return err == PD_ENOMEM ? err
 						: format_wrong(rd, value.p, "expected an object");
-		err = read_anthropic_item(rd, &item);
+		err = read(rd, &item);
 		json_object_release(&item);
 	}
 	return err;
+}
+
+static int read_anthropic_batch(struct format_reader *rd, const struct json_object *o)
+{
+	const struct json_member *list = array_of(o, "requests");
+
+	return list ? read_items(rd, list, read_anthropic_item) : read_anthropic_item(rd, o);
 }
 
 const struct workload_format format_anthropic_batch = {
@@ -289,24 +295,8 @@ static int read_payloads(struct format_reader *rd, const struct json_object *o)
 static int read_inputs(struct format_reader *rd, const struct json_object *o)
 {
 	const struct json_member *list = array_of(o, "data");
-	struct json_object item;
-	enum json_type type;
-	struct span value;
-	size_t at = 0;
-	int err = PD_OK;
 
-	if (!list)
-		return read_payloads(rd, o);
-	while (!err && json_array_next(list->value, &at, &value, &type)) {
-		err = type == JSON_OBJECT ? json_object_scan(&item, value.p, value.n, NULL)
-					  : PD_EINVAL;
-		if (err)
-			return err == PD_ENOMEM ? err
-						: format_wrong(rd, value.p, "expected an object");
-		err = read_payloads(rd, &item);
-		json_object_release(&item);
-	}
-	return err;
+	return list ? read_items(rd, list, read_payloads) : read_payloads(rd, o);
 }
 
 const struct workload_format format_aiperf_inputs = {
