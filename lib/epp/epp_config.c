@@ -440,6 +440,23 @@ static int read_profiles(struct epp_reading *r)
 
 /* -- handlers and deciders -- */
 
+/* Whether a prompt is computed remotely is --pd-decider's to say, and both workers are picked
+ * before.
+ */
+static int note_unread(struct epp_reading *r, struct yamlnode at)
+{
+	const struct epp_config *c = r->config;
+	int err = PD_OK;
+
+	if (c->decider && strcmp(c->decider->type->name, "always-disagg-pd-decider") != 0)
+		err = epp_note(r, at, "the decider of the profile handler (--pd-decider)");
+	if (!err && c->handler->threshold > 0)
+		err = epp_note(r, at, "the threshold of the profile handler (--pd-decider)");
+	if (!err && c->handler->prefill_first)
+		err = epp_note(r, at, "the order of stages of the profile handler");
+	return err;
+}
+
 static int check_handler(struct epp_reading *r, const struct score_stage *handler,
 			 struct yamlnode at)
 {
@@ -471,7 +488,7 @@ static int check_handler(struct epp_reading *r, const struct score_stage *handle
 	    (c->decider || c->handler->prefill_first || c->handler->threshold >= 0))
 		return yamlnode_fail(at, r->file, r->msg, "%s: found no profile '%.60s'",
 				     handler->type->name, c->handler->prefill);
-	return PD_OK;
+	return note_unread(r, at);
 }
 
 static int read_handler(struct epp_reading *r)

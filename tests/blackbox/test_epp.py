@@ -200,3 +200,26 @@ def test_a_session_token_brings_the_next_request_back(pdctl, tmp_path):
         assert status == 200 and workers[int(name[1:])].url == first["x-worker"]
         for _ in range(6):
             assert router.post("/v1/completions", BODY, {"X-Pin": first["x-pin"]})[1]["x-worker"] == first["x-worker"]
+
+
+@pytest.mark.parametrize("decider,said", [("prefix-based-pd-decider", True), ("always-disagg-pd-decider", False)])
+def test_a_decider_that_does_not_decide_is_named(pdctl, tmp_path, decider, said):
+    (tmp_path / "epp.yaml").write_text(HEAD + f"""- type: queue-scorer
+- type: {decider}
+- type: disagg-profile-handler
+  parameters: {{deciders: {{prefill: {decider}}}}}
+schedulingProfiles:
+- name: prefill
+  plugins: [{{pluginRef: queue-scorer}}]
+- name: decode
+  plugins: [{{pluginRef: queue-scorer}}]
+""")
+    p, d = (pdctl("worker", "--model", "m", "--role", role) for role in ("prefill", "decode"))
+    router = pdctl("serve", "--prefill", p.url, "--decode", d.url, "--epp-config", tmp_path / "epp.yaml")
+    assert router.post("/v1/completions", BODY)[0] == 200
+    line = "the decider of the profile handler (--pd-decider) has no effect"
+    if said:
+        harness.wait_for("the note", lambda: "epp.yaml:6:3: " + line in router.log())
+    else:
+        decisions(router)
+        assert line not in router.log()
