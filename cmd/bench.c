@@ -37,7 +37,7 @@ static void count(struct tally *t, const struct bench_arm *a, const struct load_
 	t->verify_failed = t->verify_failed || (o.verify && a->verify.verdict == VERIFY_FAIL);
 	t->throughput = s > 0 ? (double)(a->run.n - a->failed) / s : 0;
 	t->good = 0;
-	if (a->run.n > 0 && result_totals(&a->run, &totals) == PD_OK && totals.goodput > 0)
+	if (a->run.ngoals > 0 && a->run.n > 0 && result_totals(&a->run, &totals) == PD_OK && totals.goodput > 0)
 		t->good = totals.goodput * totals.duration / (double)a->run.n;
 }
 

@@ -55,7 +55,7 @@ static void put_int(struct writer *w, const char *key, int64_t v)
 {
 	name(w, key, strlen(key));
 	if (!w->err)
-		w->err = buf_printf(w->out, "%" PRId64, v);
+		w->err = result_put_int(w->out, v);
 }
 
 static void put_real(struct writer *w, const char *key, double v)
@@ -147,7 +147,9 @@ static void list_ints(struct writer *w, const char *key, const struct result_run
 		int64_t v;
 
 		memcpy(&v, (const char *)&run->req[i] + offset, sizeof(v));
-		w->err = buf_printf(w->out, "%s%" PRId64, i ? ", " : "", v);
+		put(w, i ? ", " : "");
+		if (!w->err)
+			w->err = result_put_int(w->out, v);
 	}
 	put(w, "]");
 }

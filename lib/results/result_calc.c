@@ -1,6 +1,6 @@
 /*
  * The figures of the document. Samples are collected into one array, sorted once and read from
- * there; each collector counts first, so memory is exact and nothing grows.
+ * there; memory is reserved for all that there can be, so nothing grows.
  */
 #include "lib/results/result_calc.h"
 
@@ -100,11 +100,10 @@ int result_samples(const struct result_run *run, enum result_metric m, double **
 {
 	int err;
 
-	*n = collect(run, m, NULL);
-	err = reserve(*n, out);
+	err = reserve(m == RESULT_ITL ? collect(run, m, NULL) : run->n, out);
 	if (err)
 		return err;
-	(void)collect(run, m, *out);
+	*n = collect(run, m, *out);
 	summary_sort(*out, *n);
 	return PD_OK;
 }
@@ -207,17 +206,11 @@ static int busiest_second(const struct result_run *run, int64_t first, int64_t l
 	return PD_OK;
 }
 
-static int by_time(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Sweep over starts and ends; at equal times the end comes first. */
+/* Sweep over starts and ends; at equal times the end comes first. Nanoseconds of a run are exact in
+ * a double: 2^53 are 104 days. */
 static int peak_concurrency(const struct result_run *run, size_t *out)
 {
-	int64_t *start = calloc(2 * run->n + 1, sizeof(*start)), *end;
+	double *start = calloc(2 * run->n + 1, sizeof(*start)), *end;
 	size_t n = 0, now = 0, j = 0;
 
 	*out = 0;
@@ -226,13 +219,13 @@ static int peak_concurrency(const struct result_run *run, size_t *out)
 	end = start + run->n;
 	for (size_t i = 0; i < run->n; i++)
 		if (run->req[i].sent_ns >= 0) {
-			start[n] = run->req[i].sent_ns;
-			end[n++] = end_of(&run->req[i]) < 0 ? INT64_MAX : end_of(&run->req[i]);
+			int64_t over = end_of(&run->req[i]);
+
+			start[n] = (double)run->req[i].sent_ns;
+			end[n++] = over < 0 ? INFINITY : (double)over;
 		}
-	if (n > 1) {
-		qsort(start, n, sizeof(*start), by_time);
-		qsort(end, n, sizeof(*end), by_time);
-	}
+	summary_sort(start, n);
+	summary_sort(end, n);
 	for (size_t i = 0; i < n; i++) {
 		for (now++; j < n && end[j] <= start[i]; j++)
 			now--;

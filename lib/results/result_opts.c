@@ -143,6 +143,20 @@ static bool put_decimal(char text[40], double v)
 	return true;
 }
 
+int result_put_int(struct buf *out, int64_t v)
+{
+	uint64_t k = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+	char text[20];
+	size_t n = sizeof(text);
+
+	do
+		text[--n] = (char)('0' + k % 10);
+	while ((k /= 10) > 0);
+	if (v < 0)
+		text[--n] = '-';
+	return buf_append(out, text + n, sizeof(text) - n);
+}
+
 int result_put_number(struct buf *out, double v)
 {
 	char text[40];

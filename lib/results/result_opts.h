@@ -16,5 +16,7 @@ int result_goal_parse(struct result_run *run, const char *text, struct pd_msg *m
 /* Appends a number as Python writes a float: the shortest form that reads back equal, "12.0" for
  * whole ones; null when not finite. */
 int result_put_number(struct buf *out, double v) PD_MUST;
+/* The same for a whole one. */
+int result_put_int(struct buf *out, int64_t v) PD_MUST;
 
 #endif
