@@ -91,8 +91,10 @@ $(O)/libpdroute.a: $(call obj,$(ROUTE_SRC)) $(O)/.sources
 $(O)/libpdroute.so.1: $(call obj,$(ROUTE_SRC)) lib/pdroute/pdroute.map $(O)/.ldflags $(O)/.sources
 	$(call say,LINK,$@)$(LINK) -shared -Wl,-soname,libpdroute.so.1 -Wl,--version-script,lib/pdroute/pdroute.map \
 		-o $@ $(filter %.o,$^) -lm
-$(O)/pdctl: $(call obj,$(CMD_SRC)) $(O)/libpdctl.a $(O)/.ldflags
-	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+# What serves requests stands together in the program: so the least of it is resident while it does.
+SERVE_SRC := $(filter $(addsuffix /%,lib/base lib/net lib/http lib/json lib/route lib/pd lib/router) cmd/serve%,$(LIB_SRC) $(CMD_SRC))
+$(O)/pdctl: $(call obj,$(SERVE_SRC) $(filter-out $(SERVE_SRC),$(CMD_SRC) $(LIB_SRC))) $(O)/libpdctl.a $(O)/.ldflags
+	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o,$^) $(ALL_LDLIBS)
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS) $(TEST_LIBS)
 # The comparison with llhttp; see tests/fuzz/oracle.h.
