@@ -1,7 +1,8 @@
 /*
  * MoRI-IO (AMD): one transfer id for both workers. READ: prefill, then decode with what prefill
  * answered. WRITE: both at once, and prefill writes into the decode worker. A worker registers its
- * mode and its parallel sizes. Source: vLLM's moriio toy proxy and vllm-router 0.1.17.
+ * mode, its parallel sizes and its address, "host:H,handshake:P,notify:P"; each engine reads the
+ * other one's out of the request id. Source: vLLM's moriio toy proxy and vllm-router 0.1.17.
  */
 #include <string.h>
 
@@ -39,6 +40,9 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 	size_t first;
 	int err = pd_path_limit(&c->body, p->path, msg);
 
+	err = err ? err : pd_address_id(p);
+	if (!err)
+		c->id = buf_span(&p->made_id);
 	p->at_once = p->prefill.writes;
 	buf_clear(&p->text);
 	err = err ? err : params_for(p, true, &p->decode);
@@ -80,6 +84,13 @@ static int answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 	return PD_OK;
 }
 
+static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
+{
+	if (p->blocks && p->made_id.len > 0)
+		c->id = buf_span(&p->made_id);
+	return pd_params_decode(p, c, msg);
+}
+
 const struct pd_connector pd_connector_moriio = {
 	.name = "moriio",
 	.also = "MoRIIOConnector|mori",
@@ -89,5 +100,5 @@ const struct pd_connector pd_connector_moriio = {
 	.check = pd_check_params,
 	.prefill = prefill,
 	.answered = answered,
-	.decode = pd_params_decode,
+	.decode = decode,
 };

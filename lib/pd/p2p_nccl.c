@@ -6,26 +6,11 @@
  */
 #include "lib/pd/parts.h"
 
-static int make_id(struct pd_pair *p)
-{
-	char uuid[PD_UUID_TEXT];
-	int err;
-
-	buf_clear(&p->made_id);
-	pd_uuid(p->draw, false, uuid);
-	err = buf_puts(&p->made_id, "___prefill_addr_");
-	err = err ? err : pd_end_text(&p->prefill, &p->made_id);
-	err = err ? err : buf_puts(&p->made_id, "___decode_addr_");
-	err = err ? err : pd_end_text(&p->decode, &p->made_id);
-	err = err ? err : buf_printf(&p->made_id, "_%s", uuid);
-	return err;
-}
-
 static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 {
 	int err = pd_plain_prefill(p, c, msg);
 
-	err = err ? err : make_id(p);
+	err = err ? err : pd_address_id(p);
 	if (!err)
 		c->id = buf_span(&p->made_id);
 	return err;

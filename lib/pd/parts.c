@@ -31,6 +31,20 @@ int pd_end_text(const struct pd_end *e, struct buf *out)
 			   : pd_host_text(e->host, e->port, out);
 }
 
+int pd_address_id(struct pd_pair *p)
+{
+	char uuid[PD_UUID_TEXT];
+	int err;
+
+	buf_clear(&p->made_id);
+	pd_uuid(p->draw, false, uuid);
+	err = buf_puts(&p->made_id, "___prefill_addr_");
+	err = err ? err : pd_end_text(&p->prefill, &p->made_id);
+	err = err ? err : buf_puts(&p->made_id, "___decode_addr_");
+	err = err ? err : pd_end_text(&p->decode, &p->made_id);
+	return err ? err : buf_printf(&p->made_id, "_%s", uuid);
+}
+
 int pd_check_params(const struct json_object *body, struct pd_msg *msg)
 {
 	if (!pd_hidden(body, PD_PARAMS))

@@ -17,6 +17,10 @@ int pd_host_text(struct span host, unsigned port, struct buf *out) PD_MUST;
 /* The same of the KV transfer when it is known, else of HTTP. */
 int pd_end_text(const struct pd_end *e, struct buf *out) PD_MUST;
 
+/* Into p->made_id, the id by which an engine finds the other one:
+ * "___prefill_addr_ADDRESS___decode_addr_ADDRESS_UUID", the addresses as pd_end_text has them. */
+int pd_address_id(struct pd_pair *p) PD_MUST;
+
 /*
  * Engines take the parameters from extra_args and vllm_xargs, there or in sampling_params, besides
  * the top level. They name the host that an engine connects to, so they are the router's alone. At

@@ -14,6 +14,9 @@ void worker_config_default(struct worker_config *cfg)
 		.max_model_len = 131072,
 		.kv_lease_s = 30,
 		.seed = 1,
+		.tp_size = 1,
+		.dp_size = 1,
+		.shared_path = "/tmp",
 		.faults = {.fail_status = 500,
 			   .fail_retry_after_s = -1,
 			   .crash_after = -1,
@@ -37,5 +40,6 @@ struct stepper_config worker_engine(const struct worker_config *cfg)
 	/* Every step's tokens are sent when they exist. */
 	c.jump = false;
 	c.sched.role = SCHED_BOTH;
+	c.sched.prefix_caching = !cfg->no_prefix_cache;
 	return c;
 }

@@ -10,13 +10,19 @@
 #include "sim/engine/params.h"
 #include "sim/worker/faults.h"
 
+#define WORKER_RANKS_MAX 64
+#define WORKER_TYPE	 "pdctl-worker" /* what it is in a service registry */
+
+struct played;
+
 enum worker_role { WORKER_BOTH, WORKER_PREFILL, WORKER_DECODE };
 
 struct worker_config {
 	const char *host;
 	uint16_t port; /* 0: a free one */
 	const char *const *models;
-	size_t nmodels; /* >= 1 */
+	size_t nmodels;	  /* >= 1 */
+	size_t nadapters; /* of them, the last: LoRA adapters of the first */
 	enum worker_role role;
 	struct engine_params engine;	       /* kv_tokens is not used */
 	uint32_t block_size;		       /* tokens */
@@ -26,7 +32,19 @@ struct worker_config {
 	size_t max_model_len;
 	bool strict; /* protocol mistakes are answered with 400 */
 	double kv_lease_s;
-	const char *kv_host; /* remote_host in kv_transfer_params; NULL: host */
+	const char *kv_host;		/* where others reach this worker; NULL: host */
+	const struct played *connector; /* NULL: NIXL */
+	bool kv_writes;			/* MoRI-IO: writes its blocks to the decode worker */
+	bool kv_push;			/* NIXL: pushes its blocks */
+	uint16_t kv_port;		/* of the KV transfer; 0: the port itself */
+	bool bootstrap;			/* there is a bootstrap server */
+	uint16_t bootstrap_port;	/* 0: a free one */
+	bool health;			/* pages of its health on a port of their own */
+	uint16_t health_port;		/* 0: a free one */
+	const char *name;		/* on those pages */
+	const char *shared_path;	/* the directory of connectors that have one */
+	uint32_t tp_size, dp_size;	/* >= 1; dp_size engines behind the port */
+	bool no_prefix_cache;
 	const char *api_key; /* NULL: none is asked for */
 	uint64_t seed;	     /* of the random faults */
 	int64_t slow_accept_ns;

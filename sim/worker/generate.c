@@ -16,6 +16,7 @@
 
 #include "lib/base/clock.h"
 #include "sim/worker/named_events.h"
+#include "sim/worker/played.h"
 #include "sim/worker/run.h"
 
 #define OUT_MAX ((size_t)64 << 20)
@@ -284,6 +285,24 @@ static int collect_prompt(struct gen_flow *f, size_t prompt)
 
 /* -- both -- */
 
+static bool answers_with_coordinates(const struct gen_flow *f)
+{
+	return (played_of(f->gen->cfg)->flags & PLAYED_ANSWERS) && !f->gen->cfg->kv_writes;
+}
+
+/* A job whose blocks nobody took over. */
+static void release_kept(const struct gen_flow *f, struct core_job **kept)
+{
+	struct core *core = f->gen->core;
+
+	if (!*kept)
+		return;
+	(void)pthread_mutex_lock(&core->lock);
+	core_end(core, *kept, clock_now());
+	(void)pthread_mutex_unlock(&core->lock);
+	*kept = NULL;
+}
+
 /* Prompt i through the engine; *kept receives its job when its blocks are to be offered. */
 static int one_prompt(struct gen_flow *f, size_t i, struct core_job **kept)
 {
@@ -314,6 +333,11 @@ static int one_prompt(struct gen_flow *f, size_t i, struct core_job **kept)
 		}
 	}
 	run_end(&f->run, !err && job->offer ? kept : NULL);
+	/* A decode worker that was asked at the same time waits for them. */
+	if (*kept && !answers_with_coordinates(f)) {
+		nixl_offer(f->gen->nixl, &f->g, f->run.key, f->run.seed, kept, f->lease_id, NULL);
+		release_kept(f, kept);
+	}
 	return err;
 }
 
@@ -344,7 +368,8 @@ static void finish(struct gen_flow *f, struct core_job **kept)
 		}
 		jout_put(&f->out, ",\"kv_transfer_params\":");
 		if (*kept)
-			nixl_offer(f->gen->nixl, &f->g, f->run.seed, kept, f->lease_id, &f->out);
+			nixl_offer(f->gen->nixl, &f->g, f->run.key, f->run.seed, kept, f->lease_id,
+				   &f->out);
 		else
 			jout_put(&f->out, "null");
 		jout_put(&f->out, "}");
@@ -394,7 +419,6 @@ static void give_up(struct gen_flow *f)
 static void generate(struct gen_flow *f)
 {
 	struct core_job *kept = NULL;
-	struct core *core = f->gen->core;
 	int err = PD_OK;
 
 	if (!f->g.stream) {
@@ -410,11 +434,7 @@ static void generate(struct gen_flow *f)
 		err = inject(f); /* a cut after the last token, before the end of the answer */
 	if (!err)
 		finish(f, &kept);
-	if (kept) {
-		(void)pthread_mutex_lock(&core->lock);
-		core_end(core, kept, clock_now());
-		(void)pthread_mutex_unlock(&core->lock);
-	}
+	release_kept(f, &kept);
 	if (err)
 		give_up(f);
 }
@@ -423,18 +443,16 @@ static void handle(struct gen_flow *f, enum gen_kind kind)
 {
 	const struct generator *gen = f->gen;
 	int err = gen_request_parse(&f->g, gen->cfg, gen->core, f->r, kind, &f->error);
-	enum worker_leg leg = f->g.kv.do_remote_decode	  ? LEG_PREFILL
-			      : f->g.kv.do_remote_prefill ? LEG_DECODE
-							  : LEG_PLAIN;
+	bool read = err == PD_OK;
 
+	if (read)
+		err = nixl_check(gen->nixl, &f->g, &f->error);
 	if (f->g.model.n > 0) /* the body was read as an object */
 		journal_session(&f->log, &f->g.body);
-	f->log.leg = stats_leg_name(leg);
+	f->log.leg = stats_leg_name(f->g.kv.leg);
 	journal_add(gen->journal, &f->log);
-	if (!err) {
-		(void)atomic_fetch_add(&gen->stats->legs[leg], 1);
-		err = nixl_check(gen->nixl, &f->g, &f->error);
-	}
+	if (read)
+		(void)atomic_fetch_add(&gen->stats->legs[f->g.kv.leg], 1);
 	if (err)
 		give_up(f);
 	else

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "lib/base/clock.h"
+#include "sim/worker/played.h"
 
 int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struct api_error *e,
 		 const char *fmt, ...)
@@ -36,66 +37,13 @@ int nixl_mistake(struct nixl *x, enum worker_mistake kind, const char *id, struc
 	return e->status ? PD_EINVAL : PD_OK;
 }
 
-/* What an engine would do wrongly or in vain with blocks of another. */
-static void check_sampling(struct nixl *x, const struct gen_request *g, struct api_error *e)
-{
-	const char *leg = g->kv.do_remote_decode ? "prefill" : "decode";
-
-	if (g->nprompts != 1)
-		(void)nixl_mistake(x, MISTAKE_shared_blocks, g->id, e,
-				   "%s: found %zu prompts, expected 1: blocks are of one prompt",
-				   leg, g->nprompts);
-	if (g->beam_search)
-		(void)nixl_mistake(x, MISTAKE_beam_search, g->id, e,
-				   "%s: beam search uses no blocks of another engine", leg);
-	if (g->kv.do_remote_prefill && g->prompt_logprobs)
-		(void)nixl_mistake(x, MISTAKE_prompt_logprobs, g->id, e,
-				   "decode: the logprobs of a prompt that was computed elsewhere "
-				   "are not known");
-}
-
 int nixl_check(struct nixl *x, struct gen_request *g, struct api_error *e)
 {
-	struct kv_params *kv = &g->kv;
-
-	if (!kv->present)
+	if (g->kind == GEN_EMBEDDING) {
+		g->kv.do_remote_decode = g->kv.do_remote_prefill = false;
 		return PD_OK;
-	if (kv->do_remote_decode == kv->do_remote_prefill) {
-		(void)nixl_mistake(x, MISTAKE_missing_fields, g->id, e,
-				   "found do_remote_decode and do_remote_prefill both %s, expected "
-				   "exactly one to be true",
-				   kv->do_remote_decode ? "true" : "false");
-		kv->do_remote_decode = kv->do_remote_prefill = false;
-	} else if (kv->do_remote_decode) {
-		if (x->cfg->role == WORKER_DECODE)
-			(void)nixl_mistake(x, MISTAKE_wrong_role, g->id, e,
-					   "do_remote_decode sent to a decode worker");
-		if (g->max_tokens != 1)
-			(void)nixl_mistake(x, MISTAKE_prefill_max_tokens, g->id, e,
-					   "prefill: found max_tokens %zu, expected 1",
-					   g->max_tokens);
-		if (g->stream)
-			(void)nixl_mistake(x, MISTAKE_prefill_stream, g->id, e,
-					   "prefill: found stream true, expected false");
-		check_sampling(x, g, e);
-	} else {
-		if (x->cfg->role == WORKER_PREFILL)
-			(void)nixl_mistake(x, MISTAKE_wrong_role, g->id, e,
-					   "do_remote_prefill sent to a prefill worker");
-		if (!kv->complete)
-			(void)nixl_mistake(x, MISTAKE_missing_fields, g->id, e,
-					   "decode: absent or of the wrong type:%s%s%s%s%s",
-					   kv->block_ids.n ? "" : " remote_block_ids",
-					   kv->engine_id.n ? "" : " remote_engine_id",
-					   kv->request_id.n ? "" : " remote_request_id",
-					   kv->host.n ? "" : " remote_host",
-					   kv->port > 0 && kv->port <= UINT16_MAX ? ""
-										  : " remote_port");
-		check_sampling(x, g, e);
-		if (!kv->complete || g->nprompts != 1 || g->beam_search || g->prompt_logprobs)
-			kv->do_remote_prefill = false; /* the prompt is computed here */
 	}
-	return e->status ? PD_EINVAL : PD_OK;
+	return played_of(x->cfg)->read(x, g, e);
 }
 
 /* An engine runs n sequences, and each keeps the prompt's blocks until a decode worker has read
@@ -114,26 +62,19 @@ static void lease_further(struct nixl *x, const struct gen_request *g, int64_t e
 	}
 }
 
-void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_hash,
-		struct core_job **job, char lease_id[NIXL_ID_MAX], struct jout *o)
+/* Where the blocks are, for the decode worker. */
+static void put_coordinates(const struct nixl *x, const struct core_job *job, const char *lease_id,
+			    const struct lease_blocks *held, struct jout *o)
 {
-	struct lease_blocks held = {.job = *job};
 	int64_t lasts = (int64_t)(x->cfg->kv_lease_s * (double)NS_PER_S);
-	size_t before = o->b.len;
-	struct lease *l;
 
-	(void)snprintf(lease_id, NIXL_ID_MAX, "%s-%08llx", g->id,
-		       atomic_fetch_add(&x->core->next, 1) & 0xffffffffu);
 	jout_put(o,
 		 "{\"do_remote_prefill\":true,\"do_remote_decode\":false,\"remote_block_ids\":[[");
-	(void)pthread_mutex_lock(&x->core->lock);
-	(void)core_lease(x->core, *job, &held.block, &held.n);
-	(void)pthread_mutex_unlock(&x->core->lock);
 	/* Block 0 is the engine's null block, so ours are numbered from 1. */
-	for (size_t i = 0; i < held.n; i++) {
+	for (size_t i = 0; i < held->n; i++) {
 		if (i > 0)
 			jout_put(o, ",");
-		jout_uint(o, (uint64_t)held.block[i] + 1);
+		jout_uint(o, (uint64_t)held->block[i] + 1);
 	}
 	jout_put(o, "]],\"remote_engine_id\":");
 	jout_quote(o, span_of(x->core->id));
@@ -141,14 +82,40 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 	jout_quote(o, span_of(lease_id));
 	jout_put(o, ",\"remote_host\":");
 	jout_quote(o, span_of(x->cfg->kv_host));
-	(void)pthread_mutex_lock(&x->core->lock);
 	jout_fmt(o,
-		 ",\"remote_port\":%u,\"tp_size\":1,\"dcp_size\":1,\"pp_size\":1,"
+		 ",\"remote_port\":%u,\"tp_size\":%u,\"dcp_size\":1,\"pp_size\":1,"
 		 "\"remote_num_tokens\":%zu,\"remote_blocks_expiry_time\":%.3f,"
-		 "\"transfer_mode\":\"pull\"}",
-		 x->port, (size_t)(*job)->prompt_tokens,
-		 (double)(clock_wall() + lasts) / (double)NS_PER_S);
+		 "\"transfer_mode\":\"%s\"",
+		 x->kv_port, x->cfg->tp_size, (size_t)job->prompt_tokens,
+		 (double)(clock_wall() + lasts) / (double)NS_PER_S,
+		 x->cfg->kv_push ? "push" : "pull");
+}
+
+void nixl_offer(struct nixl *x, const struct gen_request *g, const char *key, uint64_t prompt_hash,
+		struct core_job **job, char lease_id[NIXL_ID_MAX], struct jout *o)
+{
+	struct lease_blocks held = {.job = *job};
+	int64_t lasts = (int64_t)(x->cfg->kv_lease_s * (double)NS_PER_S);
+	size_t before = o ? o->b.len : 0;
+	struct lease *l;
+
+	if (key[0])
+		(void)snprintf(lease_id, NIXL_ID_MAX, "%s", key);
+	else
+		(void)snprintf(lease_id, NIXL_ID_MAX, "%s-%08llx", g->id,
+			       atomic_fetch_add(&x->core->next, 1) & 0xffffffffu);
+	(void)pthread_mutex_lock(&x->core->lock);
+	(void)core_lease(x->core, *job, &held.block, &held.n);
 	(void)nixl_expire(x, clock_now());
+	if (o && held.n > 0) {
+		put_coordinates(x, *job, lease_id, &held, o);
+		/* MoRI-IO's name for a transfer is the router's. */
+		if (key[0] && !x->cfg->kv_push) {
+			jout_put(o, ",\"transfer_id\":");
+			jout_quote(o, span_of(key));
+		}
+		jout_put(o, "}");
+	}
 	l = held.n == 0
 		    ? NULL
 		    : leases_add(&x->leases, span_of(lease_id), g->xid, clock_now() + lasts, &held);
@@ -160,8 +127,10 @@ void nixl_offer(struct nixl *x, const struct gen_request *g, uint64_t prompt_has
 	} else {
 		(*job)->leased = false;
 		lease_id[0] = '\0';
-		jout_cut(o, before);
-		jout_put(o, "null");
+		if (o) {
+			jout_cut(o, before);
+			jout_put(o, "null");
+		}
 	}
 	(void)pthread_mutex_unlock(&x->core->lock);
 }
@@ -220,14 +189,12 @@ static void *sweep(void *arg)
 }
 
 int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *core,
-	       struct worker_stats *stats)
+	       struct worker_stats *stats, struct kv_client *client)
 {
 	pthread_condattr_t attr;
 
 	memset(x, 0, sizeof(*x));
-	x->client = kv_client_new(cfg->kv_tls);
-	if (!x->client)
-		return PD_ENOMEM;
+	x->client = client;
 	x->cfg = cfg;
 	x->core = core;
 	x->stats = stats;
@@ -239,7 +206,6 @@ int nixl_start(struct nixl *x, const struct worker_config *cfg, struct core *cor
 	if (pthread_create(&x->sweeper, NULL, sweep, x) == 0)
 		return PD_OK;
 	(void)pthread_cond_destroy(&x->changed);
-	kv_client_free(x->client);
 	return PD_EIO;
 }
 
@@ -252,6 +218,5 @@ void nixl_stop(struct nixl *x)
 	(void)pthread_join(x->sweeper, NULL);
 	(void)nixl_expire(x, INT64_MAX);
 	leases_release(&x->leases);
-	kv_client_free(x->client);
 	(void)pthread_cond_destroy(&x->changed);
 }

@@ -191,14 +191,6 @@ static int read_stop(struct gen_request *g, struct api_error *e)
 	return PD_OK;
 }
 
-/* A non-empty JSON string, quotes included; n == 0 otherwise. */
-static struct span text_member(const struct json_object *o, const char *name)
-{
-	const struct json_member *m = json_object_get(o, name);
-
-	return m && m->type == JSON_STRING && m->value.n > 2 ? m->value : (struct span){0};
-}
-
 static int read_kv(struct gen_request *g, struct api_error *e)
 {
 	const struct json_member *m = given(&g->body, "kv_transfer_params"), *f;
@@ -210,22 +202,12 @@ static int read_kv(struct gen_request *g, struct api_error *e)
 	if (m->type != JSON_OBJECT || json_object_scan(&o, m->value.p, m->value.n, NULL) != PD_OK)
 		return api_fail(e, 400, "kv_transfer_params",
 				"kv_transfer_params: Input should be a valid dictionary");
+	kv->object = m->value;
 	kv->present = o.n > 0;
 	f = json_object_get(&o, "do_remote_decode");
 	kv->do_remote_decode = f && f->type == JSON_TRUE;
 	f = json_object_get(&o, "do_remote_prefill");
 	kv->do_remote_prefill = f && f->type == JSON_TRUE;
-	kv->engine_id = text_member(&o, "remote_engine_id");
-	kv->request_id = text_member(&o, "remote_request_id");
-	kv->host = text_member(&o, "remote_host");
-	f = json_object_get(&o, "remote_port");
-	if (!f || f->type != JSON_NUMBER || json_int(f->value, &kv->port) != PD_OK)
-		kv->port = 0;
-	f = json_object_get(&o, "remote_block_ids");
-	if (f && f->type == JSON_ARRAY)
-		kv->block_ids = f->value;
-	kv->complete = kv->engine_id.n && kv->request_id.n && kv->host.n && kv->block_ids.n &&
-		       kv->port > 0 && kv->port <= UINT16_MAX;
 	json_object_release(&o);
 	return PD_OK;
 }

@@ -10,6 +10,7 @@
 #include "sim/worker/api.h"
 #include "sim/worker/config.h"
 #include "sim/worker/core.h"
+#include "sim/worker/stats.h"
 
 #define REQUEST_ID_MAX	    256 /* bytes of X-Request-Id that are kept */
 #define REQUEST_N_MAX	    128
@@ -28,12 +29,30 @@ enum gen_kind {
 	GEN_KINDS
 };
 
-/* kv_transfer_params of the request. */
+#define KV_KEY_MAX (REQUEST_ID_MAX + 64)
+
+/* Where another engine keeps the blocks, and under which name. */
+struct kv_source {
+	char host[256];
+	uint16_t port;
+	char key[KV_KEY_MAX];
+	char engine[64];       /* its id; "": the connector names none */
+	struct span block_ids; /* JSON array; n == 0: the connector names none */
+	bool wait;	       /* it may not have computed them yet */
+};
+
+/* What the request is to do with KV of another engine: as its parameters say, then as the
+ * connector of this worker understands them (played.h). */
 struct kv_params {
-	bool present, do_remote_decode, do_remote_prefill, complete;
-	struct span engine_id, request_id, host; /* JSON strings, quotes included */
-	struct span block_ids;
-	int64_t port;
+	struct span object;			  /* kv_transfer_params; n == 0: none */
+	bool present;				  /* and it is not empty */
+	bool do_remote_decode, do_remote_prefill; /* gives its blocks away; takes another's */
+	enum worker_leg leg;
+	bool shared;	      /* both by a store that both engines reach */
+	bool one_token;	      /* whatever the request asks for */
+	char key[KV_KEY_MAX]; /* given away under this name; "": under one that is made up */
+	struct span rooms;    /* SGLang: a JSON array with one for each prompt; n == 0: `key` */
+	struct kv_source from;
 };
 
 struct gen_prompt {

@@ -5,11 +5,15 @@
  */
 #include "sim/worker/run.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/route/prefix.h"
+#include "sim/worker/kvshare.h"
+#include "sim/worker/played.h"
 
 #define DEFAULT_CHAT_TOKENS	  64
 #define DEFAULT_COMPLETION_TOKENS 16
@@ -63,7 +67,7 @@ static size_t answer_limit(struct gen_run *run, size_t prompt)
 	size_t room = run->cfg->max_model_len - prompt, limit = g->max_tokens;
 
 	run->finish = "length";
-	if (g->kind == GEN_EMBEDDING)
+	if (g->kind == GEN_EMBEDDING || g->kv.one_token)
 		return 1;
 	if (limit == 0 && g->kind != GEN_COMPLETION) {
 		limit = DEFAULT_CHAT_TOKENS;
@@ -81,6 +85,32 @@ static void wake(void *ctx)
 	const struct gen_run *run = ctx;
 
 	http_conn_wake(run->c);
+}
+
+/* Under which name the blocks of prompt i change hands. */
+static void set_key(struct gen_run *run, size_t i)
+{
+	const struct kv_params *kv = &run->g->kv;
+	enum json_type type;
+	struct span value;
+	size_t at = 0;
+
+	(void)snprintf(run->key, sizeof(run->key), "%s",
+		       kv->do_remote_prefill ? kv->from.key : kv->key);
+	for (size_t k = 0; kv->rooms.n && json_array_next(kv->rooms, &at, &value, &type); k++)
+		if (k == i)
+			(void)snprintf(run->key, sizeof(run->key), "room-%.*s",
+				       (int)(value.n < 40 ? value.n : 40), value.p);
+}
+
+static struct kvshare_prompt shared_of(const struct gen_run *run)
+{
+	return (struct kvshare_prompt){.path = run->cfg->shared_path,
+				       .id = run->ids,
+				       .n = run->job.prompt_tokens,
+				       .salt = run->g->salt,
+				       .chunk = played_of(run->cfg)->chunk,
+				       .block_size = run->cfg->block_size};
 }
 
 int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
@@ -101,12 +131,18 @@ int run_prepare(struct gen_run *run, size_t i, struct api_error *e)
 	run->seed = tokens_seed(run->ids, p->n);
 	if (g->kind != GEN_EMBEDDING)
 		out = make_answer(run, run->ids + p->n, out);
-	run->job =
-		(struct run_job){.prompt_tokens = p->n,
-				 .output_tokens = out,
-				 .copies = g->kind == GEN_EMBEDDING ? 1 : g->n,
-				 .remote = g->kv.do_remote_prefill,
-				 .offer = g->kv.do_remote_decode && !g->stream && g->nprompts == 1};
+	run->job = (struct run_job){.prompt_tokens = p->n,
+				    .output_tokens = out,
+				    .copies = g->kind == GEN_EMBEDDING ? 1 : g->n,
+				    .remote = g->kv.do_remote_prefill,
+				    .offer = g->kv.do_remote_decode &&
+					     (g->kv.one_token || (!g->stream && g->nprompts == 1))};
+	set_key(run, i);
+	if (g->kv.shared && run->cfg->role != WORKER_PREFILL) {
+		struct kvshare_prompt prompt = shared_of(run);
+
+		run->job.remote = run->job.shared = kvshare_has(&prompt);
+	}
 	run->nhash = route_blocks(g->salt, run->ids, (p->n + out - 1) * sizeof(*run->ids),
 				  block_size * sizeof(*run->ids), run->hash, SIZE_MAX);
 	return PD_OK;
@@ -195,8 +231,11 @@ static int fetch(struct gen_run *run, struct api_error *e)
 	begin = clock_now();
 	us = cfg->transfer_ms * 1e3 +
 	     cfg->transfer_us_token * (double)(job->prompt_tokens - job->cached_tokens);
-	err = kvread_fetch(run->nixl, run->c, run->g, run->seed, e);
+	err = run->job.shared ? PD_OK
+			      : kvread_fetch(run->nixl, run->c, run->g, run->key, run->seed, e);
 	run->kv_settled = true;
+	if (run->job.shared)
+		(void)atomic_fetch_add(&run->stats->kv_reads_ok, 1);
 	if (err == PD_OK) {
 		run->kv_fetched = true;
 		(void)atomic_fetch_add(&run->stats->kv_blocks_read, job->fetched_blocks);
@@ -215,6 +254,24 @@ static int fetch(struct gen_run *run, struct api_error *e)
 	return submit(run, e);
 }
 
+/* What another engine may need; what cannot be written is computed there again. */
+static void store(struct gen_run *run)
+{
+	struct kvshare_prompt prompt = shared_of(run);
+	size_t stored;
+	int err = kvshare_store(&prompt, &stored);
+	char why[128];
+
+	(void)atomic_fetch_add(&run->stats->kv_stored, stored);
+	if (err && !atomic_exchange(&run->stats->said_kv_store, true))
+		log_event(run->cfg->log, LOG_WARN, "kv_store_failed",
+			  LOG_FIELDS(LOG_TEXT("path", run->cfg->shared_path)),
+			  "cannot store KV in '%s': %s; further failures are not logged",
+			  run->cfg->shared_path,
+			  err == PD_EIO ? pd_errno_text(errno, why, sizeof(why))
+					: pd_err_text(err));
+}
+
 int run_prefill(struct gen_run *run, struct api_error *e)
 {
 	const struct core_job *job;
@@ -229,6 +286,8 @@ int run_prefill(struct gen_run *run, struct api_error *e)
 	job = run->core_job;
 	run->job.prefill_end = job->prefill_end;
 	run->job.cached_tokens = job->cached_tokens;
+	if (run->g->kv.shared && run->cfg->role != WORKER_DECODE)
+		store(run);
 	(void)atomic_fetch_add(&run->stats->prompt_tokens, run->job.prompt_tokens);
 	stats_observe(&run->stats->queue, job->begun - job->submitted);
 	stats_observe(&run->stats->prefill, job->prefill_end - job->begun);
@@ -263,7 +322,7 @@ void run_end(struct gen_run *run, struct core_job **keep)
 	/* The client disconnected before the blocks were read: the read frees them on the prefill
 	 * worker. */
 	if (run->g->kv.do_remote_prefill && !run->kv_settled)
-		(void)!kvread_fetch(run->nixl, run->c, run->g, run->seed, &ignored);
+		(void)!kvread_fetch(run->nixl, run->c, run->g, run->key, run->seed, &ignored);
 	free(run->ids);
 	free(run->hash);
 	run->ids = NULL;

@@ -16,6 +16,7 @@ struct run_job {
 	int64_t prefill_end;
 	bool remote; /* the KV of the prompt is fetched from another worker */
 	bool offer;  /* its blocks are to be kept for another worker */
+	bool shared; /* `remote`, from the directory */
 };
 
 struct gen_run {
@@ -27,6 +28,7 @@ struct gen_run {
 	struct http_conn *c;
 	const struct gen_request *g;
 	/* the run's own */
+	char key[KV_KEY_MAX]; /* of the prompt's blocks at another worker */
 	struct run_job job;
 	struct core_job *core_job; /* while the engine has it; then the lease's */
 	uint32_t *ids;		   /* prompt and output tokens; owned */

@@ -65,10 +65,15 @@ static void head(struct jout *o, const char *name, const char *type, const char 
 	jout_fmt(o, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
+static void labels_of(struct jout *o, const char *model, size_t engine)
+{
+	jout_fmt(o, "{engine=\"%zu\",model_name=", engine);
+	jout_quote(o, span_of(model));
+}
+
 static void labels(struct jout *o, const char *model)
 {
-	jout_put(o, "{engine=\"0\",model_name=");
-	jout_quote(o, span_of(model));
+	labels_of(o, model, 0);
 }
 
 static void vllm(struct jout *o, const char *model, const char *name, const char *type,
@@ -78,6 +83,44 @@ static void vllm(struct jout *o, const char *model, const char *name, const char
 	jout_put(o, name);
 	labels(o, model);
 	jout_fmt(o, "} %.17g\n", value);
+}
+
+/* A gauge that each engine has. */
+static void of_each(struct jout *o, const char *model, const char *name, const char *type,
+		    const char *help, const struct worker_gauges *g, size_t n,
+		    double (*value)(const struct worker_gauges *g))
+{
+	head(o, name, type, help);
+	for (size_t i = 0; i < n; i++) {
+		jout_put(o, name);
+		labels_of(o, model, i);
+		jout_fmt(o, "} %.17g\n", value(&g[i]));
+	}
+}
+
+static double running(const struct worker_gauges *g)
+{
+	return (double)g->running;
+}
+
+static double waiting(const struct worker_gauges *g)
+{
+	return (double)g->waiting;
+}
+
+static double cache_usage(const struct worker_gauges *g)
+{
+	return g->cache_usage;
+}
+
+static double queried_tokens(const struct worker_gauges *g)
+{
+	return (double)g->queried_tokens;
+}
+
+static double hit_tokens(const struct worker_gauges *g)
+{
+	return (double)g->hit_tokens;
 }
 
 static void own(struct jout *o, const char *name, const char *type, const char *help,
@@ -135,10 +178,18 @@ static void own_labelled(struct worker_stats *s, struct jout *o)
 			 (unsigned long long)atomic_load(&s->legs[i]));
 }
 
-static void own_page(struct worker_stats *s, const struct worker_gauges *g, struct jout *o)
+static void own_page(struct worker_stats *s, const struct worker_gauges *g, size_t n,
+		     unsigned connections, struct jout *o)
 {
+	uint64_t all_running = 0, leases = 0, evictions = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		all_running += g[i].running;
+		leases += g[i].leases;
+		evictions += g[i].evictions;
+	}
 	own(o, "pdctl_worker_running", "gauge", "Requests in the engine, waiting ones not counted.",
-	    g->running);
+	    all_running);
 	own(o, "pdctl_worker_aborted_requests_total", "counter",
 	    "Requests whose client disconnected before the end.", atomic_load(&s->aborted));
 	own(o, "pdctl_worker_rejected_requests_total", "counter", "Requests answered with 4xx.",
@@ -146,7 +197,7 @@ static void own_page(struct worker_stats *s, const struct worker_gauges *g, stru
 	own(o, "pdctl_worker_faults_total", "counter", "Requests that failed by an injected fault.",
 	    atomic_load(&s->faults));
 	own(o, "pdctl_worker_kv_leases", "gauge",
-	    "Prefilled requests whose blocks have not been read yet.", g->leases);
+	    "Prefilled requests whose blocks have not been read yet.", leases);
 	own(o, "pdctl_worker_kv_reads_total", "counter",
 	    "KV reads from a prefill worker that succeeded.", atomic_load(&s->kv_reads_ok));
 	own(o, "pdctl_worker_kv_read_failures_total", "counter",
@@ -155,25 +206,27 @@ static void own_page(struct worker_stats *s, const struct worker_gauges *g, stru
 	    atomic_load(&s->kv_blocks_read));
 	own(o, "pdctl_worker_kv_blocks_served_total", "counter",
 	    "Blocks that decode workers have read.", atomic_load(&s->kv_blocks_served));
+	own(o, "pdctl_worker_kv_stored_total", "counter",
+	    "Entries written to the shared directory (lmcache, example).",
+	    atomic_load(&s->kv_stored));
 	own(o, "pdctl_worker_kv_evictions_total", "counter", "Cached blocks that were evicted.",
-	    g->evictions);
-	own(o, "pdctl_worker_connections", "gauge", "Open client connections.", g->connections);
+	    evictions);
+	own(o, "pdctl_worker_connections", "gauge", "Open client connections.", connections);
 }
 
-void stats_page(struct worker_stats *s, const struct worker_gauges *g, struct jout *o)
+void stats_page(struct worker_stats *s, const char *m, const struct worker_gauges *g, size_t n,
+		unsigned connections, struct jout *o)
 {
-	const char *m = g->model;
-
-	vllm(o, m, "vllm:num_requests_running", "gauge", "Requests in model execution batches.",
-	     (double)g->running);
-	vllm(o, m, "vllm:num_requests_waiting", "gauge", "Requests waiting to be processed.",
-	     (double)g->waiting);
-	vllm(o, m, "vllm:kv_cache_usage_perc", "gauge",
-	     "KV-cache usage. 1 means 100 percent usage.", g->cache_usage);
-	vllm(o, m, "vllm:prefix_cache_queries_total", "counter", "Prefix cache queries, in tokens.",
-	     (double)g->queried_tokens);
-	vllm(o, m, "vllm:prefix_cache_hits_total", "counter", "Prefix cache hits, in tokens.",
-	     (double)g->hit_tokens);
+	of_each(o, m, "vllm:num_requests_running", "gauge", "Requests in model execution batches.",
+		g, n, running);
+	of_each(o, m, "vllm:num_requests_waiting", "gauge", "Requests waiting to be processed.", g,
+		n, waiting);
+	of_each(o, m, "vllm:kv_cache_usage_perc", "gauge",
+		"KV-cache usage. 1 means 100 percent usage.", g, n, cache_usage);
+	of_each(o, m, "vllm:prefix_cache_queries_total", "counter",
+		"Prefix cache queries, in tokens.", g, n, queried_tokens);
+	of_each(o, m, "vllm:prefix_cache_hits_total", "counter", "Prefix cache hits, in tokens.", g,
+		n, hit_tokens);
 	vllm(o, m, "vllm:prompt_tokens_total", "counter", "Prefill tokens processed.",
 	     (double)atomic_load(&s->prompt_tokens));
 	vllm(o, m, "vllm:generation_tokens_total", "counter", "Generation tokens processed.",
@@ -188,5 +241,5 @@ void stats_page(struct worker_stats *s, const struct worker_gauges *g, struct jo
 		  &s->prefill);
 	by_finish(s, m, o);
 	own_labelled(s, o);
-	own_page(s, g, o);
+	own_page(s, g, n, connections, o);
 }

@@ -24,6 +24,9 @@
 	X(prompt_logprobs)                                                                         \
 	X(beam_search)                                                                             \
 	X(wrong_role)                                                                              \
+	X(wrong_address)                                                                           \
+	X(block_size_mismatch)                                                                     \
+	X(tp_size_mismatch)                                                                        \
 	X(lease_expired_unread)
 
 enum worker_mistake {
@@ -52,22 +55,23 @@ struct worker_stats {
 	atomic_ullong prompt_tokens, generation_tokens;
 	atomic_ullong aborted, rejected, faults;
 	atomic_ullong kv_reads_ok, kv_read_failures, kv_blocks_read, kv_blocks_served;
+	atomic_ullong kv_stored; /* entries written to the shared directory */
+	atomic_bool said_kv_store;
 	struct worker_histogram ttft, e2e, queue, prefill;
 };
 
 /* What the page shows from elsewhere, read at one moment. */
 struct worker_gauges {
-	const char *model;
 	uint64_t running, waiting, queried_tokens, hit_tokens, leases, evictions;
 	double cache_usage; /* 0..1 */
-	unsigned connections;
 };
 
 void stats_init(struct worker_stats *s);
 void stats_observe(struct worker_histogram *h, int64_t ns);
 const char *stats_mistake_name(enum worker_mistake kind);
 const char *stats_leg_name(enum worker_leg leg);
-/* The Prometheus text page. */
-void stats_page(struct worker_stats *s, const struct worker_gauges *g, struct jout *o);
+/* The Prometheus text page: gauges of each of the n engines, counts of all together. */
+void stats_page(struct worker_stats *s, const char *model, const struct worker_gauges *g, size_t n,
+		unsigned connections, struct jout *o);
 
 #endif

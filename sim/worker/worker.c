@@ -16,57 +16,116 @@
 #define BODY_MAX   ((size_t)512 << 20)
 #define STACK_SIZE ((size_t)256 << 10)
 
-struct worker {
-	struct worker_config cfg;
-	struct http_server *server; /* under core.lock until it has started */
-	int64_t started_wall_s;
+/* One engine of a data-parallel group. */
+struct rank {
 	struct core core;
-	struct worker_stats stats;
-	struct fault_box faults;
-	struct journal journal;
 	struct nixl nixl;
 	struct generator gen;
 };
 
-/* The server this worker runs on, as soon as it has started. */
-static struct http_server *server_of(struct worker *w)
-{
-	struct http_server *s;
+struct worker {
+	struct worker_config cfg;
+	pthread_mutex_t lock; /* of the servers until all have started; requests wait for it */
+	struct http_server *server;
+	struct http_server *side[SIDES]; /* NULL: not asked for */
+	int64_t started_wall_s;
+	struct worker_stats stats;
+	struct fault_box faults;
+	struct journal journal;
+	struct kv_client *client; /* to other workers */
+	struct rank *rank;	  /* owned; cfg.dp_size of them, of which `started` are */
+	uint32_t started;
+	struct nixl *engine[WORKER_RANKS_MAX];
+};
 
-	(void)pthread_mutex_lock(&w->core.lock);
-	s = w->server;
-	(void)pthread_mutex_unlock(&w->core.lock);
-	return s;
+/* Waits until the ports are known. */
+static void await_start(struct worker *w)
+{
+	(void)pthread_mutex_lock(&w->lock);
+	(void)pthread_mutex_unlock(&w->lock);
 }
+
+/* -- which engine -- */
+
+static size_t load_of(struct core *k)
+{
+	size_t load;
+
+	(void)pthread_mutex_lock(&k->lock);
+	load = 4 * (k->engine.sched.wait.n + k->engine.sched.remote.n) + k->engine.sched.nrun;
+	(void)pthread_mutex_unlock(&k->lock);
+	return load;
+}
+
+/* The rank that X-data-parallel-rank names, else the least loaded, a waiting request counted like
+ * four running ones, as vLLM's own balancer does. NULL: it was answered. */
+static struct rank *rank_for(struct worker *w, struct http_conn *c, const struct http_request *r)
+{
+	const struct field *f = http_field(&r->head, "x-data-parallel-rank");
+	struct api_error e = {0};
+	size_t best = 0, least = SIZE_MAX;
+	int64_t n = 0;
+
+	if (f && (json_int(f->value, &n) != PD_OK || n < 0 || n >= (int64_t)w->cfg.dp_size)) {
+		(void)api_fail(&e, 400, "data_parallel_rank",
+			       "X-data-parallel-rank: found '%.*s', expected 0 to %u",
+			       (int)(f->value.n < 40 ? f->value.n : 40), f->value.p,
+			       w->cfg.dp_size - 1);
+		api_reply_error(c, &e, NULL);
+		return NULL;
+	}
+	if (f)
+		return &w->rank[n];
+	for (size_t i = 0; w->cfg.dp_size > 1 && i < w->cfg.dp_size; i++) {
+		size_t load = load_of(&w->rank[i].core);
+
+		if (load < least) {
+			least = load;
+			best = i;
+		}
+	}
+	return &w->rank[best];
+}
+
+static void generate_at(struct worker *w, struct http_conn *c, struct http_request *r,
+			enum gen_kind kind)
+{
+	struct rank *rank = rank_for(w, c, r);
+
+	if (rank)
+		generate_serve(&rank->gen, c, r, kind);
+}
+
+/* -- routes -- */
 
 static void serve_chat(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_CHAT);
+	generate_at(w, c, r, GEN_CHAT);
 }
 
 static void serve_completion(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_COMPLETION);
+	generate_at(w, c, r, GEN_COMPLETION);
 }
 
 static void serve_embedding(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_EMBEDDING);
+	generate_at(w, c, r, GEN_EMBEDDING);
 }
 
 static void serve_messages(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_MESSAGES);
+	generate_at(w, c, r, GEN_MESSAGES);
 }
 
 static void serve_responses(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_RESPONSES);
+	generate_at(w, c, r, GEN_RESPONSES);
 }
 
 static void serve_tokens(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	generate_serve(&w->gen, c, r, GEN_TOKENS);
+	generate_at(w, c, r, GEN_TOKENS);
 }
 
 static void serve_models(struct worker *w, struct http_conn *c, struct http_request *r)
@@ -84,13 +143,13 @@ static void serve_health(struct worker *w, struct http_conn *c, struct http_requ
 static void serve_load(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)r;
-	page_load(&w->core, c);
+	page_load(w->engine, w->cfg.dp_size, c);
 }
 
 static void serve_metrics(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)r;
-	page_metrics(&w->nixl, server_of(w), c);
+	page_metrics(w->engine, w->cfg.dp_size, w->server, c);
 }
 
 static void serve_version(struct worker *w, struct http_conn *c, struct http_request *r)
@@ -117,15 +176,17 @@ static void serve_tokenize(struct worker *w, struct http_conn *c, struct http_re
 static void reset_cache(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)r;
-	(void)pthread_mutex_lock(&w->core.lock);
-	kvpool_forget(w->core.engine.sched.kv);
-	(void)pthread_mutex_unlock(&w->core.lock);
+	for (uint32_t i = 0; i < w->cfg.dp_size; i++) {
+		(void)pthread_mutex_lock(&w->rank[i].core.lock);
+		kvpool_forget(w->rank[i].core.engine.sched.kv);
+		(void)pthread_mutex_unlock(&w->rank[i].core.lock);
+	}
 	(void)http_reply(c, 200, NULL, NULL, "", 0);
 }
 
 static void serve_kv_read(struct worker *w, struct http_conn *c, struct http_request *r)
 {
-	kvread_serve(&w->nixl, c, r);
+	kvread_serve(w->engine, w->cfg.dp_size, c, r);
 }
 
 static void serve_faults(struct worker *w, struct http_conn *c, struct http_request *r)
@@ -138,11 +199,45 @@ static void serve_requests(struct worker *w, struct http_conn *c, struct http_re
 	page_requests(&w->journal, c, r);
 }
 
-static const struct route {
+/* Mooncake's bootstrap server: the engines by their rank. */
+static void serve_query(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	struct jout o;
+
+	(void)r;
+	jout_init(&o, 65536);
+	for (uint32_t i = 0; i < w->cfg.dp_size; i++) {
+		jout_fmt(&o, "%s\"%u\":{\"engine_id\":", i ? "," : "{", i);
+		jout_quote(&o, span_of(w->rank[i].core.id));
+		jout_put(&o, "}");
+	}
+	jout_put(&o, "}");
+	api_reply(c, &o);
+	jout_release(&o);
+}
+
+static void serve_babysitter(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	bool good = !faults_now(&w->faults).unhealthy;
+
+	(void)r;
+	page_babysitter(&w->cfg, http_server_port(w->server), good, c);
+}
+
+static void serve_info(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	(void)r;
+	page_info(&w->cfg, http_server_port(w->server), clock_wall() / NS_PER_S - w->started_wall_s,
+		  c);
+}
+
+struct route {
 	const char *method;
 	const char *path;
 	void (*serve)(struct worker *w, struct http_conn *c, struct http_request *r);
-} routes[] = {
+};
+
+static const struct route routes[] = {
 	{"POST", "/v1/chat/completions", serve_chat},
 	{"POST", "/v1/completions", serve_completion},
 	{"POST", "/v1/embeddings", serve_embedding},
@@ -163,8 +258,19 @@ static const struct route {
 	{"GET", "/pdctl/faults", serve_faults},
 	{"POST", "/pdctl/faults", serve_faults},
 	{"GET", "/pdctl/requests", serve_requests},
+	{NULL, NULL, NULL},
 };
-#define NROUTES (sizeof(routes) / sizeof(routes[0]))
+
+/* What the ports beside it answer. */
+static const struct route side_routes[SIDES][4] = {
+	[SIDE_KV] = {{"POST", "/pdctl/kv/read", serve_kv_read}},
+	[SIDE_BOOTSTRAP] = {{"GET", "/query", serve_query},
+			    {"GET", "/health", serve_health},
+			    {"POST", "/pdctl/kv/read", serve_kv_read}},
+	[SIDE_HEALTH] = {{"GET", "/health", serve_babysitter},
+			 {"GET", "/models", serve_models},
+			 {"GET", "/info", serve_info}},
+};
 
 /* vLLM asks for the key on /v1 only. */
 static bool authorised(const struct worker *w, const struct http_request *r)
@@ -182,22 +288,18 @@ static bool authorised(const struct worker *w, const struct http_request *r)
 	return span_eq(span_trim(key), span_of(w->cfg.api_key));
 }
 
-static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
+static void answer(struct worker *w, const struct route *at, struct http_conn *c,
+		   struct http_request *r)
 {
-	struct worker *w = ctx;
 	bool path_known = false;
 
-	if (!authorised(w, r)) {
-		(void)http_reply(c, 401, "application/json", NULL, "{\"error\":\"Unauthorized\"}",
-				 24);
-		return;
-	}
-	for (size_t i = 0; i < NROUTES; i++) {
-		if (!span_eq(r->head.path, span_of(routes[i].path)))
+	await_start(w);
+	for (; at->path; at++) {
+		if (!span_eq(r->head.path, span_of(at->path)))
 			continue;
 		path_known = true;
-		if (span_eq(r->head.method, span_of(routes[i].method))) {
-			routes[i].serve(w, c, r);
+		if (span_eq(r->head.method, span_of(at->method))) {
+			at->serve(w, c, r);
 			return;
 		}
 	}
@@ -209,20 +311,182 @@ static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
 				 22);
 }
 
+static void on_request(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	struct worker *w = ctx;
+
+	if (authorised(w, r))
+		answer(w, routes, c, r);
+	else
+		(void)http_reply(c, 401, "application/json", NULL, "{\"error\":\"Unauthorized\"}",
+				 24);
+}
+
+/* No key is asked for on these ports. */
+static void on_kv(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	answer(ctx, side_routes[SIDE_KV], c, r);
+}
+
+static void on_bootstrap(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	answer(ctx, side_routes[SIDE_BOOTSTRAP], c, r);
+}
+
+static void on_health(void *ctx, struct http_conn *c, struct http_request *r)
+{
+	answer(ctx, side_routes[SIDE_HEALTH], c, r);
+}
+
+/* -- life -- */
+
 static void release(struct worker *w)
 {
-	core_stop(&w->core);
-	core_release(&w->core);
+	for (uint32_t i = 0; i < w->started; i++)
+		nixl_stop(&w->rank[i].nixl);
+	for (uint32_t i = 0; w->rank && i < w->cfg.dp_size; i++) {
+		core_stop(&w->rank[i].core);
+		core_release(&w->rank[i].core);
+	}
+	free(w->rank);
+	kv_client_free(w->client); /* with connections of the server's threads */
+	if (w->server)
+		(void)http_server_free(w->server);
 	journal_release(&w->journal);
 	faults_release(&w->faults);
+	(void)pthread_mutex_destroy(&w->lock);
 	free(w);
+}
+
+/* The ports beside it go last: other workers read KV there until their requests have ended. */
+static unsigned end_servers(struct worker *w, int64_t deadline)
+{
+	unsigned cut = 0;
+
+	if (w->server) {
+		http_server_drain(w->server);
+		cut = http_server_wait(w->server, deadline);
+		(void)http_server_stop(w->server);
+	}
+	for (int i = 0; i < SIDES; i++) {
+		if (!w->side[i])
+			continue;
+		http_server_drain(w->side[i]);
+		(void)http_server_wait(w->side[i], clock_now());
+		(void)http_server_free(w->side[i]);
+	}
+	return cut;
+}
+
+static int start_ranks(struct worker *w, struct pd_msg *msg)
+{
+	struct stepper_config engine = worker_engine(&w->cfg);
+	int err = PD_OK;
+
+	w->rank = calloc(w->cfg.dp_size, sizeof(*w->rank));
+	w->client = kv_client_new(w->cfg.kv_tls);
+	if (!w->rank || !w->client)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < w->cfg.dp_size; i++) {
+		struct rank *r = &w->rank[i];
+		int one = core_init(&r->core, &engine, msg);
+
+		err = err ? err : one;
+		w->engine[i] = &r->nixl;
+		r->gen = (struct generator){.cfg = &w->cfg,
+					    .core = &r->core,
+					    .nixl = &r->nixl,
+					    .stats = &w->stats,
+					    .faults = &w->faults,
+					    .journal = &w->journal};
+	}
+	for (uint32_t i = 0; !err && i < w->cfg.dp_size; i++) {
+		struct rank *r = &w->rank[i];
+
+		if (core_start(&r->core))
+			return pd_fail(msg, PD_EIO, "cannot start the thread of the engine");
+		err = nixl_start(&r->nixl, &w->cfg, &r->core, &w->stats, w->client);
+		if (err)
+			return pd_fail(msg, err, "cannot start the thread that ends leases: %s",
+				       pd_err_text(err));
+		w->started++;
+	}
+	return err;
+}
+
+static struct http_server_config server_config(struct worker *w)
+{
+	struct http_server_config s;
+
+	http_server_config_default(&s);
+	s.host = w->cfg.host;
+	s.max_body = BODY_MAX;
+	s.stack_bytes = STACK_SIZE;
+	s.io = w->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
+	s.tls = w->cfg.tls;
+	s.log = w->cfg.log;
+	s.ctx = w;
+	return s;
+}
+
+static int start_sides(struct worker *w, struct pd_msg *msg)
+{
+	const struct worker_config *cfg = &w->cfg;
+	const struct {
+		bool wanted;
+		uint16_t port;
+		struct tls_context *tls;
+		void (*serve)(void *, struct http_conn *, struct http_request *);
+		const char *what;
+	} sides[SIDES] = {
+		[SIDE_KV] = {cfg->kv_port > 0, cfg->kv_port, cfg->tls, on_kv, "KV transfer"},
+		[SIDE_BOOTSTRAP] = {cfg->bootstrap, cfg->bootstrap_port, cfg->tls, on_bootstrap,
+				    "the bootstrap server"},
+		[SIDE_HEALTH] = {cfg->health, cfg->health_port, NULL, on_health, "health pages"},
+	};
+	struct http_server_config s = server_config(w);
+	int err = PD_OK;
+
+	for (int i = 0; !err && i < SIDES; i++) {
+		struct pd_msg why = {0};
+
+		if (!sides[i].wanted)
+			continue;
+		s.port = sides[i].port;
+		s.tls = sides[i].tls;
+		s.on_request = sides[i].serve;
+		s.threads = w->cfg.io_threads ? 0 : 1;
+		err = http_server_start(&w->side[i], &s, &why);
+		if (err)
+			(void)pd_fail(msg, err, "%s: %.400s", sides[i].what, why.text);
+	}
+	return err;
+}
+
+static int start_servers(struct worker *w, struct pd_msg *msg)
+{
+	struct http_server_config s = server_config(w);
+	int err;
+
+	s.port = w->cfg.port;
+	s.max_connections = w->cfg.max_connections;
+	s.accept_delay_ns = w->cfg.slow_accept_ns;
+	s.on_request = on_request;
+	/* Requests may come before the call returns; they wait for the lock. */
+	(void)pthread_mutex_lock(&w->lock);
+	err = http_server_start(&w->server, &s, msg);
+	err = err ? err : start_sides(w, msg);
+	for (uint32_t i = 0; !err && i < w->cfg.dp_size; i++) {
+		w->engine[i]->kv_port = worker_side_port(w, SIDE_KV);
+		w->engine[i]->bootstrap_port = worker_side_port(w, SIDE_BOOTSTRAP);
+	}
+	(void)pthread_mutex_unlock(&w->lock);
+	return err;
 }
 
 int worker_start(struct worker **out, const struct worker_config *cfg, struct pd_msg *msg)
 {
 	struct worker *w = calloc(1, sizeof(*w));
-	struct http_server_config s;
-	struct stepper_config engine;
 	int err;
 
 	if (!w)
@@ -233,60 +497,36 @@ int worker_start(struct worker **out, const struct worker_config *cfg, struct pd
 					 ? "127.0.0.1"
 					 : cfg->host;
 	w->started_wall_s = clock_wall() / NS_PER_S;
+	(void)pthread_mutex_init(&w->lock, NULL);
 	stats_init(&w->stats);
 	faults_init(&w->faults, &cfg->faults, cfg->seed);
 	journal_init(&w->journal);
-	engine = worker_engine(cfg);
-	err = core_init(&w->core, &engine, msg);
-	if (!err && core_start(&w->core))
-		err = pd_fail(msg, PD_EIO, "cannot start the thread of the engine");
+	err = start_ranks(w, msg);
+	err = err ? err : start_servers(w, msg);
 	if (err) {
+		(void)end_servers(w, clock_now());
 		release(w);
 		return err;
 	}
-	err = nixl_start(&w->nixl, &w->cfg, &w->core, &w->stats);
-	if (err) {
-		release(w);
-		return pd_fail(msg, err, "cannot start the thread that ends leases: %s",
-			       pd_err_text(err));
-	}
-	w->gen = (struct generator){.cfg = &w->cfg,
-				    .core = &w->core,
-				    .nixl = &w->nixl,
-				    .stats = &w->stats,
-				    .faults = &w->faults,
-				    .journal = &w->journal};
-	http_server_config_default(&s);
-	s.host = w->cfg.host;
-	s.port = w->cfg.port;
-	s.max_connections = w->cfg.max_connections;
-	s.max_body = BODY_MAX;
-	s.io = w->cfg.io_threads ? HTTP_IO_THREADS : HTTP_IO_EVENTS;
-	s.stack_bytes = STACK_SIZE;
-	s.accept_delay_ns = w->cfg.slow_accept_ns;
-	s.tls = w->cfg.tls;
-	s.log = w->cfg.log;
-	s.ctx = w;
-	s.on_request = on_request;
-	/* Requests may come before the call returns; those that need the server or its port wait
-	 * for the lock. */
-	(void)pthread_mutex_lock(&w->core.lock);
-	err = http_server_start(&w->server, &s, msg);
-	if (!err)
-		w->nixl.port = http_server_port(w->server);
-	(void)pthread_mutex_unlock(&w->core.lock);
-	if (!err) {
-		*out = w;
-		return PD_OK;
-	}
-	nixl_stop(&w->nixl);
-	release(w);
-	return err;
+	*out = w;
+	return PD_OK;
 }
 
 uint16_t worker_port(struct worker *w)
 {
-	return http_server_port(server_of(w));
+	return http_server_port(w->server);
+}
+
+uint16_t worker_side_port(const struct worker *w, enum worker_side side)
+{
+	if (w->side[side])
+		return http_server_port(w->side[side]);
+	return side == SIDE_KV ? http_server_port(w->server) : 0;
+}
+
+int worker_models(const struct worker *w, struct buf *out)
+{
+	return page_models_data(&w->cfg, w->started_wall_s, out);
 }
 
 void worker_drain(struct worker *w)
@@ -296,12 +536,8 @@ void worker_drain(struct worker *w)
 
 unsigned worker_stop(struct worker *w, int64_t deadline)
 {
-	unsigned cut = http_server_wait(w->server, deadline);
-	struct http_server *server = w->server;
+	unsigned cut = end_servers(w, deadline);
 
-	(void)http_server_stop(server);
-	nixl_stop(&w->nixl); /* with connections of the server's threads */
 	release(w);
-	(void)http_server_free(server);
 	return cut;
 }

@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 
+#include "lib/base/buf.h"
 #include "lib/base/err.h"
 #include "sim/worker/config.h"
 
@@ -19,6 +20,12 @@ struct worker;
 /* Binds and serves. The configuration's texts must outlive the worker. */
 int worker_start(struct worker **out, const struct worker_config *cfg, struct pd_msg *msg) PD_MUST;
 uint16_t worker_port(struct worker *w);
+/* Ports beside it: of the KV transfer (its own when there is no other), of the bootstrap server, of
+ * the health pages; 0: none. */
+enum worker_side { SIDE_KV, SIDE_BOOTSTRAP, SIDE_HEALTH, SIDES };
+uint16_t worker_side_port(const struct worker *w, enum worker_side side);
+/* Appends the "data" of /v1/models. PD_ENOMEM, PD_ETOOBIG. */
+int worker_models(const struct worker *w, struct buf *out) PD_MUST;
 /* Stops accepting; requests in flight may finish. */
 void worker_drain(struct worker *w);
 /* Waits for them, cuts those that are left at the deadline, frees everything. Returns how many were

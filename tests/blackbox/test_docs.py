@@ -140,9 +140,9 @@ def test_options_of_a_page_are_those_of_the_command(name):
     assert listed == offered
 
 
-@pytest.mark.parametrize("what", ["policies", "connectors", "vllm bench"])
+@pytest.mark.parametrize("what", ["policies", "connectors", "vllm bench", "vllm-serve"])
 def test_the_table_is_the_programs(what):
-    name = "bench" if what == "vllm bench" else "serve"
+    name = {"vllm bench": "bench", "vllm-serve": "worker"}.get(what, "serve")
     page = ROOT / "docs" / f"{name}.md"
     text = page.read_text()
     fresh = harness.run(name, f"--{what.split()[0]}-markdown").stdout
@@ -152,7 +152,7 @@ def test_the_table_is_the_programs(what):
         page.write_text(text.replace(first + rows + last, first + fresh + last))
         return
     assert rows == fresh, f"{page} is not what the program prints; run with DOCS_UPDATE=1"
-    if name == "bench":
+    if name != "serve":
         assert rows.count("\n") > 50
         return
     assert [row.split("`")[1] for row in rows.splitlines()[2:]] == harness.run("serve", f"--list-{what}").stdout.split()
