@@ -47,14 +47,16 @@ void route_keyspec_index(struct route_keyspec *s)
 {
 	_Static_assert(ROUTE_SOURCES_MAX <= 32, "a bit for each source");
 
-	s->headers = s->users = 0;
+	s->users = 0;
+	memset(s->of_header, 0, sizeof(s->of_header));
+	memset(s->of_member, 0, sizeof(s->of_member));
 	for (size_t i = 0; i < s->n; i++) {
 		const struct route_source *src = &s->source[i];
 		size_t step = src->header ? strlen(src->name) : strcspn(src->name, ".");
+		uint32_t *of = src->header ? s->of_header : s->of_member;
 
-		s->headers |= (uint32_t)src->header << i;
+		of[step % ROUTE_KEY_LENGTHS] |= UINT32_C(1) << i;
 		s->users |= (uint32_t)(src->level == ROUTE_KEY_USER) << i;
-		s->length[i] = key_length(step);
 	}
 }
 
@@ -189,25 +191,20 @@ static bool from_body(const struct route_source *src, const struct json_object *
 	return true;
 }
 
-/* The lengths of names that are there: most sources are none of them. */
-
-static uint64_t lengths_of_headers(const struct field *headers, size_t n)
+/* The sources that may be there, a bit each: a name with their length is. */
+static uint32_t may_be_there(const struct route_keyspec *s, const struct field *headers, size_t n,
+			     const struct json_object *body)
 {
-	uint64_t lengths = 0;
+	uint32_t there = 0;
 
 	for (size_t i = 0; i < n; i++)
-		lengths |= key_length(headers[i].name.n);
-	return lengths;
-}
-
-static uint64_t lengths_of_members(const struct json_object *body)
-{
-	uint64_t lengths = 0;
-
+		there |= s->of_header[headers[i].name.n % ROUTE_KEY_LENGTHS];
 	for (size_t i = 0; body && i < body->n; i++)
-		lengths |= body->member[i].key_escaped ? UINT64_MAX
-						       : key_length(body->member[i].key.n);
-	return lengths;
+		if (body->member[i].key_escaped)
+			return UINT32_MAX >> (32 - s->n);
+		else
+			there |= s->of_member[body->member[i].key.n % ROUTE_KEY_LENGTHS];
+	return there;
 }
 
 /* The first of these sources, a bit each, that has a value. */
@@ -229,21 +226,14 @@ static bool from_first(const struct route_keyspec *s, uint32_t sources, const st
 void route_key_extract(const struct route_keyspec *s, const struct field *headers, size_t nheaders,
 		       const struct json_object *body, struct route_key *out)
 {
-	uint64_t in_headers, in_body;
-	uint32_t there = 0;
+	uint32_t there;
 
 	key_clear(out);
 	if (s->compat == ROUTE_COMPAT_VLLM_ROUTER) {
 		key_extract_vllm_router(headers, nheaders, body, s->fields_only, out);
 		return;
 	}
-	in_headers = lengths_of_headers(headers, nheaders);
-	in_body = lengths_of_members(body);
-	for (size_t i = 0; i < s->n; i++) {
-		uint64_t in = s->headers >> i & 1 ? in_headers : in_body;
-
-		there |= (uint32_t)((in & s->length[i]) != 0) << i;
-	}
+	there = s->n > 0 ? may_be_there(s, headers, nheaders, body) : 0;
 	if (!from_first(s, there & ~s->users, headers, nheaders, body, out))
 		(void)from_first(s, there & s->users, headers, nheaders, body, out);
 }

@@ -33,13 +33,18 @@ struct route_source {
 	enum route_key_level level;
 };
 
+#define ROUTE_KEY_LENGTHS 64
+
 struct route_keyspec {
 	enum route_key_compat compat;
 	bool fields_only; /* in compat mode: the text of a request is no key */
 	size_t n;
-	/* private: what is asked first, kept apart from the names; one bit each */
-	uint32_t headers, users;	    /* by source: a header, of the user level */
-	uint64_t length[ROUTE_SOURCES_MAX]; /* by length of the name */
+	/* private: a bit for each source. Most names that are there have a length that no source
+	 * has.
+	 */
+	uint32_t users;			       /* of the user level */
+	uint32_t of_header[ROUTE_KEY_LENGTHS]; /* by the length of the name, modulo */
+	uint32_t of_member[ROUTE_KEY_LENGTHS]; /* of the first step of the path */
 	struct route_source source[ROUTE_SOURCES_MAX];
 };
 

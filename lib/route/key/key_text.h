@@ -15,12 +15,6 @@ struct key_piece {
 /* Puts the pieces together in out->text; too long: the hash of the whole. */
 void key_build(struct route_key *out, const struct key_piece *piece, size_t n);
 
-/* The bit of names of n bytes. */
-static inline uint64_t key_length(size_t n)
-{
-	return (uint64_t)1 << (n & 63);
-}
-
 /* The private part out of the sources; of a path the first step counts. */
 void route_keyspec_index(struct route_keyspec *s);
 

@@ -110,10 +110,24 @@ static enum metrics_route route_of(struct span path)
 	return span_starts(path, SPAN("/v1/responses")) ? ROUTE_RESPONSES : ROUTE_OTHER;
 }
 
-static const struct field *named(const struct http_head *h, const char *name)
+/* The lengths of the names that are there, a bit each (modulo 64). */
+static uint64_t name_lengths(const struct http_head *h)
+{
+	uint64_t lengths = 0;
+
+	for (size_t i = 0; i < h->nfields; i++)
+		lengths |= UINT64_C(1) << (h->field[i].name.n & 63);
+	return lengths;
+}
+
+/* The first with a value. Most names that are asked for are not there, and their length shows it.
+ */
+static const struct field *named(const struct http_head *h, uint64_t lengths, const char *name)
 {
 	struct span want = span_of(name);
 
+	if (!(lengths >> (want.n & 63) & 1))
+		return NULL;
 	for (size_t i = 0; i < h->nfields; i++)
 		if (h->field[i].value.n > 0 && span_eq_case(h->field[i].name, want))
 			return &h->field[i];
@@ -138,10 +152,10 @@ static void find_id(struct exchange *x)
 {
 	static const char hex[] = "0123456789abcdef";
 	const struct router_config *c = x->way->cfg;
-	uint64_t bits = 0;
+	uint64_t lengths = name_lengths(&x->req->head), bits = 0;
 
 	for (size_t i = 0; i < c->request_id_headers_n; i++) {
-		const struct field *f = named(&x->req->head, c->request_id_headers[i]);
+		const struct field *f = named(&x->req->head, lengths, c->request_id_headers[i]);
 
 		if (f && may_be_id(f->value)) {
 			x->rec.id = f->value;
@@ -339,8 +353,11 @@ static int priority_of(struct span text)
 
 static struct gate_flow flow_of(const struct router_config *c, const struct http_head *h)
 {
-	const struct field *priority = c->priority_header ? named(h, c->priority_header) : NULL;
-	const struct field *flow = c->fairness_header ? named(h, c->fairness_header) : NULL;
+	uint64_t lengths = name_lengths(h);
+	const struct field *priority =
+		c->priority_header ? named(h, lengths, c->priority_header) : NULL;
+	const struct field *flow =
+		c->fairness_header ? named(h, lengths, c->fairness_header) : NULL;
 
 	return (struct gate_flow){
 		.priority = priority ? priority_of(priority->value) : 0,
