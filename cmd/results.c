@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <cjson/cJSON.h>
+
 #include "cmd/cmd.h"
 #include "cmd/compare_input.h"
 #include "cmd/results_print.h"
@@ -15,6 +17,7 @@
 #include "lib/base/nearest.h"
 #include "lib/results/merge.h"
 #include "lib/results/store.h"
+#include "sim/report/parts.h"
 
 #define OUT_MAX ((size_t)4 << 30)
 
@@ -75,6 +78,8 @@ static const struct opt_command command = {
 		    "        shards of one load become one result, with its percentiles\n",
 	.opts = table,
 };
+
+static bool finding; /* merge: an expectation of simulate is not met */
 
 static const char *path(void)
 {
@@ -297,26 +302,90 @@ static int find_shards(struct shards *sh, const struct opt_list *words, struct p
 	return err;
 }
 
+/* ---- merge: parts of simulate ---- */
+
+static bool of_simulate(const struct buf *text)
+{
+	cJSON *doc = cJSON_ParseWithLength(text->data ? text->data : "", text->len);
+	bool is = parts_is(doc);
+
+	cJSON_Delete(doc);
+	return is;
+}
+
+static int put_document(cJSON *doc, struct buf *out)
+{
+	char *text = cJSON_Print(doc);
+	int err = text ? buf_puts(out, text) : PD_ENOMEM;
+
+	cJSON_free(text);
+	return err ? err : buf_putc(out, '\n');
+}
+
+static int merge_parts(const struct shards *sh, const struct opt_list *words, struct pd_msg *msg)
+{
+	cJSON **part = calloc(sh->ntexts + 1, sizeof(cJSON *)), *whole = NULL;
+	struct buf out, missed, verdict;
+	int err = part ? PD_OK : PD_ENOMEM;
+
+	buf_init(&out, OUT_MAX);
+	buf_init(&missed, OUT_MAX);
+	buf_init(&verdict, OUT_MAX);
+	for (size_t i = 0; !err && i < sh->ntexts; i++) {
+		const struct buf *t = &sh->text[i];
+
+		part[i] = cJSON_ParseWithLength(t->data ? t->data : "", t->len);
+		if (!part[i])
+			err = pd_fail(msg, PD_EINVAL, "%s: found no JSON document",
+				      words->items[i]);
+	}
+	if (!err)
+		err = parts_merge(part, words->items, sh->ntexts, &whole, &missed, &verdict, msg);
+	if (!err)
+		err = put_document(whole, &out);
+	if (!err)
+		err = deliver(&out, msg);
+	if (!err && verdict.len > 0)
+		(void)fwrite(verdict.data, 1, verdict.len, stderr);
+	if (!err && missed.len > 0) {
+		(void)fwrite(missed.data, 1, missed.len, stderr);
+		finding = true;
+	}
+	for (size_t i = 0; part && i < sh->ntexts; i++)
+		cJSON_Delete(part[i]);
+	free(part);
+	cJSON_Delete(whole);
+	buf_release(&out);
+	buf_release(&missed);
+	buf_release(&verdict);
+	return err;
+}
+
 static int merge(const struct opt_list *words, struct pd_msg *msg)
 {
 	struct shards sh = {0};
-	struct buf out;
+	struct buf whole;
 	int err;
 
 	result_set_init(&sh.set);
-	buf_init(&out, OUT_MAX);
+	buf_init(&whole, OUT_MAX);
 	sh.text = calloc(words->n, sizeof(*sh.text));
 	err = sh.text ? read_words(&sh, words, msg) : PD_ENOMEM;
+	if (!err && of_simulate(&sh.text[0])) {
+		err = merge_parts(&sh, words, msg);
+		goto out;
+	}
 	if (!err)
 		err = find_shards(&sh, words, msg);
 	err = err == PD_ENOENT ? PD_EINVAL : err;
 	if (!err)
-		err = result_merge(sh.in, sh.n, o.partial, &out, msg);
+		err = result_merge(sh.in, sh.n, o.partial, &whole, msg);
 	/* what does not belong together is no wrong request */
 	err = err == PD_ENOENT ? PD_EPROTO : err;
 	if (!err)
-		err = deliver(&out, msg);
-	buf_release(&out);
+		err = deliver(&whole, msg);
+out:
+	buf_release(&whole);
 	for (size_t i = 0; i < sh.ntexts; i++)
 		buf_release(&sh.text[i]);
 	free(sh.text);
@@ -455,7 +524,7 @@ int cmd_results(int argc, char **argv)
 		(void)pd_fail(&msg, err, "%s", pd_err_text(err));
 	opt_list_release(&rest);
 	if (!err)
-		return EXIT_OK;
+		return finding ? EXIT_FINDING : EXIT_OK;
 	return err == PD_EINVAL || err == PD_ENOENT ? cli_usage_error(&command, &msg)
 						    : cli_runtime_error(&command, &msg);
 }

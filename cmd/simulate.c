@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,9 +16,12 @@
 #include "cmd/profile_opts.h"
 #include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
+#include "lib/results/result_opts.h"
 #include "lib/base/cli.h"
+#include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "sim/report/table.h"
+#include "sim/report/whole.h"
 #include "sim/scenario/args.h"
 #include "sim/scenario/decisions.h"
 #include "cmd/simulate_calibrate.h"
@@ -34,6 +38,15 @@ static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
 static const char *profile_path;
+static struct {
+	int64_t threads, repetitions;
+	const char *shard, *objective;
+	struct opt_list goals;
+	bool progress, check;
+	size_t index, of; /* of the shard, from 0; of 0: all */
+	struct verdict_rules rules;
+	struct figures_goals goal;
+} way;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -97,6 +110,17 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "hide-keys", &o.hide_keys, NULL,
 	 "policies do not see the session keys, which only say what belongs together", NULL, 0, 0,
 	 NULL},
+	{OPT_INT, "repetitions", &way.repetitions, "N",
+	 "replay each row N times with the seeds SEED, SEED + 1, ...; figures are means, and the "
+	 "verdict has intervals (default: 1, or what the scenario says)",
+	 NULL, 1, ARM_REPS_MAX, NULL},
+	{OPT_TEXT, "objective", &way.objective, "METRIC",
+	 "what is best: a metric, or a weighted sum, such as '0.7*p99_ttft_ms + 0.3*mean_tpot_ms' "
+	 "(default: mean_ttft_ms, with goals goodput)",
+	 NULL, 0, 0, NULL},
+	{OPT_LIST, "goodput", &way.goals, "METRIC:MS",
+	 "goals in ms, such as ttft:200 tpot:50 e2el:2000: how many requests keep them", NULL, 1, 3,
+	 NULL},
 	{OPT_LIST, "expect", &o.expects, "TEXT",
 	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if it is not "
 	 "met",
@@ -154,6 +178,17 @@ static const struct opt opts[] = {
 	{OPT_INT, "seed", &o.seed, "N",
 	 "the same seed gives the same bytes (default: 1, or what the scenario says)", NULL, 0,
 	 SIMULATE_SEED_MAX, NULL},
+	{OPT_INT, "threads", &way.threads, "N",
+	 "replays at the same time; the results do not depend on it (default: one per processor)",
+	 NULL, 1, EXPERIMENT_THREADS_MAX, NULL},
+	{OPT_TEXT, "shard", &way.shard, "I/N",
+	 "run the I-th of N parts of the rows; pdctl results merge joins the documents", NULL, 0, 0,
+	 NULL},
+	{OPT_FLAG, "progress", &way.progress, NULL,
+	 "say on standard error how many replays are done, and when the last one will be", NULL, 0,
+	 0, NULL},
+	{OPT_FLAG, "check", &way.check, NULL,
+	 "read the scenario files, say what would be run, and run nothing", NULL, 0, 0, NULL},
 	{OPT_TEXT, "json", &o.json, "FILE",
 	 "write the result document; - is standard output, without the table", NULL, 0, 0, NULL},
 	{OPT_TEXT, "json-dir", &o.json_dir, "DIR",
@@ -206,44 +241,72 @@ static int fail(int err, const struct pd_msg *msg)
 struct session {
 	struct experiment *done; /* owned */
 	size_t n;
-	struct scenario **scenario; /* owned; NULL entries for the command line */
+	struct scenario **scenario;    /* owned; NULL entries for the command line */
+	struct experiment_spec **spec; /* owned, with their entries */
+	size_t most;		       /* entries of these lists */
 	struct table table;
 	cJSON *docs;	      /* owned array, one document per arm */
+	cJSON *wholes;	      /* owned array, one object per experiment */
+	struct buf verdicts;  /* lines */
 	struct buf agreement; /* lines about captures, and requests that did not complete */
 	struct buf decisions;
-	bool mark, want_docs;
+	bool mark, want_docs, several;
 	size_t missed;
 };
 
 static void session_release(struct session *s)
 {
-	for (size_t i = 0; i < s->n; i++) {
+	for (size_t i = 0; i < s->n; i++)
 		experiment_release(&s->done[i]);
+	for (size_t i = 0; s->scenario && s->spec && i < s->most; i++) {
 		scenario_free(s->scenario[i]);
+		free(s->spec[i]);
 	}
 	free(s->done);
 	free(s->scenario);
+	free(s->spec);
 	table_release(&s->table);
 	buf_release(&s->agreement);
 	buf_release(&s->decisions);
+	buf_release(&s->verdicts);
 	cJSON_Delete(s->docs);
+	cJSON_Delete(s->wholes);
+}
+
+static int collect_docs(struct session *s, const struct simreport *r)
+{
+	cJSON *whole = simreport_whole(r);
+
+	if (!whole || !cJSON_AddItemToArray(s->wholes, whole))
+		return PD_ENOMEM;
+	simreport_whole_judged(r, whole);
+	for (size_t i = 0; i < r->arms->n; i++) {
+		cJSON *doc = r->arms->arm[i].done ? simreport_arm(r, i) : NULL;
+
+		if (!doc)
+			continue;
+		simreport_arm_judged(r, i, doc);
+		if (!cJSON_AddItemToArray(s->docs, doc))
+			return PD_ENOMEM;
+	}
+	return PD_OK;
 }
 
 static int collect(struct session *s, const struct experiment *e, struct pd_msg *msg)
 {
 	struct simreport r = experiment_report(e);
 	struct buf missed;
-	int err = PD_OK;
+	int err;
 
+	r.number = s->n - 1;
 	simreport_rows(&r, s->mark, &s->table);
 	if (simreport_remarks(&r, &s->agreement))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
-	for (size_t i = 0; s->want_docs && i < e->arms.n; i++) {
-		cJSON *doc = simreport_arm(&r, i);
-
-		if (!doc || !cJSON_AddItemToArray(s->docs, doc))
-			return pd_fail(msg, PD_ENOMEM, "out of memory");
-	}
+	err = simreport_verdict(&r, s->several, o.wide ? 0 : TABLE_WIDTH, &s->verdicts);
+	if (!err && s->want_docs)
+		err = collect_docs(s, &r);
+	if (err)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	if (e->expected.missed == 0)
 		return PD_OK;
 	s->missed += e->expected.missed;
@@ -284,6 +347,10 @@ static int print_table(struct session *s, struct pd_msg *msg)
 	int err;
 
 	buf_init(&out, OUT_MAX);
+	if (!md && s->verdicts.len > 0) {
+		cli_print(s->verdicts.data, s->verdicts.len);
+		cli_print("\n", 1);
+	}
 	simreport_fit(&s->table, md || o.wide ? 0 : TABLE_WIDTH, &s->agreement);
 	err = md ? table_markdown(&s->table, &out) : table_text(&s->table, &out);
 	if (!err) {
@@ -304,17 +371,20 @@ static int print_table(struct session *s, struct pd_msg *msg)
 /* One arm: its own document. Several: an object with the documents under "arms". */
 static int write_json(struct session *s, struct pd_msg *msg)
 {
-	cJSON *all, *pdctl;
+	cJSON *all, *pdctl, *shard;
 	int err;
 
-	if (cJSON_GetArraySize(s->docs) == 1)
+	if (cJSON_GetArraySize(s->docs) == 1 && way.of == 0)
 		return json_out(o.json, cJSON_GetArrayItem(s->docs, 0), msg);
 	all = cJSON_CreateObject();
-	pdctl = cJSON_AddObjectToObject(all, "pdctl");
-	(void)cJSON_AddNumberToObject(pdctl, "version", 1);
-	(void)cJSON_AddStringToObject(pdctl, "kind", "simulate");
-	(void)cJSON_AddTrueToObject(pdctl, "simulated");
-	if (!pdctl || !cJSON_AddItemReferenceToObject(pdctl, "arms", s->docs))
+	pdctl = simreport_head(all);
+	if (pdctl && way.of > 0) {
+		shard = cJSON_AddObjectToObject(pdctl, "shard");
+		(void)cJSON_AddNumberToObject(shard, "index", (double)way.index + 1);
+		(void)cJSON_AddNumberToObject(shard, "of", (double)way.of);
+	}
+	if (!pdctl || !cJSON_AddItemReferenceToObject(pdctl, "experiments", s->wholes) ||
+	    !cJSON_AddItemReferenceToObject(pdctl, "arms", s->docs))
 		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	else
 		err = json_out(o.json, all, msg);
@@ -339,15 +409,19 @@ static int write_one_each(const struct session *s, struct pd_msg *msg)
 	for (size_t i = 0; !err && i < s->n; i++) {
 		const struct experiment *e = &s->done[i];
 
-		for (size_t k = 0; !err && k < e->arms.n; k++, at++) {
+		for (size_t k = 0; !err && k < e->arms.n; k++) {
 			const struct arm *a = &e->arms.arm[k];
-			const char *source = e->plan.name ? e->plan.name : "workload";
+			const char *source = e->name ? e->name : "workload";
 
-			(void)snprintf(name, sizeof(name), "%.100s-%.100s-w%u-c%" PRIu64 ".json",
-				       source, a->policy, a->workers, a->cache);
+			if (!a->done)
+				continue;
+			(void)snprintf(name, sizeof(name),
+				       "%.60s-%.60s-w%u-c%" PRIu64 "%s%.80s.json", source,
+				       a->policy, a->workers, a->cache, a->point[0] ? "-" : "",
+				       a->point);
 			clean_name(name);
 			(void)snprintf(path, sizeof(path), "%.3800s/%s", o.json_dir, name);
-			err = json_out(path, cJSON_GetArrayItem(s->docs, at), msg);
+			err = json_out(path, cJSON_GetArrayItem(s->docs, at++), msg);
 		}
 	}
 	return err;
@@ -392,19 +466,52 @@ static int output(struct session *s, struct pd_msg *msg)
 	if (!err && !instead)
 		err = print_table(s, msg);
 	for (size_t i = 0; !err && i < s->n; i++) {
-		struct simreport r = experiment_report(&s->done[i]);
+		const struct experiment *e = &s->done[i];
 
-		workload_opts_say(r.note, r.nnotes);
+		for (size_t l = 0; l < e->nloads; l += e->repetitions)
+			workload_opts_say(e->load[l].summary.note, e->load[l].summary.nnotes);
 	}
 	if (!err && store_opts_path(&store))
 		err = store_runs(s, msg);
 	return err;
 }
 
-static int run_one(struct session *s, const struct experiment_spec *spec, struct pd_msg *msg)
+struct progress {
+	int64_t begun, said;
+};
+
+static void say_progress(void *ctx, size_t done, size_t total)
+{
+	struct progress *p = ctx;
+	int64_t now = clock_now(), spent = now - p->begun;
+
+	if (done < total && now - p->said < NS_PER_S)
+		return;
+	p->said = now;
+	(void)fprintf(stderr, "pdctl simulate: %zu of %zu replays, %.0f s left\n", done, total,
+		      (double)spent / 1e9 / (double)done * (double)(total - done));
+}
+
+static size_t processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+}
+
+static int run_one(struct session *s, const struct experiment_spec *spec, size_t nspecs,
+		   struct pd_msg *msg)
 {
 	struct experiment *e = &s->done[s->n];
-	int err = experiment_run(spec, e, msg);
+	struct progress progress = {.begun = clock_now(), .said = clock_now()};
+	const struct experiment_options opt = {.threads = way.threads > 0 ? (size_t)way.threads
+									  : processors(),
+					       .shard = way.index,
+					       .shards = way.of,
+					       .keep_traces = o.decisions != NULL,
+					       .progress = way.progress ? say_progress : NULL,
+					       .progress_ctx = &progress};
+	int err = experiment_run(spec, nspecs, &opt, e, msg);
 
 	if (err)
 		return err;
@@ -414,14 +521,90 @@ static int run_one(struct session *s, const struct experiment_spec *spec, struct
 	return err ? err : collect(s, e, msg);
 }
 
+/* What the command line says for scenario files, too. */
+static void override(struct experiment_spec *spec, bool seed)
+{
+	if (seed)
+		spec->plan.seed = spec->load.seed = (uint64_t)o.seed;
+	if (way.repetitions > 0)
+		spec->repetitions = (size_t)way.repetitions;
+	if (way.rules.objective.n > 0)
+		spec->rules.objective = way.rules.objective;
+	if (way.goals.n > 0)
+		spec->plan.goals = way.goal;
+}
+
+static int run_file(struct session *s, const char *file, bool seed, struct pd_msg *msg)
+{
+	struct scenario *c;
+	struct experiment_spec *spec;
+	size_t n;
+	int err = scenario_load(&c, file, msg);
+
+	if (err)
+		return err;
+	s->scenario[s->n] = c;
+	n = scenario_points(c);
+	spec = calloc(n, sizeof(*spec));
+	s->spec[s->n] = spec;
+	if (!spec)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	memcpy(spec, scenario_spec(c), n * sizeof(*spec));
+	for (size_t i = 0; i < n; i++)
+		override(&spec[i], seed);
+	return run_one(s, spec, n, msg);
+}
+
+/* --check: what would be run. */
+static int check_files(const struct opt_list *files, struct pd_msg *msg)
+{
+	struct buf out;
+	int err = PD_OK;
+
+	buf_init(&out, OUT_MAX);
+	for (size_t i = 0; !err && i < files->n; i++) {
+		const struct experiment_spec *spec;
+		size_t rows = 0, n;
+		struct scenario *c;
+
+		err = scenario_load(&c, files->items[i], msg);
+		if (err)
+			break;
+		spec = scenario_spec(c);
+		n = scenario_points(c);
+		for (size_t k = 0; !err && k < n; k++) {
+			struct arms arms;
+
+			err = plan_arms(&spec[k].plan, &arms, msg);
+			rows += err ? 0 : arms.n;
+			if (!err)
+				arms_release(&arms);
+		}
+		if (!err)
+			err = buf_printf(&out,
+					 "%s: ok, %zu rows at %zu %s, %zu replays, %zu "
+					 "expectations\n",
+					 files->items[i], rows, n, n == 1 ? "point" : "points",
+					 rows * (spec->repetitions ? spec->repetitions : 1),
+					 spec->nexpect);
+		scenario_free(c);
+	}
+	if (!err)
+		cli_print(out.data, out.len);
+	buf_release(&out);
+	return err;
+}
+
 static int run_all(struct session *s, int argc, char **argv, const struct opt_list *files,
 		   struct pd_msg *msg)
 {
 	struct workload_options file = {0};
-	struct experiment_spec spec;
 	int err;
 
 	if (o.workload) {
+		s->spec[0] = calloc(1, sizeof(**s->spec));
+		if (!s->spec[0])
+			return pd_fail(msg, PD_ENOMEM, "out of memory");
 		if (opt_given(&command, argc, argv, "timestamps"))
 			o.load.arrivals = o.timestamps ? SIMLOAD_STAMPS : SIMLOAD_MADE;
 		else
@@ -429,25 +612,57 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 		workload_opts_take(&file);
 		o.load.format = file.format;
 		o.load.unit = file.unit;
-		err = simulate_args_spec(&o, &spec, msg);
+		err = simulate_args_spec(&o, s->spec[0], msg);
 		if (!err)
-			err = run_one(s, &spec, msg);
-		return err;
+			override(s->spec[0], false);
+		return err ? err : run_one(s, s->spec[0], 1, msg);
 	}
 	for (size_t i = 0; i < files->n; i++) {
-		err = scenario_load(&s->scenario[s->n], files->items[i], msg);
+		err = run_file(s, files->items[i], opt_given(&command, argc, argv, "seed"), msg);
 		if (err)
 			return err;
-		spec = *scenario_spec(s->scenario[s->n]);
-		if (opt_given(&command, argc, argv, "seed"))
-			spec.plan.seed = spec.load.seed = (uint64_t)o.seed;
-		err = run_one(s, &spec, msg);
-		if (err) {
-			scenario_free(s->scenario[s->n]);
-			return err;
-		}
 	}
 	return PD_OK;
+}
+
+/* "I/N" */
+static int read_shard(struct pd_msg *msg)
+{
+	unsigned long i, n;
+	char *end;
+
+	if (!way.shard)
+		return PD_OK;
+	i = strtoul(way.shard, &end, 10);
+	n = *end == '/' ? strtoul(end + 1, &end, 10) : 0;
+	if (way.shard[0] < '0' || way.shard[0] > '9' || *end != '\0' || i < 1 || i > n ||
+	    n > 100000)
+		return pd_fail(msg, PD_EINVAL,
+			       "--shard: found '%s', expected I/N with 1 <= I <= N, such as 2/8",
+			       way.shard);
+	way.index = i - 1;
+	way.of = n;
+	return PD_OK;
+}
+
+static int read_way(struct pd_msg *msg)
+{
+	struct result_run run = {.ngoals = 0};
+	struct pd_msg why = {.text = ""};
+	size_t column;
+	int err = read_shard(msg);
+
+	if (!err && way.objective &&
+	    objective_parse(&way.rules.objective, way.objective, &column, &why))
+		err = pd_fail(msg, PD_EINVAL, "--objective, column %zu: %.400s", column, why.text);
+	for (size_t i = 0; !err && i < way.goals.n; i++)
+		if (result_goal_parse(&run, way.goals.items[i], &why))
+			err = pd_fail(msg, PD_EINVAL, "--goodput: %.400s", why.text);
+	for (size_t i = 0; i < run.ngoals; i++)
+		*(run.goal[i].metric == RESULT_TTFT   ? &way.goal.ttft_ms
+		  : run.goal[i].metric == RESULT_TPOT ? &way.goal.tpot_ms
+						      : &way.goal.e2el_ms) = run.goal[i].limit_ms;
+	return err;
 }
 
 /* Options beside the fitting ones are refused, and the message says why. */
@@ -470,8 +685,10 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
-	static const char *const both[] = {"seed",  "json",	"json-dir",  "format", "wide",
-					   "store", "no-store", "decisions", NULL};
+	static const char *const both[] = {"seed",	"json",	   "json-dir",	  "format",
+					   "wide",	"store",   "no-store",	  "decisions",
+					   "threads",	"shard",   "progress",	  "check",
+					   "objective", "goodput", "repetitions", NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
 	static const char *const single[] = {"workload", "engine-config", "engine-steps",
@@ -536,18 +753,30 @@ int cmd_simulate(int argc, char **argv)
 					   : profile_opts_read(&command, argc, argv, profile_path,
 							       &profile, &o.engine, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
+		err = err ? err : read_way(&msg);
+		if (!err && way.check) {
+			err = check_files(&files, &msg);
+			opt_list_release(&files);
+			simulate_args_release(&o);
+			return err ? fail(err, &msg) : EXIT_OK;
+		}
 		decider_opts_spec(&decider, &o.decider);
 		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
 		s.want_docs = o.json || o.json_dir || store_opts_path(&store);
 		s.done = calloc(files.n + 1, sizeof(*s.done));
 		s.scenario = calloc(files.n + 1, sizeof(struct scenario *));
+		s.spec = calloc(files.n + 1, sizeof(struct experiment_spec *));
+		s.most = files.n + 1;
+		s.several = files.n > 1;
+		s.wholes = cJSON_CreateArray();
+		buf_init(&s.verdicts, OUT_MAX);
 		s.docs = cJSON_CreateArray();
 		table_init(&s.table);
 		buf_init(&s.agreement, OUT_MAX);
 		buf_init(&s.decisions, DECISIONS_MAX);
 		simreport_columns(&s.table);
-		if (!err && (!s.done || !s.scenario || !s.docs))
+		if (!err && (!s.done || !s.scenario || !s.spec || !s.docs || !s.wholes))
 			err = pd_fail(&msg, PD_ENOMEM, "out of memory");
 		if (!err)
 			err = run_all(&s, argc, argv, &files, &msg);

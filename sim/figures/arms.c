@@ -1,5 +1,6 @@
-/* One after the other: an arm's latencies are summed up and freed before the next arm runs. */
-#include "sim/figures/arms.h"
+/* The records of the requests are summed up and freed before the next repetition runs: with many
+ * arms the memory would add up. */
+#include "sim/figures/metrics.h"
 
 #include <stdlib.h>
 
@@ -8,16 +9,46 @@ bool arm_is_dead(const struct arm *a)
 	return a->cfg.nevents > 0 && a->result.requests > 0 && a->result.completed == 0;
 }
 
+int arm_reps_new(struct arm *a, size_t n)
+{
+	a->rep = calloc(n, sizeof(*a->rep));
+	a->nreps = a->rep ? n : 0;
+	return a->rep ? PD_OK : PD_ENOMEM;
+}
+
+int arm_run(struct arm *a, size_t rep, const struct simtrace *t, struct pd_msg *msg)
+{
+	struct arm other, *x = a;
+	int err;
+
+	if (rep > 0) {
+		other = *a;
+		x = &other;
+		x->result = (struct replay_result){0};
+		x->figures = (struct figures){0};
+		x->cfg.seed = a->seed + rep;
+	}
+	err = replay_run(t, &x->cfg, &x->result, msg);
+	if (!err)
+		err = replay_figures(&x->figures, t, &x->cfg, &x->goals, &x->result, msg);
+	if (!err)
+		simmetrics_take(x, &a->rep[rep]);
+	if (rep > 0) {
+		replay_result_release(&x->result);
+		figures_release(&x->figures);
+	}
+	return err;
+}
+
 int arms_run(struct arms *a, const struct simtrace *t, struct pd_msg *msg)
 {
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < a->n; i++) {
-		struct arm *x = &a->arm[i];
-
-		err = replay_run(t, &x->cfg, &x->result, msg);
+		err = a->arm[i].rep ? PD_OK : arm_reps_new(&a->arm[i], 1);
 		if (!err)
-			err = replay_figures(&x->figures, t, &x->cfg, &x->result, msg);
+			err = arm_run(&a->arm[i], 0, t, msg);
+		a->arm[i].done = !err;
 	}
 	return err;
 }
@@ -34,6 +65,8 @@ void arms_release(struct arms *a)
 			free(x->absent[p]);
 		}
 		free(x->events);
+		free(x->rep);
+		figures_release(&x->figures);
 		replay_result_release(&x->result);
 	}
 	free(a->arm);

@@ -1,6 +1,7 @@
 #include "sim/figures/balance.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "lib/stats/summary.h"
@@ -30,6 +31,16 @@ void balance_of(const uint64_t *load, size_t n, struct balance *out)
 	out->peak_to_mean = out->max / out->mean;
 	out->cv = sqrt(variance / (double)n) / out->mean;
 	out->jain = sum * sum / ((double)n * squares);
+}
+
+double balance_as_written(double v)
+{
+	char text[40];
+
+	if (!isfinite(v))
+		return v;
+	(void)snprintf(text, sizeof(text), "%.15g", v);
+	return strtod(text, NULL);
 }
 
 void spread_take(double **value, size_t n, struct spread *out)

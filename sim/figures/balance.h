@@ -27,6 +27,10 @@ struct spread {
 	double mean, median, std, p90, p95, p99, max;
 };
 
+/* The number that a JSON document of 15 digits holds for this one. What is compared between arms is
+ * rounded so, and comes out the same when it is read from documents. */
+double balance_as_written(double v);
+
 /* Sorts (*value)[0..n), frees it and sets it to NULL. */
 void spread_take(double **value, size_t n, struct spread *out);
 

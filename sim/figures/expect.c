@@ -53,6 +53,17 @@ static int read_count(struct reader *r, struct span w, size_t prefix, int64_t *o
 	return PD_OK;
 }
 
+static int read_point(struct reader *r, struct span w, struct expect_selector *out)
+{
+	size_t n = strlen(out->point);
+
+	if (n + w.n + 2 > sizeof(out->point))
+		return wrong(r, w.p, "fewer or shorter fields");
+	(void)snprintf(out->point + n, sizeof(out->point) - n, "%s%.*s", n ? " " : "", (int)w.n,
+		       w.p);
+	return PD_OK;
+}
+
 /* Words up to `end`, a pointer into the text. */
 static int read_selector(struct reader *r, const char *end, struct expect_selector *out)
 {
@@ -66,8 +77,10 @@ static int read_selector(struct reader *r, const char *end, struct expect_select
 			err = read_count(r, w, 8, &out->workers);
 		else if (span_starts(w, SPAN("cache=")))
 			err = read_count(r, w, 6, &out->cache);
+		else if (memchr(w.p, '=', w.n))
+			err = read_point(r, w, out);
 		else if (w.n == 0 || w.n >= sizeof(out->policy) || out->policy[0])
-			err = wrong(r, w.p, "one policy, workers=N and cache=N");
+			err = wrong(r, w.p, "one policy, workers=N, cache=N and swept fields");
 		else
 			(void)snprintf(out->policy, sizeof(out->policy), "%.*s", (int)w.n, w.p);
 	}
@@ -191,11 +204,56 @@ int expect_parse(struct expect *e, const char *text, size_t *column, struct pd_m
 	return err;
 }
 
+static struct span next_word(const char **text)
+{
+	struct span w = {*text, strcspn(*text, " ")};
+
+	*text += w.n + ((*text)[w.n] == ' ');
+	return w;
+}
+
+static bool has_word(const char *point, struct span word)
+{
+	while (*point)
+		if (span_eq(next_word(&point), word))
+			return true;
+	return false;
+}
+
+static bool point_fits(const char *wanted, const char *point)
+{
+	while (*wanted)
+		if (!has_word(point, next_word(&wanted)))
+			return false;
+	return true;
+}
+
+/* What the right side does not say of the swept fields is that of the left side. */
+static void complete_point(char wanted[ARM_POINT_MAX], const char *left)
+{
+	while (*left) {
+		struct span w = next_word(&left);
+		size_t path = (size_t)((const char *)memchr(w.p, '=', w.n) - w.p) + 1;
+		size_t n = strlen(wanted);
+		const char *at = wanted;
+		bool said = false;
+
+		while (*at && !said) {
+			struct span x = next_word(&at);
+
+			said = x.n >= path && memcmp(x.p, w.p, path) == 0;
+		}
+		if (!said && n + w.n + 2 <= ARM_POINT_MAX)
+			(void)snprintf(wanted + n, ARM_POINT_MAX - n, "%s%.*s", n ? " " : "",
+				       (int)w.n, w.p);
+	}
+}
+
 static bool selects(const struct expect_selector *s, const struct arm *a)
 {
 	return (!s->policy[0] || strcmp(s->policy, a->policy) == 0) &&
 	       (s->workers < 0 || s->workers == a->workers) &&
-	       (s->cache < 0 || (uint64_t)s->cache == a->cache);
+	       (s->cache < 0 || (uint64_t)s->cache == a->cache) && point_fits(s->point, a->point);
 }
 
 /* The arm of the right side; what its selector leaves out is taken from the left arm. */
@@ -211,6 +269,7 @@ static const struct arm *right_arm(const struct expect *e, const struct arms *ar
 		s.workers = left->workers;
 	if (s.cache < 0)
 		s.cache = (int64_t)left->cache;
+	complete_point(s.point, left->point);
 	for (size_t i = 0; i < arms->n; i++) {
 		if (!selects(&s, &arms->arm[i]))
 			continue;
@@ -275,10 +334,10 @@ static int check_arm(const struct expect *e, const struct arms *arms, size_t at,
 		size_t q = e->right.pool >= 0 ? (size_t)e->right.pool : p;
 		struct expect_result r = {.expect = e, .arm = at, .pool = p};
 
-		r.value = e->left.metric->get(a, p);
+		r.value = simmetric_value(e->left.metric, a, p);
 		r.bound = e->right.factor;
 		if (e->right.metric)
-			r.bound *= e->right.metric->get(other, q);
+			r.bound *= simmetric_value(e->right.metric, other, q);
 		r.ok = holds(e->op, r.value, r.bound);
 		err = push(out, &r);
 	}

@@ -2,13 +2,14 @@
  * Expectations of a scenario: one line of text each, checked on every arm that it selects.
  *
  *   expectation  [selector ':'] [pool '.'] metric op right
- *   selector     words: a policy as it is listed, workers=N, cache=N; all of them must fit
- *   op           >=  <=  >  <  ==
- *   right        number | [number '*'] [pool '.'] metric ['of' selector]
+ *   selector     words: a policy as it is listed, workers=N, cache=N, and PATH=VALUE of a sweep;
+ * all of them must fit op           >=  <=  >  <  == right        number | [number '*'] [pool '.']
+ * metric ['of' selector]
  *
  * In P/D a metric of the pools without a pool in front is checked in both. On the right side, what
- * the selector leaves out (policy, workers, cache) is that of the left side. An expectation is not
- * met when a value is not defined for the arm.
+ * the selector leaves out (policy, workers, cache, swept fields) is that of the left side. An
+ * expectation is not met when a value is not defined for the arm. With several repetitions a value
+ * is their mean.
  */
 #ifndef PD_SIM_FIGURES_EXPECT_H
 #define PD_SIM_FIGURES_EXPECT_H
@@ -22,6 +23,7 @@ enum expect_op { EXPECT_GE, EXPECT_LE, EXPECT_GT, EXPECT_LT, EXPECT_EQ };
 struct expect_selector {
 	char policy[ARM_LABEL_MAX]; /* empty: any */
 	int64_t workers, cache;	    /* -1: any */
+	char point[ARM_POINT_MAX];  /* "PATH=VALUE ..."; empty: any */
 };
 
 struct expect_side {

@@ -66,19 +66,66 @@ static int measure_bounds(const struct simtrace *t, const struct replay_config *
 	return movedkeys_measure(t, &v, &out->moved, msg);
 }
 
-int replay_figures(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
-		   struct replay_result *r, struct pd_msg *msg)
+/* Latencies of the completed requests, and how many requests did what. */
+static int measure_requests(const struct simtrace *t, const struct replay_result *r,
+			    const struct figures_goals *goals, struct figures *out)
 {
+	struct spread *const to[] = {&out->ttft, &out->tpot, &out->e2el, &out->queue};
+	double *value[] = {NULL, NULL, NULL, NULL}, decoding = 0, tokens = 0;
+	size_t n[] = {0, 0, 0, 0};
+	bool ok = true;
+
+	for (size_t k = 0; k < 4; k++)
+		ok &= (value[k] = reallocarray(NULL, t->n + 1, sizeof(double))) != NULL;
+	for (size_t i = 0; ok && i < t->n; i++) {
+		const struct replay_request *q = &r->request[i];
+		uint32_t output = t->req[i].output_tokens;
+
+		out->left_over += q->fate == REPLAY_LEFT_OVER;
+		out->good += figures_goals_met(goals, q, output);
+		if (q->fate != REPLAY_COMPLETED || q->first_ns < 0)
+			continue;
+		value[0][n[0]++] = (double)(q->first_ns - q->issued_ns) / 1e6;
+		value[2][n[2]++] = (double)(q->done_ns - q->issued_ns) / 1e6;
+		if (q->started_ns >= 0)
+			value[3][n[3]++] = (double)(q->started_ns - q->issued_ns) / 1e6;
+		if (output < 2)
+			continue;
+		value[1][n[1]++] = (value[2][n[2] - 1] - value[0][n[0] - 1]) / (double)(output - 1);
+		decoding += value[2][n[2] - 1] - value[0][n[0] - 1];
+		tokens += output - 1;
+	}
+	for (size_t k = 0; k < 4; k++) {
+		if (ok)
+			spread_take(&value[k], n[k], to[k]);
+		free(value[k]);
+	}
+	out->itl_ms = tokens > 0 ? decoding / tokens : (double)NAN;
+	return ok ? PD_OK : PD_ENOMEM;
+}
+
+int replay_figures(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
+		   const struct figures_goals *goals, struct replay_result *r, struct pd_msg *msg)
+{
+	static const struct figures_goals none = {0, 0, 0};
 	int err = PD_OK;
 
 	*out = (struct figures){0};
+	goals = goals ? goals : &none;
+	out->goals = goals->ttft_ms > 0 || goals->tpot_ms > 0 || goals->e2el_ms > 0;
 	for (size_t p = 0; !err && p < cfg->npools; p++) {
 		measure_pool(&r->pool[p], &out->pool[p]);
 		err = measure_bounds(t, cfg, p, &out->pool[p], msg);
 	}
-	spread_take(&r->ttft, r->nlatencies, &out->ttft);
-	spread_take(&r->e2el, r->nlatencies, &out->e2el);
-	spread_take(&r->tpot, r->ntpot, &out->tpot);
-	r->nlatencies = r->ntpot = 0;
+	if (!err &&
+	    (measure_requests(t, r, goals, out) || timeline_make(&out->time, t, cfg, goals, r)))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", t->n);
+	free(r->request);
+	r->request = NULL;
 	return err;
+}
+
+void figures_release(struct figures *f)
+{
+	timeline_release(&f->time);
 }

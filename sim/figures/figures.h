@@ -7,6 +7,7 @@
 
 #include "sim/figures/balance.h"
 #include "sim/figures/movedkeys.h"
+#include "sim/figures/timeline.h"
 #include "sim/replay/replay.h"
 
 struct pool_figures {
@@ -27,10 +28,18 @@ struct pool_figures {
 struct figures {
 	struct pool_figures pool[REPLAY_POOLS];
 	struct spread ttft, tpot, e2el; /* ms, simulated; n 0 when routing only */
+	struct spread queue;		/* ms until the first step that computes the prompt */
+	double itl_ms;			/* mean time between two tokens; NAN without */
+	uint64_t good, left_over;	/* requests within the goals; not over at the end */
+	bool goals;			/* there are some */
+	struct timeline time;
 };
 
-/* Takes the latencies out of the result: they are sorted, summed up and freed. */
+/* Takes the requests out of the result: they are summed up and freed. goals NULL: none. Release
+ * also after a failure. */
 int replay_figures(struct figures *out, const struct simtrace *t, const struct replay_config *cfg,
-		   struct replay_result *r, struct pd_msg *msg) PD_MUST;
+		   const struct figures_goals *goals, struct replay_result *r,
+		   struct pd_msg *msg) PD_MUST;
+void figures_release(struct figures *f);
 
 #endif

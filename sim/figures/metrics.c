@@ -43,6 +43,46 @@ static uint32_t peak(const struct replay_pool_result *p)
 	return most;
 }
 
+static uint64_t preempted(const struct replay_pool_result *p)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < p->nworkers; i++)
+		n += p->worker[i].preemptions;
+	return n;
+}
+
+/* Over the events: the lowest part of the hit rate before that is left, and the longest time. */
+static double dip_left(const struct arm *a)
+{
+	double least = (double)NAN;
+
+	for (size_t i = 0; a->figures.time.dip && i < a->cfg.nevents; i++) {
+		const struct timeline_dip *d = &a->figures.time.dip[i];
+
+		if (d->before > 0 && !(d->lowest / d->before >= least))
+			least = d->lowest / d->before;
+	}
+	return least;
+}
+
+static double recovery(const struct arm *a)
+{
+	double most = (double)NAN;
+
+	for (size_t i = 0; a->figures.time.dip && i < a->cfg.nevents; i++) {
+		const struct timeline_dip *d = &a->figures.time.dip[i];
+
+		if (!isfinite(d->before))
+			continue;
+		if (!isfinite(d->recovered_s))
+			return (double)NAN;
+		if (!(d->recovered_s <= most))
+			most = d->recovered_s;
+	}
+	return most;
+}
+
 POOL(consistency, f->session_consistency)
 POOL(stickiness, f->stickiness)
 POOL(moves, (double)p->moves)
@@ -73,12 +113,30 @@ POOL(join_moved, known(f->moved.known, f->moved.join.moved))
 POOL(join_ideal, known(f->moved.known, f->moved.join.ideal))
 POOL(join_extra, known(f->moved.known, f->moved.join.unnecessary))
 POOL(pool_peak, (double)peak(p))
+POOL(moves_gone, (double)p->moved_gone)
+POOL(moves_load, (double)p->moved[ROUTE_REASON_LOAD])
+POOL(ptm_flight, known(a->figures.time.n > 0, a->figures.time.in_flight[pool].peak_to_mean))
+POOL(cv_flight, known(a->figures.time.n > 0, a->figures.time.in_flight[pool].cv))
+POOL(jain_tokens, f->tokens.jain)
+POOL(preemptions, (double)preempted(p))
 POOL(agreement, known(p->compared > 0, (double)p->agreed / (double)p->compared))
 WHOLE(sessions, (double)r->pool[0].keys)
 WHOLE(requests, (double)r->requests)
 WHOLE(completed, (double)r->completed)
 WHOLE(refused, (double)r->refused)
 WHOLE(lost, (double)r->lost)
+WHOLE(retried, (double)r->retried)
+WHOLE(left_over, (double)f->left_over)
+WHOLE(workers, (double)a->workers)
+WHOLE(good_rate, known(f->goals, rate(r, (double)f->good)))
+WHOLE(good_share, known(f->goals && r->requests > 0, (double)f->good / (double)r->requests))
+WHOLE(mean_queue, known(f->queue.n > 0, f->queue.mean))
+WHOLE(p99_queue, known(f->queue.n > 0, f->queue.p99))
+WHOLE(mean_itl, f->itl_ms)
+WHOLE(saturated, known(f->time.n > 0, f->time.saturated))
+WHOLE(queue_growth, known(f->time.n > 0, f->time.queue_last - f->time.queue_third))
+WHOLE(hits_left, dip_left(a))
+WHOLE(recovered, recovery(a))
 WHOLE(req_rate, rate(r, (double)r->completed))
 WHOLE(out_rate, rate(r, (double)r->output_tokens))
 WHOLE(mean_ttft, known(f->ttft.n > 0, f->ttft.mean))
@@ -142,6 +200,16 @@ const struct simmetric simmetrics[] = {
 	 "keys that moved between two workers that stayed", join_extra},
 	{"peak_in_flight", true, LOWER, "requests",
 	 "most requests in flight on one worker (simulated time)", pool_peak},
+	{"moves_worker_gone", true, LOWER, "requests",
+	 "moves away from a worker that was not available any more", moves_gone},
+	{"moves_load", true, LOWER, "requests", "moves that load decided", moves_load},
+	{"peak_to_mean_in_flight", true, LOWER, "ratio",
+	 "requests in flight of the busiest worker over the mean, averaged over time", ptm_flight},
+	{"cv_in_flight", true, LOWER, "ratio", "standard deviation over mean of the same",
+	 cv_flight},
+	{"jain_tokens", true, HIGHER, "index", "fairness of prompt tokens per worker", jain_tokens},
+	{"preemptions", true, LOWER, "requests",
+	 "requests that lost their KV blocks and began anew", preemptions},
 	{"agreement", true, HIGHER, "share",
 	 "decisions of a captured router that came out the same (captures only)", agreement},
 	{"sessions", false, NONE, "sessions", "distinct keys", sessions},
@@ -149,6 +217,25 @@ const struct simmetric simmetrics[] = {
 	{"completed", false, HIGHER, "requests", "requests that completed", completed},
 	{"refused", false, LOWER, "requests", "requests without an available worker", refused},
 	{"lost", false, LOWER, "requests", "requests lost on a worker that failed", lost},
+	{"retried", false, LOWER, "requests", "further attempts after a worker failed", retried},
+	{"left_over", false, LOWER, "requests", "requests that were not over at the end",
+	 left_over},
+	{"workers", false, LOWER, "workers", "workers of all pools", workers},
+	{"request_goodput", false, HIGHER, "req/s", "requests within all goals over duration",
+	 good_rate},
+	{"goodput_share", false, HIGHER, "share", "requests within all goals", good_share},
+	{"mean_queue_ms", false, LOWER, "ms",
+	 "until the first step that computes the prompt, simulated", mean_queue},
+	{"p99_queue_ms", false, LOWER, "ms", "the same, 99th percentile", p99_queue},
+	{"mean_itl_ms", false, LOWER, "ms", "time between two tokens, simulated", mean_itl},
+	{"saturated", false, LOWER, "0 or 1",
+	 "the queue grows in the last quarter of the arrivals: no steady state", saturated},
+	{"queue_growth", false, LOWER, "requests",
+	 "waiting requests in the last quarter of the arrivals beside the third", queue_growth},
+	{"hit_rate_left", false, HIGHER, "share",
+	 "lowest token hit rate after an event over the one before it", hits_left},
+	{"hit_recovery_s", false, LOWER, "s",
+	 "longest time until 95 % of the hit rate before an event are back", recovered},
 	{"request_throughput", false, HIGHER, "req/s", "completed over simulated duration",
 	 req_rate},
 	{"output_throughput", false, HIGHER, "tok/s", "output tokens over simulated duration",
@@ -166,6 +253,26 @@ const struct simmetric simmetrics[] = {
 };
 
 #define COUNT (sizeof(simmetrics) / sizeof(simmetrics[0]))
+_Static_assert(COUNT <= SIMMETRICS_MAX, "room for the values of an arm");
+
+void simmetrics_take(const struct arm *a, struct arm_values *out)
+{
+	for (size_t i = 0; i + 1 < COUNT; i++)
+		for (size_t p = 0; p < REPLAY_POOLS; p++)
+			out->v[i][p] = p == 0 || (simmetrics[i].per_pool && p < a->cfg.npools)
+					       ? balance_as_written(simmetrics[i].get(a, p))
+					       : (double)NAN;
+}
+
+double simmetric_value(const struct simmetric *m, const struct arm *a, size_t pool)
+{
+	double sum = 0;
+
+	pool = m->per_pool ? pool : 0;
+	for (size_t i = 0; i < a->nreps; i++)
+		sum += a->rep[i].v[m - simmetrics][pool];
+	return a->nreps > 0 ? sum / (double)a->nreps : (double)NAN;
+}
 
 const struct simmetric *simmetric_find(const char *name, size_t len)
 {

@@ -15,13 +15,20 @@ struct simmetric {
 	enum simmetric_better better;
 	const char *unit;
 	const char *help;
-	double (*get)(const struct arm *a, size_t pool); /* NAN: not defined for this replay */
+	double (*get)(const struct arm *a, size_t pool); /* of one replay that was just made;
+							    NAN: not defined for it */
 };
 
 /* Ends with an entry whose name is NULL. */
 extern const struct simmetric simmetrics[];
 
 const struct simmetric *simmetric_find(const char *name, size_t len);
+/* All of them for the replay whose result and figures the arm holds. */
+void simmetrics_take(const struct arm *a, struct arm_values *out);
+/* The mean over the repetitions of the arm; NAN: not defined in one of them. Of a metric of the
+ * whole run `pool` does not count. */
+double simmetric_value(const struct simmetric *m, const struct arm *a, size_t pool);
+
 /* The nearest name by edit distance, or NULL when none is close. */
 const char *simmetric_nearest(const char *word);
 

@@ -151,7 +151,6 @@ void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 {
 	const struct sim_request *q = &c->t->req[req];
 	struct replay_result *out = c->out;
-	double e2e, first;
 
 	c->in_flight--;
 	cluster_over(c, req);
@@ -159,14 +158,10 @@ void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 	out->completed++;
 	out->input_tokens += q->input_tokens;
 	out->output_tokens += q->output_tokens;
-	if (!f)
-		return;
-	e2e = (double)(c->now - f->issued) / 1e6;
-	first = (double)(f->first - f->issued) / 1e6;
-	out->e2el[out->nlatencies] = e2e;
-	out->ttft[out->nlatencies++] = first;
-	if (q->output_tokens > 1)
-		out->tpot[out->ntpot++] = (e2e - first) / (double)(q->output_tokens - 1);
+	out->request[req].fate = REPLAY_COMPLETED;
+	out->request[req].done_ns = c->now;
+	if (f)
+		out->request[req].first_ns = f->first;
 }
 
 /* ---- engines ---- */
@@ -234,6 +229,21 @@ static void released(void *ctx, struct stepper *e, struct seq *q)
 		retire(ctx, f);
 }
 
+/* The first step that computes a request. Admitted ones stand behind the running ones. */
+static void scheduled(void *ctx, struct stepper *e, const struct stepper_step *step)
+{
+	struct cluster *c = ctx;
+
+	(void)e;
+	for (size_t i = step->s.n; i-- > 0 && step->s.entry[i].part != SCHED_RUNNING;) {
+		const struct seq *q = step->s.entry[i].seq;
+		struct replay_request *r = q ? &c->out->request[q->id] : NULL;
+
+		if (r && r->started_ns < 0)
+			r->started_ns = step->begin;
+	}
+}
+
 int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *d, bool local)
 {
 	const struct sim_request *r = &c->t->req[req];
@@ -250,7 +260,7 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 		f = malloc(sizeof(*f));
 	if (!f)
 		return PD_ENOMEM;
-	*f = (struct flight){.req = req, .issued = c->now, .next = c->flights, .local = local};
+	*f = (struct flight){.req = req, .next = c->flights, .local = local};
 	if (local)
 		f->worker[0] = UINT32_MAX;
 	if (c->flights)
@@ -265,6 +275,8 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 		f->counts[p] = true;
 		e->ctx = c;
 		e->fetch = fetch;
+		e->scheduled = scheduled;
+		e->scheduled_ctx = c;
 		e->released = released;
 	}
 	return submit(c, f, first);
@@ -299,6 +311,7 @@ static int lose(struct cluster *c, struct flight *f)
 	c->in_flight--;
 	cluster_over(c, f->req);
 	c->out->lost++;
+	c->out->request[f->req].fate = REPLAY_LOST;
 	retire(c, f);
 	return PD_OK;
 }
@@ -345,6 +358,8 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 		struct flight *f = o.seq->owner;
 
 		if (o.marks & SCHED_FIRST) {
+			if (leg || c->cfg->npools == 1 || f->local)
+				c->out->request[f->req].cached = o.seq->cached;
 			if (o.seq->cached > 0)
 				side_hit(&c->side[pool], c->t, worker, o.seq->cached);
 			f->first = c->now;

@@ -25,7 +25,7 @@ struct flight {
 	uint32_t counted[REPLAY_POOLS];
 	bool counts_stay[REPLAY_POOLS]; /* until the end, not only until the prompt is computed */
 	struct seq seq[REPLAY_POOLS];
-	int64_t issued, first;
+	int64_t first;
 	unsigned attempt;	   /* from 0 */
 	bool counts[REPLAY_POOLS]; /* in flight there */
 	bool answered;		   /* the client has got a token */

@@ -11,6 +11,13 @@
 #include "lib/base/clock.h"
 #include "sim/replay/cluster.h"
 
+const char *replay_action_name(enum replay_action a)
+{
+	static const char *const name[] = {"join", "leave", "fail"};
+
+	return name[a];
+}
+
 static int pool_event(struct cluster *c, const struct replay_event *e)
 {
 	struct side *s = &c->side[e->pool];
@@ -26,6 +33,16 @@ static int pool_event(struct cluster *c, const struct replay_event *e)
 	if (s->cache)
 		kvpool_forget(s->cache[e->worker]);
 	return s->engine ? cluster_fail(c, e->pool, e->worker) : PD_OK;
+}
+
+static void note_choice(struct cluster *c, uint32_t req, const struct route_pair *pair)
+{
+	struct replay_request *r = &c->out->request[req];
+
+	for (size_t p = 0; p < c->cfg->npools; p++)
+		r->worker[p] = p == 0 && pair->local ? VROUTER_LOCAL : pair->decision[p].worker;
+	r->started_ns = -1;
+	r->attempts++;
 }
 
 /* Chooses a worker in every pool; *none: there is none. */
@@ -55,8 +72,15 @@ static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct rout
 	*none = err == PD_ENOENT || err == PD_EBUSY;
 	if (*none)
 		return PD_OK;
-	for (size_t p = pair->local; !err && p < npools; p++)
+	note_choice(c, req, pair);
+	for (size_t p = pair->local; !err && p < npools; p++) {
+		const struct replay_worker *w = &c->side[p].work[pair->decision[p].worker];
+		uint64_t before = w->hit_tokens;
+
 		err = side_routed(&c->side[p], c->t, &c->t->req[req], &pair->decision[p]);
+		if (p == 0) /* without engines they are found now */
+			c->out->request[req].cached = (uint32_t)(w->hit_tokens - before);
+	}
 	return err;
 }
 
@@ -87,10 +111,14 @@ static int arrive(struct cluster *c, uint32_t req)
 	struct route_pair pair = {.ask = c->decider ? route_decider_ask : NULL,
 				  .context = c->decider};
 	bool none;
-	int err = choose(c, req, 0, &pair, &none);
+	struct replay_request *r = &c->out->request[req];
+	int err;
 
+	r->issued_ns = c->now;
+	err = choose(c, req, 0, &pair, &none);
 	if (none) {
 		c->out->refused++;
+		r->fate = REPLAY_REFUSED;
 		cluster_over(c, req);
 		return c->err;
 	}
@@ -106,6 +134,8 @@ static int arrive(struct cluster *c, uint32_t req)
 		c->in_flight--;
 		cluster_over(c, req);
 		c->out->refused++;
+		r->fate = REPLAY_REFUSED;
+		r->worker[0] = r->worker[1] = VROUTER_REFUSED;
 	}
 	for (size_t p = pair.local; p < c->cfg->npools; p++)
 		cluster_end(c, req, p, pair.decision[p].worker, pair.decision[p].tokens);
@@ -205,14 +235,13 @@ static int find_successors(const struct simtrace *t, uint32_t **out)
 	return next ? PD_OK : PD_ENOMEM;
 }
 
-static int results_new(struct replay_result *out, const struct replay_config *cfg, size_t n)
+static int results_new(struct replay_result *out, size_t n)
 {
-	if (cfg->routing_only)
-		return PD_OK;
-	out->ttft = reallocarray(NULL, n + 1, sizeof(double));
-	out->tpot = reallocarray(NULL, n + 1, sizeof(double));
-	out->e2el = reallocarray(NULL, n + 1, sizeof(double));
-	return out->ttft && out->tpot && out->e2el ? PD_OK : PD_ENOMEM;
+	out->request = reallocarray(NULL, n + 1, sizeof(*out->request));
+	for (size_t i = 0; out->request && i < n; i++)
+		out->request[i] = (struct replay_request){
+			-1, -1, -1, -1, {VROUTER_REFUSED, VROUTER_REFUSED}, 0, REPLAY_LEFT_OVER, 0};
+	return out->request ? PD_OK : PD_ENOMEM;
 }
 
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
@@ -229,7 +258,7 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	err = engine_params_check(&cfg->engine, msg);
 	if (err)
 		return err;
-	err = results_new(out, cfg, t->n);
+	err = results_new(out, t->n);
 	if (!err && !cfg->routing_only)
 		err = find_successors(t, &successor);
 	if (err)
@@ -273,8 +302,6 @@ void replay_result_release(struct replay_result *r)
 {
 	for (size_t p = 0; p < REPLAY_POOLS; p++)
 		free(r->pool[p].worker);
-	free(r->ttft);
-	free(r->e2el);
-	free(r->tpot);
+	free(r->request);
 	memset(r, 0, sizeof(*r));
 }

@@ -82,6 +82,19 @@ struct replay_config {
 					  side by side */
 };
 
+enum replay_fate { REPLAY_LEFT_OVER, REPLAY_COMPLETED, REPLAY_LOST, REPLAY_REFUSED };
+
+/* One request; times are simulated, -1: it did not come to that. */
+struct replay_request {
+	int64_t issued_ns;  /* routed for the first time */
+	int64_t started_ns; /* begin of the first step that computes it */
+	int64_t first_ns, done_ns;
+	uint32_t worker[REPLAY_POOLS]; /* of the last attempt; or VROUTER_REFUSED, VROUTER_LOCAL */
+	uint32_t cached;	       /* prompt tokens found where the prompt was computed */
+	uint8_t fate;		       /* enum replay_fate */
+	uint8_t attempts;
+};
+
 struct replay_worker {
 	uint64_t requests, keys; /* keys: those whose first request came here */
 	uint64_t input_tokens, uncached_tokens;
@@ -95,10 +108,12 @@ struct replay_pool_result {
 	size_t nworkers;
 	struct replay_worker *worker; /* owned */
 	struct route_spec policy;
-	uint64_t keys, multi_keys;  /* keys seen; with at least two requests */
-	uint64_t kept_keys;	    /* multi_keys with all requests on one worker */
-	uint64_t follow_ups, moves; /* moves: follow-ups that changed the worker */
-	uint64_t compared, agreed;  /* decisions of a capture: compared, and equal */
+	uint64_t keys, multi_keys;	/* keys seen; with at least two requests */
+	uint64_t kept_keys;		/* multi_keys with all requests on one worker */
+	uint64_t follow_ups, moves;	/* moves: follow-ups that changed the worker */
+	uint64_t moved[REPLAY_REASONS]; /* moves by the reason of the decision ... */
+	uint64_t moved_gone;		/* ... but those whose worker was not available any more */
+	uint64_t compared, agreed;	/* decisions of a capture: compared, and equal */
 	uint64_t reasons[REPLAY_REASONS];
 };
 
@@ -113,9 +128,11 @@ struct replay_result {
 	uint64_t input_tokens, output_tokens; /* of completed requests */
 	double duration_s;		      /* first arrival to last completion, simulated */
 	uint32_t peak_in_flight;
-	double *ttft, *e2el, *tpot; /* ms, simulated, in the order of completion; owned */
-	size_t nlatencies, ntpot;   /* nlatencies: of ttft and e2el; 0 when routing only */
+	struct replay_request *request; /* of each request of the trace; owned */
 };
+
+/* "join", "leave", ... */
+const char *replay_action_name(enum replay_action a);
 
 int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct replay_result *out,
 	       struct pd_msg *msg) PD_MUST;

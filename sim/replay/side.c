@@ -97,7 +97,7 @@ void side_release(struct side *s)
 	memset(s, 0, sizeof(*s));
 }
 
-static void count_key(struct side *s, uint32_t key, uint32_t worker)
+static void count_key(struct side *s, uint32_t key, uint32_t worker, enum route_reason reason)
 {
 	if (key == SIM_NO_KEY)
 		return;
@@ -107,6 +107,10 @@ static void count_key(struct side *s, uint32_t key, uint32_t worker)
 		s->follow_ups++;
 		if (s->last[key] != worker) {
 			s->moves++;
+			if (s->router.slot[s->last[key]].available)
+				s->moved[reason]++;
+			else
+				s->moved_gone++;
 			s->broken[key] = true;
 		}
 	}
@@ -170,7 +174,7 @@ int side_routed(struct side *s, const struct simtrace *t, const struct sim_reque
 	if (pick)
 		count_agreement(s, pick, d->worker);
 	w = &s->work[d->worker];
-	count_key(s, r->key, d->worker);
+	count_key(s, r->key, d->worker, d->reason);
 	s->reasons[d->reason]++;
 	w->requests++;
 	w->input_tokens += r->input_tokens;
@@ -198,6 +202,8 @@ void side_result(struct side *s, const struct simtrace *t, const struct route_sp
 					   .compared = s->compared,
 					   .agreed = s->agreed};
 	memcpy(out->reasons, s->reasons, sizeof(out->reasons));
+	memcpy(out->moved, s->moved, sizeof(out->moved));
+	out->moved_gone = s->moved_gone;
 	for (size_t k = 0; k < t->nkeys; k++) {
 		bool multi = t->key[k].requests >= 2;
 

@@ -24,6 +24,7 @@ struct side {
 			    in this pool */
 	uint64_t compared, agreed; /* with the choices of a capture */
 	uint64_t reasons[REPLAY_REASONS];
+	uint64_t moved[REPLAY_REASONS], moved_gone; /* see struct replay_pool_result */
 };
 
 int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,

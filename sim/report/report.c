@@ -16,8 +16,6 @@
 	"latencies come from a simulated engine; its default parameters are a data-sheet prior, "  \
 	"calibrated against nothing: trust their order, not their size"
 
-static const char *const actions[] = {"join", "leave", "fail"};
-
 static const char *role(const struct arm *a, size_t pool)
 {
 	if (a->cfg.npools == 1)
@@ -64,6 +62,10 @@ static void put_bench_keys(cJSON *o, const struct arm *a)
 	put(o, "duration", seconds);
 	put(o, "completed", (double)x->completed);
 	put(o, "failed", (double)(x->refused + x->lost));
+	put(o, "mean_itl_ms", a->figures.itl_ms);
+	if (a->figures.goals)
+		put(o, "request_goodput",
+		    seconds > 0 ? (double)a->figures.good / seconds : (double)NAN);
 	if (a->cfg.npools == 2 && a->cfg.decider.kind != ROUTE_DECIDER_always)
 		put(o, "local_prefills", (double)x->local);
 	put(o, "total_input_tokens", (double)x->input_tokens);
@@ -78,6 +80,7 @@ static void put_bench_keys(cJSON *o, const struct arm *a)
 	put_spread(o, "ttft", &a->figures.ttft);
 	put_spread(o, "tpot", &a->figures.tpot);
 	put_spread(o, "e2el", &a->figures.e2el);
+	put_spread(o, "queue", &a->figures.queue);
 }
 
 static void put_caveat(cJSON *o, const struct engine_params *p)
@@ -183,13 +186,18 @@ static void put_pool(cJSON *pools, const struct arm *a, size_t pool)
 	put(o, "workers", (double)p->nworkers);
 	for (const struct simmetric *m = simmetrics; m->name; m++)
 		if (m->per_pool)
-			put(o, m->name, m->get(a, pool));
+			put(o, m->name, simmetric_value(m, a, pool));
 	put(o, "total_blocks", (double)f->blocks);
 	put(o, "hit_tokens", (double)f->hit_tokens);
 	put(o, "keys_asked", (double)f->moved.keys);
 	reasons = cJSON_AddObjectToObject(o, "reasons");
 	for (int i = 0; i < REPLAY_REASONS; i++)
 		put(reasons, route_reason_name((enum route_reason)i), (double)p->reasons[i]);
+	reasons = cJSON_AddObjectToObject(o, "rebinds");
+	put(reasons, "worker_gone", (double)p->moved_gone);
+	for (int i = 0; i < REPLAY_REASONS; i++)
+		if (p->moved[i] > 0)
+			put(reasons, route_reason_name((enum route_reason)i), (double)p->moved[i]);
 	put_workers(o, a, pool);
 }
 
@@ -201,10 +209,15 @@ static void put_events(cJSON *o, const struct arm *a)
 		const struct replay_event *e = &a->events[i];
 		cJSON *x = cJSON_CreateObject();
 
-		(void)cJSON_AddStringToObject(x, "action", actions[e->action]);
+		(void)cJSON_AddStringToObject(x, "action", replay_action_name(e->action));
 		(void)cJSON_AddStringToObject(x, "worker", a->names[e->pool][e->worker]);
 		put(x, e->by_request ? "at_request" : "at_ms",
 		    e->by_request ? (double)e->request : (double)e->at_ns / 1e6);
+		if (a->figures.time.dip) {
+			put(x, "hit_rate_before", a->figures.time.dip[i].before);
+			put(x, "hit_rate_lowest", a->figures.time.dip[i].lowest);
+			put(x, "recovered_s", a->figures.time.dip[i].recovered_s);
+		}
 		(void)cJSON_AddItemToArray(list, x);
 	}
 }
@@ -229,7 +242,108 @@ static void put_expected(cJSON *o, const struct simreport *r, size_t arm)
 	}
 }
 
-static void put_facts(cJSON *w, const struct simreport *r)
+/* "PATH=VALUE PATH=VALUE" as an object. */
+static void put_point(cJSON *o, const char *point)
+{
+	cJSON *p = *point ? cJSON_AddObjectToObject(o, "point") : NULL;
+	char path[ARM_POINT_MAX], value[ARM_POINT_MAX];
+
+	while (p && *point) {
+		size_t n = strcspn(point, " ");
+		const char *is = memchr(point, '=', n);
+
+		(void)snprintf(path, sizeof(path), "%.*s", (int)(is - point), point);
+		(void)snprintf(value, sizeof(value), "%.*s", (int)(point + n - is - 1), is + 1);
+		(void)cJSON_AddStringToObject(p, path, value);
+		point += n + (point[n] == ' ');
+	}
+}
+
+static cJSON *numbers(const double *v, size_t n, size_t stride)
+{
+	cJSON *list = cJSON_CreateArray();
+
+	for (size_t i = 0; list && i < n; i++) {
+		double x = *(const double *)(const void *)((const char *)v + i * stride);
+
+		(void)cJSON_AddItemToArray(list, isfinite(x) ? cJSON_CreateNumber(x)
+							     : cJSON_CreateNull());
+	}
+	return list;
+}
+
+/* The metrics of the run as a whole, the values of each repetition, and windows of the first one.
+ */
+static void put_values(cJSON *o, const struct arm *a)
+{
+	const struct timeline *l = &a->figures.time;
+	cJSON *f = cJSON_AddObjectToObject(o, "figures"), *list, *values;
+	char name[96];
+
+	for (const struct simmetric *m = simmetrics; m->name; m++)
+		if (!m->per_pool)
+			put(f, m->name, simmetric_value(m, a, 0));
+	if (a->figures.goals) {
+		list = cJSON_AddObjectToObject(o, "goals");
+		put(list, "ttft_ms", a->goals.ttft_ms > 0 ? a->goals.ttft_ms : (double)NAN);
+		put(list, "tpot_ms", a->goals.tpot_ms > 0 ? a->goals.tpot_ms : (double)NAN);
+		put(list, "e2el_ms", a->goals.e2el_ms > 0 ? a->goals.e2el_ms : (double)NAN);
+	}
+	f = cJSON_AddObjectToObject(o, "repetitions");
+	list = cJSON_AddArrayToObject(f, "seeds");
+	for (size_t i = 0; i < a->nreps; i++)
+		(void)cJSON_AddItemToArray(list, cJSON_CreateNumber((double)(a->seed + i)));
+	values = a->nreps > 1 ? cJSON_AddObjectToObject(f, "values") : NULL;
+	for (const struct simmetric *m = simmetrics; values && m->name; m++)
+		for (size_t p = 0; p < (m->per_pool ? a->cfg.npools : 1); p++) {
+			(void)snprintf(name, sizeof(name), "%s%s%s", m->per_pool ? role(a, p) : "",
+				       m->per_pool ? "." : "", m->name);
+			(void)cJSON_AddItemToObject(values, name,
+						    numbers(&a->rep[0].v[m - simmetrics][p],
+							    a->nreps, sizeof(a->rep[0])));
+		}
+	f = l->nwindows > 0 ? cJSON_AddObjectToObject(o, "windows") : NULL;
+	for (size_t i = 0; f && i < TIMELINE_WINDOW_FIGURES; i++)
+		(void)cJSON_AddItemToObject(f, timeline_window_metric[i],
+					    numbers(l->window[i], l->nwindows, sizeof(double)));
+}
+
+/* What happened when. */
+static void put_timeline(cJSON *o, const struct arm *a)
+{
+	static const struct {
+		const char *name;
+		size_t offset;
+	} real[] = {{"in_flight", offsetof(struct timeline_slice, in_flight)},
+		    {"waiting", offsetof(struct timeline_slice, waiting)},
+		    {"mean_ttft_ms", offsetof(struct timeline_slice, ttft_ms)},
+		    {"token_hit_rate", offsetof(struct timeline_slice, hit_rate)},
+		    {"peak_to_mean_in_flight", offsetof(struct timeline_slice, peak_to_mean)}};
+	const struct timeline *l = &a->figures.time;
+	cJSON *t = l->n > 0 ? cJSON_AddObjectToObject(o, "time") : NULL, *arrivals, *completed;
+
+	if (!t)
+		return;
+	put(t, "start_s", l->start_s);
+	put(t, "slice_s", l->slice_s);
+	put(t, "queue_third_quarter", l->queue_third);
+	put(t, "queue_last_quarter", l->queue_last);
+	(void)cJSON_AddBoolToObject(t, "saturated", l->saturated);
+	arrivals = cJSON_AddArrayToObject(t, "arrivals");
+	completed = cJSON_AddArrayToObject(t, "completed");
+	for (size_t i = 0; i < l->n; i++) {
+		(void)cJSON_AddItemToArray(arrivals, cJSON_CreateNumber(l->slice[i].arrivals));
+		(void)cJSON_AddItemToArray(completed, cJSON_CreateNumber(l->slice[i].completed));
+	}
+	for (size_t i = 0; i < sizeof(real) / sizeof(real[0]); i++)
+		(void)cJSON_AddItemToObject(
+			t, real[i].name,
+			numbers((const double *)(const void *)((const char *)l->slice +
+							       real[i].offset),
+				l->n, sizeof(l->slice[0])));
+}
+
+static void put_facts(cJSON *w, const struct arm_load *r)
 {
 	cJSON *notes;
 
@@ -246,6 +360,7 @@ static void put_facts(cJSON *w, const struct simreport *r)
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 {
 	const struct arm *a = &r->arms->arm[arm];
+	const struct arm_load *l = a->workload;
 	cJSON *doc = cJSON_CreateObject(), *o, *pools, *w;
 
 	put_bench_keys(doc, a);
@@ -257,26 +372,41 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	if (r->name)
 		(void)cJSON_AddStringToObject(o, "scenario", r->name);
 	(void)cJSON_AddStringToObject(o, "source", r->source);
-	put(o, "seed", (double)r->seed);
+	put(o, "experiment", (double)r->number);
+	put(o, "arm", (double)arm);
+	put(o, "seed", (double)a->seed);
 	(void)cJSON_AddStringToObject(o, "policy", a->policy);
+	put_point(o, a->point);
 	put_parameters(o, a);
 	put(o, "workers", a->workers);
 	put(o, "cache_blocks", (double)a->cache);
 	w = cJSON_AddObjectToObject(o, "workload");
-	(void)cJSON_AddStringToObject(w, "key", r->key ? r->key : "session");
-	put(w, "requests", (double)r->trace->n);
-	put(w, "sessions", (double)r->trace->nkeys);
-	put(w, "blocks", (double)r->trace->named);
-	put(w, "block_tokens", r->trace->block_tokens);
-	put_facts(w, r);
+	(void)cJSON_AddStringToObject(w, "key", l->key ? l->key : "session");
+	put(w, "requests", (double)l->requests);
+	put(w, "sessions", (double)l->keys);
+	put(w, "blocks", (double)l->named);
+	put(w, "block_tokens", l->block_tokens);
+	put_facts(w, l);
 	if (!a->cfg.routing_only)
 		put_engine(o, a);
 	put_events(o, a);
+	put_values(o, a);
+	put_timeline(o, a);
 	pools = cJSON_AddObjectToObject(o, "pools");
 	for (size_t p = 0; p < a->cfg.npools; p++)
 		put_pool(pools, a, p);
-	put_expected(o, r, arm);
 	return doc;
+}
+
+void simreport_arm_judged(const struct simreport *r, size_t arm, struct cJSON *doc)
+{
+	cJSON *o = cJSON_GetObjectItemCaseSensitive(doc, "pdctl");
+
+	if (r->shards > 0)
+		return;
+	if (r->arms->n > 1)
+		(void)cJSON_AddBoolToObject(o, "pareto", r->arms->arm[arm].pareto);
+	put_expected(o, r, arm);
 }
 
 static int failures(const struct simreport *r, const struct arm *a, struct buf *out)
@@ -297,10 +427,11 @@ int simreport_remarks(const struct simreport *r, struct buf *out)
 		if (r->arms->arm[i].result.refused + r->arms->arm[i].result.lost > 0)
 			err = failures(r, &r->arms->arm[i], out);
 
-	for (size_t i = 0; !err && r->trace->npicks > 0 && i < r->arms->n; i++) {
+	for (size_t i = 0; !err && i < r->arms->n; i++) {
 		const struct arm *a = &r->arms->arm[i];
 
-		for (size_t k = 0; !err && k < a->cfg.npools; k++) {
+		for (size_t k = 0; !err && a->done && a->workload->picks > 0 && k < a->cfg.npools;
+		     k++) {
 			const struct replay_pool_result *p = &a->result.pool[k];
 			double share = p->compared ? (double)p->agreed / (double)p->compared : 0;
 

@@ -5,23 +5,22 @@
 
 #include "lib/base/buf.h"
 #include "sim/figures/expect.h"
+#include "sim/figures/verdict.h"
 
 struct cJSON;
 
 /* One scenario (or one --workload) with its results. Everything borrowed. */
 struct simreport {
-	const char *name;	 /* of the scenario; NULL from the command line */
-	const char *source;	 /* file name of the scenario or of the workload */
-	const char *key;	 /* key that was used; NULL: session */
-	const char *format;	 /* of the workload; NULL or empty: made */
-	const char *arrivals;	 /* where its arrival times are from; NULL: not known */
-	bool invented;		 /* they are not the file's */
-	const char *const *note; /* what its reader decided or did not use */
-	size_t nnotes;
-	uint64_t seed;
-	const struct simtrace *trace;
+	const char *name;   /* of the scenario; NULL from the command line */
+	const char *source; /* file name of the scenario or of the workload */
 	const struct arms *arms;
+	const struct verdict_rules *rules;
+	const struct expect *expect;
+	size_t nexpect;
 	const struct expect_results *expected; /* NULL: none */
+	const struct verdict *verdict;	       /* NULL: none */
+	size_t number;			       /* of the experiment among those of the document */
+	size_t shard, shards;		       /* shards 0: everything is here */
 };
 
 /*
@@ -29,7 +28,9 @@ struct simreport {
  * "pdctl" with everything. NULL when out of memory. The caller frees it with cJSON_Delete.
  */
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm);
-
+/* Appends to this document what needs the other arms: whether it is on the Pareto front, and the
+ * expectations. Nothing in a shard. */
+void simreport_arm_judged(const struct simreport *r, size_t arm, struct cJSON *doc);
 /* Appends one line per arm and pool about the agreement with a capture, nothing without one; and
  * one per arm whose requests did not all complete. */
 int simreport_remarks(const struct simreport *r, struct buf *out) PD_MUST;

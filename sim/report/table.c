@@ -41,11 +41,13 @@ void simreport_columns(struct table *t)
 {
 	table_column(t, "scenario");
 	table_column(t, "policy");
+	table_column(t, "point");
 	table_column(t, ">pool");
 	table_column(t, ">cache");
 	for (size_t i = 0; i < NCOLUMNS; i++)
 		table_column(t, columns[i].head);
 	table_column(t, ">failed");
+	table_column(t, "front");
 	table_column(t, "expected");
 }
 
@@ -76,9 +78,9 @@ static bool constant(const struct table *t, size_t col, const char *text)
 /* Policies tell rows apart more than names of scenarios do. */
 static void cut_names(struct table *t, size_t width)
 {
-	static const char *const names[] = {"scenario", "policy"};
+	static const char *const names[] = {"scenario", "policy", "point"};
 
-	for (size_t i = 0; width > 0 && i < 2 && table_width(t) > width; i++) {
+	for (size_t i = 0; width > 0 && i < 3 && table_width(t) > width; i++) {
 		size_t over = table_width(t) - width, col = column_named(t, names[i]), w;
 
 		if (col == t->ncols)
@@ -92,9 +94,10 @@ void simreport_fit(struct table *t, size_t width, struct buf *left_out)
 {
 	/* what goes first when it does not fit; what stays tells the rows apart and what they are
 	 * about */
-	static const char *const order[] = {"join moves %",  "leave moves %", "CV",	  "idle",
-					    "load max/mean", "TTFT p99*",     "scenario", "cache",
-					    "TTFT p50*",     "peak/mean",     "E2E p99*"};
+	static const char *const order[] = {
+		"join moves %", "leave moves %", "CV",	  "idle",      "load max/mean", "TTFT p99*",
+		"scenario",	"cache",	 "point", "TTFT p50*", "peak/mean",	"E2E p99*"};
+	static const char *const rare[] = {"point", "front"};
 	size_t before = left_out->len, at;
 	bool broken = false; /* the line has been */
 	int err = PD_OK;
@@ -102,6 +105,11 @@ void simreport_fit(struct table *t, size_t width, struct buf *left_out)
 	at = column_named(t, failed_head);
 	if (at < t->ncols && constant(t, at, "0"))
 		table_drop_column(t, at);
+	for (size_t i = 0; i < sizeof(rare) / sizeof(rare[0]); i++) {
+		at = column_named(t, rare[i]);
+		if (at < t->ncols && constant(t, at, "-"))
+			table_drop_column(t, at);
+	}
 	/* columns without a value cost width and say nothing */
 	for (size_t c = 0; width > 0 && c < t->ncols;)
 		if (table_width(t) > width && strcmp(t->heads[c], "expected") != 0 &&
@@ -114,7 +122,8 @@ void simreport_fit(struct table *t, size_t width, struct buf *left_out)
 		if (at == t->ncols || table_width(t) <= width)
 			continue;
 		/* rows that differ in it only would not be told apart */
-		if ((strcmp(order[i], "scenario") == 0 || strcmp(order[i], "cache") == 0) &&
+		if ((strcmp(order[i], "scenario") == 0 || strcmp(order[i], "cache") == 0 ||
+		     strcmp(order[i], "point") == 0) &&
 		    !constant(t, at, NULL))
 			continue;
 		table_drop_column(t, at);
@@ -154,12 +163,12 @@ static void one_value(const struct column *c, const struct arm *a, size_t pool, 
 {
 	const struct simmetric *second = c->second ? metric(c->second) : NULL;
 	bool pair = a->cfg.npools > 1;
-	size_t n = number(c, pair, metric(c->metric)->get(a, pool), out, cap);
+	size_t n = number(c, pair, simmetric_value(metric(c->metric), a, pool), out, cap);
 
-	if (!second || !isfinite(second->get(a, pool)) || n + 3 >= cap)
+	if (!second || !isfinite(simmetric_value(second, a, pool)) || n + 3 >= cap)
 		return;
 	(void)snprintf(out + n, cap - n, " (");
-	n += 2 + number(c, pair, second->get(a, pool), out + n + 2, cap - n - 2);
+	n += 2 + number(c, pair, simmetric_value(second, a, pool), out + n + 2, cap - n - 2);
 	(void)snprintf(out + n, cap - n, ")");
 }
 
@@ -168,16 +177,17 @@ static void one_value(const struct column *c, const struct arm *a, size_t pool, 
 static bool is_best(const struct simreport *r, const struct column *c, const struct arm *a)
 {
 	const struct simmetric *m = metric(c->metric);
-	double mine = m->get(a, 0);
+	double mine = simmetric_value(m, a, 0);
 	bool differs = false;
 
 	if (m->better == SIMMETRIC_NEITHER || !isfinite(mine) || a->cfg.npools > 1)
 		return false;
 	for (size_t i = 0; i < r->arms->n; i++) {
 		const struct arm *b = &r->arms->arm[i];
-		double other = m->get(b, 0);
+		double other = simmetric_value(m, b, 0);
 
-		if (b->workers != a->workers || b->cache != a->cache || !isfinite(other))
+		if (b->workers != a->workers || b->cache != a->cache || !isfinite(other) ||
+		    strcmp(b->point, a->point) != 0)
 			continue;
 		if (m->better == SIMMETRIC_LOWER ? other < mine : other > mine)
 			return false;
@@ -226,14 +236,46 @@ static const char *base_name(const char *path)
 	return slash && slash[1] ? slash + 1 : path;
 }
 
+/* The last names of the swept fields with their values. */
+static void point_cell(const char *point, struct table *t)
+{
+	char out[ARM_POINT_MAX];
+	size_t n = 0;
+
+	while (*point) {
+		size_t word = strcspn(point, " "), at = (size_t)(strchr(point, '=') - point);
+
+		while (at > 0 && point[at - 1] != '.')
+			at--;
+		n += (size_t)snprintf(out + n, sizeof(out) - n, "%s%.*s", n ? " " : "",
+				      (int)(word - at), point + at);
+		point += word + (point[word] == ' ');
+	}
+	table_cell(t, "%s", n ? out : "-");
+}
+
+static bool pools_vary(const struct simreport *r)
+{
+	for (size_t i = 1; i < r->arms->n; i++)
+		if (r->arms->arm[i].workers != r->arms->arm[0].workers)
+			return true;
+	return false;
+}
+
 void simreport_rows(const struct simreport *r, bool mark, struct table *t)
 {
+	bool front =
+		r->shards == 0 && r->arms->n > 1 && (r->arms->arm[0].point[0] || pools_vary(r));
+
 	for (size_t i = 0; i < r->arms->n; i++) {
 		const struct arm *a = &r->arms->arm[i];
 
+		if (!a->done)
+			continue;
 		table_row(t);
 		table_cell(t, "%s", r->name ? r->name : base_name(r->source));
 		table_cell(t, "%s", a->policy);
+		point_cell(a->point, t);
 		if (a->cfg.npools == 1)
 			table_cell(t, "%u", a->workers);
 		else
@@ -245,6 +287,7 @@ void simreport_rows(const struct simreport *r, bool mark, struct table *t)
 		for (size_t c = 0; c < NCOLUMNS; c++)
 			cell(r, &columns[c], a, mark, t);
 		table_cell(t, "%" PRIu64, a->result.refused + a->result.lost);
+		table_cell(t, "%s", !front ? "-" : a->pareto ? "*" : " ");
 		verdict(r, i, t);
 	}
 }

@@ -10,10 +10,10 @@ static int begin_line(const struct experiment *e, const struct arm *a, struct bu
 {
 	int err = buf_putc(out, '{');
 
-	if (!err && e->plan.name) {
+	if (!err && e->name) {
 		err = buf_puts(out, "\"scenario\":");
 		if (!err)
-			err = json_quote(out, e->plan.name, strlen(e->plan.name));
+			err = json_quote(out, e->name, strlen(e->name));
 		if (!err)
 			err = buf_putc(out, ',');
 	}
@@ -24,8 +24,9 @@ static int begin_line(const struct experiment *e, const struct arm *a, struct bu
 static int decision_line(const struct experiment *e, const struct arm *a, size_t req,
 			 const struct replay_choice *pick, struct buf *out)
 {
-	const struct sim_request *q = &e->trace.req[req];
-	struct span key = q->key == SIM_NO_KEY ? SPAN("") : simtrace_key(&e->trace, q->key);
+	const struct simtrace *t = &e->load[a->load].trace;
+	const struct sim_request *q = &t->req[req];
+	struct span key = q->key == SIM_NO_KEY ? SPAN("") : simtrace_key(t, q->key);
 	int err = begin_line(e, a, out);
 
 	if (!err)
@@ -55,13 +56,13 @@ static int decision_line(const struct experiment *e, const struct arm *a, size_t
 static int event_line(const struct experiment *e, const struct arm *a, size_t event,
 		      uint64_t before, struct buf *out)
 {
-	static const char *const actions[] = {"join", "leave", "fail"};
 	const struct replay_event *v = &a->events[event];
 	const char *name = a->names[v->pool][v->worker];
 	int err = begin_line(e, a, out);
 
 	if (!err)
-		err = buf_printf(out, "\"event\":\"%s\",\"worker\":", actions[v->action]);
+		err = buf_printf(out,
+				 "\"event\":\"%s\",\"worker\":", replay_action_name(v->action));
 	if (!err)
 		err = json_quote(out, name, strlen(name));
 	if (!err)
@@ -88,7 +89,8 @@ static int append_arm(const struct experiment *e, const struct arm *a, struct bu
 {
 	struct replay_config cfg = a->cfg;
 	struct replay_result result;
-	size_t n = e->trace.n;
+	const struct simtrace *t = &e->load[a->load].trace;
+	size_t n = t->n;
 	int err;
 
 	memset(&result, 0, sizeof(result));
@@ -97,7 +99,7 @@ static int append_arm(const struct experiment *e, const struct arm *a, struct bu
 	cfg.happened = calloc(cfg.nevents + 1, sizeof(*cfg.happened));
 	err = cfg.choices && cfg.sequence && cfg.happened ? PD_OK : PD_ENOMEM;
 	if (!err)
-		err = replay_run(&e->trace, &cfg, &result, msg);
+		err = replay_run(t, &cfg, &result, msg);
 	for (size_t i = 0; !err && i < n; i++) {
 		err = events_at(e, a, cfg.happened, i, out);
 		if (!err)
@@ -121,6 +123,7 @@ int decisions_append(const struct experiment *e, struct buf *out, struct pd_msg 
 	int err = PD_OK;
 
 	for (size_t i = 0; !err && i < e->arms.n; i++)
-		err = append_arm(e, &e->arms.arm[i], out, msg);
+		if (e->arms.arm[i].done)
+			err = append_arm(e, &e->arms.arm[i], out, msg);
 	return err ? pd_fail(msg, err, "cannot list the decisions: %s", pd_err_text(err)) : PD_OK;
 }

@@ -165,7 +165,9 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 		a->cfg.pool[i].names = (const char *const *)a->names[i];
 		a->cfg.pool[i].absent = a->absent[i];
 	}
-	a->cfg.seed = p->seed;
+	a->cfg.seed = a->seed = p->seed;
+	a->goals = p->goals;
+	(void)snprintf(a->point, sizeof(a->point), "%s", p->point ? p->point : "");
 	a->cfg.engine = p->engine;
 	a->cfg.decider = p->decider;
 	a->cfg.transfer_ms = p->transfer_ms;

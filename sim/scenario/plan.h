@@ -35,7 +35,7 @@ struct plan {
 	const char *name;   /* of the scenario; NULL from the command line */
 	const char *source; /* file name of the scenario or of the workload, for messages and the
 			       document */
-	const char *key;    /* key that was used, for the document */
+	const char *point;  /* what a sweep set, "PATH=VALUE ..."; NULL: nothing */
 	uint64_t seed;
 	struct plan_pool workers, prefill, decode; /* workers, or the other two */
 	const char *const *policies;		   /* POLICY[@HASH] or PREFILL/DECODE */
@@ -49,6 +49,7 @@ struct plan {
 	uint32_t max_concurrency, concurrent_sessions;
 	struct route_decider_spec decider;
 	bool routing_only, hide_keys;
+	struct figures_goals goals;
 	const struct plan_event *events;
 	size_t nevents;
 };

@@ -20,7 +20,9 @@ int scenario_parse(struct scenario **out, const char *text, size_t n, const char
 		   struct pd_msg *msg) PD_MUST;
 void scenario_free(struct scenario *s);
 
-/* What to run; borrowed, valid as long as s. */
+/* What to run: without a sweep one specification, else one per point. Borrowed, valid as long as s.
+ */
 const struct experiment_spec *scenario_spec(const struct scenario *s);
+size_t scenario_points(const struct scenario *s);
 
 #endif

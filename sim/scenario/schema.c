@@ -22,14 +22,25 @@ static const cyaml_schema_value_t text_entry = {
 	CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 1, TEXT_MAX)};
 static const cyaml_schema_value_t uint_entry = {CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint64_t)};
 
-static const cyaml_schema_field_t generate_fields[] = {
-	UINT(y_generate, sessions),	 UINT(y_generate, turns),
-	UINT(y_generate, active),	 UINT(y_generate, groups),
-	UINT(y_generate, prefix_tokens), UINT(y_generate, turn_tokens),
-	UINT(y_generate, output_tokens), UINT(y_generate, block_tokens),
-	REAL(y_generate, zipf),		 REAL(y_generate, request_rate),
-	TEXT(y_generate, assign),	 TEXT(y_generate, key),
-	TEXT(y_generate, order),	 CYAML_FIELD_END};
+static const cyaml_schema_field_t generate_fields[] = {UINT(y_generate, sessions),
+						       UINT(y_generate, turns),
+						       UINT(y_generate, active),
+						       UINT(y_generate, groups),
+						       UINT(y_generate, prefix_tokens),
+						       UINT(y_generate, turn_tokens),
+						       UINT(y_generate, output_tokens),
+						       UINT(y_generate, block_tokens),
+						       REAL(y_generate, zipf),
+						       REAL(y_generate, request_rate),
+						       UINT(y_generate, system_tokens),
+						       UINT(y_generate, think_ms),
+						       REAL(y_generate, session_zipf),
+						       REAL(y_generate, burstiness),
+						       BOOL(y_generate, single_turns),
+						       TEXT(y_generate, assign),
+						       TEXT(y_generate, key),
+						       TEXT(y_generate, order),
+						       CYAML_FIELD_END};
 
 static const cyaml_schema_field_t gen_fields[] = {
 	TEXT_MUST(y_gen, kind),		UINT(y_gen, num_prompts), UINT(y_gen, num_prefixes),
@@ -85,11 +96,27 @@ static const cyaml_schema_field_t event_fields[] = {
 static const cyaml_schema_value_t event_entry = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct y_event, event_fields)};
 
+static const cyaml_schema_field_t decider_fields[] = {TEXT_MUST(y_decider, kind),
+						      UINT(y_decider, non_cached_tokens),
+						      UINT(y_decider, prompt_tokens),
+						      UINT(y_decider, max_local_prefill),
+						      REAL(y_decider, prefill_busy),
+						      REAL(y_decider, decode_busy),
+						      CYAML_FIELD_END};
+
+static const cyaml_schema_field_t goals_fields[] = {REAL(y_goals, ttft_ms), REAL(y_goals, tpot_ms),
+						    REAL(y_goals, e2el_ms), REAL(y_goals, share),
+						    CYAML_FIELD_END};
+
 static const cyaml_schema_field_t scenario_fields[] = {
 	TEXT_MUST(y_scenario, name),
 	TEXT(y_scenario, description),
 	TEXT(y_scenario, epp_config),
+	TEXT(y_scenario, objective),
+	TEXT(y_scenario, base),
 	UINT(y_scenario, seed),
+	UINT(y_scenario, repetitions),
+	CYAML_FIELD_MAPPING_PTR("goals", OPT, struct y_scenario, goals, goals_fields),
 	CYAML_FIELD_MAPPING_PTR("workload", MUST, struct y_scenario, workload, workload_fields),
 	CYAML_FIELD_MAPPING_PTR("workers", OPT, struct y_scenario, workers, pool_fields),
 	CYAML_FIELD_MAPPING_PTR("prefill", OPT, struct y_scenario, prefill, pool_fields),
@@ -102,8 +129,11 @@ static const cyaml_schema_field_t scenario_fields[] = {
 	UINT(y_scenario, max_concurrency),
 	UINT(y_scenario, concurrent_sessions),
 	BOOL(y_scenario, routing_only),
+	BOOL(y_scenario, hide_keys),
+	CYAML_FIELD_MAPPING_PTR("decider", OPT, struct y_scenario, decider, decider_fields),
 	LIST(y_scenario, events, nevents, OPT, &event_entry, 0, 256),
 	LIST(y_scenario, expect, nexpect, OPT, &text_entry, 0, 256),
+	CYAML_FIELD_IGNORE("sweep", CYAML_FLAG_OPTIONAL), /* see sweep.h */
 	CYAML_FIELD_END};
 
 void scenario_schema_make(struct scenario_schema *s)

@@ -13,7 +13,9 @@
 struct y_generate {
 	uint64_t *sessions, *turns, *active, *groups;
 	uint64_t *prefix_tokens, *turn_tokens, *output_tokens, *block_tokens;
-	double *zipf, *request_rate;
+	uint64_t *system_tokens, *think_ms;
+	double *zipf, *session_zipf, *request_rate, *burstiness;
+	bool *single_turns;
 	char *assign, *key, *order;
 };
 
@@ -67,9 +69,20 @@ struct y_event {
 	double *at_ms;
 };
 
+struct y_decider {
+	char *kind;
+	uint64_t *non_cached_tokens, *prompt_tokens, *max_local_prefill;
+	double *prefill_busy, *decode_busy;
+};
+
+struct y_goals {
+	double *ttft_ms, *tpot_ms, *e2el_ms, *share;
+};
+
 struct y_scenario {
-	char *name, *description, *epp_config;
-	uint64_t *seed;
+	char *name, *description, *epp_config, *objective, *base;
+	uint64_t *seed, *repetitions;
+	struct y_goals *goals;
 	struct y_workload *workload;
 	struct y_pool *workers, *prefill, *decode;
 	char **policies;
@@ -79,7 +92,8 @@ struct y_scenario {
 	struct y_cache *cache;
 	struct y_engine *engine;
 	uint64_t *max_concurrency, *concurrent_sessions;
-	bool *routing_only;
+	bool *routing_only, *hide_keys;
+	struct y_decider *decider;
 	struct y_event *events;
 	uint32_t nevents;
 	char **expect;
@@ -90,7 +104,7 @@ struct y_scenario {
 struct scenario_schema {
 	struct route_param_keys keys;
 	cyaml_schema_field_t parameter[ROUTE_SETTINGS_MAX + 1];
-	cyaml_schema_field_t field[24];
+	cyaml_schema_field_t field[40];
 	cyaml_schema_value_t top;
 };
 void scenario_schema_make(struct scenario_schema *s);

@@ -14,6 +14,9 @@
 #include "lib/base/rng.h"
 #include "lib/workload/arrivals.h"
 
+/* More than a turn has: names of blocks of different turns differ. */
+#define SHAPE_TURN_BLOCKS (UINT64_C(1) << 21)
+
 struct limit {
 	const char *name;
 	uint64_t value, min, max;
@@ -30,6 +33,8 @@ int shape_check(const struct shape *s, struct pd_msg *msg)
 		{"turn_tokens", s->turn_tokens, 1, 1000000},
 		{"output_tokens", s->output_tokens, 1, 1000000},
 		{"block_tokens", s->block_tokens, 1, 65536},
+		{"system_tokens", s->system_tokens, 0, 1000000},
+		{"think_ms", s->think_ms, 0, 100000000},
 	};
 	double blocks;
 
@@ -44,8 +49,14 @@ int shape_check(const struct shape *s, struct pd_msg *msg)
 	if (!(s->request_rate > 0))
 		return pd_fail(msg, PD_EINVAL, "'request_rate' is %g, expected more than 0",
 			       s->request_rate);
-	blocks = (double)s->sessions *
-		 ((double)s->prefix_tokens +
+	if (!(s->session_zipf >= 0 && s->session_zipf <= 10))
+		return pd_fail(msg, PD_EINVAL, "'session_zipf' is %g, expected 0 to 10",
+			       s->session_zipf);
+	if (!(s->burstiness > 0))
+		return pd_fail(msg, PD_EINVAL, "'burstiness' is %g, expected more than 0",
+			       s->burstiness);
+	blocks = (double)s->sessions * (double)(s->single_turns ? s->turns : 1) *
+		 ((double)(s->system_tokens + s->prefix_tokens) +
 		  (double)s->turns * (double)(s->turn_tokens + s->output_tokens)) /
 		 (double)s->block_tokens;
 	if (blocks > (double)SHAPE_BLOCKS_MAX || s->sessions * s->turns > SIM_REQUESTS_MAX)
@@ -95,16 +106,40 @@ static int assign_groups(const struct shape *s, struct rng *rng, uint32_t *group
 	return PD_OK;
 }
 
+/* Turns of each session: all have s->turns, or the shares of Zipf's law with the same sum (largest
+ * remainders), at least one. */
+static int share_turns(const struct shape *s, uint32_t *turns)
+{
+	uint64_t total = s->sessions * s->turns, given = 0;
+	double sum = 0;
+
+	for (uint64_t i = 0; i < s->sessions; i++)
+		sum += pow((double)(i + 1), -s->session_zipf);
+	for (uint64_t i = 0; i < s->sessions; i++) {
+		double share = (double)(total - s->sessions) *
+			       pow((double)(i + 1), -s->session_zipf) / sum;
+
+		turns[i] = 1 + (uint32_t)share;
+		given += turns[i];
+	}
+	/* what rounding down has left goes to the most popular ones, one each */
+	for (uint64_t i = 0; given < total; i = (i + 1) % s->sessions, given++)
+		turns[i]++;
+	return given == total ? PD_OK : PD_EINVAL;
+}
+
 /* session[k] of the k-th request; the turn follows from how often the session came before. */
-static void order_requests(const struct shape *s, struct rng *rng, uint32_t *session)
+static void order_requests(const struct shape *s, struct rng *rng, const uint32_t *turns,
+			   uint32_t *session)
 {
 	uint64_t wave = s->active && s->active < s->sessions ? s->active : s->sessions, n = 0;
 
 	for (uint64_t from = 0; from < s->sessions; from += wave) {
 		uint64_t to = from + wave < s->sessions ? from + wave : s->sessions, first = n;
 
-		for (uint64_t turn = 0; turn < s->turns; turn++)
-			for (uint64_t i = from; i < to; i++)
+		/* the first sessions have the most turns */
+		for (uint32_t turn = 0; turn < turns[from]; turn++)
+			for (uint64_t i = from; i < to && turn < turns[i]; i++)
 				session[n++] = (uint32_t)i;
 		if (s->order == SHAPE_INTERLEAVED)
 			continue;
@@ -128,6 +163,9 @@ static uint64_t block_name(uint64_t kind, uint64_t owner, uint64_t index)
 struct maker {
 	const struct shape *s;
 	uint32_t *group, *session, *turn; /* owned: per session, per request, per session */
+	uint32_t *turns;		  /* owned: per session */
+	struct sim_order order;		  /* owned until it is the trace's; with think times */
+	uint32_t *last;			  /* owned: per session, its request before */
 	uint32_t *chain, *key;		  /* owned: per session, per key; see start */
 	int64_t *at;			  /* owned: per request */
 	uint64_t *block;		  /* owned scratch: all blocks of a session */
@@ -136,19 +174,38 @@ struct maker {
 /* Tokens of the prompt of this turn. */
 static uint64_t tokens_of(const struct shape *s, uint64_t turn)
 {
-	return s->prefix_tokens + turn * (s->turn_tokens + s->output_tokens) + s->turn_tokens;
+	uint64_t history = s->single_turns ? 0 : turn * (s->turn_tokens + s->output_tokens);
+
+	return s->system_tokens + s->prefix_tokens + history + s->turn_tokens;
 }
 
-/* The blocks of a session are those of its last turn; the turns before begin with them. */
-static int start(struct maker *m, struct simtrace *t, uint32_t session)
+/* Of all chains that start() makes. */
+static uint64_t blocks_of(const struct maker *m)
 {
 	const struct shape *s = m->s;
-	uint64_t shared = s->groups ? s->prefix_tokens / s->block_tokens : 0;
-	uint64_t n = tokens_of(s, s->turns - 1) / s->block_tokens;
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < s->sessions; i++)
+		n += tokens_of(s, m->turns[i] - 1) / s->block_tokens *
+		     (s->single_turns ? m->turns[i] : 1);
+	return n;
+}
+
+/* The blocks of a session are those of its last turn; the turns before begin with them. Without
+ * history each turn has blocks of its own behind the prefix. */
+static int start(struct maker *m, struct simtrace *t, uint32_t session, uint64_t turn)
+{
+	const struct shape *s = m->s;
+	uint64_t system = s->system_tokens / s->block_tokens;
+	uint64_t prefix = (s->system_tokens + s->prefix_tokens) / s->block_tokens;
+	uint64_t n = tokens_of(s, m->turns[session] - 1) / s->block_tokens;
 
 	for (uint64_t i = 0; i < n; i++)
-		m->block[i] = i < shared ? block_name(1, m->group[session], i)
-					 : block_name(2, session, i);
+		m->block[i] = i < system		    ? block_name(3, 0, i)
+			      : i < prefix && s->groups > 0 ? block_name(1, m->group[session], i)
+			      : i < prefix || !s->single_turns
+				      ? block_name(2, session, i)
+				      : block_name(2, session, i + (turn + 1) * SHAPE_TURN_BLOCKS);
 	return simtrace_chain(t, m->block, n, &m->chain[session]);
 }
 
@@ -182,13 +239,45 @@ static int add(struct maker *m, struct simtrace *t, uint64_t k)
 				.output_tokens = (uint32_t)s->output_tokens,
 				.pick = SIM_NO_PICK};
 	int err = tokens > (uint64_t)SIM_TOKENS_MAX ? PD_EINVAL
-		  : turn == 0			    ? start(m, t, session)
+		  : turn == 0 || s->single_turns    ? start(m, t, session, turn)
 						    : PD_OK;
 
 	if (!err)
 		err = key_of(m, t, session, &r.key);
 	r.block = m->chain[session];
+	if (m->order.before) {
+		m->order.before[k] = m->last[session];
+		m->order.session[k] = session;
+		m->last[session] = (uint32_t)k;
+	}
 	return err ? err : simtrace_add_made(t, &r);
+}
+
+/* With think times a session comes at a time of its own, and its turns follow their answers. */
+static int make_sessions(struct maker *m, uint64_t n, uint64_t seed, struct rng *rng)
+{
+	const struct shape *s = m->s;
+	int64_t *begin = reallocarray(NULL, s->sessions, sizeof(*begin));
+	int err = begin ? PD_OK : PD_ENOMEM;
+
+	m->order.before = reallocarray(NULL, n, sizeof(*m->order.before));
+	m->order.session = reallocarray(NULL, n, sizeof(*m->order.session));
+	m->order.think_ns = reallocarray(NULL, n, sizeof(*m->order.think_ns));
+	m->last = reallocarray(NULL, s->sessions, sizeof(*m->last));
+	m->order.nsessions = (uint32_t)s->sessions;
+	if (!m->order.before || !m->order.session || !m->order.think_ns || !m->last)
+		err = PD_ENOMEM;
+	if (!err)
+		err = arrivals_fill(begin, s->sessions, s->request_rate, s->burstiness, seed);
+	for (uint64_t k = 0; !err && k < n; k++) {
+		m->at[k] = begin[m->session[k]];
+		m->order.think_ns[k] =
+			(int64_t)(-log(1 - rng_unit(rng)) * (double)s->think_ms * 1e6);
+	}
+	if (!err)
+		memset(m->last, 0xff, s->sessions * sizeof(*m->last));
+	free(begin);
+	return err;
 }
 
 int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
@@ -206,27 +295,39 @@ int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct 
 	m.turn = calloc(s->sessions, sizeof(*m.turn));
 	m.session = reallocarray(NULL, n, sizeof(*m.session));
 	m.at = reallocarray(NULL, n, sizeof(*m.at));
-	blocks = tokens_of(s, s->turns - 1) / s->block_tokens;
+	m.turns = reallocarray(NULL, s->sessions, sizeof(*m.turns));
+	err = m.turns ? share_turns(s, m.turns) : PD_ENOMEM;
+	blocks = err ? 0 : tokens_of(s, m.turns[0] - 1) / s->block_tokens;
 	m.block = reallocarray(NULL, blocks + 1, sizeof(*m.block));
 	m.chain = calloc(s->sessions, sizeof(*m.chain));
 	keys = s->sessions > s->groups ? s->sessions : s->groups;
 	m.key = reallocarray(NULL, keys, sizeof(*m.key));
-	err = m.group && m.turn && m.session && m.at && m.block && m.chain && m.key ? PD_OK
-										    : PD_ENOMEM;
+	if (!m.group || !m.turn || !m.session || !m.at || !m.block || !m.chain || !m.key)
+		err = PD_ENOMEM;
 	if (!err)
 		memset(m.key, 0xff, keys * sizeof(*m.key));
 	if (!err)
-		err = simtrace_reserve(t, n, blocks * s->sessions);
+		err = simtrace_reserve(t, n, blocks_of(&m));
 	if (!err)
 		err = assign_groups(s, &rng, m.group);
+	if (!err && s->think_ms == 0)
+		err = arrivals_fill(m.at, n, s->request_rate, s->burstiness, seed);
 	if (!err)
-		err = arrivals_fill(m.at, n, s->request_rate, 1.0, seed);
-	if (!err)
-		order_requests(s, &rng, m.session);
+		order_requests(s, &rng, m.turns, m.session);
+	if (!err && s->think_ms > 0)
+		err = make_sessions(&m, n, seed, &rng);
 	for (uint64_t k = 0; !err && k < n; k++)
 		err = add(&m, t, k);
-	if (!err)
+	if (!err) {
+		t->order = m.order;
+		m.order = (struct sim_order){0};
 		err = simtrace_finish(t);
+	}
+	free(m.order.before);
+	free(m.order.session);
+	free(m.order.think_ns);
+	free(m.last);
+	free(m.turns);
 	free(m.group);
 	free(m.turn);
 	free(m.session);

@@ -2,9 +2,9 @@
  * Workloads without text: sessions, turns, shared prefixes and lengths, made from a few numbers and
  * a seed. For studies of routing only these matter; `pdctl gen` writes files with text for bench.
  *
- * Every session belongs to one of `groups` prefix groups; its prompt is the group's prefix, then
- * the history of the session, then the new turn. Blocks are named so that equal prefixes, and
- * nothing else, have equal names.
+ * Every session belongs to one of `groups` prefix groups; its prompt is the system prompt, the
+ * group's prefix, then the history of the session, then the new turn. Blocks are named so that
+ * equal prefixes, and nothing else, have equal names.
  */
 #ifndef PD_SIM_TRACE_SHAPE_H
 #define PD_SIM_TRACE_SHAPE_H
@@ -25,7 +25,7 @@ enum shape_order {
 
 struct shape {
 	uint64_t sessions;
-	uint64_t turns;		 /* requests per session */
+	uint64_t turns;		 /* requests per session, on average */
 	uint64_t active;	 /* sessions of a wave, running side by side; 0: all */
 	uint64_t groups;	 /* prefix groups; 0: no shared prefix */
 	double zipf;		 /* popularity of groups ~ 1 / rank^zipf; 0: uniform at random */
@@ -34,7 +34,13 @@ struct shape {
 	uint64_t turn_tokens;	 /* new prompt tokens of each turn */
 	uint64_t output_tokens;	 /* of each answer; part of the next turn's prompt */
 	uint64_t block_tokens;
-	double request_rate; /* requests/s, Poisson; INFINITY: all at once */
+	double request_rate; /* requests/s; INFINITY: all at once. With think times: sessions/s */
+	double burstiness;   /* see arrivals.h; 1: Poisson */
+	double session_zipf; /* turns of a session ~ 1 / rank^session_zipf; 0: equally many */
+	uint64_t system_tokens; /* beginning of all prompts, before the group's prefix */
+	uint64_t think_ms; /* mean of the exponential pause between an answer and the next turn of
+			      its session; 0: turns come at times of their own */
+	bool single_turns; /* no history: a prompt is system, prefix and the turn alone */
 	enum shape_key key;
 	enum shape_order order;
 };
@@ -46,7 +52,8 @@ struct shape {
 			.turn_tokens = 128,                                                        \
 			.output_tokens = 128,                                                      \
 			.block_tokens = 16,                                                        \
-			.request_rate = 4})
+			.request_rate = 4,                                                         \
+			.burstiness = 1})
 
 #define SHAPE_BLOCKS_MAX UINT64_C(200000000) /* of all sessions together */
 

@@ -221,7 +221,7 @@ static void check(const char *lines, size_t results, size_t missed, const char *
 			    "expect: [%s]\n",
 		       lines);
 	assert_int_equal(scenario_parse(&s, text, strlen(text), "f.yaml", &msg), PD_OK);
-	err = experiment_run(scenario_spec(s), &e, &msg);
+	err = experiment_run(scenario_spec(s), 1, NULL, &e, &msg);
 	if (error) {
 		assert_int_equal(err, PD_EINVAL);
 		assert_non_null(strstr(msg.text, error));

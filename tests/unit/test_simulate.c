@@ -147,7 +147,7 @@ static void replay(const struct simtrace *t, const struct replay_config *c, stru
 		   struct figures *f)
 {
 	assert_int_equal(replay_run(t, c, r, NULL), PD_OK);
-	assert_int_equal(replay_figures(f, t, c, r, NULL), PD_OK);
+	assert_int_equal(replay_figures(f, t, c, NULL, r, NULL), PD_OK);
 }
 
 /* One worker's cache as a list, the most recent first; searched and shifted by brute force. */
