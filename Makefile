@@ -102,6 +102,12 @@ ORACLE := $(O)/tests/fuzz/oracle.o $(O)/tests/fuzz/automaton.o
 $(O)/tests/fuzz/fuzz_request $(O)/tests/fuzz/fuzz_response $(O)/tests/unit/test_strictness: $(O)/tests/fuzz/message.o $(ORACLE)
 $(O)/tests/fuzz/fuzz_chunk: $(ORACLE)
 $(ORACLE): CPPFLAGS += -I/usr/share/include/llhttp
+# The assembler reads what browsers get; the chart library is Debian's.
+D3_JS ?= /usr/share/javascript/d3/d3.min.js
+$(O)/lib/page/assets.o: CPPFLAGS += -DPAGE_D3='"$(D3_JS)"'
+$(O)/lib/page/assets.o: $(D3_JS) $(wildcard lib/page/*.js lib/page/*.css lib/page/*.html)
+$(D3_JS):
+	@echo "$@ is missing: install libjs-d3 (scripts/install-deps build)" >&2; exit 1
 # Values compared there (hashes, loads) are no guidance for a fuzzer, only half of its time.
 $(O)/lib/route/%.o $(O)/lib/http/sse.o $(O)/tests/fuzz/fuzz_sse.o $(O)/tests/fuzz/fuzz_decide.o: EXTRA += $(if $(FUZZ_LINK),-fno-sanitize-coverage=trace-cmp)
 # A fuzz target: libFuzzer's main with FUZZ=1, else the main of replay.c, which runs the corpus.

@@ -13,6 +13,7 @@
 #include "cmd/serve_keys.h"
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
+#include "cmd/serve_trace.h"
 #include "cmd/serve_connector.h"
 #include "cmd/serve_vllm.h"
 #include "cmd/serve_warn.h"
@@ -41,9 +42,9 @@ static struct {
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
 		health_interval, startup, lease, registry_interval, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers, cors;
-	bool pd, no_retries, no_breaker, batch, half_close, generate_traceparent, allow_ec,
-		expose_workers, no_worker_headers, list_metrics, list_policies, list_connectors,
-		admin_on_data_port, version, keyless_given, policy_given,
+	bool pd, no_retries, no_breaker, batch, half_close, allow_ec, expose_workers,
+		no_worker_headers, list_metrics, list_policies, list_connectors, admin_on_data_port,
+		version, keyless_given, policy_given,
 		concurrent_given; /* --keyless was, on the command line */
 } o;
 
@@ -284,8 +285,7 @@ static const struct opt options[] = {
 	{OPT_TEXT, "pid-file", &o.pid_file, "FILE",
 	 "holds the process id while the router runs, for kill -HUP and kill -USR1 (none)", NULL, 0,
 	 0, NULL},
-	{OPT_FLAG, "generate-traceparent", &o.generate_traceparent, NULL,
-	 "give requests without a valid traceparent a new, sampled one", NULL, 0, 0, NULL},
+	SERVE_TRACE_OPTIONS,
 	{OPT_FLAG, "version", &o.version, NULL, "print the version and exit", NULL, 0, 0, NULL},
 	{OPT_FLAG, "list-metrics", &o.list_metrics, NULL,
 	 "print every metric with its labels and what moves it, as Markdown, and exit", NULL, 0, 0,
@@ -410,6 +410,7 @@ static void defaults(const struct router_config *c)
 	o.drain_timeout = seconds(c->drain_timeout);
 	o.drain_delay = seconds(c->drain_delay);
 	serve_capture_defaults();
+	serve_trace_defaults();
 	o.batch = c->batch_threads;
 	serve_keys_defaults(c);
 }
@@ -473,7 +474,6 @@ static void read_limits(struct router_config *c)
 		       : o.forwarded[0] == 'a' ? FORWARDED_APPEND
 		       : o.forwarded[0] == 's' ? FORWARDED_SET
 					       : FORWARDED_DROP;
-	c->generate_traceparent = o.generate_traceparent;
 	c->version = PDCTL_VERSION;
 }
 
@@ -719,6 +719,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 			  "--kv-connector has no effect without --prefill and --decode");
 	serve_vllm_announce(c->log);
 	serve_epp_announce(c);
+	serve_trace_warn(c->log);
 	serve_warn(c, o.concurrent_given);
 	serve_tell(c, rt);
 }
@@ -771,7 +772,7 @@ int cmd_serve(int argc, char **argv)
 		 * signal that arrives outside sigwait, and end the process. */
 		serve_block_signals(&set);
 		read_compat(&c, argc, argv);
-		code = read_config(&c, &msg) ||
+		code = read_config(&c, &msg) || serve_trace_apply(&c, &msg) ||
 				       serve_capture_open(&capture, &command, argc, argv, &msg)
 			       ? cli_usage_error(&command, &msg)
 			       : serve_run(&command, &c, capture, &set, o.pid_file, announce,

@@ -32,8 +32,10 @@
 #include "lib/router/keys/auth.h"
 #include "lib/router/keys/cors.h"
 #include "lib/router/keys/keys.h"
+#include "lib/router/page/page.h"
 #include "lib/router/watch/prom.h"
 #include "lib/router/watch/pulse.h"
+#include "lib/router/watch/spans.h"
 #include "lib/router/way/proxy.h"
 
 #define ADMIN_CONNECTIONS 64
@@ -61,6 +63,8 @@ struct router {
 	struct registry_source *registry; /* NULL: none */
 	struct asks *asks;
 	struct pulse *pulse;
+	struct page *page;
+	struct spans *spans; /* NULL: none */
 	_Atomic bool hurry;
 	pthread_mutex_t reloading;    /* one reload at a time */
 	size_t keys_now, keys_before; /* of clients, in the file */
@@ -95,9 +99,14 @@ static int metrics_page(void *ctx, struct buf *out)
 	};
 	struct prom_key named[KEY_NAMES_MAX];
 	struct keyask_stats k = {0};
+	struct spans_stats spans;
 
 	if (rt->auth.ask)
 		keyask_stats(rt->auth.ask, &k);
+	spans_stats(rt->spans, &spans);
+	p.number[SINGLE_SPANS_SENT] = spans.sent;
+	p.number[SINGLE_SPANS_DROPPED] = spans.dropped;
+	p.number[SINGLE_SPANS_FAILED] = spans.failed;
 	p.number[SINGLE_KEY_CHECKS] = k.asked;
 	p.number[SINGLE_KEY_FAILURES] = k.failed;
 	p.number[SINGLE_KEY_HITS] = k.hits;
@@ -111,8 +120,7 @@ static int metrics_page(void *ctx, struct buf *out)
 	return prom_text(&p, out);
 }
 
-/* For the thread that sums up what is too frequent for a line each. */
-static void pulse_look(void *ctx, struct pulse_look *out)
+static void look(void *ctx, struct pulse_look *out)
 {
 	struct router *rt = ctx;
 	struct http_server *server = atomic_load(&rt->server);
@@ -133,6 +141,15 @@ static void pulse_look(void *ctx, struct pulse_look *out)
 		.in_flight = atomic_load(&rt->way.gate.in_work),
 		.queued = atomic_load(&rt->way.gate.waiting),
 		.draining = atomic_load(&rt->admin.draining)};
+}
+
+/* For the thread that sums up what is too frequent for a line each. */
+static void pulse_look(void *ctx, struct pulse_look *out)
+{
+	struct router *rt = ctx;
+
+	look(ctx, out);
+	page_tick(rt->page, clock_now());
 }
 
 /* -- a request on the data port: our own routes here, everything else on its way -- */
@@ -269,6 +286,7 @@ static int start_admin(struct router *rt, struct pd_msg *msg)
 				   .fleet = &rt->fleet,
 				   .changes = rt->changes,
 				   .asks = rt->asks,
+				   .page = rt->page,
 				   .keyed = rt->auth.on,
 				   .models = models,
 				   .generate = generate,
@@ -457,6 +475,22 @@ static int start_auth(struct router *rt, struct pd_msg *msg)
 	return auth_start(&rt->auth, &ac, msg);
 }
 
+/* Who observes requests besides the log. */
+static int start_watch(struct router *rt, struct pd_msg *msg)
+{
+	const struct page_config pc = {&rt->cfg, &rt->fleet, rt->cfg.admin_keys_file != NULL, look,
+				       rt};
+	const struct spans_config sc = {rt->cfg.otlp_url, rt->cfg.otlp_ratio, rt->cfg.version,
+					rt->cfg.log};
+
+	if (page_new(&rt->page, &pc))
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (sc.url && spans_start(&rt->spans, &sc, msg))
+		return PD_ENOMEM;
+	rt->way.watch = (struct watch){&rt->cfg, &rt->metrics, rt->capture, rt->page, rt->spans};
+	return PD_OK;
+}
+
 /* Certificates of ours that have expired, or will within a week. */
 static void warn_of_dates(const struct router *rt)
 {
@@ -516,7 +550,9 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	rt->way.cfg = &rt->cfg;
 	rt->way.fleet = &rt->fleet;
 	rt->way.health = rt->health;
-	rt->way.watch = (struct watch){&rt->cfg, &rt->metrics, capture};
+	err = start_watch(rt, msg);
+	if (err)
+		goto out;
 	err = way_init(&rt->way, rt->auth.on);
 	if (err) {
 		(void)pd_fail(msg, err, "out of memory");
@@ -716,6 +752,7 @@ bool router_free(struct router *rt)
 	if (!rt)
 		return true;
 	pulse_stop(rt->pulse);
+	page_stop(rt->page);
 	/* The admin port answers to the end of a drain; it reads everything else, so it goes first.
 	 */
 	if (!http_server_stop(rt->scrape_server) || !http_server_stop(rt->admin_server) ||
@@ -747,6 +784,8 @@ bool router_free(struct router *rt)
 	cors_release(&rt->cors);
 	auth_release(&rt->auth);
 	keys_release(&rt->admin_keys);
+	page_free(rt->page);
+	spans_stop(rt->spans);
 	(void)pthread_mutex_destroy(&rt->reloading);
 	curl_global_cleanup();
 	free(rt);

@@ -4,7 +4,9 @@ The list is what `pdctl serve --list-metrics` prints. A test claims families wit
 `page.delta`, `page.value` or `page.gone_up`; a family that no test claims fails test_every_family_has_a_test.
 """
 
+import contextlib
 import functools
+import http.client
 import inspect
 import json
 import os
@@ -31,6 +33,7 @@ from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefil
 from test_serve_clients import BODY, Watcher, message, ok
 from test_serve_limits import limited
 from test_serve_metrics import parse_page, refused
+from test_spans import Collector
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 STREAM = {**BODY, "stream": True}
@@ -1192,3 +1195,25 @@ def test_names_of_keys(pdctl, tmp_path):
         for key in ("sk-1", "sk-4"):
             assert router.post(ROUTE, BODY, {"Authorization": f"Bearer {key}"})[0] == 200
         wait_for("the counts", lambda: (p := page())['pdctl_api_key_requests_total{api_key_name="team-a"}'] == 3 and p['pdctl_api_key_requests_total{api_key_name="team-c"}'] == 1)
+
+
+@moves("pdctl_spans_sent_total", "pdctl_spans_dropped_total", "pdctl_spans_failed_total")
+def test_spans_are_sent_refused_or_dropped(pdctl):
+    with FakeEngine(ok) as engine, Collector() as collector:
+        router = pdctl("serve", "--worker-urls", engine.url, "--otlp-traces-endpoint", f"127.0.0.1:{collector.port}", *QUICK)
+        change = Change(router)
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(("pdctl_spans_sent_total", 3), ("pdctl_spans_failed_total", 0), ("pdctl_spans_dropped_total", 0))
+        collector.status = 400
+        assert router.post(ROUTE, BODY)[0] == 200
+        change.expect(("pdctl_spans_failed_total", 3), ("pdctl_spans_sent_total", 3))
+        collector.status = 200
+        collector.go.clear()  # it holds a batch, the queue fills behind it
+        until = time.monotonic() + 60
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)) as conn:
+            while Page(router).value("pdctl_spans_dropped_total") == 0 and time.monotonic() < until:
+                for _ in range(500):
+                    conn.request("POST", ROUTE, json.dumps(BODY))
+                    assert conn.getresponse().read()
+        collector.go.set()
+        assert Page(router).value("pdctl_spans_dropped_total") > 0

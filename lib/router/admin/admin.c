@@ -16,6 +16,7 @@
 #include "lib/router/admin/admin_workers.h"
 #include "lib/router/fleet/veil.h"
 #include "lib/router/keys/auth.h"
+#include "lib/router/page/page_serve.h"
 
 /* -- answers -- */
 
@@ -348,10 +349,40 @@ static bool has_key(struct admin_call *a)
 	return false;
 }
 
+/* The Origin field names the host that the request was sent to: the page is one of ours. */
+static bool is_same_origin(const struct http_head *h, struct span origin)
+{
+	const struct field *host = http_field(h, "host"), *site = http_field(h, "sec-fetch-site");
+	size_t scheme = span_starts(origin, SPAN("http://"))	? 7
+			: span_starts(origin, SPAN("https://")) ? 8
+								: 0;
+
+	return scheme > 0 && host && host->value.n > 0 &&
+	       span_eq_case((struct span){origin.p + scheme, origin.n - scheme}, host->value) &&
+	       (!site || span_eq(site->value, SPAN("same-origin")));
+}
+
 /*
  * A page in a browser may send a POST to any address that the browser reaches, the admin port on
- * this host included; browsers say so with Origin, and no tool for operators does.
+ * this host included; browsers say so with Origin, and no tool for operators does. The router's own
+ * page may act with a key; without keys nothing tells its user from anybody's page, because a name
+ * may be made to lead here.
  */
+static bool may_act_from(struct admin_call *a)
+{
+	const struct field *origin = http_field(&a->req->head, "origin");
+
+	if (!origin || (a->admin->keys && is_same_origin(&a->req->head, origin->value)))
+		return true;
+	atomic_fetch_add(&a->admin->refused, 1);
+	admin_error(a, 403, "permission_error",
+		    "found Origin %.*s, expected %s: web pages may not change the fleet",
+		    (int)(origin->value.n < 200 ? origin->value.n : 200), origin->value.p,
+		    a->admin->keys ? "none, or that of this port's own page"
+				   : "none without --admin-api-key-file");
+	return false;
+}
+
 static bool may_act(struct admin_call *a, bool admin_port)
 {
 	const struct router_config *c = a->admin->cfg;
@@ -373,14 +404,7 @@ static bool may_act(struct admin_call *a, bool admin_port)
 	}
 	if (a->admin->keys && !has_key(a))
 		return false;
-	if (http_field(&a->req->head, "origin")) {
-		atomic_fetch_add(&a->admin->refused, 1);
-		admin_error(
-			a, 403, "permission_error",
-			"found an Origin field, expected none: web pages may not change the fleet");
-		return false;
-	}
-	return true;
+	return may_act_from(a);
 }
 
 /* Any path of the admin port shows the metrics, as vllm-router's does; but nothing that was meant
@@ -395,6 +419,19 @@ static void any_path(struct admin_call *a)
 			    a->req->head.path.p);
 }
 
+static void page(struct admin_call *a)
+{
+	struct buf key;
+
+	buf_init(&key, 4096);
+	if (admin_query(a->req, "key", &key) == PD_ETOOBIG)
+		admin_error(a, 400, "invalid_request_error",
+			    "key: found more than 4096 bytes, expected a session key");
+	else
+		page_serve(a->admin->page, a->conn, a->req, buf_span(&key));
+	buf_release(&key);
+}
+
 bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r, bool admin_port)
 {
 	const struct admin_path *p = find_path(r->head.path);
@@ -404,6 +441,10 @@ bool admin_answer(struct admin *ad, struct http_conn *c, struct http_request *r,
 	a.veiled = !admin_port && !ad->cfg->expose_workers && !ad->cfg->admin_on_data_port;
 	if (!p && !admin_port)
 		return false;
+	if (!p && page_route(r)) {
+		page(&a);
+		return true;
+	}
 	if (!p && admin_generates(r))
 		ad->generate(ad->ctx, c, r);
 	else if (!p)

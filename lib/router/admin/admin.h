@@ -10,6 +10,7 @@
 #include "lib/router/fleet/asks.h"
 #include "lib/router/fleet/changes.h"
 #include "lib/router/keys/keys.h"
+#include "lib/router/page/page.h"
 
 #define ADMIN_MAX   (8u << 20) /* of an answer */
 #define ADMIN_CTYPE "application/json"
@@ -21,6 +22,7 @@ struct admin {
 	struct fleet_holder *fleet;
 	struct changes *changes;
 	struct asks *asks;
+	struct page *page;
 	bool keyed;	   /* clients bring keys: the routes open to all name no worker */
 	struct keys *keys; /* whose bearer may change something; NULL: everybody who connects */
 	_Atomic bool listening; /* the data port answers: set by the owner */

@@ -161,6 +161,8 @@ struct router_config {
 	bool expose_workers, worker_headers; /* to clients: in bodies and errors, in X-Worker... */
 	size_t remember_ids;		     /* that one worker knows; 0: none */
 	bool generate_traceparent;	     /* for requests that bring none */
+	const char *otlp_url;		     /* of the collector, complete; NULL: no spans */
+	double otlp_ratio;		     /* of requests without a traceparent */
 	const char *version;		     /* of the program, for the metrics page */
 	struct log *log;
 	struct log *access_log; /* NULL: none */

@@ -125,6 +125,11 @@ struct worker {
 	/* Of the P/D path: answered, failed and cut legs; a decode worker's legs that run now. */
 	_Atomic uint64_t pd_requests, pd_errors, pd_cut;
 	_Atomic unsigned decoding;
+	/* Of streams that ended while somebody looked at the page (lib/router/page): times to the
+	 * first token, gaps between events. */
+	struct {
+		_Atomic uint64_t first_n, first_us, gap_n, gap_us;
+	} page;
 };
 
 /* A worker out of its configuration with one reference. Its name is resolved when `look_up` says

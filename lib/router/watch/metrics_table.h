@@ -267,6 +267,14 @@
 	  "a key comes again before its cached verdict expires")                                   \
 	X(KEY_WAITING, GAUGE, "", "pdctl_key_checks_waiting",                                      \
 	  "Requests that wait for the validation of their key", "a validation begins or ends")     \
+	X(SPANS_SENT, COUNTER, "", "pdctl_spans_sent_total", "Spans that the collector took",      \
+	  "it answers 2xx to --otlp-traces-endpoint's posts")                                      \
+	X(SPANS_DROPPED, COUNTER, "", "pdctl_spans_dropped_total",                                 \
+	  "Spans dropped because the queue was full",                                              \
+	  "requests end faster than the collector takes their spans")                              \
+	X(SPANS_FAILED, COUNTER, "", "pdctl_spans_failed_total",                                   \
+	  "Spans that the collector did not take",                                                 \
+	  "it cannot be reached, refuses, or fails three times")                                   \
 	X(EMBEDDINGS_QUEUE, GAUGE, "", "vllm_router_embeddings_queue_size",                        \
 	  "Embeddings requests in the admission queue", "an embeddings request is queued")         \
 	X(BUDGET, GAUGE, "", "pdctl_retry_budget", "Retries that may be spent now",                \

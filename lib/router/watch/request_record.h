@@ -14,12 +14,16 @@
 #include "lib/router/watch/traceparent.h"
 
 struct capture;
+struct page;
+struct spans;
 
 /* Who observes. Borrowed. */
 struct watch {
 	const struct router_config *cfg;
 	struct metrics *metrics;
 	struct capture *capture; /* NULL: none */
+	struct page *page;	 /* NULL: none */
+	struct spans *spans;	 /* NULL: none */
 };
 
 /* Memory of a connection that observers may write in, kept from request to request. */

@@ -47,6 +47,7 @@ bool trace_read(struct trace_context *t, const struct http_head *h)
 	t->id = (struct span){0};
 	t->refused = false;
 	t->text[0] = '\0';
+	t->recorded = t->joined = false;
 	for (size_t i = 0; i < h->nfields; i++) {
 		if (h->field[i].tag != HTTP_TRACEPARENT)
 			continue;
@@ -81,4 +82,39 @@ void trace_make(struct trace_context *t, struct rng *rng)
 	put_hex(t->text + ID_AT, ID_LEN, rng);
 	put_hex(t->text + PARENT_AT, PARENT_LEN, rng);
 	t->id = (struct span){t->text + ID_AT, ID_LEN};
+}
+
+bool trace_sampled(const struct trace_context *t)
+{
+	/* Two hex digits behind the id in the client's field; the last bit counts. */
+	char low = t->id.p[FLAGS_AT + 1 - ID_AT];
+
+	return t->id.n > 0 && (low <= '9' ? low - '0' : low - 'a' + 10) % 2 == 1;
+}
+
+void trace_join(struct trace_context *t, struct rng *rng)
+{
+	struct span id = t->id;
+
+	memcpy(t->parent, id.p + PARENT_AT - ID_AT, PARENT_LEN);
+	t->parent[PARENT_LEN] = '\0';
+	trace_make(t, rng);
+	memcpy(t->text + ID_AT, id.p, ID_LEN);
+	memcpy(t->span, t->text + PARENT_AT, PARENT_LEN);
+	t->span[PARENT_LEN] = '\0';
+	t->recorded = t->joined = true;
+}
+
+void trace_own_span(struct trace_context *t)
+{
+	t->parent[0] = '\0';
+	memcpy(t->span, t->text + PARENT_AT, PARENT_LEN);
+	t->span[PARENT_LEN] = '\0';
+	t->recorded = true;
+}
+
+void trace_not_sampled(struct trace_context *t)
+{
+	if (t->text[0])
+		t->text[FLAGS_AT + 1] = '0';
 }

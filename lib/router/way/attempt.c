@@ -132,7 +132,7 @@ void attempt_picked(struct exchange *x)
 	struct record_times *t = &x->rec.time;
 
 	t->sent = t->prefilled = t->decode_sent = t->answered = 0;
-	if (x->way->cfg->access_log || x->rec.number) {
+	if (x->way->cfg->access_log || x->rec.number || x->trace.recorded) {
 		t->picked = clock_now();
 		t->decided = t->decided ? t->decided : t->picked;
 	}

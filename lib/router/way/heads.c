@@ -14,10 +14,11 @@ static bool drop_from_request(const struct exchange *x, const struct field *f, b
 {
 	switch (f->tag) {
 	case HTTP_TRACEPARENT:
-		return x->trace.refused;
+		return x->trace.refused || x->trace.joined;
 	case HTTP_TRACESTATE:
 		/* It says more about a trace that is not there. */
-		return x->trace.refused || x->trace.id.n == 0 || x->trace.text[0];
+		return x->trace.refused || x->trace.id.n == 0 ||
+		       (x->trace.text[0] && !x->trace.joined);
 	case HTTP_HOST:
 	case HTTP_CONTENT_LENGTH:
 	case HTTP_EXPECT:

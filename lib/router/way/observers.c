@@ -3,9 +3,11 @@
 #include "lib/router/way/observers.h"
 
 #include "lib/router/capture/capture_note.h"
+#include "lib/router/page/page.h"
 #include "lib/router/watch/access.h"
 #include "lib/router/watch/explain.h"
 #include "lib/router/watch/metrics_record.h"
+#include "lib/router/watch/spans.h"
 #include "lib/router/watch/tokens.h"
 
 static const struct observer {
@@ -19,6 +21,8 @@ static const struct observer {
 	{"log", explain_decided, NULL, explain_ended},
 	{"access log", NULL, NULL, access_ended},
 	{"capture", capture_decided, NULL, capture_ended},
+	{"page", page_decided, NULL, page_ended},
+	{"spans", NULL, NULL, spans_ended},
 };
 
 #define OBSERVERS (sizeof(observers) / sizeof(observers[0]))

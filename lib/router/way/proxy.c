@@ -40,6 +40,7 @@
 #include "lib/route/hash.h"
 #include "lib/router/capture/capture.h"
 #include "lib/pd/legs.h"
+#include "lib/router/watch/spans.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
 #include "lib/router/way/models.h"
@@ -182,10 +183,12 @@ static void find_trace(struct exchange *x)
 	else if (x->way->cfg->generate_traceparent)
 		what = TRACE_GENERATED;
 	else
-		return;
-	metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_TRACES, what, 0, 1);
+		what = METRICS_TRACES;
+	if (what != METRICS_TRACES)
+		metrics_add(x->way->watch.metrics, x->rec.stripe, METRIC_TRACES, what, 0, 1);
 	if (what != TRACE_PASSED && x->way->cfg->generate_traceparent)
 		trace_make(&x->trace, &x->lane->rng);
+	spans_begin(x->way->watch.spans, &x->trace, &x->lane->rng);
 }
 
 static void read_body(struct exchange *x)
