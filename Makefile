@@ -118,6 +118,7 @@ $(O)/tests/tools/%: $(O)/tests/tools/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
 $(O)/scripts/perf/%: $(O)/scripts/perf/%.o $(O)/libpdctl.a $(O)/.ldflags
 	$(call say,LINK,$@)$(LINK) -o $@ $(filter %.o %.a,$^) $(ALL_LDLIBS)
+$(O)/tests/%.o: WARN := $(filter-out -Wframe-larger-than=%,$(WARN)) # a test runs on a thread's stack, no fiber's
 $(O)/%.o: %.c $(O)/.cflags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
