@@ -25,6 +25,7 @@
 #include "sim/scenario/args.h"
 #include "sim/scenario/decisions.h"
 #include "cmd/simulate_calibrate.h"
+#include "cmd/simulate_exact.h"
 #include "cmd/simulate_steps.h"
 #include "sim/scenario/scenario.h"
 
@@ -37,7 +38,7 @@ static struct decider_opts decider;
 static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
-static const char *profile_path;
+static const char *profile_path, *replay;
 static struct {
 	int64_t threads, repetitions;
 	const char *shard, *objective;
@@ -58,6 +59,10 @@ static const struct opt opts[] = {
 	{.type = OPT_ROWS, .value = workload_opts_rows},
 	{OPT_INT, "capture-run", &o.capture_run, "N", "run of the capture (default: the last one)",
 	 NULL, 1, 9e8, NULL},
+	{OPT_CHOICE, "replay", &replay, "HOW",
+	 "of a capture: exact replays its events in their order and asserts every decision, exit 1 "
+	 "when one differs; policy decides and ends requests anew (default: policy)",
+	 "exact|policy", 0, 0, NULL},
 	{OPT_LIST, "policy", &o.policies, "NAME",
 	 "policies, separated by commas, or all; P/D: PREFILL/DECODE; NAME@fbi takes the other "
 	 "ring "
@@ -691,6 +696,8 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 					   "objective", "goodput", "repetitions", NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
+	static const char *const exact[] = {"workload", "capture-run", "replay",     "policy",
+					    "json",	"decisions",   "epp-config", NULL};
 	static const char *const single[] = {"workload", "engine-config", "engine-steps",
 					     "engine-requests", NULL};
 
@@ -701,6 +708,13 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 				"--calibrate: expected neither --workload nor scenario files");
 		return others_refused(argc, argv, fitting, "does not go with --calibrate", msg);
 	}
+	if (replay && (!o.workload || files->n > 0))
+		return pd_fail(msg, PD_EINVAL, "--replay: expected --workload with a capture");
+	if (replay && strcmp(replay, "exact") == 0)
+		return others_refused(argc, argv, exact, "does not go with --replay exact", msg);
+	if (replay && !capture_file_is(o.workload))
+		return pd_fail(msg, PD_EINVAL, "--replay: '%.300s' is not a capture of pdctl serve",
+			       o.workload);
 	if (calibrate.fit_first || calibrate.profile_out || calibrate.prior)
 		return pd_fail(msg, PD_EINVAL,
 			       "--fit-first, --profile-out and --prior go with --calibrate");
@@ -747,6 +761,18 @@ int cmd_simulate(int argc, char **argv)
 		err = check_use(argc, argv, &files, &msg);
 		err = err ? err : simulate_steps_run(&steps, o.workload, &msg);
 		code = err ? fail(err, &msg) : EXIT_OK;
+	} else if (code < 0 && replay && strcmp(replay, "exact") == 0) {
+		struct simulate_exact exact = {.workload = o.workload,
+					       .json = o.json,
+					       .decisions = o.decisions,
+					       .epp_config = o.epp_config,
+					       .policies = &o.policies,
+					       .run = o.capture_run};
+		bool agreed = true;
+
+		err = check_use(argc, argv, &files, &msg);
+		err = err ? err : simulate_exact_run(&exact, &agreed, &msg);
+		code = err ? fail(err, &msg) : agreed ? EXIT_OK : EXIT_FINDING;
 	} else if (code < 0) {
 		err = check_use(argc, argv, &files, &msg);
 		err = err || !profile_path ? err

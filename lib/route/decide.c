@@ -165,6 +165,12 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 			runner = true;
 		} else if (!c.passed && route_may_pick(v, c.worker) &&
 			   (!exact || route_has_room(slot, c.seen))) {
+			if (v->rq->dry) {
+				v->settled = true;
+				d->worker = c.worker;
+				d->reason = c.reason;
+				return PD_OK;
+			}
 			if (!acquire(slot, exact ? &c.seen : NULL)) {
 				if (exact)
 					return PD_EAGAIN; /* another was counted meanwhile */
@@ -195,7 +201,7 @@ static int rank_until(const struct route_policy_type *rank, struct route_view *v
 		err = rank_once(rank, v, walk, d);
 		v->tries++;
 	} while (err == PD_EAGAIN);
-	if (!err && learns->learn)
+	if (!err && learns->learn && !v->rq->dry)
 		learns->learn(v->memory,
 			      &(struct route_event){.kind = ROUTE_PICKED,
 						    .worker = v->pool->worker[d->worker].id,
@@ -231,10 +237,11 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 	struct route_state *s = pool->state;
 	const struct route_policy_type *type = s->spec.type, *rank = type;
 	bool by_key = type->flags & ROUTE_BY_KEY, keyed = by_key && route_has_key(rq);
+	_Atomic uint64_t turn = rq->dry ? s->turn : 0;
 	struct route_view v = {.pool = pool,
 			       .params = s->spec.params,
 			       .memory = s->memory,
-			       .turn = &s->turn,
+			       .turn = rq->dry ? &turn : &s->turn,
 			       .rq = rq};
 	int err;
 
@@ -253,6 +260,8 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		out->reason = out->worker == out->home ? out->reason : ROUTE_REASON_FAILOVER;
 	else if (by_key)
 		out->reason = ROUTE_REASON_NO_KEY;
+	if (rq->dry)
+		return PD_OK;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
 	return PD_OK;
 }

@@ -46,6 +46,8 @@ struct route_request {
 	struct route_explain *explain;	    /* NULL: nobody asks */
 	void *walk; /* memory for a ranking, ROUTE_WALK_MAX bytes; NULL: the stack */
 	bool brief; /* the worker is enough: nobody reads candidates and margin (ROUTE_BRIEF) */
+	bool dry;   /* which worker would it be: nothing is counted or learnt, no turn is taken;
+		       owner of the pool only, for one caller at a time */
 };
 
 #endif

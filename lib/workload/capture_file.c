@@ -14,12 +14,11 @@
 
 #include "lib/base/clock.h"
 #include "lib/json/scan.h"
+#include "lib/workload/capture_lite.h"
 #include "lib/workload/capture_schema.h"
 
 #define ID_SHIFT 11 /* hash ids of 53 bits: every JSON reader keeps them whole */
 #define POOLS	 2
-
-static const char *const role_names[CAPTURE_ROLES] = {"regular", "prefill", "decode"};
 
 bool capture_file_is(const char *path)
 {
@@ -33,124 +32,7 @@ bool capture_file_is(const char *path)
 	return is;
 }
 
-/* -- opening -- */
-
-static int lite_error(sqlite3 *lite, const char *path, struct pd_msg *msg)
-{
-	return pd_fail(msg, PD_EIO, "cannot read the capture '%.300s': %s", path,
-		       lite ? sqlite3_errmsg(lite) : "out of memory");
-}
-
-/* "file:...?immutable=1": for a folder in which SQLite can put no file of its own. */
-static int immutable_name(const char *path, struct buf *out)
-{
-	int err = buf_puts(out, path[0] == '/' ? "file:" : "file:./");
-
-	for (; !err && *path; path++)
-		err = strchr("%?#", *path) ? buf_printf(out, "%%%02x", (unsigned char)*path)
-					   : buf_putc(out, *path);
-	return err ? err : buf_puts(out, "?immutable=1");
-}
-
-static int open_immutable(sqlite3 **lite, const char *path)
-{
-	struct buf name;
-	int code = SQLITE_NOMEM;
-
-	buf_init(&name, 16384);
-	(void)sqlite3_close(*lite);
-	*lite = NULL;
-	if (!immutable_name(path, &name))
-		code = sqlite3_open_v2(name.data, lite, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI,
-				       NULL);
-	buf_release(&name);
-	return code;
-}
-
-static int one_number(sqlite3 *lite, const char *sql, int64_t *out)
-{
-	sqlite3_stmt *st = NULL;
-	int code = sqlite3_prepare_v2(lite, sql, -1, &st, NULL);
-
-	if (code == SQLITE_OK)
-		code = sqlite3_step(st);
-	if (code == SQLITE_ROW)
-		*out = sqlite3_column_int64(st, 0);
-	(void)sqlite3_finalize(st);
-	return code == SQLITE_ROW ? SQLITE_OK : code;
-}
-
-/* Read and write when that is possible: only then SQLite checkpoints the log of a router that was
- * killed. Nothing is changed. */
-static int open_capture(sqlite3 **lite, const char *path, struct pd_msg *msg)
-{
-	int64_t app = 0, version = 0;
-	int code = sqlite3_open_v2(path, lite, SQLITE_OPEN_READWRITE, NULL);
-
-	if (code == SQLITE_OK)
-		code = one_number(*lite, "PRAGMA application_id", &app);
-	if (code == SQLITE_CANTOPEN || code == SQLITE_READONLY) {
-		code = open_immutable(lite, path);
-		if (code == SQLITE_OK)
-			code = one_number(*lite, "PRAGMA application_id", &app);
-	}
-	if (code == SQLITE_OK)
-		code = one_number(*lite, "PRAGMA user_version", &version);
-	if (code != SQLITE_OK)
-		return lite_error(*lite, path, msg);
-	if (app != CAPTURE_APPLICATION_ID)
-		return pd_fail(msg, PD_EINVAL,
-			       "'%.300s' is an SQLite database but not a capture, expected JSON "
-			       "Lines or a capture of pdctl serve",
-			       path);
-	if (version != CAPTURE_VERSION)
-		return pd_fail(msg, PD_EINVAL,
-			       "'%.300s' is a capture of version %" PRId64 ", expected version %d",
-			       path, version, CAPTURE_VERSION);
-	(void)sqlite3_busy_timeout(*lite, 5000);
-	return PD_OK;
-}
-
-static int prepare(sqlite3 *lite, const char *path, const char *sql, int64_t run, sqlite3_stmt **st,
-		   struct pd_msg *msg)
-{
-	if (sqlite3_prepare_v2(lite, sql, -1, st, NULL) != SQLITE_OK)
-		return lite_error(lite, path, msg);
-	(void)sqlite3_bind_int64(*st, 1, run);
-	return PD_OK;
-}
-
-/* The last run, or the one that was asked for. */
-static int find_run(sqlite3 *lite, const char *path, int64_t *run, struct pd_msg *msg)
-{
-	sqlite3_stmt *st = NULL;
-	int64_t asked = *run, last = 0;
-	int err = prepare(lite, path, "SELECT id FROM run WHERE ?1 = 0 OR id = ?1 ORDER BY id DESC",
-			  asked, &st, msg);
-
-	if (!err && sqlite3_step(st) == SQLITE_ROW)
-		*run = sqlite3_column_int64(st, 0);
-	else if (!err && asked == 0)
-		err = pd_fail(msg, PD_EINVAL, "the capture '%.300s' has no run yet", path);
-	else if (!err && one_number(lite, "SELECT coalesce(max(id), 0) FROM run", &last))
-		err = lite_error(lite, path, msg);
-	else if (!err)
-		err = pd_fail(msg, PD_EINVAL,
-			      "the capture '%.300s' has no run %" PRId64
-			      ", expected at most %" PRId64,
-			      path, asked, last);
-	(void)sqlite3_finalize(st);
-	return err;
-}
-
 /* -- what the router was -- */
-
-static const char *text_at(sqlite3_stmt *st, int column)
-{
-	const unsigned char *text = sqlite3_column_text(st, column);
-
-	return text ? (const char *)text : "";
-}
 
 static void copy_word(char *to, size_t cap, const char *word)
 {
@@ -171,17 +53,17 @@ static int read_fleet(sqlite3 *lite, const char *path, struct capture_info *i, i
 		      struct pd_msg *msg)
 {
 	sqlite3_stmt *st = NULL;
-	int err = prepare(lite, path, fleet_sql, i->run, &st, msg);
+	int err = capture_lite_prepare(lite, path, fleet_sql, i->run, &st, msg);
 
 	if (!err && sqlite3_step(st) != SQLITE_ROW)
 		err = pd_fail(msg, PD_EINVAL, "the capture '%.300s' records no workers", path);
 	if (!err) {
-		i->pd = strcmp(text_at(st, 0), "regular") != 0;
-		i->fbi = strcmp(text_at(st, 1), "fbi") == 0;
+		i->pd = strcmp(capture_lite_text(st, 0), "regular") != 0;
+		i->fbi = strcmp(capture_lite_text(st, 1), "fbi") == 0;
 		i->vnodes = (unsigned)sqlite3_column_int(st, 2);
 		*fleet = sqlite3_column_int64(st, 3);
 		for (int r = 0; r < CAPTURE_ROLES; r++)
-			copy_word(i->policy[r], sizeof(i->policy[r]), text_at(st, 4 + r));
+			copy_word(i->policy[r], sizeof(i->policy[r]), capture_lite_text(st, 4 + r));
 	}
 	(void)sqlite3_finalize(st);
 	return err;
@@ -192,7 +74,7 @@ static int add_name(struct capture_info *i, const char *role, const char *name)
 	for (int r = 0; r < CAPTURE_ROLES; r++) {
 		char **grown;
 
-		if (strcmp(role, role_names[r]) != 0)
+		if (strcmp(role, capture_role_names[r]) != 0)
 			continue;
 		grown = reallocarray(i->names[r], i->n[r] + 1, sizeof(*grown));
 		if (!grown)
@@ -212,18 +94,19 @@ static int read_names(sqlite3 *lite, const char *path, struct capture_info *i, i
 	sqlite3_stmt *st = NULL;
 	int code = SQLITE_DONE, err;
 
-	err = prepare(lite, path,
-		      "SELECT role, name FROM worker WHERE run = ?1 AND fleet = ?2 ORDER BY role, "
-		      "position",
-		      i->run, &st, msg);
+	err = capture_lite_prepare(
+		lite, path,
+		"SELECT role, name FROM worker WHERE run = ?1 AND fleet = ?2 ORDER BY role, "
+		"position",
+		i->run, &st, msg);
 	if (!err)
 		(void)sqlite3_bind_int64(st, 2, fleet);
 	while (!err && (code = sqlite3_step(st)) == SQLITE_ROW)
-		err = add_name(i, text_at(st, 0), text_at(st, 1));
+		err = add_name(i, capture_lite_text(st, 0), capture_lite_text(st, 1));
 	if (err == PD_ENOMEM)
 		(void)pd_fail(msg, err, "out of memory");
 	if (!err && code != SQLITE_DONE)
-		err = lite_error(lite, path, msg);
+		err = capture_lite_error(lite, path, msg);
 	(void)sqlite3_finalize(st);
 	return err;
 }
@@ -235,10 +118,10 @@ int capture_info_read(struct capture_info *out, const char *path, int64_t run, s
 	int err;
 
 	*out = (struct capture_info){.run = run};
-	err = open_capture(&lite, path, msg);
+	err = capture_lite_open(&lite, path, NULL, msg);
 	if (err)
 		goto out;
-	err = find_run(lite, path, &out->run, msg);
+	err = capture_lite_run(lite, path, &out->run, msg);
 	if (err)
 		goto out;
 	err = read_fleet(lite, path, out, &fleet, msg);
@@ -397,9 +280,9 @@ static int begin_line(struct line *l, sqlite3_stmt *st, int64_t start)
 	if (!err && known(st, COL_KEY)) {
 		err = buf_puts(&l->text, ",\"prompt_cache_key\":");
 		err = err ? err
-			  : json_quote(&l->text, text_at(st, COL_KEY),
+			  : json_quote(&l->text, capture_lite_text(st, COL_KEY),
 				       (size_t)sqlite3_column_bytes(st, COL_KEY));
-		if (!err && strcmp(text_at(st, COL_KEY_FORM), "hash") == 0)
+		if (!err && strcmp(capture_lite_text(st, COL_KEY_FORM), "hash") == 0)
 			err = buf_puts(&l->text, ",\"key_hashed\":true");
 	}
 	err = err ? err : put_blocks(&l->text, st, tokens);
@@ -408,14 +291,14 @@ static int begin_line(struct line *l, sqlite3_stmt *st, int64_t start)
 
 static int add_decision(struct line *l, sqlite3_stmt *st)
 {
-	int p = strcmp(text_at(st, COL_ROLE), "decode") == 0;
+	int p = strcmp(capture_lite_text(st, COL_ROLE), "decode") == 0;
 	const unsigned char *draw = sqlite3_column_blob(st, COL_DRAW);
 	size_t n = draw ? (size_t)sqlite3_column_bytes(st, COL_DRAW) : 0;
 	int err;
 
 	if (!known(st, COL_WORKER) || l->worker[p].len > 0)
 		return PD_OK;
-	err = json_quote(&l->worker[p], text_at(st, COL_WORKER),
+	err = json_quote(&l->worker[p], capture_lite_text(st, COL_WORKER),
 			 (size_t)sqlite3_column_bytes(st, COL_WORKER));
 	for (size_t i = 0; !err && i < n; i++)
 		err = buf_printf(&l->draw[p], "%02x", draw[i]);
@@ -470,7 +353,7 @@ static int write_lines(sqlite3 *lite, const char *path, sqlite3_stmt *st, struct
 			goto too_big;
 	}
 	if (code != SQLITE_DONE)
-		return lite_error(lite, path, msg);
+		return capture_lite_error(lite, path, msg);
 	if (l->id == 0)
 		return pd_fail(msg, PD_EINVAL,
 			       "this run of the capture '%.300s' has no routed request", path);
@@ -494,13 +377,13 @@ int capture_to_records(const char *path, int64_t run, struct buf *out, struct pd
 		buf_init(&l.worker[p], 65536);
 		buf_init(&l.draw[p], 1024);
 	}
-	err = open_capture(&lite, path, msg);
+	err = capture_lite_open(&lite, path, NULL, msg);
 	if (err)
 		goto out;
-	err = find_run(lite, path, &run, msg);
+	err = capture_lite_run(lite, path, &run, msg);
 	if (err)
 		goto out;
-	err = prepare(lite, path, requests_sql, run, &st, msg);
+	err = capture_lite_prepare(lite, path, requests_sql, run, &st, msg);
 	if (err)
 		goto out;
 	err = write_lines(lite, path, st, &l, out, msg);

@@ -6,7 +6,8 @@
 #define PD_WORKLOAD_CAPTURE_SCHEMA_H
 
 #define CAPTURE_APPLICATION_ID 0x70644361 /* "pdCa" in the header of the file */
-#define CAPTURE_VERSION	       1
+#define CAPTURE_VERSION	       2
+#define CAPTURE_VERSION_MIN    1 /* that is read; it has no order of events */
 
 /* Ids are unique in a file: number of the run times this, plus the request's number in its run. Two
  * routers that write the same file (a restart) never meet. */
@@ -27,6 +28,7 @@
 	" decode_policy TEXT NOT NULL, PRIMARY KEY (run, version)) STRICT, WITHOUT ROWID;"         \
 	"CREATE TABLE worker (run INTEGER NOT NULL, fleet INTEGER NOT NULL, role TEXT NOT NULL,"   \
 	" position INTEGER NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL,"                       \
+	" weight INTEGER NOT NULL, cap INTEGER NOT NULL,"                                          \
 	" PRIMARY KEY (run, fleet, role, position),"                                               \
 	" FOREIGN KEY (run, fleet) REFERENCES fleet(run, version)) STRICT, WITHOUT ROWID;"         \
 	"CREATE TABLE availability (run INTEGER NOT NULL REFERENCES run(id),"                      \
@@ -42,16 +44,24 @@
 	" decisions INTEGER NOT NULL, queue_us INTEGER, read_us INTEGER, dispatch_us INTEGER,"     \
 	" prefill_us INTEGER, first_us INTEGER, last_us INTEGER, total_us INTEGER NOT NULL,"       \
 	" events INTEGER NOT NULL, bytes INTEGER NOT NULL, prompt_tokens INTEGER,"                 \
-	" completion_tokens INTEGER, cached_tokens INTEGER, blocks BLOB, body BLOB) STRICT;"       \
+	" completion_tokens INTEGER, cached_tokens INTEGER, blocks BLOB, body BLOB,"               \
+	" route_tokens INTEGER, route_output INTEGER, route_blocks BLOB) STRICT;"                  \
 	"CREATE TABLE decision (id INTEGER PRIMARY KEY,"                                           \
 	" run INTEGER NOT NULL REFERENCES run(id), request INTEGER NOT NULL,"                      \
 	" at_ns INTEGER NOT NULL, attempt INTEGER NOT NULL, role TEXT NOT NULL,"                   \
 	" fleet INTEGER NOT NULL, worker INTEGER NOT NULL, home INTEGER NOT NULL,"                 \
 	" reason TEXT NOT NULL, trial INTEGER NOT NULL, ties INTEGER NOT NULL,"                    \
 	" score REAL NOT NULL, margin REAL NOT NULL, c1 INTEGER, s1 REAL, c2 INTEGER, s2 REAL,"    \
-	" c3 INTEGER, s3 REAL, c4 INTEGER, s4 REAL, draw BLOB) STRICT;"                            \
+	" c3 INTEGER, s3 REAL, c4 INTEGER, s4 REAL, draw BLOB, began INTEGER NOT NULL,"            \
+	" seq INTEGER NOT NULL, turn INTEGER NOT NULL, turns INTEGER NOT NULL,"                    \
+	" usable BLOB, tried BLOB, in_flight BLOB) STRICT;"                                        \
+	"CREATE TABLE release (run INTEGER NOT NULL REFERENCES run(id),"                           \
+	" request INTEGER NOT NULL, at_ns INTEGER NOT NULL, role TEXT NOT NULL,"                   \
+	" fleet INTEGER NOT NULL, worker INTEGER NOT NULL, what TEXT NOT NULL,"                    \
+	" began INTEGER NOT NULL, seq INTEGER NOT NULL) STRICT;"                                   \
 	"CREATE TABLE dropped (run INTEGER NOT NULL REFERENCES run(id), at_ns INTEGER NOT NULL,"   \
-	" reason TEXT NOT NULL, requests INTEGER NOT NULL, decisions INTEGER NOT NULL) STRICT;"    \
+	" reason TEXT NOT NULL, requests INTEGER NOT NULL, decisions INTEGER NOT NULL,"            \
+	" releases INTEGER NOT NULL) STRICT;"                                                      \
 	"CREATE VIEW decision_named AS SELECT d.id, d.run, d.request, d.at_ns, d.attempt, d.role," \
 	" CASE d.role WHEN 'prefill' THEN f.prefill_policy WHEN 'decode' THEN f.decode_policy"     \
 	" ELSE f.policy END AS policy, w.name AS worker, w.url, h.name AS home, d.reason, d.ties," \
@@ -75,6 +85,8 @@
 	" (SELECT coalesce(sum(x.requests), 0) FROM dropped x WHERE x.run = r.id)"                 \
 	" AS dropped_requests,"                                                                    \
 	" (SELECT coalesce(sum(x.decisions), 0) FROM dropped x WHERE x.run = r.id)"                \
-	" AS dropped_decisions, r.ended_ns IS NOT NULL AS ended FROM run r;"
+	" AS dropped_decisions,"                                                                   \
+	" (SELECT coalesce(sum(x.releases), 0) FROM dropped x WHERE x.run = r.id)"                 \
+	" AS dropped_releases, r.ended_ns IS NOT NULL AS ended FROM run r;"
 
 #endif

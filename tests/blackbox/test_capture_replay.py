@@ -249,7 +249,7 @@ def test_wrong_input(tmp_path, pdctl, workers):
     out = tmp_path / "out.jsonl"
     for args, want in (
         (("simulate", "--workload", other), "is an SQLite database but not a capture"),
-        (("simulate", "--workload", future), "is a capture of version 99, expected version 1"),
+        (("simulate", "--workload", future), "is a capture of version 99, expected version 1 to 2"),
         (("simulate", "--workload", empty), "has no routed request"),
         (("simulate", "--workload", empty, "--capture-run", 3), "has no run 3, expected at most 1"),
         (("simulate", "--workload", text, "--capture-run", 3), "--capture-run"),

@@ -128,7 +128,7 @@ uint32_t sessions_claim(const struct route_view *v, uint64_t session, uint32_t w
 	uint64_t id;
 	uint32_t home;
 
-	if (v->settled || !sessions_named(v->rq))
+	if (v->settled || v->rq->dry || !sessions_named(v->rq))
 		return worker;
 	id = bindings_claim(s->bindings, session, v->pool->worker[worker].id, v->rq->now_ns);
 	home = route_pool_find(v->pool, id);

@@ -86,6 +86,16 @@ uint64_t capture_begin(struct capture *c)
 	return c ? atomic_fetch_add_explicit(&c->requests, 1, memory_order_relaxed) + 1 : 0;
 }
 
+uint64_t capture_clock(const struct capture *c)
+{
+	return atomic_load(&c->clock);
+}
+
+uint64_t capture_tick(struct capture *c, unsigned n)
+{
+	return atomic_fetch_add(&c->clock, n) + 1;
+}
+
 void *capture_reserve(struct capture *c, enum capture_kind kind, size_t n)
 {
 	void *record = NULL;
@@ -188,14 +198,13 @@ static int put_records(struct capture *c, uint64_t mark, uint64_t count[CAPTURE_
 	size_t n, done = 0;
 
 	while (done++ < BATCH_MAX && (record = capture_ring_peek(&c->ring, mark, &n)) != NULL) {
-		enum capture_kind kind = *(const uint32_t *)record == CAPTURE_REQUEST
-						 ? CAPTURE_REQUEST
-						 : CAPTURE_DECISION;
+		enum capture_kind kind = (enum capture_kind) * (const uint32_t *)record;
+		struct capture_db *db = c->writer->db;
 
 		if (keep && !err)
-			err = kind == CAPTURE_REQUEST
-				      ? capture_db_request(c->writer->db, record, msg)
-				      : capture_db_decision(c->writer->db, record, msg);
+			err = kind == CAPTURE_REQUEST	 ? capture_db_request(db, record, msg)
+			      : kind == CAPTURE_DECISION ? capture_db_decision(db, record, msg)
+							 : capture_db_release(db, record, msg);
 		count[kind]++;
 		capture_ring_pop(&c->ring);
 	}
@@ -227,7 +236,11 @@ static int put_losses(struct capture_writer *w, const struct capture_losses *now
 
 static uint64_t sum(const struct capture_losses *l, enum capture_loss reason)
 {
-	return l->n[reason][CAPTURE_REQUEST] + l->n[reason][CAPTURE_DECISION];
+	uint64_t n = 0;
+
+	for (int k = 0; k < CAPTURE_KINDS; k++)
+		n += l->n[reason][k];
+	return n;
 }
 
 static void failed(struct capture *c, int64_t now, const struct pd_msg *msg)
@@ -276,6 +289,11 @@ static void succeeded(struct capture *c, int64_t now, const struct capture_losse
 			  (unsigned long long)w->said_full);
 	}
 	w->in_file = *l;
+}
+
+static uint64_t all_of(const uint64_t count[CAPTURE_KINDS])
+{
+	return count[CAPTURE_REQUEST] + count[CAPTURE_DECISION] + count[CAPTURE_RELEASE];
 }
 
 static bool something_to_write(struct capture *c, const struct capture_losses *l, uint64_t mark)
@@ -330,7 +348,7 @@ static bool batch(struct capture *c, bool last)
 	} else if (!quiet) {
 		succeeded(c, now, &l);
 	}
-	return !err && count[CAPTURE_REQUEST] + count[CAPTURE_DECISION] > 0;
+	return !err && all_of(count) > 0;
 }
 
 /* -- the thread -- */
@@ -354,7 +372,7 @@ static void discard(struct capture *c)
 		(void)!put_records(c, capture_ring_mark(&c->ring), count, false, NULL);
 		for (int k = 0; k < CAPTURE_KINDS; k++)
 			atomic_fetch_add(&c->unwritten[k], count[k]);
-	} while (count[CAPTURE_REQUEST] + count[CAPTURE_DECISION] > 0);
+	} while (all_of(count) > 0);
 }
 
 static void last_words(struct capture *c)

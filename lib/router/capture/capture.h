@@ -62,6 +62,14 @@ void capture_free(struct capture *c);
 void capture_fleet(struct capture *c, struct fleet *f);
 /* The number of a request in this run, from 1; 0 without capture. */
 uint64_t capture_begin(struct capture *c);
+/*
+ * The order of what changes a pool. Whoever changes it reads the clock before and ticks after: the
+ * numbers from the reading + 1 to the tick are the span in which the change happened. Two changes
+ * with disjoint spans happened in the order of their ticks. One atomic counter, no lock.
+ */
+uint64_t capture_clock(const struct capture *c);
+/* n changes at once. Returns the number of the first. */
+uint64_t capture_tick(struct capture *c, unsigned n);
 /* For the metrics page: records by what became of them, the family numbers. Zeros without capture.
  */
 void capture_stats(const struct capture *c, struct prom_page *out);

@@ -46,6 +46,7 @@ enum statement {
 	SQL_AVAILABLE,
 	SQL_REQUEST,
 	SQL_DECISION,
+	SQL_RELEASE,
 	SQL_DROPPED,
 	STATEMENTS
 };
@@ -57,11 +58,12 @@ static const char *const sql[STATEMENTS] = {
 	[SQL_RUN] = "INSERT INTO run VALUES (NULL,?,?,NULL,?,?,?,?,?,?,?)",
 	[SQL_ENDED] = "UPDATE run SET ended_ns = ?2 WHERE id = ?1",
 	[SQL_FLEET] = "INSERT INTO fleet VALUES (?,?,?,?,?,?)",
-	[SQL_WORKER] = "INSERT INTO worker VALUES (?,?,?,?,?,?)",
+	[SQL_WORKER] = "INSERT INTO worker VALUES (?,?,?,?,?,?,?,?)",
 	[SQL_AVAILABLE] = "INSERT INTO availability VALUES (?,?,?,?,?,?)",
-	[SQL_REQUEST] = "INSERT INTO request VALUES (" TEN "," TEN "," TEN ",?,?,?,?,?,?)",
-	[SQL_DECISION] = "INSERT INTO decision VALUES (NULL," TEN "," TEN ",?,?)",
-	[SQL_DROPPED] = "INSERT INTO dropped VALUES (?,?,?,?,?)",
+	[SQL_REQUEST] = "INSERT INTO request VALUES (" TEN "," TEN "," TEN ",?,?,?,?,?,?,?,?,?)",
+	[SQL_DECISION] = "INSERT INTO decision VALUES (NULL," TEN "," TEN ",?,?,?,?,?,?,?,?,?)",
+	[SQL_RELEASE] = "INSERT INTO release VALUES (?,?,?,?,?,?,?,?,?)",
+	[SQL_DROPPED] = "INSERT INTO dropped VALUES (?,?,?,?,?,?)",
 };
 
 struct capture_db {
@@ -75,6 +77,9 @@ struct capture_db {
 	dev_t device; /* of the file when it was opened */
 	ino_t inode;
 	int64_t looked_at;
+	/* What the last decision of each role in this transaction says of its workers. */
+	size_t nusable[ROLES];
+	uint64_t usable[ROLES][ROUTE_WORKERS_MAX / 64];
 	unsigned char secret[SECRET]; /* of hashed keys; of this run, kept nowhere */
 };
 
@@ -428,6 +433,7 @@ int capture_db_begin(struct capture_db *db, struct pd_msg *msg)
 	err = err ? err : simply(db, SQL_BEGIN, msg);
 
 	db->wall_offset = clock_wall() - clock_now();
+	memset(db->nusable, 0, sizeof(db->nusable));
 	db->run_open = db->run;
 	return err || db->run_open ? err : put_run(db, msg);
 }
@@ -468,6 +474,8 @@ static int put_worker(struct capture_db *db, const struct fleet *f, int role, si
 	put_int(&r, (int64_t)i);
 	put_word(&r, w->name);
 	put_word(&r, w->url);
+	put_int(&r, f->pool[role].ring->worker[i].weight);
+	put_int(&r, atomic_load(&f->pool[role].worker[i]->slot.cap));
 	return step(db, &r, msg);
 }
 
@@ -510,13 +518,16 @@ int capture_db_losses(struct capture_db *db, const struct capture_losses *l, str
 	for (int i = 0; !err && i < CAPTURE_LOSSES; i++) {
 		struct row r = row_of(db, SQL_DROPPED);
 
-		if (l->n[i][CAPTURE_REQUEST] + l->n[i][CAPTURE_DECISION] == 0)
+		if (l->n[i][CAPTURE_REQUEST] + l->n[i][CAPTURE_DECISION] +
+			    l->n[i][CAPTURE_RELEASE] ==
+		    0)
 			continue;
 		put_int(&r, db->run_open);
 		put_int(&r, since_start(db, clock_now()));
 		put_word(&r, reasons[i]);
 		put_int(&r, (int64_t)l->n[i][CAPTURE_REQUEST]);
 		put_int(&r, (int64_t)l->n[i][CAPTURE_DECISION]);
+		put_int(&r, (int64_t)l->n[i][CAPTURE_RELEASE]);
 		err = step(db, &r, msg);
 	}
 	return err;
@@ -527,6 +538,28 @@ int capture_db_losses(struct capture_db *db, const struct capture_losses *l, str
 static int64_t id_of(const struct capture_db *db, uint64_t request)
 {
 	return db->run_open * CAPTURE_RUN_IDS + (int64_t)request;
+}
+
+/* The workers that could be picked, unless the decision before saw the same ones; and how many
+ * requests each had, when something else happened meanwhile. */
+static void put_seen(struct capture_db *db, struct row *r, const struct capture_decision *d)
+{
+	size_t words = ((size_t)d->nworkers + 63) / 64;
+	const uint64_t *usable = (const uint64_t *)(d + 1), *tried = usable + words;
+	bool any = false;
+
+	for (size_t i = 0; i < words; i++)
+		any |= tried[i] != 0;
+	if (db->nusable[d->role] == d->nworkers &&
+	    memcmp(db->usable[d->role], usable, words * sizeof(*usable)) == 0) {
+		put_null(r);
+	} else {
+		put_blob(r, usable, words * sizeof(*usable));
+		memcpy(db->usable[d->role], usable, words * sizeof(*usable));
+		db->nusable[d->role] = d->nworkers;
+	}
+	put_blob(r, tried, any ? words * sizeof(*tried) : 0);
+	put_blob(r, tried + words, d->overlapped ? d->nworkers * sizeof(uint32_t) : 0);
 }
 
 int capture_db_decision(struct capture_db *db, const struct capture_decision *d, struct pd_msg *msg)
@@ -554,6 +587,27 @@ int capture_db_decision(struct capture_db *db, const struct capture_decision *d,
 			put_null(&r);
 	}
 	put_blob(&r, &d->draw, d->has_draw ? sizeof(d->draw) : 0);
+	put_int(&r, (int64_t)d->began);
+	put_int(&r, (int64_t)d->tick);
+	put_int(&r, (int64_t)d->turn);
+	put_int(&r, d->turns);
+	put_seen(db, &r, d);
+	return step(db, &r, msg);
+}
+
+int capture_db_release(struct capture_db *db, const struct capture_release *d, struct pd_msg *msg)
+{
+	struct row r = row_of(db, SQL_RELEASE);
+
+	put_int(&r, db->run_open);
+	put_int(&r, id_of(db, d->request));
+	put_int(&r, since_start(db, d->at));
+	put_word(&r, worker_role_name((enum worker_role)d->role));
+	put_int(&r, (int64_t)d->fleet);
+	put_int(&r, d->worker);
+	put_word(&r, d->computed ? "computed" : "ended");
+	put_int(&r, (int64_t)d->began);
+	put_int(&r, (int64_t)d->tick);
 	return step(db, &r, msg);
 }
 
@@ -623,7 +677,7 @@ int capture_db_request(struct capture_db *db, const struct capture_request *q, s
 {
 	static const char *const outcomes[] = {"ok", "error", "cut", "client_left", "refused"};
 	const uint64_t *blocks = (const uint64_t *)(q + 1);
-	const char *at = (const char *)(blocks + q->nblocks), *text[CAPTURE_TEXTS];
+	const char *at = (const char *)(blocks + q->nblocks + q->nseen), *text[CAPTURE_TEXTS];
 	struct row r = row_of(db, SQL_REQUEST);
 	char hidden[2 * PSEUDONYM];
 
@@ -656,5 +710,8 @@ int capture_db_request(struct capture_db *db, const struct capture_request *q, s
 	put_usage(&r, &q->usage);
 	put_blob(&r, blocks, q->nblocks * sizeof(uint64_t));
 	put_blob(&r, text[TEXT_BODY], q->len[TEXT_BODY]);
+	put_known(&r, q->tokens > 0, q->tokens);
+	put_known(&r, q->output > 0, q->output);
+	put_blob(&r, blocks + q->nblocks, q->nseen * sizeof(uint64_t));
 	return step(db, &r, msg);
 }

@@ -24,6 +24,8 @@ int capture_db_available(struct capture_db *db, const struct fleet *f, int64_t a
 			 size_t position, bool available, struct pd_msg *msg) PD_MUST;
 int capture_db_decision(struct capture_db *db, const struct capture_decision *d,
 			struct pd_msg *msg) PD_MUST;
+int capture_db_release(struct capture_db *db, const struct capture_release *r,
+		       struct pd_msg *msg) PD_MUST;
 int capture_db_request(struct capture_db *db, const struct capture_request *r,
 		       struct pd_msg *msg) PD_MUST;
 int capture_db_losses(struct capture_db *db, const struct capture_losses *l,

@@ -31,7 +31,11 @@ static void note_decision(const struct record *r, unsigned role)
 {
 	struct capture *c = r->to->capture;
 	const struct route_decision *d = r->pick[role].decision;
-	struct capture_decision *to = capture_reserve(c, CAPTURE_DECISION, sizeof(*to));
+	const struct record_pick *p = &r->pick[role];
+	size_t n = r->fleet->pool[role].n, bits = (n + 63) / 64 * 2 * sizeof(uint64_t);
+	bool overlapped = p->tick != p->began + 1, has = p->seen.n == bits + n * sizeof(uint32_t);
+	size_t seen = !has ? 0 : overlapped ? p->seen.n : bits;
+	struct capture_decision *to = capture_reserve(c, CAPTURE_DECISION, sizeof(*to) + seen);
 
 	if (!to)
 		return;
@@ -51,7 +55,15 @@ static void note_decision(const struct record *r, unsigned role)
 		.margin = d->margin,
 		.has_draw = r->fleet->pool[role].ring->state->spec.type->flags & ROUTE_DRAWS,
 		.draw = d->draw,
+		.began = p->began,
+		.tick = p->tick,
+		.turn = p->turn,
+		.turns = p->turns,
+		.nworkers = has ? (uint32_t)n : 0,
+		.overlapped = overlapped,
 	};
+	if (seen > 0)
+		memcpy(to + 1, p->seen.p, seen);
 	to->ncandidates = d->ncandidates < CAPTURE_CANDIDATES ? d->ncandidates : CAPTURE_CANDIDATES;
 	for (uint32_t i = 0; i < to->ncandidates; i++) {
 		to->candidate[i].worker = d->candidate[i].worker;
@@ -68,6 +80,27 @@ void capture_decided(const struct record *r)
 			note_decision(r, (enum worker_role)role);
 }
 
+void capture_released(const struct record *r, unsigned role, uint32_t worker, bool computed,
+		      int64_t at, uint64_t began)
+{
+	struct capture *c = r->to->capture;
+	uint64_t tick = capture_tick(c, 1);
+	struct capture_release *to = capture_reserve(c, CAPTURE_RELEASE, sizeof(*to));
+
+	if (!to)
+		return;
+	*to = (struct capture_release){.kind = CAPTURE_RELEASE,
+				       .role = role,
+				       .worker = worker,
+				       .computed = computed,
+				       .request = r->number,
+				       .fleet = r->fleet->version,
+				       .at = at,
+				       .began = began,
+				       .tick = tick};
+	capture_commit(c, to);
+}
+
 /* -- the request -- */
 
 /* What a request record is made of besides numbers. */
@@ -75,6 +108,7 @@ struct parts {
 	struct span text[CAPTURE_TEXTS];
 	struct span prompt; /* its JSON */
 	uint32_t nblocks;
+	const uint64_t *seen;
 };
 
 static struct span cut(struct span s, size_t max)
@@ -121,6 +155,13 @@ static void find_parts(const struct record *x, struct parts *p, struct capture_r
 		p->text[TEXT_ERROR] = cut(span_of(x->why), ERROR_MAX);
 	if (cfg->prompts)
 		p->text[TEXT_BODY] = cut(x->body, cfg->body_max);
+	r->tokens = x->tokens_seen;
+	r->output = x->output_seen;
+	/* What policies saw of the prompt is not seeded, no more than session keys are. */
+	if (cfg->keys == CAPTURE_KEYS_PLAIN) {
+		r->nseen = (uint32_t)x->nblocks;
+		p->seen = x->block;
+	}
 	if (block > 0 && p->prompt.n >= block)
 		p->nblocks = p->prompt.n / block < CAPTURE_BLOCKS_MAX
 				     ? (uint32_t)(p->prompt.n / block)
@@ -129,7 +170,7 @@ static void find_parts(const struct record *x, struct parts *p, struct capture_r
 
 static void push(struct capture *c, struct capture_request *r, const struct parts *p)
 {
-	size_t n = sizeof(*r) + p->nblocks * sizeof(uint64_t);
+	size_t n = sizeof(*r) + (p->nblocks + (size_t)r->nseen) * sizeof(uint64_t);
 	struct capture_request *to;
 	uint64_t *blocks;
 	char *at;
@@ -148,7 +189,9 @@ static void push(struct capture *c, struct capture_request *r, const struct part
 	(void)route_blocks(c->block_seed, p->prompt.p, p->prompt.n,
 			   (size_t)c->cfg.block_tokens * CAPTURE_CHARS_PER_TOKEN, blocks,
 			   p->nblocks);
-	at = (char *)(blocks + p->nblocks);
+	if (r->nseen > 0)
+		memcpy(blocks + p->nblocks, p->seen, r->nseen * sizeof(*blocks));
+	at = (char *)(blocks + p->nblocks + r->nseen);
 	for (int i = 0; i < CAPTURE_TEXTS; i++) {
 		if (p->text[i].n > 0)
 			memcpy(at, p->text[i].p, p->text[i].n);

@@ -11,7 +11,7 @@
 #include "lib/router/capture/capture_ring.h"
 #include "lib/workload/capture_schema.h"
 
-enum capture_kind { CAPTURE_REQUEST, CAPTURE_DECISION, CAPTURE_KINDS };
+enum capture_kind { CAPTURE_REQUEST, CAPTURE_DECISION, CAPTURE_RELEASE, CAPTURE_KINDS };
 enum capture_outcome { OUTCOME_OK, OUTCOME_ERROR, OUTCOME_CUT, OUTCOME_LEFT, OUTCOME_REFUSED };
 
 struct capture_decision {
@@ -28,7 +28,23 @@ struct capture_decision {
 		uint32_t worker;
 		double score;
 	} candidate[CAPTURE_CANDIDATES];
-	uint64_t draw; /* only for policies that draw */
+	uint64_t draw;	      /* only for policies that draw */
+	uint64_t began, tick; /* see capture_clock() */
+	uint64_t turn;
+	uint32_t turns, nworkers;
+	bool overlapped;
+	/* a bit per worker: uint64_t usable[(nworkers + 63) / 64], tried[(nworkers + 63) / 64];
+	 * overlapped: uint32_t in_flight[nworkers] */
+};
+
+/* A pick has ended, or its prompt is computed. */
+struct capture_release {
+	uint32_t kind;
+	uint32_t role, worker;
+	bool computed; /* else ended */
+	uint64_t request, fleet;
+	int64_t at;
+	uint64_t began, tick;
 };
 
 /* The texts of a request, in this order. */
@@ -58,8 +74,10 @@ struct capture_request {
 	bool streaming;
 	bool secret; /* the key contains text of the prompt: hashed in any case */
 	uint32_t nblocks;
+	uint32_t tokens, output; /* as policies saw them; 0: not asked for */
+	uint32_t nseen;		 /* blocks that policies saw */
 	uint32_t len[CAPTURE_TEXTS];
-	/* uint64_t blocks[nblocks], then the texts */
+	/* uint64_t blocks[nblocks], seen[nseen], then the texts */
 };
 
 /* Records that were lost, by kind. */
@@ -77,6 +95,7 @@ struct capture {
 	struct capture_ring ring;
 	uint64_t block_seed; /* of this run; kept nowhere */
 	_Atomic uint64_t requests;
+	_Atomic uint64_t clock;		      /* capture_clock() */
 	_Atomic uint64_t lost[CAPTURE_KINDS]; /* the queue was full */
 	_Atomic bool closed;
 	/* what only the writer changes */

@@ -58,7 +58,7 @@ static const char worker_values[] =
 	"`unresolved` "
 	"`stalled` `open` `half_open` |\n"
 	"| `log` | `main` `access` |\n"
-	"| `kind` | `request` `decision` |\n"
+	"| `kind` | `request` `decision` `release` |\n"
 	"| `loss` | `queue_full` `write_error` |\n"
 	"| `version` | as `pdctl --version` |\n";
 

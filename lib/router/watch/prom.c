@@ -437,7 +437,7 @@ static int seconds_text(struct buf *b, enum prom_single s, int64_t ns)
 
 static int captured_text(struct buf *b, const struct prom_capture *c, enum prom_single s)
 {
-	static const char *const kinds[PROM_RECORDS] = {"request", "decision"};
+	static const char *const kinds[PROM_RECORDS] = {"request", "decision", "release"};
 	const char *name = single[s].name;
 	int err = PD_OK;
 

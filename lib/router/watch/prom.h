@@ -14,7 +14,7 @@
 enum prom_single { METRICS_SINGLES(PROM_SINGLE_ENUM) PROM_SINGLES };
 
 /* The kinds of records of a capture. */
-enum prom_record { PROM_REQUEST, PROM_DECISION, PROM_RECORDS };
+enum prom_record { PROM_REQUEST, PROM_DECISION, PROM_RELEASE, PROM_RECORDS };
 
 struct prom_capture {
 	uint64_t written[PROM_RECORDS], queue_full[PROM_RECORDS], write_error[PROM_RECORDS];

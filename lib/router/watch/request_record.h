@@ -62,6 +62,13 @@ struct record_pick {
 	const struct worker *worker; /* NULL: none */
 	const struct route_decision *decision;
 	const struct route_explain *explain; /* not filled: the policy says no more */
+	/* Of captured requests: the span of the decision (capture.h), and what there was to be seen
+	 * when it began: a bit for each worker that is available, one for each that was tried, and
+	 * the requests in flight of each. */
+	uint64_t began, tick;
+	uint64_t turn;	/* the policy's counter before */
+	uint32_t turns; /* taken from it meanwhile */
+	struct span seen;
 };
 
 struct record {
@@ -85,7 +92,11 @@ struct record {
 	uint32_t missing;   /* prompt tokens that the decode worker did not have, as far as known */
 	unsigned attempt;   /* from 0 */
 	unsigned decisions; /* picks, in all attempts */
-	uint64_t number;    /* in the capture; 0: not captured */
+	/* of the prompt, as policies saw it; 0: none asked */
+	const uint64_t *block;
+	size_t nblocks;
+	uint32_t tokens_seen, output_seen;
+	uint64_t number; /* in the capture; 0: not captured */
 	/* what came of it */
 	struct record_times time;
 	int status; /* sent to the client; 0: none */

@@ -18,14 +18,15 @@
 struct lane {
 	struct rng rng;
 	unsigned stripe;
-	struct buf up;	    /* bytes from the worker; lent while there are any */
-	struct buf beside;  /* the same of the decode worker that is asked beside prefill */
-	struct buf head;    /* the head we are building */
-	struct buf side;    /* merged usage, a line of the access log */
-	struct buf held;    /* part of an event that is not complete */
-	struct buf prefill; /* the prefill answer, until the decode answer has passed */
-	int64_t queued_ns;  /* what the request that comes next waited at the gate */
-	int64_t refused;    /* the request, by its accepted_ns, that the server answered itself */
+	struct buf up;		/* bytes from the worker; lent while there are any */
+	struct buf beside;	/* the same of the decode worker that is asked beside prefill */
+	struct buf head;	/* the head we are building */
+	struct buf side;	/* merged usage, a line of the access log */
+	struct buf held;	/* part of an event that is not complete */
+	struct buf prefill;	/* the prefill answer, until the decode answer has passed */
+	struct buf seen[ROLES]; /* what a captured decision had before it */
+	int64_t queued_ns;	/* what the request that comes next waited at the gate */
+	int64_t refused; /* the request, by its accepted_ns, that the server answered itself */
 	struct record_scratch scratch;
 	struct leg *second; /* owned; made when first needed */
 };

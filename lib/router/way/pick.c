@@ -13,6 +13,8 @@
 #include "lib/route/hash.h"
 #include "lib/route/key/key_extract.h"
 #include "lib/pd/legs.h"
+#include "lib/router/capture/capture.h"
+#include "lib/router/capture/capture_note.h"
 #include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
 
@@ -142,6 +144,61 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	};
 }
 
+/* What the capture has to know of a decision that begins now. */
+static void look(struct exchange *x, enum worker_role role)
+{
+	const struct route_pool *ring = x->fleet->pool[role].ring;
+	struct pick *p = &x->pick[role];
+	struct buf *b = &x->lane->seen[role];
+	size_t words = (ring->n + 63) / 64, bytes = 2 * words * 8 + ring->n * 4;
+	uint64_t *usable, *tried;
+	uint32_t *load;
+
+	if (!x->rec.number)
+		return;
+	p->began = capture_clock(x->way->watch.capture);
+	p->turn = atomic_load_explicit(&ring->state->turn, memory_order_relaxed);
+	buf_clear(b);
+	if (buf_reserve(b, bytes))
+		return;
+	b->len = bytes;
+	memset(b->data, 0, 2 * words * 8);
+	usable = (void *)b->data;
+	tried = usable + words;
+	load = (void *)(tried + words);
+	for (size_t i = 0; i < ring->n; i++) {
+		const struct route_slot *s = ring->worker[i].slot;
+
+		load[i] = route_load(s);
+		if (atomic_load_explicit(&s->available, memory_order_acquire) ||
+		    atomic_load_explicit(&s->permits, memory_order_relaxed) > 0)
+			usable[i / 64] |= UINT64_C(1) << i % 64;
+		if (p->tried && p->tried[i])
+			tried[i / 64] |= UINT64_C(1) << i % 64;
+	}
+}
+
+/* It is made; `n` of one moment get numbers one after the other. */
+static void looked(struct exchange *x, const enum worker_role *role, unsigned n)
+{
+	uint64_t tick;
+
+	if (!x->rec.number)
+		return;
+	tick = capture_tick(x->way->watch.capture, n);
+	for (unsigned i = 0; i < n; i++) {
+		const struct route_state *s = x->fleet->pool[role[i]].ring->state;
+		struct pick *p = &x->pick[role[i]];
+
+		/* One after the other, unless something else happened: then at any time since. */
+		if (tick == p->began + 1)
+			p->began += i;
+		p->tick = tick + i;
+		p->turns =
+			(uint32_t)(atomic_load_explicit(&s->turn, memory_order_relaxed) - p->turn);
+	}
+}
+
 /* Where nothing was sent the request may go again. False: there is no such worker. */
 static bool forget_some(struct exchange *x, enum worker_role role)
 {
@@ -177,10 +234,14 @@ static int decide(struct exchange *x, enum worker_role role, void *walk)
 	int err, offers = 0;
 
 	rq.walk = walk;
-	while ((err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision)) == PD_ENOENT &&
-	       (forget_some(x, role) || (offers++ < OFFERS_MAX && offer_some(x, role))))
-		continue;
+	do {
+		look(x, role);
+		err = route_decide(x->fleet->pool[role].ring, &rq, &p->decision);
+	} while (err == PD_ENOENT &&
+		 (forget_some(x, role) || (offers++ < OFFERS_MAX && offer_some(x, role))));
 	p->counted = err == PD_OK;
+	if (!err)
+		looked(x, &role, 1);
 	return err;
 }
 
@@ -205,6 +266,8 @@ static int decide_pair(struct exchange *x, enum worker_role *failed, void *walk)
 		/* First all prefill workers that can be reached. */
 		pair.decode_alone = x->may_decode_alone &&
 				    (offers >= OFFERS_MAX || !pick_has_untried(x, ROLE_PREFILL));
+		for (int i = 0; i < ROUTE_ENDS; i++)
+			look(x, role[i]);
 		err = route_decide_pair(&pair);
 		if (!err)
 			break;
@@ -221,6 +284,7 @@ static int decide_pair(struct exchange *x, enum worker_role *failed, void *walk)
 		x->pick[role[i]].decision = pair.decision[i];
 		x->pick[role[i]].counted = pair.picked[i];
 	}
+	looked(x, role, ROUTE_ENDS);
 	if (decider) {
 		x->alone = x->rec.local = pair.local;
 		x->rec.missing = pair.missing;
@@ -379,9 +443,15 @@ void pick_computed(struct exchange *x, struct pick *p)
 {
 	if (p->decision.tokens_stay)
 		return;
-	if (p->counted && p->decision.tokens > 0)
+	if (p->counted && p->decision.tokens > 0) {
+		uint64_t began = x->rec.number ? capture_clock(x->way->watch.capture) : 0;
+
 		route_computed(x->fleet->pool[p - x->pick].ring, p->decision.worker,
 			       p->decision.tokens);
+		if (x->rec.number)
+			capture_released(&x->rec, (unsigned)(p - x->pick), p->decision.worker, true,
+					 x->now, began);
+	}
 	p->decision.tokens = 0;
 }
 
@@ -390,6 +460,7 @@ void pick_release(struct exchange *x, struct pick *p)
 	enum worker_role role = (enum worker_role)(p - x->pick);
 	const struct route_pool *ring = x->fleet->pool[role].ring;
 	struct route_request rq = {.key = NULL};
+	uint64_t began;
 
 	if (!p->counted)
 		return;
@@ -401,7 +472,10 @@ void pick_release(struct exchange *x, struct pick *p)
 		x->now = clock_now();
 		rq = request_of(x, role);
 	}
+	began = x->rec.number ? capture_clock(x->way->watch.capture) : 0;
 	route_end(ring, p->decision.worker, &rq);
+	if (x->rec.number)
+		capture_released(&x->rec, role, p->decision.worker, false, x->now, began);
 	waitlist_call(&x->way->fleet->waiting[role]);
 }
 
@@ -463,6 +537,13 @@ void pick_drop(struct exchange *x, enum worker_role role)
 void pick_describe(struct exchange *x)
 {
 	for (int r = 0; r < ROLES; r++)
-		x->rec.pick[r] = (struct record_pick){x->pick[r].worker, &x->pick[r].decision,
-						      &x->pick[r].explain};
+		x->rec.pick[r] =
+			(struct record_pick){x->pick[r].worker,	  &x->pick[r].decision,
+					     &x->pick[r].explain, x->pick[r].began,
+					     x->pick[r].tick,	  x->pick[r].turn,
+					     x->pick[r].turns,	  buf_span(&x->lane->seen[r])};
+	x->rec.block = x->block;
+	x->rec.nblocks = x->nblocks;
+	x->rec.tokens_seen = x->tokens;
+	x->rec.output_seen = x->output_tokens;
 }

@@ -10,6 +10,9 @@
 
 struct exchange;
 
+/* What a captured decision had before it: two bits and a number for each worker. */
+#define PICK_SEEN_MAX (2 * ROUTE_WORKERS_MAX / 8 + 4 * ROUTE_WORKERS_MAX)
+
 struct pick {
 	struct worker *worker; /* headers and logs name it, also after the end; NULL: none */
 	struct route_decision decision;
@@ -21,6 +24,9 @@ struct pick {
 	/* Owned, lazily made, in the pool's order: which workers were tried, then for each of them
 	 * whether it may be tried again when no other is left. */
 	bool *tried;
+	uint64_t began, tick;	      /* of captured decisions: capture.h */
+	uint64_t turn;		      /* of the policy, before */
+	uint32_t turns;		      /* taken meanwhile, by whomever */
 	struct route_explain explain; /* its array is owned, lazily made */
 	size_t explain_room;
 	const struct worker

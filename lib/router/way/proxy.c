@@ -64,6 +64,8 @@ static void lane_free(void *arg)
 	buf_release(&lane->side);
 	buf_release(&lane->held);
 	buf_release(&lane->prefill);
+	for (int r = 0; r < ROLES; r++)
+		buf_release(&lane->seen[r]);
 	free(lane->second);
 	free(lane);
 }
@@ -87,6 +89,8 @@ static struct lane *lane_of(struct way *w, struct http_conn *c)
 	buf_init(&lane->side, 2 * MERGE_EVENT_MAX);
 	buf_init(&lane->prefill, PREFILL_MAX);
 	buf_init(&lane->held, MERGE_EVENT_MAX + HTTP_CALL_BUFFER_MAX);
+	for (int r = 0; r < ROLES; r++)
+		buf_init(&lane->seen[r], PICK_SEEN_MAX);
 	lane->scratch.text = &lane->side;
 	http_conn_set_data(c, lane, lane_free);
 	return lane;
