@@ -26,6 +26,7 @@
 #include "sim/scenario/decisions.h"
 #include "cmd/simulate_calibrate.h"
 #include "cmd/simulate_exact.h"
+#include "cmd/simulate_print.h"
 #include "cmd/simulate_steps.h"
 #include "sim/scenario/scenario.h"
 
@@ -323,25 +324,6 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
 }
 
-/* The mark becomes bold green up to the next space. */
-static void print_marked(const char *text, size_t n)
-{
-	const size_t len = sizeof(SIMREPORT_MARK) - 1;
-	const char *end = text + n, *at, *stop;
-
-	while ((at = memmem(text, (size_t)(end - text), SIMREPORT_MARK, len)) != NULL) {
-		cli_print(text, (size_t)(at - text));
-		at += len;
-		for (stop = at; stop < end && *stop != ' ' && *stop != '\n';)
-			stop++;
-		cli_print(" \033[1;32m", 8);
-		cli_print(at, (size_t)(stop - at));
-		cli_print("\033[0m", 4);
-		text = stop;
-	}
-	cli_print(text, (size_t)(end - text));
-}
-
 static int print_table(struct session *s, struct pd_msg *msg)
 {
 	char note[256] =
@@ -359,7 +341,7 @@ static int print_table(struct session *s, struct pd_msg *msg)
 	simreport_fit(&s->table, md || o.wide ? 0 : TABLE_WIDTH, &s->agreement);
 	err = md ? table_markdown(&s->table, &out) : table_text(&s->table, &out);
 	if (!err) {
-		print_marked(out.data, out.len);
+		simulate_print(out.data, out.len);
 		if (o.engine.profile[0] && o.engine.band_percent >= 0)
 			(void)snprintf(note, sizeof(note),
 				       "\n* ms, simulated; profile %s: means within %.2g %% of "
@@ -397,15 +379,6 @@ static int write_json(struct session *s, struct pd_msg *msg)
 	return err;
 }
 
-/* A file name from free text: everything but letters, digits, '.', '_' and '-' becomes '-'. */
-static void clean_name(char *name)
-{
-	for (; *name; name++)
-		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-",
-			    *name))
-			*name = '-';
-}
-
 static int write_one_each(const struct session *s, struct pd_msg *msg)
 {
 	char name[256], path[4096];
@@ -424,7 +397,7 @@ static int write_one_each(const struct session *s, struct pd_msg *msg)
 				       "%.60s-%.60s-w%u-c%" PRIu64 "%s%.80s.json", source,
 				       a->policy, a->workers, a->cache, a->point[0] ? "-" : "",
 				       a->point);
-			clean_name(name);
+			simulate_file_name(name);
 			(void)snprintf(path, sizeof(path), "%.3800s/%s", o.json_dir, name);
 			err = json_out(path, cJSON_GetArrayItem(s->docs, at++), msg);
 		}
