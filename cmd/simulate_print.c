@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "lib/base/cli.h"
-#include "sim/report/report.h"
+#include "sim/report/table.h"
 
 void simulate_print(const char *text, size_t n)
 {
