@@ -9,6 +9,10 @@ prefix ?= $(or $(PREFIX),/usr/local)
 bindir ?= $(prefix)/bin
 libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
+mandir ?= $(prefix)/share/man
+bashdir ?= $(prefix)/share/bash-completion/completions
+zshdir ?= $(prefix)/share/zsh/site-functions
+unitdir ?= $(libdir)/systemd/system
 DESTDIR ?=
 PKG_CONFIG ?= pkg-config
 PYTHON ?= /usr/bin/python3
@@ -55,7 +59,9 @@ O ?= build$(if $(VARIANT),/$(VARIANT))
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) $(TEST_PKGS) 2>/dev/null)
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS))
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PKGS) 2>/dev/null)
-ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(EXTRA) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(PKG_CFLAGS)
+# Where the tree lies is not in what is built: scripts/reproducible.
+PLACE := $(if $(filter 1,$(COV)),,-ffile-prefix-map=$(CURDIR)=.)
+ALL_CFLAGS = -std=gnu17 $(WARN) $(CFLAGS) $(EXTRA) $(PLACE) -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(PKG_CFLAGS)
 ALL_LDLIBS = $(LDLIBS) $(PKG_LIBS) -lm -pthread
 LINK = $(CC) $(CFLAGS) $(EXTRA) $(LDEXTRA) $(LDFLAGS) -pthread
 
@@ -152,6 +158,23 @@ $(O)/pdroute.pc: FORCE
 	@mkdir -p $(@D)
 	$(file >$@.new,$(pdroute_pc))@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
+# Manual pages and completion, which the program prints from its option tables.
+COMMANDS := $(shell sed -n '/^const struct command commands/,/^};/s/^\t{"\([a-z]*\)", cmd_.*/\1/p' cmd/main.c)
+MAN_PAGES := $(O)/man/pdctl.1 $(COMMANDS:%=$(O)/man/pdctl-%.1)
+pages: $(MAN_PAGES) $(O)/completion/pdctl $(O)/completion/_pdctl ## manual pages and completion of bash and zsh
+define page
+@mkdir -p $(@D)
+$(call say,PAGE,$@)$< $(1) >$@
+endef
+$(O)/man/pdctl.1: $(O)/pdctl
+	$(call page,man)
+$(O)/man/pdctl-%.1: $(O)/pdctl
+	$(call page,man $*)
+$(O)/completion/pdctl: $(O)/pdctl
+	$(call page,completion bash)
+$(O)/completion/_pdctl: $(O)/pdctl
+	$(call page,completion zsh)
+
 TESTS := $(patsubst %.c,$(O)/%,$(TST_SRC))
 FUZZERS := $(patsubst %.c,$(O)/%,$(FUZZ_SRC))
 check: unit blackbox ## unit and blackbox
@@ -193,26 +216,36 @@ check-headers: ## each header compiles alone
 	$(Q)for h in $(HEADERS); do printf '#include "%s"\n' $$h | \
 		$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -xc -fsyntax-only - || exit 1; done
 
-install: all ## program, library, header and systemd units, below DESTDIR and PREFIX
+install: all pages ## program, library, manual pages, completion and systemd units, below DESTDIR and PREFIX
 	install -Dm755 $(O)/pdctl $(DESTDIR)$(bindir)/pdctl
+	install -Dm644 -t $(DESTDIR)$(mandir)/man1 $(MAN_PAGES)
+	install -Dm644 $(O)/completion/pdctl $(DESTDIR)$(bashdir)/pdctl
+	install -Dm644 $(O)/completion/_pdctl $(DESTDIR)$(zshdir)/_pdctl
 	install -Dm644 $(O)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.a
 	install -Dm755 $(O)/libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so.1
 	ln -sf libpdroute.so.1 $(DESTDIR)$(libdir)/libpdroute.so
 	install -Dm644 $(O)/pdroute.pc $(DESTDIR)$(libdir)/pkgconfig/pdroute.pc
 	install -Dm644 lib/pdroute/pdroute.h $(DESTDIR)$(includedir)/pdroute.h
-	install -d $(DESTDIR)$(libdir)/systemd/system
-	sed 's|/usr/local/bin/|$(bindir)/|' scripts/pdctl.service >$(DESTDIR)$(libdir)/systemd/system/pdctl.service
-	install -m644 scripts/pdctl.socket $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
+	install -d $(DESTDIR)$(unitdir)
+	sed 's|/usr/local/bin/|$(bindir)/|' scripts/pdctl.service >$(DESTDIR)$(unitdir)/pdctl.service
+	install -m644 scripts/pdctl.socket $(DESTDIR)$(unitdir)/pdctl.socket
 uninstall: ## removes what install put there
 	rm -rf $(DESTDIR)$(bindir)/pdctl $(DESTDIR)$(libdir)/libpdroute.a $(DESTDIR)$(libdir)/libpdroute.so* \
+		$(addprefix $(DESTDIR)$(mandir)/man1/,$(notdir $(MAN_PAGES))) $(DESTDIR)$(bashdir)/pdctl $(DESTDIR)$(zshdir)/_pdctl \
 		$(DESTDIR)$(libdir)/pkgconfig/pdroute.pc $(DESTDIR)$(includedir)/pdroute.h \
-		$(DESTDIR)$(libdir)/systemd/system/pdctl.service $(DESTDIR)$(libdir)/systemd/system/pdctl.socket
+		$(DESTDIR)$(unitdir)/pdctl.service $(DESTDIR)$(unitdir)/pdctl.socket
+deb: ## Debian packages into build/deb
+	$(Q)scripts/deb
+image: ## a container image: with docker, podman or buildah, else its stages in a chroot
+	$(Q)scripts/image
+reproducible: ## two builds in different folders have the same bytes
+	$(Q)scripts/reproducible
 clean: ## removes build/
 	rm -rf build
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 FORCE:
-.PHONY: all check unit tools perf-tools blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
+.PHONY: all pages deb image reproducible check unit tools perf-tools blackbox fuzz fuzz-build fuzz-run perf coverage lint check-format check-tidy check-cpp \
 	check-shell check-tree format check-headers install \
 	uninstall clean help FORCE
 .DELETE_ON_ERROR:

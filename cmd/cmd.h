@@ -3,7 +3,23 @@
 #ifndef PD_CMD_H
 #define PD_CMD_H
 
+/* Both stand in CHANGELOG.md and debian/changelog too (tests/blackbox/test_packaging.py compares).
+ */
 #define PDCTL_VERSION "0.1.0"
+#define PDCTL_DATE    "2026-12-01"
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+};
+
+/* All of them, in the order of `pdctl help`; ends with a name that is NULL. */
+extern const struct command commands[];
+
+/* `pdctl man [COMMAND]` and `pdctl completion bash|zsh`: what `make install` installs. */
+int cmd_man(int argc, char **argv);
+int cmd_completion(int argc, char **argv);
 
 int cmd_serve(int argc, char **argv);
 int cmd_results(int argc, char **argv);

@@ -9,13 +9,7 @@
 #include "lib/base/cli.h"
 #include "lib/base/nearest.h"
 
-struct command {
-	const char *name;
-	int (*run)(int argc, char **argv);
-	const char *summary;
-};
-
-static const struct command commands[] = {
+const struct command commands[] = {
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
 	{"workers", cmd_workers, "list, add, drain and remove the workers of a running router"},
 	{"simulate", cmd_simulate,
@@ -97,6 +91,10 @@ static int dispatch(int argc, char **argv)
 		cli_print("pdctl " PDCTL_VERSION "\n", sizeof("pdctl " PDCTL_VERSION "\n") - 1);
 		return EXIT_OK;
 	}
+	if (strcmp(argv[1], "man") == 0)
+		return cmd_man(argc - 1, argv + 1);
+	if (strcmp(argv[1], "completion") == 0)
+		return cmd_completion(argc - 1, argv + 1);
 	for (const struct command *c = commands; c->name; c++)
 		if (strcmp(argv[1], c->name) == 0)
 			return c->run(argc - 1, argv + 1);

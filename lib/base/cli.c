@@ -60,28 +60,53 @@ static int print_help(const struct opt_command *c)
 	return err ? EXIT_RUNTIME : EXIT_OK;
 }
 
+/* What installed files and docs/ are made of (cmd/pages.c, tests/blackbox/test_docs.py). */
+static const struct form {
+	const char *flag;
+	int (*print)(const struct opt_command *c, struct buf *out);
+} forms[] = {
+	{"--help-markdown", opt_markdown},
+	{"--help-man", opt_man},
+	{"--help-bash", opt_bash},
+	{"--help-zsh", opt_zsh},
+};
+
+static const struct form *form_of(int argc, char **argv)
+{
+	for (size_t i = 0; argc == 2 && i < sizeof(forms) / sizeof(forms[0]); i++)
+		if (strcmp(argv[1], forms[i].flag) == 0)
+			return &forms[i];
+	return NULL;
+}
+
+static int print_form(const struct opt_command *c, const struct form *form)
+{
+	struct buf text;
+	int rc;
+
+	buf_init(&text, HELP_MAX);
+	rc = form->print(c, &text) ? EXIT_RUNTIME : EXIT_OK;
+	cli_print(text.data, text.len);
+	buf_release(&text);
+	return rc;
+}
+
 int cli_parse(const struct opt_command *c, int argc, char **argv, struct opt_list *rest)
 {
+	const struct form *form = form_of(argc, argv);
 	struct pd_msg msg = {0};
-	struct buf help;
-	/* The option tables of docs/ come from here (tests/blackbox/test_docs.py). */
-	bool markdown = argc == 2 && strcmp(argv[1], "--help-markdown") == 0;
-	int rc = markdown ? OPT_HELP : opt_parse(c, argc, argv, rest, &msg);
+	int rc;
 
+	if (form)
+		return print_form(c, form);
+	rc = opt_parse(c, argc, argv, rest, &msg);
 	if (rc == PD_OK)
 		return -1;
-	if (rc != OPT_HELP) {
-		(void)report(c, &msg, EXIT_USAGE);
-		(void)fprintf(stderr, "try: pdctl %s --help\n", c->name);
-		return EXIT_USAGE;
-	}
-	if (!markdown)
+	if (rc == OPT_HELP)
 		return print_help(c);
-	buf_init(&help, HELP_MAX);
-	rc = opt_markdown(c, &help) ? EXIT_RUNTIME : EXIT_OK;
-	cli_print(help.data, help.len);
-	buf_release(&help);
-	return rc;
+	(void)report(c, &msg, EXIT_USAGE);
+	(void)fprintf(stderr, "try: pdctl %s --help\n", c->name);
+	return EXIT_USAGE;
 }
 
 void cli_print(const char *text, size_t n)

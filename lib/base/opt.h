@@ -1,6 +1,6 @@
 /*
- * Command-line options as one table per command: parsing, --help, "did you mean" and the option
- * tables in docs/ all come from it, so they cannot drift apart.
+ * Command-line options as one table per command: parsing, --help, "did you mean", the option tables
+ * in docs/, manual pages and completion all come from it, so they cannot drift apart.
  *
  * Accepted: --name value, --name=value, --flag, --no-flag, "--" (the rest is positional),
  * -h/--help. A list option takes the words that follow it up to the next option and may be
@@ -81,6 +81,11 @@ bool opt_given(const struct opt_command *c, int argc, char **argv, const char *n
 /* The --help text, and the same options as a Markdown table (used for docs/). */
 int opt_help(const struct opt_command *c, struct buf *out) PD_MUST;
 int opt_markdown(const struct opt_command *c, struct buf *out) PD_MUST;
+/* The same options for installed files: a manual page from .SH NAME on, and a function _pdctl_NAME
+ * of the shell (cmd/pages.c puts the rest around them). */
+int opt_man(const struct opt_command *c, struct buf *out) PD_MUST;
+int opt_bash(const struct opt_command *c, struct buf *out) PD_MUST;
+int opt_zsh(const struct opt_command *c, struct buf *out) PD_MUST;
 /*
  * The --help text with lines of at most `width` characters: broken between words, and what follows
  * stands below what was broken. Examples stay as they are, for they are copied. A word that is

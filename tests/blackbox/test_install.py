@@ -12,8 +12,10 @@ import harness
 from test_pdroute import STRICT, example
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+COMMANDS = re.findall(r"^  ([a-z]+) ", harness.run("help").stdout, re.M)
 FILES = ["bin/pdctl", "include/pdroute.h", "lib/libpdroute.a", "lib/libpdroute.so", "lib/libpdroute.so.1", "lib/pkgconfig/pdroute.pc",
-         "lib/systemd/system/pdctl.service", "lib/systemd/system/pdctl.socket"]  # fmt: skip
+         "lib/systemd/system/pdctl.service", "lib/systemd/system/pdctl.socket", "share/bash-completion/completions/pdctl",
+         "share/zsh/site-functions/_pdctl", "share/man/man1/pdctl.1", *(f"share/man/man1/pdctl-{name}.1" for name in COMMANDS)]  # fmt: skip
 
 
 def make(*words, cwd=ROOT):
