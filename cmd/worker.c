@@ -127,6 +127,10 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "kv-transfer-config", &transfer_config, "JSON",
 	 "as vLLM has it: kv_connector, kv_role, kv_port, kv_connector_extra_config", NULL, 0, 0,
 	 NULL},
+	{OPT_TEXT, "kv-events-config", &events_config, "JSON",
+	 "publish KV events by ZeroMQ as vLLM does: enable_kv_cache_events, publisher, endpoint, "
+	 "replay_endpoint, topic, buffer_steps, hwm",
+	 NULL, 0, 0, NULL},
 	{OPT_INT, "kv-port", &kv_port, "N",
 	 "port of the KV transfer (default: that of the API, or kv_port)", NULL, 0, 65535, NULL},
 	{OPT_INT, "bootstrap-port", &bootstrap_port, "N",
@@ -413,6 +417,14 @@ static int apply(int argc, char **argv, struct pd_msg *msg)
 	cfg.tp_size = (uint32_t)tp_size;
 	cfg.dp_size = (uint32_t)dp_size;
 	cfg.no_prefix_cache = !prefix_caching;
+	cfg.events_endpoint = !vllm.events ? NULL : vllm.endpoint ? vllm.endpoint : "tcp://*:5557";
+	cfg.events_replay = vllm.replay_endpoint;
+	cfg.events_topic = vllm.topic;
+	cfg.events_kept = (size_t)vllm.buffer_steps;
+	cfg.events_hwm = (int)vllm.hwm;
+	if (vllm.events && !prefix_caching)
+		return pd_fail(msg, PD_EINVAL,
+			       "--kv-events-config: there are no events without a prefix cache");
 	cfg.block_size = (uint32_t)block_size;
 	cfg.num_blocks = (uint32_t)num_blocks;
 	cfg.engine.max_num_seqs = (uint32_t)max_num_seqs;

@@ -32,6 +32,8 @@ struct kvpool {
 	size_t nslots;	     /* power of two */
 	size_t held, named;
 	uint64_t evictions;
+	void (*lost)(void *ctx, uint64_t name);
+	void *ctx;
 };
 
 struct kvpool *kvpool_new(size_t usable)
@@ -111,9 +113,16 @@ void kvpool_name(struct kvpool *p, uint32_t b, uint64_t name)
 	p->block[oldest].older = b;
 }
 
+void kvpool_watch(struct kvpool *p, void (*lost)(void *ctx, uint64_t name), void *ctx)
+{
+	p->lost = lost;
+	p->ctx = ctx;
+}
+
 static void lose_name(struct kvpool *p, uint32_t b)
 {
 	struct block *k = &p->block[b];
+	bool alone = k->newer == b;
 	uint32_t *at = &p->slot[slot_of(p, k->name)];
 
 	if (k->chain != NOT_OLDEST) {
@@ -130,6 +139,8 @@ static void lose_name(struct kvpool *p, uint32_t b)
 	p->block[k->older].newer = k->newer;
 	k->newer = NIL;
 	p->named--;
+	if (alone && p->lost)
+		p->lost(p->ctx, k->name);
 }
 
 /* Room for n more blocks in the array and in the index, so that naming cannot fail. */

@@ -65,6 +65,9 @@ void kvpool_drop(struct kvpool *p, const uint32_t *block, size_t n);
  * exceeds the memory push out its own tail. No block may be held. */
 int kvpool_access(struct kvpool *p, const uint64_t *name, size_t n, size_t *hits) PD_MUST;
 
+/* Told of each name that no block has any more; NULL: nobody. It changes nothing here. */
+void kvpool_watch(struct kvpool *p, void (*lost)(void *ctx, uint64_t name), void *ctx);
+
 /* Forgets the names of all free blocks. */
 void kvpool_forget(struct kvpool *p);
 

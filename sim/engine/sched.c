@@ -146,12 +146,14 @@ static uint64_t name_of(const struct seq *q, size_t i)
 
 static void name_until(struct sched *s, struct seq *q, uint64_t tokens)
 {
-	uint32_t full = (uint32_t)(tokens / s->cfg.block_size);
+	uint32_t full = (uint32_t)(tokens / s->cfg.block_size), before = q->named;
 
 	if (!s->cfg.prefix_caching)
 		return;
 	for (; q->named < full && q->named < q->nblocks; q->named++)
 		kvpool_name(s->kv, q->block[q->named], name_of(q, q->named));
+	if (s->named && q->named > before)
+		s->named(s->ctx, q, before, q->named);
 }
 
 /* Leading blocks in the cache; the last known token is always computed. */

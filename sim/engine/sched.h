@@ -138,6 +138,10 @@ struct sched {
 	struct sched_step *under_way[SCHED_STEPS]; /* steps that an abort must look through */
 	bool stuck; /* the last pass ended at a head of line for which there was no room */
 	uint64_t preemptions;
+	/* Told when full blocks [from, to) of a sequence have got their names; NULL: nobody. Set by
+	 * the owner; it changes nothing here. */
+	void (*named)(void *ctx, const struct seq *q, uint32_t from, uint32_t to);
+	void *ctx;
 };
 
 int sched_config_check(const struct sched_config *cfg, struct pd_msg *msg) PD_MUST;

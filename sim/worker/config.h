@@ -45,6 +45,10 @@ struct worker_config {
 	const char *shared_path;	/* the directory of connectors that have one */
 	uint32_t tp_size, dp_size;	/* >= 1; dp_size engines behind the port */
 	bool no_prefix_cache;
+	/* KV events; NULL: none. Texts as kvevents.h has them. */
+	const char *events_endpoint, *events_replay, *events_topic;
+	size_t events_kept;
+	int events_hwm;
 	const char *api_key; /* NULL: none is asked for */
 	uint64_t seed;	     /* of the random faults */
 	int64_t slow_accept_ns;

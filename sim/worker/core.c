@@ -71,6 +71,51 @@ static void released(void *ctx, struct stepper *e, struct seq *q)
 	free_job(job);
 }
 
+/* -- KV events -- */
+
+static void named(void *ctx, const struct seq *q, uint32_t from, uint32_t to)
+{
+	struct core *k = ctx;
+	const struct core_job *job = q->owner;
+	uint32_t known = q->nnames < to ? (uint32_t)q->nnames : to;
+
+	/* A block without a given name can be hit by nobody. */
+	if (from < known && job->ids)
+		kvevents_stored(k->events, q->name, from, known, job->ids);
+}
+
+static void lost(void *ctx, uint64_t name)
+{
+	struct core *k = ctx;
+
+	kvevents_removed(k->events, name);
+}
+
+void core_publish(struct core *k, struct kvevents *events)
+{
+	k->events = events;
+	k->engine.sched.named = named;
+	k->engine.sched.ctx = k;
+	kvpool_watch(k->engine.sched.kv, lost, k);
+}
+
+void core_forget(struct core *k)
+{
+	struct kvpool_stats kv;
+
+	(void)pthread_mutex_lock(&k->lock);
+	kvpool_stats(k->engine.sched.kv, &kv);
+	if (k->events && kv.held == 0) {
+		kvpool_watch(k->engine.sched.kv, NULL, NULL);
+		kvpool_forget(k->engine.sched.kv);
+		kvpool_watch(k->engine.sched.kv, lost, k);
+		kvevents_cleared(k->events);
+	} else {
+		kvpool_forget(k->engine.sched.kv);
+	}
+	(void)pthread_mutex_unlock(&k->lock);
+}
+
 int core_init(struct core *k, const struct stepper_config *cfg, struct pd_msg *msg)
 {
 	pthread_condattr_t attr;
@@ -102,7 +147,10 @@ void core_release(struct core *k)
 		next = job->next;
 		free_job(job);
 	}
+	if (k->engine.sched.kv)
+		kvpool_watch(k->engine.sched.kv, NULL, NULL);
 	stepper_release(&k->engine);
+	kvevents_stop(k->events);
 	(void)pthread_cond_destroy(&k->changed);
 	(void)pthread_mutex_destroy(&k->lock);
 }

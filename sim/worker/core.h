@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "sim/engine/stepper.h"
+#include "sim/worker/kvevents.h"
 
 /* One prompt and its n answers, each a sequence of the engine. */
 struct core_job {
@@ -22,6 +23,7 @@ struct core_job {
 	const uint64_t *hash; /* chained hashes of the full blocks of prompt and answer; borrowed
 				 until the job has ended, of a lease until it is read */
 	size_t nhash;
+	const uint32_t *ids; /* of prompt and answer, borrowed as `hash` is; for KV events */
 	uint32_t prompt_tokens, output_tokens;
 	uint32_t copies;
 	enum seq_kv kv;		 /* of the first copy; the others compute or hit the prompt */
@@ -49,8 +51,9 @@ struct core {
 	struct core_job *jobs;
 	int64_t slept_until; /* what the thread waits for */
 	uint64_t queried_tokens, hit_tokens;
-	char id[40];	    /* a UUID, new in every process: remote_engine_id */
-	atomic_ullong next; /* makes ids of requests and leases unique */
+	struct kvevents *events; /* NULL: none; owned */
+	char id[40];		 /* a UUID, new in every process: remote_engine_id */
+	atomic_ullong next;	 /* makes ids of requests and leases unique */
 };
 
 /* core_release in every case. */
@@ -60,6 +63,11 @@ int core_start(struct core *k) PD_MUST;
 void core_stop(struct core *k);
 /* Without the lock. All jobs must have ended but those that are leased. */
 void core_release(struct core *k);
+
+/* From now on what the cache gets and loses is published. Before the first job. */
+void core_publish(struct core *k, struct kvevents *events);
+/* Forgets what is cached and not in use. */
+void core_forget(struct core *k);
 
 /* A job with room for `copies` sequences; NULL when out of memory. Without the lock. */
 struct core_job *core_job_new(uint32_t copies);

@@ -2,6 +2,8 @@
 #include "sim/worker/pages.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
@@ -87,6 +89,8 @@ static void read_gauges(struct nixl *x, struct worker_gauges *g)
 	g->queried_tokens = x->core->queried_tokens;
 	g->hit_tokens = x->core->hit_tokens;
 	g->leases = x->leases.live.n;
+	if (x->core->events)
+		kvevents_stats(x->core->events, &g->published);
 	(void)pthread_mutex_unlock(&x->core->lock);
 	g->evictions = kv.evictions;
 	g->cache_usage = kv.usable == KVPOOL_BLOCKS_MAX ? 0 : (double)kv.held / (double)kv.usable;
@@ -100,6 +104,7 @@ void page_metrics(struct nixl *const *engine, size_t n, const struct http_server
 	struct jout o;
 
 	http_server_stats(server, &hs);
+	memset(g, 0, n * sizeof(*g));
 	for (size_t i = 0; i < n; i++)
 		read_gauges(engine[i], &g[i]);
 	jout_init(&o, 1 << 20);
@@ -109,6 +114,59 @@ void page_metrics(struct nixl *const *engine, size_t n, const struct http_server
 	else
 		(void)http_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, o.b.data,
 				 o.b.len);
+	jout_release(&o);
+}
+
+/* "tcp://host:port" with the port of a rank. */
+static void put_endpoint(const char *endpoint, uint32_t rank, struct jout *o)
+{
+	const char *colon = endpoint ? strrchr(endpoint, ':') : NULL;
+	char text[512];
+
+	if (!colon || strlen(endpoint) > 400) {
+		jout_put(o, "null");
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%.*s:%lu", (int)(colon - endpoint), endpoint,
+		       strtoul(colon + 1, NULL, 10) + rank);
+	jout_quote(o, span_of(text));
+}
+
+void page_event_sources(const struct worker_config *cfg, struct http_conn *c)
+{
+	struct jout o;
+
+	jout_init(&o, 65536);
+	jout_put(&o, "{");
+	for (uint32_t i = 0; cfg->events_endpoint && i < cfg->dp_size; i++) {
+		jout_fmt(&o, "%s\"%u\":{\"endpoint\":", i ? "," : "", i);
+		put_endpoint(cfg->events_endpoint, i, &o);
+		jout_put(&o, ",\"replay_endpoint\":");
+		put_endpoint(cfg->events_replay, i, &o);
+		jout_put(&o, ",\"topic\":");
+		jout_quote(&o, span_of(cfg->events_topic ? cfg->events_topic : ""));
+		jout_fmt(&o,
+			 ",\"hwm\":%d,\"publisher\":\"zmq\",\"encoding\":\"msgpack\","
+			 "\"schema_version\":1,\"enable_kv_cache_events\":true}",
+			 cfg->events_hwm);
+	}
+	jout_put(&o, "}");
+	api_reply(c, &o);
+	jout_release(&o);
+}
+
+void page_server_info(const struct worker_config *cfg, const char *id, struct http_conn *c)
+{
+	struct jout o;
+
+	jout_init(&o, 65536);
+	jout_put(&o, "{\"instance_id\":");
+	jout_quote(&o, span_of(id));
+	jout_put(&o, ",\"model_id\":");
+	jout_quote(&o, span_of(cfg->models[0]));
+	jout_fmt(&o, ",\"kv_block_size\":%u,\"tensor_parallel_size\":%u,\"data_parallel_size\":%u}",
+		 cfg->block_size, cfg->tp_size, cfg->dp_size);
+	api_reply(c, &o);
 	jout_release(&o);
 }
 

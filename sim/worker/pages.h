@@ -17,6 +17,9 @@ int page_models_data(const struct worker_config *cfg, int64_t created_s, struct 
 void page_load(struct nixl *const *engine, size_t n, struct http_conn *c);
 void page_metrics(struct nixl *const *engine, size_t n, const struct http_server *server,
 		  struct http_conn *c);
+/* Where the KV events of each rank are published, and which blocks they are about. */
+void page_event_sources(const struct worker_config *cfg, struct http_conn *c);
+void page_server_info(const struct worker_config *cfg, const char *id, struct http_conn *c);
 /* What InfiniLM-SVC's babysitter answers on the port above the service's. */
 void page_babysitter(const struct worker_config *cfg, uint16_t port, bool good,
 		     struct http_conn *c);

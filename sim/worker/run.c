@@ -157,6 +157,7 @@ static int submit(struct gen_run *run, struct api_error *e)
 		return api_fail(e, 500, NULL, "out of memory");
 	job->hash = run->hash;
 	job->nhash = run->nhash;
+	job->ids = run->g->salt ? NULL : run->ids; /* what one tenant caches is not told */
 	job->prompt_tokens = (uint32_t)run->job.prompt_tokens;
 	job->output_tokens = (uint32_t)run->job.output_tokens;
 	job->kv = run->job.remote ? SEQ_FETCH : run->job.offer ? SEQ_HOLD : SEQ_LOCAL;

@@ -182,11 +182,16 @@ static void own_page(struct worker_stats *s, const struct worker_gauges *g, size
 		     unsigned connections, struct jout *o)
 {
 	uint64_t all_running = 0, leases = 0, evictions = 0;
+	struct kvevents_stats sent = {0};
 
 	for (size_t i = 0; i < n; i++) {
 		all_running += g[i].running;
 		leases += g[i].leases;
 		evictions += g[i].evictions;
+		sent.events += g[i].published.events;
+		sent.batches += g[i].published.batches;
+		sent.dropped += g[i].published.dropped;
+		sent.replays += g[i].published.replays;
 	}
 	own(o, "pdctl_worker_running", "gauge", "Requests in the engine, waiting ones not counted.",
 	    all_running);
@@ -209,6 +214,15 @@ static void own_page(struct worker_stats *s, const struct worker_gauges *g, size
 	own(o, "pdctl_worker_kv_stored_total", "counter",
 	    "Entries written to the shared directory (lmcache, example).",
 	    atomic_load(&s->kv_stored));
+	own(o, "pdctl_worker_kv_events_total", "counter",
+	    "KV events that happened, when they are published.", sent.events);
+	own(o, "pdctl_worker_kv_event_batches_total", "counter", "Batches of KV events published.",
+	    sent.batches);
+	own(o, "pdctl_worker_kv_event_batches_dropped_total", "counter",
+	    "Batches of KV events that could not be published: a gap in the sequence.",
+	    sent.dropped);
+	own(o, "pdctl_worker_kv_event_replays_total", "counter",
+	    "Requests for a replay of KV events that were answered.", sent.replays);
 	own(o, "pdctl_worker_kv_evictions_total", "counter", "Cached blocks that were evicted.",
 	    evictions);
 	own(o, "pdctl_worker_connections", "gauge", "Open client connections.", connections);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "sim/worker/jout.h"
+#include "sim/worker/kvevents.h"
 
 /* X(name): the protocol mistakes that are counted by kind. */
 #define WORKER_MISTAKES(X)                                                                         \
@@ -63,7 +64,8 @@ struct worker_stats {
 /* What the page shows from elsewhere, read at one moment. */
 struct worker_gauges {
 	uint64_t running, waiting, queried_tokens, hit_tokens, leases, evictions;
-	double cache_usage; /* 0..1 */
+	double cache_usage;		 /* 0..1 */
+	struct kvevents_stats published; /* KV events */
 };
 
 void stats_init(struct worker_stats *s);

@@ -176,11 +176,8 @@ static void serve_tokenize(struct worker *w, struct http_conn *c, struct http_re
 static void reset_cache(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)r;
-	for (uint32_t i = 0; i < w->cfg.dp_size; i++) {
-		(void)pthread_mutex_lock(&w->rank[i].core.lock);
-		kvpool_forget(w->rank[i].core.engine.sched.kv);
-		(void)pthread_mutex_unlock(&w->rank[i].core.lock);
-	}
+	for (uint32_t i = 0; i < w->cfg.dp_size; i++)
+		core_forget(&w->rank[i].core);
 	(void)http_reply(c, 200, NULL, NULL, "", 0);
 }
 
@@ -197,6 +194,19 @@ static void serve_faults(struct worker *w, struct http_conn *c, struct http_requ
 static void serve_requests(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	page_requests(&w->journal, c, r);
+}
+
+/* Where the KV events of each rank are, as vllm-router asks for it. */
+static void serve_event_sources(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	(void)r;
+	page_event_sources(&w->cfg, c);
+}
+
+static void serve_server_info(struct worker *w, struct http_conn *c, struct http_request *r)
+{
+	(void)r;
+	page_server_info(&w->cfg, w->rank[0].core.id, c);
 }
 
 /* Mooncake's bootstrap server: the engines by their rank. */
@@ -251,6 +261,8 @@ static const struct route routes[] = {
 	{"GET", "/load", serve_load},
 	{"GET", "/metrics", serve_metrics},
 	{"GET", "/version", serve_version},
+	{"GET", "/kv_event_sources", serve_event_sources},
+	{"GET", "/get_server_info", serve_server_info},
 	{"POST", "/tokenize", serve_tokenize},
 	{"GET", "/tokenizer_info", serve_tokenizer_info},
 	{"POST", "/reset_prefix_cache", reset_cache},
@@ -378,6 +390,29 @@ static unsigned end_servers(struct worker *w, int64_t deadline)
 	return cut;
 }
 
+static int start_events(struct worker *w, uint32_t rank, struct pd_msg *msg)
+{
+	const struct worker_config *cfg = &w->cfg;
+	struct kvevents_config c = {.endpoint = cfg->events_endpoint,
+				    .replay_endpoint = cfg->events_replay,
+				    .topic = cfg->events_topic ? cfg->events_topic : "",
+				    .rank = rank,
+				    .block_size = cfg->block_size,
+				    .buffer_steps = cfg->events_kept,
+				    .hwm = cfg->events_hwm};
+	struct kvevents *events;
+	struct pd_msg why = {0};
+	int err;
+
+	if (!cfg->events_endpoint)
+		return PD_OK;
+	err = kvevents_start(&events, &c, &why);
+	if (err)
+		return pd_fail(msg, err, "--kv-events-config: %.400s", why.text);
+	core_publish(&w->rank[rank].core, events);
+	return PD_OK;
+}
+
 static int start_ranks(struct worker *w, struct pd_msg *msg)
 {
 	struct stepper_config engine = worker_engine(&w->cfg);
@@ -403,6 +438,9 @@ static int start_ranks(struct worker *w, struct pd_msg *msg)
 	for (uint32_t i = 0; !err && i < w->cfg.dp_size; i++) {
 		struct rank *r = &w->rank[i];
 
+		err = start_events(w, i, msg);
+		if (err)
+			return err;
 		if (core_start(&r->core))
 			return pd_fail(msg, PD_EIO, "cannot start the thread of the engine");
 		err = nixl_start(&r->nixl, &w->cfg, &r->core, &w->stats, w->client);
