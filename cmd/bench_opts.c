@@ -46,7 +46,10 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "proxy", &o.proxy, "URL", "HTTP or SOCKS proxy; with --transport curl", NULL, 0,
 	 0, NULL},
 	{OPT_FLAG, "http2", &o.http2, NULL,
-	 "HTTP/2 from the first byte; with --transport curl (default: off)", NULL, 0, 0, NULL},
+	 "HTTP/2: by ALPN over https, from the first byte over http, where a libcurl before 8.0 "
+	 "opens "
+	 "a connection for each request; with --transport curl (default: off)",
+	 NULL, 0, 0, NULL},
 	{OPT_REAL, "timeout", &o.timeout_s, "S",
 	 "seconds one request may take in total (default: 21600)", NULL, 0.001, 1e6, NULL},
 	{.type = OPT_HEADING, .help = "load"},

@@ -191,6 +191,26 @@ void slot_common_release(struct slot_common *c)
 	*c = (struct slot_common){0};
 }
 
+/*
+ * HTTP/2 is agreed by ALPN with a server of https://, and spoken from the first byte with one of
+ * http://. A libcurl before 8.0.0 fails on every such connection that it uses again (curl's pull
+ * request 10643), so it gets one for each request.
+ */
+static void set_version(struct slot *s, const struct load_options *o, const struct slot_common *c)
+{
+	bool tls = strncmp(c->url, "https:", 6) == 0;
+
+	s->http2 = o->http2;
+	curl_easy_setopt(s->easy, CURLOPT_HTTP_VERSION,
+			 (long)(!o->http2 ? CURL_HTTP_VERSION_1_1
+				: tls	  ? CURL_HTTP_VERSION_2TLS
+					  : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE));
+	if (o->http2 && !tls && curl_version_info(CURLVERSION_NOW)->version_num < 0x080000) {
+		curl_easy_setopt(s->easy, CURLOPT_FRESH_CONNECT, 1L);
+		curl_easy_setopt(s->easy, CURLOPT_FORBID_REUSE, 1L);
+	}
+}
+
 static void set_options(struct slot *s, const struct load_options *o, const struct slot_common *c)
 {
 	CURL *e = s->easy;
@@ -211,9 +231,7 @@ static void set_options(struct slot *s, const struct load_options *o, const stru
 		curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
 	}
 	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(
-		e, CURLOPT_HTTP_VERSION,
-		(long)(o->http2 ? CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE : CURL_HTTP_VERSION_1_1));
+	set_version(s, o, c);
 	curl_easy_setopt(e, CURLOPT_MAXAGE_CONN, IDLE_CONNECTION_S);
 	curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
 	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS,
@@ -353,6 +371,7 @@ const char *slot_finish(struct slot *s, CURLcode code)
 {
 	struct answer *a = &s->flight.answer;
 	const char *why = s->why[0] ? s->why : curl_easy_strerror(code);
+	long version = 0;
 	size_t n;
 
 	if (s->flight.end_ns < 0 || code != CURLE_OK)
@@ -369,6 +388,10 @@ const char *slot_finish(struct slot *s, CURLcode code)
 	}
 	if (code != CURLE_OK)
 		answer_fail(a, transport_label(code), "%s", why);
+	else if (s->http2 &&
+		 curl_easy_getinfo(s->easy, CURLINFO_HTTP_VERSION, &version) == CURLE_OK &&
+		 version != CURL_HTTP_VERSION_2_0)
+		answer_fail(a, "bad_http", "the server does not speak HTTP/2");
 	else
 		answer_end(a, s->flight.end_ns, true);
 	return a->failure;

@@ -10,7 +10,7 @@ struct slot {
 	CURL *easy;
 	struct load_core *core;
 	struct flight flight;
-	bool busy;
+	bool busy, http2;
 	struct slot *next_free;
 	struct curl_slist *headers; /* owned; of this request, in front of the common ones */
 	struct curl_slist *last;    /* its last own node */
