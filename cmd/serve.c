@@ -9,12 +9,13 @@
 #include "cmd/decider_opts.h"
 #include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
+#include "cmd/serve_connector.h"
+#include "cmd/serve_discovery.h"
 #include "cmd/serve_epp.h"
 #include "cmd/serve_keys.h"
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
 #include "cmd/serve_trace.h"
-#include "cmd/serve_connector.h"
 #include "cmd/serve_vllm.h"
 #include "cmd/serve_warn.h"
 #include "lib/base/cli.h"
@@ -30,9 +31,8 @@ static struct {
 	const char *pair_label;
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
-		*register_address, *registry_url, *workers_file, *health_endpoint, *forwarded,
-		*access_log, *access_format, *io, *log_requests, *admin_keys, *scrape_host,
-		*pid_file;
+		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
+		*log_requests, *admin_keys, *scrape_host, *pid_file;
 	int64_t port, admin_port, scrape_port, dp, seed, max_body, max_connections, max_per_ip,
 		max_concurrent, queue_size, worker_cap, pool_size, retry_max, remember_ids,
 		cb_failures, cb_successes, panic_threshold, health_failures, health_successes,
@@ -40,7 +40,7 @@ static struct {
 	double queue_timeout, connect_timeout, first_byte, inter_token, request_timeout,
 		write_stall, head_timeout, client_idle, pool_idle, retry_initial_ms, retry_max_ms,
 		retry_multiplier, retry_jitter, retry_budget, cb_timeout, health_timeout,
-		health_interval, startup, lease, registry_interval, drain_delay, drain_timeout;
+		health_interval, startup, lease, drain_delay, drain_timeout;
 	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, allow_ec, expose_workers,
 		no_worker_headers, list_metrics, list_policies, list_connectors, admin_on_data_port,
@@ -103,6 +103,8 @@ static const struct opt options[] = {
 	 "YAML with workers and policies; read again on SIGHUP or POST /reload", NULL, 0, 0, NULL},
 	{OPT_INT, "intra-node-data-parallel-size", &o.dp, "N",
 	 "ranks per worker: URL@0 .. URL@N-1 (1)", NULL, 1, 1024, NULL},
+
+	SERVE_DISCOVERY_OPTIONS,
 
 	SERVE_TLS_OPTIONS,
 
@@ -212,16 +214,6 @@ static const struct opt options[] = {
 	 NULL, 0.001, SECONDS_MAX, NULL},
 
 	{.type = OPT_HEADING, .help = "prefill/decode"},
-	{OPT_TEXT, "registry-url", &o.registry_url, "URL",
-	 "take workers from this service registry (`pdctl registry`, InfiniLM-SVC's): its healthy "
-	 "services of type openai-api; with prefill/decode their metadata.role counts",
-	 NULL, 0, 0, NULL},
-	{OPT_REAL, "registry-sync-interval", &o.registry_interval, "S",
-	 "ask the registry so often (2)", NULL, 0.05, 3600, NULL},
-	{OPT_TEXT, "vllm-discovery-address", &o.register_address, "HOST:PORT",
-	 "prefill and decode workers register here by ZeroMQ, every 3 s as vLLM's P2P-NCCL and "
-	 "MoRI-IO engines do; one that is silent for 5 s is drained",
-	 NULL, 0, 0, NULL},
 	{OPT_TEXT, "kv-connector", &o.connector, "NAME",
 	 "how the blocks of a prompt get from prefill to decode, a name of --list-connectors "
 	 "(nixl)",
@@ -406,7 +398,7 @@ static void defaults(const struct router_config *c)
 	o.health_interval = seconds(c->health_interval);
 	o.startup = seconds(c->startup_timeout);
 	o.lease = seconds(c->pd_lease);
-	o.registry_interval = 2;
+	serve_discovery_defaults();
 	o.drain_timeout = seconds(c->drain_timeout);
 	o.drain_delay = seconds(c->drain_delay);
 	serve_capture_defaults();
@@ -540,8 +532,7 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	err = err ? err : serve_connector(c, o.connector, o.fallback, msg);
 	err = err ? err : read_decider(c, msg);
-	err = err ? err
-		  : serve_sources(c, o.register_address, o.registry_url, o.registry_interval, msg);
+	err = err ? err : serve_discovery_read(c, msg);
 	if (!err && o.session_key)
 		err = route_keyspec_parse(&c->keys, o.session_key, msg);
 	if (strcmp(o.key_compat, "vllm-router") == 0)
@@ -647,7 +638,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	enum log_level level;
 	int err;
 
-	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0 || o.register_address;
+	c->pd = o.pd || o.prefill.n > 0 || o.decode.n > 0 || serve_discovery_is_pd();
 	read_limits(c);
 	read_times(c);
 	if (o.id_headers.n > 0) {
@@ -720,6 +711,7 @@ static void announce(const struct router *rt, const struct router_config *c)
 	serve_vllm_announce(c->log);
 	serve_epp_announce(c);
 	serve_trace_warn(c->log);
+	serve_discovery_announce(c);
 	serve_warn(c, o.concurrent_given);
 	serve_tell(c, rt);
 }
@@ -786,6 +778,7 @@ int cmd_serve(int argc, char **argv)
 	log_free(c.access_log);
 	log_free(c.log);
 	serve_epp_release(&c);
+	serve_discovery_release(&c);
 	worker_list_release(&c.fleet.workers);
 	serve_tls_close(&c);
 	opt_list_release(&o.workers);

@@ -1,4 +1,4 @@
-/* Flags of prefill/decode: the connector and what follows from it, and where workers register. */
+/* Flags of prefill/decode: the connector and what follows from it. */
 #ifndef PD_CMD_SERVE_CONNECTOR_H
 #define PD_CMD_SERVE_CONNECTOR_H
 
@@ -8,8 +8,5 @@
  * flag. Nothing in a plain pool. */
 int serve_connector(struct router_config *c, const char *name, const char *fallback,
 		    struct pd_msg *msg) PD_MUST;
-/* --vllm-discovery-address, --registry-url (NULL: not given) and --registry-sync-interval. */
-int serve_sources(struct router_config *c, const char *address, const char *url, double interval_s,
-		  struct pd_msg *msg) PD_MUST;
 
 #endif

@@ -83,7 +83,7 @@ void serve_warn(const struct router_config *c, bool concurrent)
 
 void serve_tell(const struct router_config *c, const struct router *rt)
 {
-	if (c->fleet.workers.n == 0 && !c->register_address && !c->registry_url)
+	if (c->fleet.workers.n == 0 && !c->sources)
 		log_event(
 			c->log, LOG_WARN, "no_workers", LOG_NO_FIELDS,
 			"no workers: requests get 503 until one is added, with `pdctl workers add` "

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/clock.h"
+
 struct discovery_worker *discovery_add(struct discovery_list *l)
 {
 	if (l->n == DISCOVERY_WORKERS_MAX)
@@ -43,4 +45,12 @@ bool discovery_same(const struct discovery_list *a, const struct discovery_list 
 		if (!same_worker(&a->worker[i], &b->worker[i]))
 			return false;
 	return true;
+}
+
+void discovery_note(const struct discovery_sink *s, bool good)
+{
+	if (s->stats && good)
+		atomic_store(&s->stats->heard, clock_wall());
+	else if (s->stats)
+		atomic_fetch_add(&s->stats->failures, 1);
 }

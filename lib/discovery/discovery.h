@@ -7,7 +7,9 @@
 #ifndef PD_DISCOVERY_DISCOVERY_H
 #define PD_DISCOVERY_DISCOVERY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "lib/base/log.h"
 #include "lib/route/pool.h"
@@ -21,7 +23,7 @@ struct discovery_worker {
 	enum discovery_role role;
 	char url[DISCOVERY_URL_MAX]; /* "http://host:port", with "@rank" when it is one of several
 				      */
-	char name[128];		     /* "": the URL */
+	char name[256];		     /* "": the URL */
 	unsigned dp_size;	     /* ranks behind the URL; 0 or 1: one */
 	int bootstrap;		     /* port; 0: none */
 	struct route_labels labels;  /* owned */
@@ -39,12 +41,22 @@ void discovery_release(struct discovery_list *l);
 /* The same workers with the same labels, in the same order. */
 bool discovery_same(const struct discovery_list *a, const struct discovery_list *b);
 
+/* What a source says of itself, for metrics; atomics that its thread writes. */
+struct discovery_stats {
+	_Atomic uint64_t failures; /* answers that could not be had or used */
+	_Atomic int64_t heard;	   /* the last good one, wall-clock ns; 0: none yet */
+};
+
 /* Who takes the lists. */
 struct discovery_sink {
 	/* On the source's thread; may block. The list is lent. */
 	void (*publish)(void *ctx, const struct discovery_list *l);
 	void *ctx;
-	struct log *log; /* what a person should know; may be NULL */
+	struct log *log;	       /* what a person should know; may be NULL */
+	struct discovery_stats *stats; /* may be NULL */
 };
+
+/* Counts an answer: a good one now, or a failure. */
+void discovery_note(const struct discovery_sink *s, bool good);
 
 #endif

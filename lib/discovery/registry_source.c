@@ -2,13 +2,13 @@
 
 #include <cjson/cJSON.h>
 #include <curl/curl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/clock.h"
+#include "lib/discovery/source_thread.h"
 
 #define TIMEOUT_MS 5000L
 
@@ -17,10 +17,7 @@ struct registry_source {
 	char url[600];
 	bool pd;
 	int64_t interval;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	bool stop; /* under the lock */
+	struct source_thread thread;
 	CURL *easy;
 	struct buf answer;
 	struct discovery_list now;
@@ -152,6 +149,7 @@ static void look(struct registry_source *s)
 		log_event(s->sink.log, LOG_INFO, "registry_answers",
 			  LOG_FIELDS(LOG_TEXT("url", s->url)), "%s answers again", s->url);
 	s->silent = err != PD_OK;
+	discovery_note(&s->sink, !err);
 	if (!err && !discovery_same(&fresh, &s->now)) {
 		struct discovery_list old = s->now;
 
@@ -162,37 +160,24 @@ static void look(struct registry_source *s)
 	discovery_release(&fresh);
 }
 
-static void *run(void *arg)
+static void run(void *arg)
 {
 	struct registry_source *s = arg;
+	int64_t next;
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-services");
-	(void)pthread_mutex_lock(&s->lock);
-	while (!s->stop) {
-		int64_t next = clock_now() + s->interval;
-		struct timespec until = {.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
-
-		(void)pthread_mutex_unlock(&s->lock);
+	do {
+		next = clock_now() + s->interval;
 		look(s);
-		(void)pthread_mutex_lock(&s->lock);
-		while (!s->stop && clock_now() < next)
-			(void)pthread_cond_timedwait(&s->wake, &s->lock, &until);
-	}
-	(void)pthread_mutex_unlock(&s->lock);
-	return NULL;
+	} while (source_thread_rest(&s->thread, next));
 }
 
 /* The transfer ends with the source, also while it waits. */
 static int progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 {
 	struct registry_source *s = arg;
-	bool stop;
 
 	(void)a, (void)b, (void)c, (void)d;
-	(void)pthread_mutex_lock(&s->lock);
-	stop = s->stop;
-	(void)pthread_mutex_unlock(&s->lock);
-	return stop;
+	return source_thread_stopped(&s->thread);
 }
 
 static bool set_up(struct registry_source *s)
@@ -215,8 +200,6 @@ static void release(struct registry_source *s)
 	curl_easy_cleanup(s->easy);
 	buf_release(&s->answer);
 	discovery_release(&s->now);
-	(void)pthread_cond_destroy(&s->wake);
-	(void)pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
@@ -225,7 +208,6 @@ int registry_source_start(struct registry_source **out, const char *url, bool pd
 {
 	struct registry_source *s = calloc(1, sizeof(*s));
 	size_t n = strlen(url);
-	pthread_condattr_t monotonic;
 
 	if (!s)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
@@ -235,12 +217,7 @@ int registry_source_start(struct registry_source **out, const char *url, bool pd
 	(void)snprintf(s->url, sizeof(s->url), "%.*s/services?healthy=true",
 		       (int)(n > 0 && url[n - 1] == '/' ? n - 1 : n), url);
 	buf_init(&s->answer, REGISTRY_LIST_MAX);
-	(void)pthread_mutex_init(&s->lock, NULL);
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&s->wake, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
-	if (!set_up(s) || pthread_create(&s->thread, NULL, run, s) != 0) {
+	if (!set_up(s) || source_thread_start(&s->thread, "pdctl-services", run, s)) {
 		release(s);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that asks the registry");
 	}
@@ -252,10 +229,6 @@ void registry_source_stop(struct registry_source *s)
 {
 	if (!s)
 		return;
-	(void)pthread_mutex_lock(&s->lock);
-	s->stop = true;
-	(void)pthread_cond_signal(&s->wake);
-	(void)pthread_mutex_unlock(&s->lock);
-	(void)pthread_join(s->thread, NULL);
+	source_thread_stop(&s->thread, NULL, NULL);
 	release(s);
 }

@@ -16,6 +16,7 @@
  */
 #include "lib/router/fleet/scrape.h"
 #include "lib/router/router.h"
+#include "lib/router/sources.h"
 
 #include <curl/curl.h>
 #include <stdio.h>
@@ -23,8 +24,6 @@
 #include <string.h>
 
 #include "lib/base/clock.h"
-#include "lib/discovery/register.h"
-#include "lib/discovery/registry_source.h"
 #include "lib/http/server.h"
 #include "lib/router/admin/admin.h"
 #include "lib/router/capture/capture.h"
@@ -58,9 +57,7 @@ struct router {
 	struct health *health;
 	struct scrape *scrape;
 	struct changes *changes;
-	struct register_source *registered; /* NULL: none */
-	uint16_t register_port;
-	struct registry_source *registry; /* NULL: none */
+	struct sources *_Atomic sources; /* NULL: none, or not yet */
 	struct asks *asks;
 	struct pulse *pulse;
 	struct page *page;
@@ -117,6 +114,7 @@ static int metrics_page(void *ctx, struct buf *out)
 		named[i] = (struct prom_key){rt->auth.keys.name[i].text,
 					     atomic_load(&rt->auth.keys.requests[i])};
 	capture_stats(rt->capture, &p);
+	sources_stats(atomic_load(&rt->sources), &p);
 	return prom_text(&p, out);
 }
 
@@ -375,89 +373,13 @@ static int start_changes(struct router *rt, struct pd_msg *msg)
 	return changes_start(&rt->changes, &c, msg);
 }
 
-/* -- workers that are discovered -- */
-
-/* A list of a source, on its thread. */
-static void take_list(struct router *rt, enum worker_source source, const struct discovery_list *l)
-{
-	static const enum worker_role roles[] = {[DISCOVERY_REGULAR] = ROLE_REGULAR,
-						 [DISCOVERY_PREFILL] = ROLE_PREFILL,
-						 [DISCOVERY_DECODE] = ROLE_DECODE};
-	struct worker_list list = {0};
-	struct pd_msg msg = {0};
-	int err = PD_OK;
-
-	for (size_t i = 0; i < l->n; i++) {
-		const struct discovery_worker *w = &l->worker[i];
-		unsigned dp = w->dp_size > rt->cfg.dp_size ? w->dp_size : rt->cfg.dp_size;
-		size_t from = list.n;
-		char text[DISCOVERY_URL_MAX + 140];
-
-		(void)snprintf(text, sizeof(text), "%s%s%s", w->name, w->name[0] ? "=" : "",
-			       w->url);
-		if (worker_list_add(&list, roles[w->role], text, dp, &msg)) {
-			log_event(rt->cfg.log, LOG_WARN, "worker_ignored",
-				  LOG_FIELDS(LOG_TEXT("source", worker_source_name(source)),
-					     LOG_TEXT("reason", msg.text)),
-				  "a %s worker is ignored: %s", worker_source_name(source),
-				  msg.text);
-			continue;
-		}
-		for (size_t k = from; k < list.n; k++) {
-			list.spec[k].source = source;
-			list.spec[k].bootstrap = w->bootstrap;
-			for (size_t n = 0; !err && n < w->labels.n; n++)
-				err = route_labels_set(&list.spec[k].labels,
-						       w->labels.label[n].name,
-						       w->labels.label[n].value);
-		}
-	}
-	err = err ? pd_fail(&msg, err, "too many labels, or out of memory")
-		  : fleet_publish(&rt->fleet, &rt->cfg, source, &list, &msg);
-	if (err)
-		log_event(rt->cfg.log, LOG_WARN, "worker_list_ignored",
-			  LOG_FIELDS(LOG_TEXT("source", worker_source_name(source)),
-				     LOG_TEXT("reason", msg.text)),
-			  "the list of %s workers is not used: %s", worker_source_name(source),
-			  msg.text);
-	worker_list_release(&list);
-	changes_reap(rt->changes);
-	health_nudge(rt->health);
-}
-
-static void take_registered(void *ctx, const struct discovery_list *l)
-{
-	take_list(ctx, SOURCE_REGISTERED, l);
-}
-
-static void take_services(void *ctx, const struct discovery_list *l)
-{
-	take_list(ctx, SOURCE_REGISTRY, l);
-}
-
 static int start_sources(struct router *rt, struct pd_msg *msg)
 {
-	const struct discovery_sink services = {take_services, rt, rt->cfg.log};
-	const struct discovery_sink sink = {take_registered, rt, rt->cfg.log};
-	struct pd_msg inner = {0};
-	int err;
+	struct sources *s;
+	int err = sources_start(&s, &rt->cfg, &rt->fleet, rt->changes, rt->health, msg);
 
-	if (rt->cfg.registry_url &&
-	    registry_source_start(&rt->registry, rt->cfg.registry_url, rt->cfg.pd,
-				  rt->cfg.registry_interval_s, &services, msg))
-		return PD_ENOMEM;
-	if (!rt->cfg.register_address)
-		return PD_OK;
-	err = register_start(&rt->registered, rt->cfg.register_address, &sink, &rt->register_port,
-			     &inner);
-	if (err)
-		return pd_fail(msg, err, "--vllm-discovery-address: %.450s", inner.text);
-	log_event(rt->cfg.log, LOG_INFO, "registrations",
-		  LOG_FIELDS(LOG_TEXT("address", rt->cfg.register_address),
-			     LOG_NUMBER("port", rt->register_port)),
-		  "workers register at %s, port %u", rt->cfg.register_address,
-		  (unsigned)rt->register_port);
-	return PD_OK;
+	atomic_store(&rt->sources, s);
+	return err;
 }
 
 static int start_auth(struct router *rt, struct pd_msg *msg)
@@ -763,8 +685,7 @@ bool router_free(struct router *rt)
 		capture_stop(rt->capture);
 		return false;
 	}
-	register_stop(rt->registered);
-	registry_source_stop(rt->registry);
+	sources_stop(rt->sources);
 	if (!changes_stop(rt->changes)) {
 		log_event(rt->cfg.log, LOG_WARN, "memory_kept",
 			  LOG_FIELDS(LOG_TEXT("of", "change")),

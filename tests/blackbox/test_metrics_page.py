@@ -26,6 +26,7 @@ import pytest
 import certs
 import harness
 from fake_engine import FakeEngine
+from fake_kube import FakeKube
 from harness import free_port, wait_for
 from test_keys import Authority
 from test_pd_faults import FAST, router_of, send_and_keep
@@ -1024,6 +1025,21 @@ def test_workers_by_hand(pdctl):
         change.expect(("vllm_router_discovery_workers_added", 1), ("pdctl_pool_workers", 1, {"state": "starting"}), ("pdctl_fleet_version", 1))
         assert router.admin("DELETE", "/workers/x")[0] == 200
         change.expect(("vllm_router_discovery_workers_removed", 1), ("pdctl_pool_workers", 0, {"state": "starting"}), ("pdctl_fleet_version", 2))
+
+
+@moves("pdctl_discovery_workers", "pdctl_discovery_failures_total", "pdctl_discovery_last_success_timestamp_seconds")
+def test_discovery(pdctl):
+    with FakeKube() as kube:
+        kube.put("a")
+        kube.scripted["list"].append(lambda h, q: kube.status(h, 500, "not yet"))
+        begin = time.time()
+        router = pdctl("serve", *kube.flags, "--selector", "app=vllm", *QUICK)
+        source = {"source": "kubernetes"}
+        wait_for("the pod", lambda: Page(router).value("pdctl_discovery_workers", **source) == 1)
+        assert Page(router).value("pdctl_discovery_failures_total", **source) == 1
+        assert begin - 1 < Page(router).value("pdctl_discovery_last_success_timestamp_seconds", **source) < time.time() + 1
+        kube.put("a", going=True)
+        wait_for("its end", lambda: Page(router).value("pdctl_discovery_workers", **source) == 0)
 
 
 @moves("pdctl_draining")

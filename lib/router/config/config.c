@@ -75,8 +75,8 @@ void router_config_default(struct router_config *c)
 
 const char *worker_source_name(enum worker_source s)
 {
-	static const char *const names[WORKER_SOURCES] = {"configured", "added", "registered",
-							  "registry"};
+	static const char *const names[WORKER_SOURCES] = {"configured", "added",      "registered",
+							  "registry",	"kubernetes", "dns"};
 
 	return names[s];
 }

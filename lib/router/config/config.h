@@ -24,6 +24,8 @@ enum worker_source {
 	SOURCE_HAND,	   /* the admin port */
 	SOURCE_REGISTERED, /* --vllm-discovery-address */
 	SOURCE_REGISTRY,   /* --registry-url */
+	SOURCE_KUBERNETES, /* --service-discovery */
+	SOURCE_DNS,	   /* --dns-workers and its like */
 	WORKER_SOURCES
 };
 
@@ -35,6 +37,7 @@ struct worker_spec {
 	int bootstrap; /* port of a prefill worker's bootstrap server; 0: none. NIXL has no use for
 			  it */
 	enum worker_source source;
+	bool dismissed;		    /* what a source has, and an operator removed */
 	struct route_labels labels; /* owned; a role of prefill/decode mode is one of them */
 };
 
@@ -51,6 +54,7 @@ struct fleet_config {
 
 struct pd_connector;
 struct epp_config;
+struct sources_config;
 
 enum pd_fallback { PD_FALLBACK_DECODE_ONLY, PD_FALLBACK_FAIL };
 enum keyless { KEYLESS_LEAST_REQUEST, KEYLESS_PREFIX };
@@ -79,9 +83,8 @@ struct router_config {
 	int64_t startup_timeout; /* longest wait for the health of an added worker */
 	bool pd;
 	struct fleet_config fleet;
-	const char *register_address; /* where workers register by ZeroMQ; NULL: nowhere */
-	const char *registry_url;     /* of a service registry; NULL: none */
-	double registry_interval_s;
+	const struct sources_config
+		*sources;	  /* where workers come from besides; NULL: from nowhere */
 	const char *workers_file; /* NULL: none; read again on reload */
 	unsigned dp_size;
 
@@ -183,7 +186,7 @@ int worker_list_check(const struct worker_list *l, size_t from, struct pd_msg *m
 void worker_list_release(struct worker_list *l);
 
 const char *worker_role_name(enum worker_role r);
-/* "configured", "added", "registered", "registry" */
+/* "configured", "added", "registered", "registry", "kubernetes", "dns" */
 const char *worker_source_name(enum worker_source s);
 
 #endif

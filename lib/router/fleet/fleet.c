@@ -105,10 +105,12 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 		if (spec->role != role)
 			continue;
 		w = find_same(old, spec);
-		if (w)
+		if (w) {
 			atomic_fetch_add(&w->refs, 1);
-		else
+			atomic_store(&w->source, (int)spec->source);
+		} else {
 			err = worker_new(&w, spec, c, &h->waiting[role], clock_now() < until, msg);
+		}
 		if (err)
 			break;
 		member[p->n] =
@@ -170,6 +172,8 @@ int fleet_holder_init(struct fleet_holder *h)
 void fleet_holder_release(struct fleet_holder *h)
 {
 	worker_list_release(&h->wanted.workers);
+	for (int k = 0; k < WORKER_SOURCES; k++)
+		worker_list_release(&h->offered[k]);
 	for (int r = 0; r < ROLES; r++) {
 		rotation_configure(&h->rotation[r], (enum worker_role)r, NULL);
 		for (size_t i = 0; h->now && i < h->now->pool[r].n; i++)
@@ -333,6 +337,15 @@ static const struct worker_spec *listed(const struct worker_list *l, const struc
 	return NULL;
 }
 
+static struct worker_spec *same_entry(const struct worker_list *l, const struct worker_spec *s)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->spec[i].role == s->role && strcmp(l->spec[i].name, s->name) == 0 &&
+		    strcmp(l->spec[i].url, s->url) == 0)
+			return &l->spec[i];
+	return NULL;
+}
+
 static int copy_some(struct worker_list *to, const struct worker_list *from,
 		     bool (*keep)(const struct worker_spec *s, void *arg), void *arg)
 {
@@ -347,6 +360,20 @@ static int copy_some(struct worker_list *to, const struct worker_list *from,
 static bool not_from_lists(const struct worker_spec *s, void *arg)
 {
 	return s->source != SOURCE_LISTED && !listed(arg, s);
+}
+
+/* What sources have and nobody else has by name or URL: a worker that was listed too, or whose name
+ * another one had that has gone now. */
+static int append_offers(struct fleet_holder *h, struct worker_list *next)
+{
+	int err = PD_OK;
+
+	for (int k = 0; k < WORKER_SOURCES; k++)
+		for (size_t i = 0; !err && i < h->offered[k].n; i++)
+			if (!h->offered[k].spec[i].dismissed &&
+			    !listed(next, &h->offered[k].spec[i]))
+				err = worker_list_copy(next, &h->offered[k].spec[i]);
+	return err;
 }
 
 /* A worker of the list stays, even if it was removed by hand and is still leaving. */
@@ -372,6 +399,7 @@ int fleet_load(struct fleet_holder *h, const struct router_config *c, const stru
 	if (!err)
 		err = copy_some(&next.workers, &h->wanted.workers, not_from_lists,
 				(void *)(uintptr_t)&fc->workers);
+	err = err ? err : append_offers(h, &next.workers);
 	if (err) {
 		worker_list_release(&next.workers);
 		(void)pd_fail(msg, err, "out of memory");
@@ -433,17 +461,8 @@ int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker
 	return err;
 }
 
-static struct worker_spec *same_entry(const struct worker_list *l, const struct worker_spec *s)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->spec[i].role == s->role && strcmp(l->spec[i].name, s->name) == 0 &&
-		    strcmp(l->spec[i].url, s->url) == 0)
-			return &l->spec[i];
-	return NULL;
-}
-
 /* The wanted workers, those of the source as `list` has them now; *changed: a fleet must be built.
- * Those that it has no more leave. */
+ * Those that it has no more leave; one that an operator removed leaves although it has it. */
 static int merge(struct fleet_holder *h, enum worker_source source, const struct worker_list *list,
 		 struct worker_list *next, bool *changed)
 {
@@ -460,13 +479,13 @@ static int merge(struct fleet_holder *h, enum worker_source source, const struct
 		}
 		if (w && !is)
 			worker_leave(w, false);
-		else if (w && worker_is_leaving(w))
+		else if (w && worker_is_leaving(w) && !same_entry(&h->offered[source], was))
 			worker_set_draining(w, false);
 		err = worker_list_copy(next, is ? is : was);
 		*changed |= is && !route_labels_same(&is->labels, &was->labels);
 	}
 	for (size_t i = 0; !err && i < list->n; i++) {
-		if (listed(next, &list->spec[i]))
+		if (list->spec[i].dismissed || listed(next, &list->spec[i]))
 			continue;
 		err = worker_list_copy(next, &list->spec[i]);
 		*changed = true;
@@ -474,9 +493,24 @@ static int merge(struct fleet_holder *h, enum worker_source source, const struct
 	return err;
 }
 
+/* A copy of the list that remembers what was removed by hand. */
+static int copy_offer(struct worker_list *to, const struct worker_list *list,
+		      const struct worker_list *before)
+{
+	int err = copy_some(to, list, NULL, NULL);
+
+	for (size_t i = 0; !err && i < to->n; i++) {
+		const struct worker_spec *was = same_entry(before, &to->spec[i]);
+
+		to->spec[i].dismissed = was && was->dismissed;
+	}
+	return err;
+}
+
 int fleet_publish(struct fleet_holder *h, const struct router_config *c, enum worker_source source,
 		  const struct worker_list *list, struct pd_msg *msg)
 {
+	struct worker_list offer = {0};
 	struct fleet_config next;
 	bool changed = false;
 	int err;
@@ -484,9 +518,15 @@ int fleet_publish(struct fleet_holder *h, const struct router_config *c, enum wo
 	(void)pthread_mutex_lock(&h->loading);
 	next = h->wanted;
 	next.workers = (struct worker_list){0};
-	err = merge(h, source, list, &next.workers, &changed);
-	if (err)
+	err = copy_offer(&offer, list, &h->offered[source]);
+	err = err ? err : merge(h, source, &offer, &next.workers, &changed);
+	if (err) {
 		(void)pd_fail(msg, err, "out of memory");
+		worker_list_release(&offer);
+	} else {
+		worker_list_release(&h->offered[source]);
+		h->offered[source] = offer;
+	}
 	if (!err && changed)
 		err = build_and_keep(h, c, &next, msg);
 	else
@@ -531,6 +571,17 @@ static size_t list_going(struct fleet_holder *h, struct going *g)
 	return left;
 }
 
+/* One that its source still has was removed by hand: it stays out until the source has let it go.
+ */
+static void dismiss(struct fleet_holder *h, const struct worker *w)
+{
+	const struct worker_spec who = {.role = w->role, .name = w->name, .url = w->url};
+	struct worker_spec *offer = same_entry(&h->offered[atomic_load(&w->source)], &who);
+
+	if (offer)
+		offer->dismissed = true;
+}
+
 size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t *gone)
 {
 	struct fleet_config next;
@@ -541,9 +592,12 @@ size_t fleet_reap(struct fleet_holder *h, const struct router_config *c, size_t 
 	(void)pthread_mutex_lock(&h->loading);
 	left = list_going(h, &g);
 	if (g.n > 0) {
+		for (size_t i = 0; i < g.n; i++)
+			dismiss(h, g.worker[i]);
 		next = h->wanted;
 		next.workers = (struct worker_list){0};
-		if (copy_some(&next.workers, &h->wanted.workers, not_going, &g)) {
+		if (copy_some(&next.workers, &h->wanted.workers, not_going, &g) ||
+		    append_offers(h, &next.workers)) {
 			worker_list_release(&next.workers);
 			left += g.n;
 		} else if (build_and_keep(h, c, &next, NULL)) {

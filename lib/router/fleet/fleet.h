@@ -27,7 +27,8 @@ struct fleet {
 struct fleet_holder {
 	pthread_mutex_t loading;    /* one change at a time; held while names are resolved */
 	struct fleet_config wanted; /* what `now` was built from; owned, under `loading` */
-	struct fleet *now;	    /* for changes, under `loading`; one reference */
+	struct worker_list offered[WORKER_SOURCES]; /* what sources have; owned, under `loading` */
+	struct fleet *now; /* for changes, under `loading`; one reference */
 	uint64_t version;
 	struct swap swap; /* for readers: published[] at its current place is `now` */
 	struct fleet *published[2];
@@ -68,7 +69,9 @@ int fleet_add(struct fleet_holder *h, const struct router_config *c, enum worker
 /*
  * What a source (not SOURCE_LISTED) has now, each entry with that source: new ones join as with
  * fleet_add, labels are taken over, and those that it has no more leave, to be taken out by
- * fleet_reap. A worker that another source has by name or URL stays that one's. Blocks.
+ * fleet_reap. A worker that another source has by name or URL stays that one's; when that one lets
+ * it go, or the worker whose name it has is gone, it joins. One that was removed by hand stays out
+ * until its source has let it go. Blocks.
  */
 int fleet_publish(struct fleet_holder *h, const struct router_config *c, enum worker_source source,
 		  const struct worker_list *list, struct pd_msg *msg) PD_MUST;

@@ -222,11 +222,19 @@
 	  "the last prefill worker leaves the rotation, or one comes back")                        \
 	X(UPDATES, COUNTER, "", "vllm_router_discovery_updates_total",                             \
 	  "Changes of the set of workers after the start",                                         \
-	  "workers are added or removed, by a reload or through the admin port")                   \
+	  "workers are added or removed, by a reload, through the admin port or by discovery")     \
 	X(ADDED, GAUGE, "", "vllm_router_discovery_workers_added",                                 \
 	  "Workers that the last change added", "workers are added or removed")                    \
 	X(REMOVED, GAUGE, "", "vllm_router_discovery_workers_removed",                             \
 	  "Workers that the last change removed", "workers are added or removed")                  \
+	X(SOURCE_WORKERS, GAUGE, "source", "pdctl_discovery_workers",                              \
+	  "Workers in the last list of a place where they are discovered",                         \
+	  "a pod, a service, an address or a registration comes or goes")                          \
+	X(SOURCE_FAILURES, COUNTER, "source", "pdctl_discovery_failures_total",                    \
+	  "Answers of the registry, the API server or DNS that could not be had or used",          \
+	  "one does not answer, refuses, or sends what cannot be read")                            \
+	X(SOURCE_HEARD, GAUGE, "source", "pdctl_discovery_last_success_timestamp_seconds",         \
+	  "When the last good answer came, Unix time", "one answers")                              \
 	X(RELOADS, COUNTER, "", "pdctl_reloads_total", "Successful reloads",                       \
 	  "SIGHUP or POST /reload succeeds")                                                       \
 	X(RELOAD_FAILURES, COUNTER, "", "pdctl_reload_failures_total",                             \

@@ -453,6 +453,30 @@ static int captured_text(struct buf *b, const struct prom_capture *c, enum prom_
 	return err;
 }
 
+/* Registrations arrive by themselves: nothing is asked that could fail. */
+static int source_text(struct buf *b, const struct prom_source *source, enum prom_single s)
+{
+	int err = PD_OK;
+
+	for (int k = 0; !err && k < WORKER_SOURCES; k++) {
+		const struct prom_source *one = &source[k];
+		const char *name = worker_source_name((enum worker_source)k);
+
+		if (!one->on || (s != SINGLE_SOURCE_WORKERS && k == SOURCE_REGISTERED))
+			continue;
+		if (s == SINGLE_SOURCE_HEARD && one->heard)
+			err = buf_printf(b, "%s{source=\"%s\"} %lld.%03lld\n", single[s].name, name,
+					 (long long)(one->heard / NS_PER_S),
+					 (long long)(one->heard % NS_PER_S / NS_PER_MS));
+		else if (s != SINGLE_SOURCE_HEARD)
+			err = buf_printf(b, "%s{source=\"%s\"} %llu\n", single[s].name, name,
+					 (unsigned long long)(s == SINGLE_SOURCE_WORKERS
+								      ? one->workers
+								      : one->failures));
+	}
+	return err;
+}
+
 static int single_text(const struct prom_page *p, const struct fleet *f,
 		       const struct http_server_stats *server, enum prom_single s, struct buf *b)
 {
@@ -484,6 +508,10 @@ static int single_text(const struct prom_page *p, const struct fleet *f,
 		return seconds_text(b, s, p->started_wall);
 	case SINGLE_CPU:
 		return seconds_text(b, s, clock_cpu());
+	case SINGLE_SOURCE_WORKERS:
+	case SINGLE_SOURCE_FAILURES:
+	case SINGLE_SOURCE_HEARD:
+		return source_text(b, p->source, s);
 	case SINGLE_CAPTURE_RECORDS:
 	case SINGLE_CAPTURE_DROPPED:
 		return captured_text(b, &p->capture, s);

@@ -26,6 +26,13 @@ struct prom_key {
 	uint64_t n;
 };
 
+/* One place where workers are discovered. */
+struct prom_source {
+	bool on;
+	uint64_t workers, failures; /* in its last list; answers that could not be had or used */
+	int64_t heard;		    /* the last good answer, wall-clock ns; 0: none yet */
+};
+
 struct prom_page {
 	const struct router_config *cfg;
 	const struct metrics *metrics;
@@ -37,6 +44,7 @@ struct prom_page {
 	uint64_t number[PROM_SINGLES];
 	const struct prom_key *key;
 	size_t nkeys;
+	struct prom_source source[WORKER_SOURCES];
 };
 
 /* PD_ENOMEM, PD_ETOOBIG. */
