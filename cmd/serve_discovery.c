@@ -21,9 +21,10 @@ void serve_discovery_defaults(void)
 
 bool serve_discovery_is_pd(void)
 {
-	return serve_discovery.register_address || serve_discovery.prefill_selector.n > 0 ||
-	       serve_discovery.decode_selector.n > 0 || serve_discovery.dns_prefill.n > 0 ||
-	       serve_discovery.dns_decode.n > 0;
+	const struct serve_discovery *o = &serve_discovery;
+
+	return o->register_address || o->dns_prefill.n > 0 || o->dns_decode.n > 0 ||
+	       (o->kubernetes && (o->prefill_selector.n > 0 || o->decode_selector.n > 0));
 }
 
 /* -- Kubernetes -- */

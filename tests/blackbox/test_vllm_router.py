@@ -78,7 +78,7 @@ FLAGS = {
     "--health-check-timeout-secs": ["5"],
     "--health-check-interval-secs": ["60"],
     "--health-check-endpoint": ["/health"],
-    "--service-discovery": [],
+    "--service-discovery": ["--selector", "app=vllm", "--kube-api-server", "http://127.0.0.1:1"],
     "--selector": ["app=vllm", "tier=gpu"],
     "--service-discovery-port": ["80"],
     "--service-discovery-namespace": ["default"],
@@ -206,7 +206,7 @@ def test_a_published_command_line_starts(pdctl, words, compat):
 @pytest.mark.parametrize(
     "words",
     [[], ["--pd-disaggregation"], ["--pd-disaggregation", "--pd-fallback", "fail"], ["--compat", "vllm-router"],
-     ["--service-discovery", "--selector", "app=x"]],
+     ["--selector", "app=x"]],
     ids=" ".join,
 )
 @pytest.mark.both_forms
