@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd/bench_html.h"
 #include "cmd/bench_result.h"
 #include "cmd/bench_vllm.h"
 #include "cmd/cmd.h"
@@ -37,7 +38,8 @@ static void count(struct tally *t, const struct bench_arm *a, const struct load_
 	t->verify_failed = t->verify_failed || (o.verify && a->verify.verdict == VERIFY_FAIL);
 	t->throughput = s > 0 ? (double)(a->run.n - a->failed) / s : 0;
 	t->good = 0;
-	if (a->run.ngoals > 0 && a->run.n > 0 && result_totals(&a->run, &totals) == PD_OK && totals.goodput > 0)
+	if (a->run.ngoals > 0 && a->run.n > 0 && result_totals(&a->run, &totals) == PD_OK &&
+	    totals.goodput > 0)
 		t->good = totals.goodput * totals.duration / (double)a->run.n;
 }
 
@@ -56,6 +58,7 @@ static int run_once(struct bench *b, struct bench_output *files, struct tally *t
 	for (size_t target = 0; !err && target < b->setup.load.ntargets; target++) {
 		err = bench_arm_make(&arm, b, &out, target, msg);
 		err = err ? err : bench_print(&arm, b, &out);
+		err = err ? err : bench_html_add(files, &arm);
 		err = err ? err : bench_output_add(files, &arm, target);
 		count(t, &arm, &out);
 		if (!last && o.ab.n == 0)

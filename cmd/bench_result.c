@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cmd/bench_before.h"
+#include "cmd/bench_html.h"
 #include "cmd/bench_vllm.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
@@ -342,7 +343,7 @@ static char *path_of(const struct bench_output *out, size_t arm)
 	return path;
 }
 
-static int try_path(const char *path, struct pd_msg *msg)
+static int try_path(const char *flag, const char *path, struct pd_msg *msg)
 {
 	struct pd_msg why = {""};
 	char *probe, text[128];
@@ -365,9 +366,9 @@ static int try_path(const char *path, struct pd_msg *msg)
 		(void)pd_fail(&why, PD_EINVAL, "%s", pd_errno_text(errno, text, sizeof(text)));
 	if (fd >= 0)
 		(void)close(fd);
-	return why.text[0]
-		       ? pd_fail(msg, PD_EINVAL, "--output: cannot write '%s': %s", path, why.text)
-		       : PD_OK;
+	return why.text[0] ? pd_fail(msg, PD_EINVAL, "--%s: cannot write '%s': %s", flag, path,
+				     why.text)
+			   : PD_OK;
 }
 
 int bench_output_open(struct bench_output *out, const struct bench *b, struct pd_msg *msg)
@@ -380,6 +381,8 @@ int bench_output_open(struct bench_output *out, const struct bench *b, struct pd
 	*out = (struct bench_output){.cached_before = NAN, .append = bench_vllm_append()};
 	for (size_t i = 0; i < LOAD_TARGETS_MAX; i++)
 		buf_init(&out->text[i], DOCUMENT_MAX);
+	buf_init(&out->html, 64 << 20);
+	buf_init(&out->timeline, 8 << 20);
 	(void)localtime_r(&now, &tm);
 	(void)strftime(date, sizeof(date), "%Y%m%d-%H%M%S", &tm);
 	err = bench_vllm_path(&out->path,
@@ -389,10 +392,12 @@ int bench_output_open(struct bench_output *out, const struct bench *b, struct pd
 		out->path = strdup(o.output);
 		err = out->path ? PD_OK : PD_ENOMEM;
 	}
+	if (!err && o.html)
+		err = try_path("html", o.html, msg);
 	for (size_t i = 0; !err && out->path && i < b->setup.load.ntargets; i++) {
 		char *path = path_of(out, i);
 
-		err = path ? try_path(path, msg) : PD_ENOMEM;
+		err = path ? try_path("output", path, msg) : PD_ENOMEM;
 		if (!err && o.ab.n == 0)
 			out->cached_before = bench_share_before(path, b->hash);
 		free(path);
@@ -404,6 +409,8 @@ void bench_output_release(struct bench_output *out)
 {
 	for (size_t i = 0; i < LOAD_TARGETS_MAX; i++)
 		buf_release(&out->text[i]);
+	buf_release(&out->html);
+	buf_release(&out->timeline);
 	free(out->path);
 }
 
@@ -485,7 +492,7 @@ int bench_output_write(struct bench_output *out, const struct bench *b, struct p
 	if (each)
 		out->stored = store_opts_save(&o.store, "bench", each, out->n);
 	free(each);
-	return err;
+	return err ? err : bench_html_write(out, msg);
 }
 
 /* ---- hints ---- */

@@ -33,6 +33,7 @@ struct bench_output {
 		size_t arm, at, size;
 	} doc[BENCH_DOCS_MAX];
 	size_t n;
+	struct buf html, timeline; /* of --html: the documents, and the last run over time */
 	double cached_before; /* share in the file that is replaced, of the same data set; NaN */
 	int64_t stored;	      /* number of the first run in the store; 0: none */
 };

@@ -11,6 +11,7 @@
 #include "cmd/store_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
+#include "lib/page/html_report.h"
 #include "lib/results/compare_config.h"
 #include "lib/results/compare_export.h"
 #include "lib/results/compare_policy.h"
@@ -25,7 +26,8 @@ static struct options {
 	double alpha, level;
 	int64_t min_runs;
 	bool strict, quiet, pairs, single, bootstrap;
-	const char *format, *metrics, *preset, *output, *allow, *policy, *run_spread, *detect;
+	const char *format, *metrics, *preset, *output, *allow, *policy, *run_spread, *detect,
+		*html;
 	struct store_opts store;
 } o;
 
@@ -92,6 +94,9 @@ static const struct opt table[] = {
 	 "write the report to this file instead of standard output", NULL, 0, 0, NULL},
 	{OPT_LIST, "report", &o.reports, "FORM=FILE", "write it in this form too; repeatable", NULL,
 	 1, 1, NULL},
+	{OPT_TEXT, "html", &o.html, "FILE",
+	 "write a report with charts, one HTML file that needs nothing else (docs/reports.md)",
+	 NULL, 0, 0, NULL},
 	{OPT_FLAG, "quiet", &o.quiet, NULL,
 	 "no report on standard output; failed gates go to standard error", NULL, 0, 0, NULL},
 	{OPT_END, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
@@ -382,6 +387,27 @@ static int write_report(const struct compare_report *report, const char *word, s
 	return err;
 }
 
+/* --html FILE */
+static int write_html(const struct compare_report *report, struct pd_msg *msg)
+{
+	struct buf json, page;
+	struct pd_msg why = {""};
+	int err;
+
+	buf_init(&json, REPORT_MAX);
+	buf_init(&page, 4 * HTML_REPORT_MAX);
+	err = compare_report_json(report, &json);
+	err = err ? err : html_report(HTML_COMPARE, PDCTL_VERSION, buf_span(&json), &page, &why);
+	if (err)
+		err = pd_fail(msg, err, "--html: cannot write '%.200s': %.250s", o.html,
+			      why.text[0] ? why.text : pd_err_text(err));
+	else
+		err = file_write(o.html, page.data, page.len, msg);
+	buf_release(&json);
+	buf_release(&page);
+	return err;
+}
+
 static void print_broken(const struct run *r)
 {
 	for (size_t i = 0; i < r->nresults; i++) {
@@ -416,6 +442,8 @@ static int deliver(struct run *r, int code)
 	buf_release(&out);
 	for (size_t i = 0; !err && i < o.reports.n; i++)
 		err = write_report(&report, o.reports.items[i], &r->msg);
+	if (!err && o.html)
+		err = write_html(&report, &r->msg);
 	if (o.quiet || (o.output && strcmp(o.output, "-") != 0))
 		print_broken(r);
 	return err ? cli_runtime_error(&command, &r->msg) : code;

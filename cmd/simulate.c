@@ -26,6 +26,7 @@
 #include "sim/scenario/decisions.h"
 #include "cmd/simulate_calibrate.h"
 #include "cmd/simulate_exact.h"
+#include "cmd/simulate_html.h"
 #include "cmd/simulate_print.h"
 #include "cmd/simulate_steps.h"
 #include "sim/scenario/scenario.h"
@@ -197,6 +198,7 @@ static const struct opt opts[] = {
 	 "read the scenario files, say what would be run, and run nothing", NULL, 0, 0, NULL},
 	{OPT_TEXT, "json", &o.json, "FILE",
 	 "write the result document; - is standard output, without the table", NULL, 0, 0, NULL},
+	SIMULATE_HTML_OPTION,
 	{OPT_TEXT, "json-dir", &o.json_dir, "DIR",
 	 "write one document per row, as `pdctl compare` reads them", NULL, 0, 0, NULL},
 	STORE_OPTS(store),
@@ -438,6 +440,7 @@ static int output(struct session *s, struct pd_msg *msg)
 
 	if (!err && o.json)
 		err = write_json(s, msg);
+	err = err ? err : simulate_html_write(s->docs, msg);
 	if (!err && o.decisions)
 		err = file_write(o.decisions, s->decisions.data ? s->decisions.data : "",
 				 s->decisions.len, msg);
@@ -663,10 +666,10 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
-	static const char *const both[] = {"seed",	"json",	   "json-dir",	  "format",
-					   "wide",	"store",   "no-store",	  "decisions",
-					   "threads",	"shard",   "progress",	  "check",
-					   "objective", "goodput", "repetitions", NULL};
+	static const char *const both[] = {
+		"seed",	     "json",	  "json-dir",	 "format", "wide",     "store",
+		"no-store",  "decisions", "threads",	 "shard",  "progress", "check",
+		"objective", "goodput",	  "repetitions", "html",   NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
 	static const char *const exact[] = {"workload", "capture-run", "replay",     "policy",
@@ -762,7 +765,7 @@ int cmd_simulate(int argc, char **argv)
 		decider_opts_spec(&decider, &o.decider);
 		o.settings = policies.settings;
 		s.mark = cli_colour(STDOUT_FILENO) && !(o.format && strcmp(o.format, "md") == 0);
-		s.want_docs = o.json || o.json_dir || store_opts_path(&store);
+		s.want_docs = o.json || o.json_dir || simulate_html || store_opts_path(&store);
 		s.done = calloc(files.n + 1, sizeof(*s.done));
 		s.scenario = calloc(files.n + 1, sizeof(struct scenario *));
 		s.spec = calloc(files.n + 1, sizeof(struct experiment_spec *));

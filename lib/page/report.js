@@ -3,8 +3,7 @@
 "use strict";
 (function () {
 	const { el, num } = pd, data = document.getElementById("data"), main = document.getElementById("report");
-	const LABELS = { ttft: "Time to first token", tpot: "Time per output token", itl: "Between tokens", e2el: "End to end", ttft_from_intended: "Time to first token, from the intended time",
-		e2el_from_intended: "End to end, from the intended time", schedule_lag: "Lag of the schedule" };
+	const LABELS = { ttft: "Time to first token", itl: "Between tokens", e2el: "End to end" };
 
 	function add(...nodes) {
 		main.append(...nodes.filter((n) => n));
@@ -33,48 +32,36 @@
 
 	/* -- bench -- */
 
-	/* [value in ms, count] of a sparse histogram, by rising value. */
-	function buckets(h, bits) {
-		return (h.buckets || []).map(([b, n]) => {
-			const unit = 2 ** bits, shift = b < 2 * unit ? 0 : Math.floor(b / unit) - 1;
-			return [(b < 2 * unit ? b : (b - shift * unit) * 2 ** shift) / 1e6, n];
-		});
+	/* Percent of the values below v, between two points of the curve. */
+	function below(curve, v) {
+		let i = d3.bisector((p) => p[0]).right(curve, v);
+		if (i === 0)
+			return 0;
+		if (i === curve.length)
+			return 100;
+		const a = curve[i - 1], b = curve[i];
+		return b[0] > a[0] ? a[1] + (b[1] - a[1]) * (v - a[0]) / (b[0] - a[0]) : a[1];
 	}
 
-	function cdf(list) {
-		const total = d3.sum(list, (b) => b[1]), points = [];
-		let sum = 0, shown = -1;
-		for (const [v, n] of list) {
-			sum += n;
-			if (sum / total - shown > 0.004 || sum === total) {
-				points.push([v, 100 * sum / total]);
-				shown = sum / total;
-			}
-		}
-		return points;
-	}
-
-	/* Bars of equal width on a logarithmic axis, as a stepped line. */
-	function shape(list) {
-		const positive = list.filter((b) => b[0] > 0), n = 40;
+	/* A histogram with steps of equal width on a logarithmic axis. */
+	function shape(s) {
+		const n = 30, positive = s.cdf.filter((p) => p[0] > 0);
 		if (!positive.length)
 			return [];
-		const lo = Math.log10(positive[0][0]), hi = Math.max(lo + 0.01, Math.log10(positive[positive.length - 1][0])), bins = new Array(n).fill(0);
-		for (const [v, c] of positive)
-			bins[Math.min(n - 1, Math.floor((Math.log10(v) - lo) / (hi - lo) * n))] += c;
-		return bins.map((c, i) => [10 ** (lo + (hi - lo) * i / n), c]).concat([[10 ** hi, 0]]);
+		const lo = Math.log10(positive[0][0]) - 0.001, hi = Math.max(lo + 0.01, Math.log10(positive[positive.length - 1][0]) + 0.001), at = (i) => 10 ** (lo + (hi - lo) * i / n);
+		return d3.range(n).map((i) => [at(i), s.count * (below(s.cdf, at(i + 1)) - below(s.cdf, at(i))) / 100]).concat([[at(n), 0]]);
 	}
 
 	function distributions(docs, names) {
 		const parts = [];
 		for (const k of ["ttft", "itl", "e2el"]) {
-			const series = docs.map((d, i) => ({ name: names[i], list: d.pdctl.histograms && d.pdctl.histograms[k] ? buckets(d.pdctl.histograms[k], d.pdctl.histograms.sub_bits) : [] })).filter((s) => s.list.length);
+			const series = docs.map((d, i) => ({ name: names[i], s: d.distributions[k] })).filter((s) => s.s);
 			if (!series.length)
 				continue;
-			parts.push(pd.lines({ title: LABELS[k] + ": cumulative", x: { label: "ms", log: true }, y: { label: "% of " + (k === "itl" ? "tokens" : "requests"), min: 0, max: 100 }, of: "run", step: true,
-				series: series.map((s) => ({ name: s.name, points: cdf(s.list) })) }));
+			parts.push(pd.lines({ title: LABELS[k] + ": cumulative", x: { label: "ms", log: true }, y: { label: "% of " + (k === "itl" ? "tokens" : "requests"), min: 0, max: 100 }, of: "run",
+				series: series.map((s) => ({ name: s.name, points: s.s.cdf })) }));
 			parts.push(pd.lines({ title: LABELS[k] + ": histogram", x: { label: "ms", log: true }, y: { label: k === "itl" ? "tokens" : "requests", min: 0 }, of: "run", step: true,
-				series: series.map((s) => ({ name: s.name, points: shape(s.list) })) }));
+				series: series.map((s) => ({ name: s.name, points: shape(s.s) })) }));
 		}
 		return charts(...parts);
 	}
@@ -94,7 +81,7 @@
 			pd.lines({ title: "Requests over time", x: { label: "s since the start" }, y: { label: "requests in a step of " + num(t.step_s) + " s", min: 0 }, step: true,
 				series: [{ name: "sent", points: at(t.sent) }, { name: "ended", points: at(t.ended) }, { name: "failed", points: at(t.failed) }] }),
 			pd.lines({ title: "In flight", x: { label: "s since the start" }, y: { label: "requests", min: 0 }, series: [{ name: "in flight", points: at(t.in_flight) }] }),
-			t.workers.length ? pd.lines({ title: "Load per worker over time", note: t.more_workers ? t.more_workers + " more workers are not shown." : null,
+			t.workers.length ? pd.lines({ title: "Load per worker over time", note: t.more_workers ? "The first " + t.workers.length + " workers." : null,
 				x: { label: "s since the start" }, y: { label: "requests in flight", min: 0 }, of: "worker", series: t.workers.map((w) => ({ name: w.name, points: at(w.in_flight) })) }) : null);
 	}
 
@@ -118,7 +105,7 @@
 			}
 		});
 		const list = [].concat(...t.lanes.map((l) => l.requests.map((r) => ({ session: l.session, r }))));
-		return el("figure", {}, el("figcaption", {}, "Sessions"), el("p", { class: "note" }, "Pale: until the first token. Colours: the worker" + (t.more_sessions ? "; " + t.more_sessions + " more sessions are not shown." : ".")),
+		return el("figure", { class: "wide" }, el("figcaption", {}, "Sessions"), el("p", { class: "note" }, "Pale: until the first token. Colours: the worker" + (t.more_sessions ? "; the first " + t.lanes.length + " sessions." : ".")),
 			svg.node(), el("details", {}, el("summary", {}, "Table: Sessions"), pd.table(list, [text("session", (v) => v.session), number("sent, s", (v) => v.r[0]), number("first token, s", (v) => v.r[1]),
 				number("end, s", (v) => v.r[2]), text("worker", (v) => v.r[3]), text("outcome", (v) => v.r[4] ? "ok" : "failed")], "Sessions")));
 	}
@@ -169,12 +156,12 @@
 			section("Expectations", null, pd.table(expected, [text("expectation", (e) => e.text), text("replay", (e) => e.arm), text("pool", (e) => e.pool), number("found", (e) => e.value), number("bound", (e) => e.bound), text("", (e) => e.ok ? "met" : "MISSED")], "Expectations"));
 		const rows = [].concat(...arms.map((d, i) => pools(d).map(([pool, p]) => ({ arm: names[i], pool, p, d }))));
 		const has = (f) => rows.some((r) => typeof f(r) === "number");
-		const figure = [number("sticky", (r) => r.p.stickiness), number("consistent sessions", (r) => r.p.session_consistency), number("peak/mean requests", (r) => r.p.requests && r.p.requests.peak_to_mean !== undefined ? r.p.requests.peak_to_mean : r.p.peak_to_mean_requests),
-			number("token hit rate", (r) => r.p.token_hit_rate), number("idle workers", (r) => r.p.idle_workers), number("keys moved", (r) => r.p.keys_moved), number("mean first token, ms", (r) => r.d.mean_ttft_ms),
+		const figure = [number("sticky", (r) => r.p.stickiness), number("consistent sessions", (r) => r.p.session_consistency), number("peak/mean requests", (r) => r.p.peak_to_mean),
+			number("token hit rate", (r) => r.p.token_hit_rate), number("idle workers", (r) => r.p.idle_workers), number("keys moved, leave", (r) => r.p.keys_moved_leave), number("mean first token, ms", (r) => r.d.mean_ttft_ms),
 			number("p99 first token, ms", (r) => r.d.p99_ttft_ms), number("mean per token, ms", (r) => r.d.mean_tpot_ms), number("p99 end to end, ms", (r) => r.d.p99_e2el_ms), number("failed", (r) => r.d.failed)].filter((c) => has(c.get));
 		section("Replays", null, pd.table(rows, [text("replay", (r) => r.arm), text("pool", (r) => r.pool), ...figure], "Replays"));
 		const peak = figure.find((c) => c.label === "peak/mean requests"), sticky = figure.find((c) => c.label === "sticky");
-		const kinds = [...new Set(rows.map((r) => r.pool))], floor = rows.map((r) => r.p.floor_requests).filter((v) => v > 0);
+		const kinds = [...new Set(rows.map((r) => r.pool))], floor = rows.map((r) => r.p.floor_peak_to_mean).filter((v) => v > 0);
 		section("Balance against stickiness", "To the right: follow-up requests find the worker that knows their session. Down: the load is even. The dashed line is what a perfect hash reaches with these sessions (balls in bins).",
 			charts(peak && sticky ? pd.points({ title: "Policies", x: { label: "stickiness, share of follow-up requests", min: 0, max: 1 }, y: { label: "peak/mean of requests", min: 1 }, labels: rows.length <= 20, of: "replay",
 				series: kinds.map((k) => ({ name: k, points: rows.filter((r) => r.pool === k).map((r) => [sticky.get(r), peak.get(r), r.arm]) })), lines: floor.length ? [{ y: d3.median(floor), label: "perfect hash" }] : [] }) : null));
@@ -183,9 +170,30 @@
 		section("Hit rate", null, charts(has((r) => r.p.token_hit_rate) ? pd.bars({ title: "Tokens found in the prefix cache", x: { label: "share", min: 0, max: 1 }, of: "replay", bars: rows.filter((r) => typeof r.p.token_hit_rate === "number").map((r) => ({ name: r.arm + (r.pool === "workers" ? "" : ", " + r.pool), value: r.p.token_hit_rate })) }) : null));
 		section("Load per worker", arms.length > 8 ? "The first eight replays." : null, charts(...rows.slice(0, 8).map((r) => r.p.per_worker && r.p.per_worker.length ? pd.bars({ title: r.arm + (r.pool === "workers" ? "" : ", " + r.pool), x: { label: "requests", min: 0 }, of: "worker",
 			bars: r.p.per_worker.slice(0, 64).map((w) => ({ name: w.name, value: w.requests })) }) : null)));
-		const over = arms.slice(0, 8).map((d, i) => ({ name: names[i], t: d.pdctl.timeline })).filter((s) => s.t && s.t.hit_rate);
-		const events = [].concat(...arms.slice(0, 1).map((d) => d.pdctl.timeline && d.pdctl.timeline.events || []));
-		section("Hit rate over time", null, charts(over.length ? pd.lines({ title: "Hit rate around events", x: { label: "s" }, y: { label: "token hit rate", min: 0, max: 1 }, of: "replay", series: over.map((s) => ({ name: s.name, points: s.t.hit_rate })), marks: events }) : null));
+		overTime(arms.slice(0, 8), names);
+		if (arms.length > 1 && timed.length > 1 && timed.some((d) => d.pdctl.pareto))
+			section("Pareto front", "Replays that no other one beats in everything at once.", charts(pd.points({ title: "Output throughput against p99 time to first token", x: { label: "p99 time to first token, ms" }, y: { label: "output tokens/s" }, labels: timed.length <= 16, of: "replay",
+				series: [{ name: "on the front", points: timed.filter((d) => d.pdctl.pareto).map((d) => [d.p99_ttft_ms, d.output_throughput, name(d)]) }, { name: "others", points: timed.filter((d) => !d.pdctl.pareto).map((d) => [d.p99_ttft_ms, d.output_throughput, name(d)]) }].filter((s) => s.points.length) })));
+	}
+
+	/* Figures of equal slices of time, and where workers failed, left and joined. */
+	function overTime(arms, names) {
+		const list = arms.map((d, i) => ({ name: names[i], t: d.pdctl.time, d })).filter((s) => s.t && s.t.arrivals);
+		if (!list.length)
+			return;
+		const t = list[0].t, at = (t, i) => t.start_s + (i + 0.5) * t.slice_s;
+		const marks = (list[0].d.pdctl.events || []).map((e) => {
+			let sum = 0, i = 0;
+			if (typeof e.at_ms === "number")
+				return { x: e.at_ms / 1000, label: e.action + " " + e.worker };
+			while (i < t.arrivals.length && sum < e.at_request)
+				sum += t.arrivals[i++];
+			return { x: t.start_s + i * t.slice_s, label: e.action + " " + e.worker };
+		});
+		const chart = (title, key, label, more) => list.some((s) => (s.t[key] || []).some((v) => typeof v === "number")) ? pd.lines({ title, x: { label: "s" }, y: { label, min: 0, ...more }, of: "replay", marks,
+			series: list.map((s) => ({ name: s.name, points: s.t[key].map((v, i) => [at(s.t, i), typeof v === "number" ? v : null]) })) }) : null;
+		section("Over time", marks.length ? "Dashed lines: " + marks.map((m) => m.label).join(", ") + "." : null, charts(chart("Hit rate", "token_hit_rate", "share of tokens", { max: 1 }), chart("Peak/mean of requests in flight over the workers", "peak_to_mean_in_flight", "peak/mean"),
+			chart("In flight", "in_flight", "requests"), chart("Mean time to first token", "mean_ttft_ms", "ms")));
 	}
 
 	/* -- compare -- */
@@ -193,7 +201,7 @@
 	function compare(doc) {
 		const parts = doc.settings || [doc], code = doc.exit_code, gates = [].concat(...parts.map((p) => p.gates.map((g) => ({ ...g, setting: p.setting || "" }))));
 		const bad = gates.filter((g) => g.verdict === "fail"), unsure = gates.filter((g) => g.verdict === "inconclusive"), reasons = [].concat(...parts.map((p) => p.not_comparable || []));
-		const words = { 0: gates.length ? "All " + gates.length + " gates passed." : "Compared; no gate was set.", 1: bad.length + " of " + gates.length + " gates failed.", 3: "These runs are not comparable.", 4: "Inconclusive: these runs cannot decide the gates." };
+		const words = { 0: gates.length ? (gates.length === 1 ? "The gate passed." : "All " + gates.length + " gates passed.") : "Compared; no gate was set.", 1: bad.length + " of " + gates.length + " gates failed.", 3: "These runs are not comparable.", 4: "Inconclusive: these runs cannot decide the gates." };
 
 		what(parts[0].sides.map((s) => s.label + ": " + s.runs.length + (s.runs.length === 1 ? " run" : " runs")).join(", "));
 		verdict(code === 0 ? "good" : code === 4 ? "warn" : "bad", words[code] || "Exit code " + code + ".", ...reasons, ...bad.map((g) => g.gate + ": " + g.why), ...unsure.map((g) => g.gate + ": " + g.why));
