@@ -16,13 +16,6 @@ static int prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 	return err;
 }
 
-static int decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
-{
-	if (p->blocks && p->made_id.len > 0)
-		c->id = buf_span(&p->made_id);
-	return pd_plain_decode(p, c, msg);
-}
-
 const struct pd_connector pd_connector_p2p_nccl = {
 	.name = "p2p_nccl",
 	.also = "P2pNcclConnector|p2pnccl",
@@ -31,5 +24,5 @@ const struct pd_connector pd_connector_p2p_nccl = {
 	.check = pd_check_params,
 	.prefill = prefill,
 	.answered = pd_plain_answered,
-	.decode = decode,
+	.decode = pd_plain_decode,
 };

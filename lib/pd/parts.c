@@ -91,7 +91,8 @@ int pd_plain_answered(struct pd_pair *p, struct span answer, struct pd_msg *msg)
 
 int pd_plain_decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg)
 {
-	(void)p;
 	(void)msg;
+	if (p->blocks && p->made_id.len > 0)
+		c->id = buf_span(&p->made_id);
 	return json_edit_remove(&c->body, PD_PARAMS);
 }

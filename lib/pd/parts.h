@@ -35,7 +35,7 @@ int pd_set_params(struct pd_copy *c, struct span params, struct pd_msg *msg) PD_
 int pd_params_decode(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg) PD_MUST;
 
 /* For protocols whose requests carry nothing: one token for prefill, the client's own body for
- * decode, both without parameters of the client. */
+ * decode, both without parameters of the client. Decode has the pair's id when one was made. */
 int pd_plain_prefill(struct pd_pair *p, struct pd_copy *c, struct pd_msg *msg) PD_MUST;
 /* Any JSON object is an answer; its usage counts. */
 int pd_plain_answered(struct pd_pair *p, struct span answer, struct pd_msg *msg) PD_MUST;

@@ -91,6 +91,23 @@ def test_labels_name_the_kv_addresses(pdctl, tmp_path):
         assert d.seen[0].header("x-request-id").startswith("___prefill_addr_10.1.1.1:21001___decode_addr_10.1.1.2:22001_")
 
 
+def test_labels_name_the_workers_of_a_directory(pdctl, tmp_path):
+    """The filesystem needs no id; where both workers have a label it names them, with or without a port, on both legs."""
+    with FakeEngine(answers()) as p, FakeEngine(reply_completion) as d:
+        file = tmp_path / "workers.yaml"
+        text = f"prefill:\n  - url: {p.url}\n    labels: {{kv-address: vllm-prefill-fs}}\ndecode:\n  - url: {d.url}\n"
+        file.write_text(text + "    labels: {kv-address: vllm-decode-fs}\n")
+        router = pdctl("serve", "--pd-disaggregation", "--workers-file", file, "--kv-connector", "example", *QUICK)
+        status, headers, _ = router.post(ROUTE, BODY, {"X-Request-Id": "mine"})
+        assert status == 200 and headers["X-Request-Id"] == "mine"
+        assert re.fullmatch(r"___prefill_addr_vllm-prefill-fs___decode_addr_vllm-decode-fs_[0-9a-f]{32}", d.seen[0].header("x-request-id"))
+        assert p.seen[0].header("x-request-id") == d.seen[0].header("x-request-id") and d.seen[0].json() == BODY
+        file.write_text(text)
+        assert router.admin("POST", "/reload")[0] == 200
+        assert router.post(ROUTE, BODY, {"X-Request-Id": "mine"})[0] == 200
+        assert p.seen[1].header("x-request-id") == d.seen[1].header("x-request-id") == "mine", "one label is none"
+
+
 def test_moriio_writes(pdctl, tmp_path):
     meeting = Meeting()
     with meeting.engine(0) as p, meeting.engine(1) as d:
