@@ -47,8 +47,52 @@ int serve_epp_apply(struct router_config *c, struct pd_msg *msg)
 				c->fleet.policy[c->pd ? ROLE_DECODE : ROLE_REGULAR].type->name);
 }
 
+/* "[a, b: 2]": the names of stages from..to-1, and the weight of each whose weight is not 1. */
+static int put_stages(const struct score_profile *p, size_t from, size_t to, struct buf *out)
+{
+	int err = buf_putc(out, '[');
+
+	for (size_t i = from; !err && i < to; i++) {
+		const struct score_stage *s = &p->stage[i];
+		bool weighed = from >= p->nfilters && s->weight != 1;
+
+		err = buf_printf(out, "%s%s", i > from ? ", " : "",
+				 s->name ? s->name : s->type->name);
+		if (!err && weighed)
+			err = buf_printf(out, ": %g", s->weight);
+	}
+	return err ? err : buf_putc(out, ']');
+}
+
+/* What decides in a pool, in the words of the endpoint picker. */
+static void tell_profile(const struct router_config *c, enum worker_role r)
+{
+	const struct score_profile *p = score_spec_profile(&c->fleet.policy[r]);
+	size_t picker = p ? p->nfilters + p->nscorers : 0;
+	struct buf b;
+	int err;
+
+	if (!p)
+		return;
+	buf_init(&b, 1u << 16);
+	err = buf_printf(&b, "profile %s of %s: Filters: ", p->name, worker_role_name(r));
+	err = err ? err : put_stages(p, 0, p->nfilters, &b);
+	err = err ? err : buf_puts(&b, ", Scorers: ");
+	err = err ? err : put_stages(p, p->nfilters, picker, &b);
+	if (!err)
+		log_event(c->log, LOG_INFO, "epp_profile",
+			  LOG_FIELDS(LOG_TEXT("pool", worker_role_name(r)),
+				     LOG_TEXT("profile", p->name),
+				     LOG_TEXT("picker", p->stage[picker].name)),
+			  "%.*s, Picker: %s", (int)b.len, b.data, p->stage[picker].name);
+	buf_release(&b);
+}
+
 void serve_epp_announce(const struct router_config *c)
 {
+	for (int r = 0; c->epp && r < ROLES; r++)
+		if ((r == ROLE_REGULAR) != c->pd)
+			tell_profile(c, (enum worker_role)r);
 	for (size_t i = 0; c->epp && i < c->epp->nnotes; i++)
 		log_event(c->log, LOG_WARN, "epp_config",
 			  LOG_FIELDS(LOG_TEXT("note", c->epp->note[i])), "%s", c->epp->note[i]);
