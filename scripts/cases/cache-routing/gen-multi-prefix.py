@@ -1,0 +1,11 @@
+#!/usr/bin/python3
+"""pdctl gen multi-prefix, under the published name and with the published default of --output: multi_prefix.jsonl."""
+
+import os
+import sys
+
+words = sys.argv[1:]
+if not any(w == "--output" or w.startswith("--output=") for w in words):
+    words += ["--output", "multi_prefix.jsonl"]
+program = os.environ.get("PDCTL") or os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../build/pdctl")
+os.execv(program, [program, "gen", "multi-prefix", *words])
