@@ -31,5 +31,6 @@ int cmd_compare(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_gen(int argc, char **argv);
 int cmd_workers(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 
 #endif

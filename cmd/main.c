@@ -12,6 +12,7 @@
 const struct command commands[] = {
 	{"serve", cmd_serve, "route requests to workers: plain pools, prefill and decode pools"},
 	{"workers", cmd_workers, "list, add, drain and remove the workers of a running router"},
+	{"top", cmd_top, "watch a running router in a terminal"},
 	{"simulate", cmd_simulate,
 	 "replay workloads on virtual workers, before deploying a policy"},
 	{"bench", cmd_bench,

@@ -133,3 +133,13 @@ bool cli_colour(int fd)
 
 	return (!no || !*no) && term && strcmp(term, "dumb") != 0 && isatty(fd);
 }
+
+bool cli_unicode(void)
+{
+	static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+	const char *value = NULL;
+
+	for (size_t i = 0; i < 3 && (!value || !*value); i++)
+		value = getenv(names[i]);
+	return value && (strcasestr(value, "UTF-8") || strcasestr(value, "UTF8"));
+}

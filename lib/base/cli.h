@@ -30,5 +30,7 @@ void cli_print(const char *text, size_t n);
 int cli_finish(int code);
 /* Colour on this stream: it is a terminal, TERM is not dumb and NO_COLOR is unset. */
 bool cli_colour(int fd);
+/* The locale (LC_ALL, LC_CTYPE or LANG, the first that is set) is one of UTF-8. */
+bool cli_unicode(void);
 
 #endif

@@ -126,6 +126,12 @@ void stepper_abort(struct stepper *e, struct seq *q, int64_t now)
 	e->wants |= e->under_way == 0;
 }
 
+void stepper_cost(struct stepper *e, const struct stepcost *cost, int64_t now)
+{
+	interrupt(e, now);
+	e->cfg.cost = *cost;
+}
+
 static void see(struct stepper *e, struct seq *q)
 {
 	if (q->state == SEQ_HELD) {

@@ -71,6 +71,9 @@ void stepper_release(struct stepper *e);
 void stepper_add(struct stepper *e, struct seq *q, int64_t now);
 void stepper_abort(struct stepper *e, struct seq *q, int64_t now);
 
+/* Steps that are scheduled from now on cost this; it passed stepcost_check(). */
+void stepper_cost(struct stepper *e, const struct stepcost *cost, int64_t now);
+
 /* A transfer from or to this engine has ended at `now`: the blocks of a loading request have
  * arrived, or those of a held one may go. PD_ENOMEM. */
 int stepper_told(struct stepper *e, struct seq *q, int64_t now) PD_MUST;

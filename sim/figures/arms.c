@@ -61,6 +61,9 @@ void arms_release(struct arms *a)
 		for (size_t p = 0; p < REPLAY_POOLS; p++) {
 			for (size_t k = 0; x->names[p] && x->names[p][k]; k++)
 				free(x->names[p][k]);
+			for (size_t k = 0; x->nodes[p] && k < x->cfg.pool[p].n; k++)
+				route_labels_release(&x->nodes[p][k].labels);
+			free(x->nodes[p]);
 			free(x->names[p]);
 			free(x->absent[p]);
 		}

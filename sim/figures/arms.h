@@ -49,9 +49,10 @@ struct arm {
 	bool done;   /* it was run here; else another shard does */
 	bool pareto; /* no other arm is better in one of the front's metrics and as good in
 			the others */
-	char **names[REPLAY_POOLS];  /* owned */
-	bool *absent[REPLAY_POOLS];  /* owned */
-	struct replay_event *events; /* owned */
+	char **names[REPLAY_POOLS];		 /* owned */
+	bool *absent[REPLAY_POOLS];		 /* owned */
+	struct replay_event *events;		 /* owned */
+	struct replay_node *nodes[REPLAY_POOLS]; /* owned, with their labels; NULL: all are alike */
 };
 
 struct arms {

@@ -40,7 +40,8 @@ static const struct arm *arm_at(const struct board *b, size_t candidate, size_t 
 
 static bool of_policy(const char *word)
 {
-	static const char *const roots[] = {"policies", "parameters", "ring", "epp_config"};
+	static const char *const roots[] = {"policies", "parameters", "ring", "epp_config",
+					    "decider"};
 
 	for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++) {
 		size_t n = strlen(roots[i]);
@@ -527,6 +528,33 @@ static int capacity_line(struct buf *out, const struct board *b)
 			  least->workers, 100 * simmetric_value(m, least, 0), least->policy);
 }
 
+/* One candidate: the settings are what differs. */
+static int settings_line(struct buf *out, const struct board *b)
+{
+	const struct objective *o = &b->v->objective;
+	double best = 0, worst = 0;
+	size_t at = 0, last = 0;
+
+	for (size_t s = 0; s < b->ns; s++) {
+		const struct arm *a = arm_at(b, 0, s);
+		double value = a ? objective_value(o, a, SIZE_MAX) : (double)NAN;
+
+		if (!isfinite(value))
+			return PD_OK;
+		if (s == 0 || (o->higher ? value > best : value < best)) {
+			best = value;
+			at = s;
+		}
+		if (s == 0 || (o->higher ? value < worst : value > worst)) {
+			worst = value;
+			last = s;
+		}
+	}
+	return buf_printf(out, "%s: %s is best at %s (%.4g), worst at %s (%.4g)\n",
+			  b->v->rank[0].name, o->text, b->setting[at], best, b->setting[last],
+			  worst);
+}
+
 static int write_lines(struct board *b)
 {
 	struct verdict *v = b->v;
@@ -538,6 +566,8 @@ static int write_lines(struct board *b)
 		if (!err && !v->none)
 			err = second_line(&v->text, b);
 	}
+	if (!err && v->n == 1 && b->ns > 1)
+		err = settings_line(&v->text, b);
 	err = err ? err : capacity_line(&v->text, b);
 	v->known |= v->text.len > 0;
 	return err;

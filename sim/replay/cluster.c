@@ -56,10 +56,12 @@ static void signal_load(struct cluster *c, size_t pool, uint32_t worker)
 	struct kvpool_stats kv;
 
 	kvpool_stats(e->sched.kv, &kv);
-	route_signal_set(&c->side[pool].router.slot[worker].signal,
-			 (int32_t)(e->sched.wait.n + e->sched.remote.n), (int32_t)e->sched.nrun,
-			 kv.usable == KVPOOL_BLOCKS_MAX ? 0 : (double)kv.held / (double)kv.usable,
-			 c->now);
+	side_signal(
+		&c->side[pool], worker,
+		&(struct side_load){
+			(int32_t)(e->sched.wait.n + e->sched.remote.n), (int32_t)e->sched.nrun,
+			kv.usable == KVPOOL_BLOCKS_MAX ? 0 : (double)kv.held / (double)kv.usable},
+		c->now);
 }
 
 /* Something happened to this engine. */
@@ -107,10 +109,11 @@ void cluster_end(struct cluster *c, uint32_t req, size_t pool, uint32_t worker, 
 	struct route_key key;
 	struct route_request rq = {.key = NULL};
 
-	if (s->router.pool->state->spec.type->learn)
+	if (s->router->pool->state->spec.type->learn)
 		rq = side_request(s, c->t, req, c->now, &key);
 	rq.counted = counted;
-	route_end(s->router.pool, worker, &rq);
+	route_end(side_router(s, c->t, req)->pool, worker, &rq);
+	s->flying[worker]--;
 }
 
 static void leave(struct cluster *c, struct flight *f, size_t pool)
@@ -204,18 +207,29 @@ static int submit(struct cluster *c, struct flight *f, size_t pool)
 	return touched(c, pool, f->worker[pool]);
 }
 
+static bool same_host(const struct replay_config *cfg, const struct flight *f)
+{
+	const struct replay_node *a = cfg->pool[0].node, *b = cfg->pool[1].node;
+
+	return a && b && a[f->worker[0]].host != 0 && a[f->worker[0]].host == b[f->worker[1]].host;
+}
+
 /* The decode engine has taken room; what it misses flows. */
 static void fetch(void *ctx, struct stepper *e, struct seq *q, int64_t now)
 {
 	struct cluster *c = ctx;
+	const struct replay_config *cfg = c->cfg;
 	struct flight *f = q->owner;
 	uint32_t missing = q->prompt - q->cached;
+	bool near = cfg->host_link && same_host(cfg, f);
 	int err;
 
 	(void)e;
 	err = links_start(&c->links, now, f->worker[0], f->worker[1],
-			  llround(c->cfg->transfer_ms * 1e6),
-			  llround(c->cfg->transfer_us_token * missing * 1e3), f);
+			  llround((near ? cfg->host_transfer_ms : cfg->transfer_ms) * 1e6),
+			  llround((near ? cfg->host_transfer_us_token : cfg->transfer_us_token) *
+				  missing * 1e3),
+			  f);
 	if (err)
 		c->err = err;
 }
@@ -284,10 +298,10 @@ int cluster_start(struct cluster *c, uint32_t req, const struct route_decision *
 
 /* ---- what happens ---- */
 
-/* serve's backoff without its jitter: 50 ms, then half as much again each time. */
-static int64_t backoff(unsigned attempt)
+/* serve's backoff without its jitter: half as much again each time. */
+static int64_t backoff(const struct replay_config *cfg, unsigned attempt)
 {
-	int64_t ns = 50 * NS_PER_MS;
+	int64_t ns = cfg->backoff_ns ? cfg->backoff_ns : REPLAY_BACKOFF_NS;
 
 	while (attempt-- > 0)
 		ns += ns / 2;
@@ -297,13 +311,14 @@ static int64_t backoff(unsigned attempt)
 /* An attempt has failed: there is another one, or the request is lost. */
 static int lose(struct cluster *c, struct flight *f)
 {
-	struct event again = {.at = c->now + backoff(f->attempt),
+	struct event again = {.at = c->now + backoff(c->cfg, f->attempt),
 			      .kind = CLUSTER_RETRY,
 			      .value = (uint64_t)(uintptr_t)f};
 
 	for (size_t p = 0; p < c->cfg->npools; p++)
 		leave(c, f, p);
-	if (!f->answered && ++f->attempt < CLUSTER_ATTEMPTS) {
+	if (!f->answered &&
+	    ++f->attempt < (c->cfg->attempts ? c->cfg->attempts : REPLAY_ATTEMPTS)) {
 		for (size_t p = 0; p < c->cfg->npools; p++)
 			f->seq[p] = (struct seq){.state = SEQ_NEW};
 		return events_push(&c->heap, &again);
@@ -366,7 +381,8 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 			f->answered |= !leg;
 			/* The prompt does not wait at its worker any more. */
 			if (!f->counts_stay[pool]) {
-				route_computed(c->side[pool].router.pool, worker, f->counted[pool]);
+				route_computed(side_router(&c->side[pool], c->t, f->req)->pool,
+					       worker, f->counted[pool]);
 				f->counted[pool] = 0;
 			}
 		}
@@ -405,6 +421,24 @@ static bool fetched(const struct seq *q)
 {
 	return q->state == SEQ_LOADED || q->state == SEQ_RUNNING ||
 	       (q->state == SEQ_WAITING && q->kv == SEQ_LOCAL);
+}
+
+struct route_decider *cluster_decider(struct cluster *c, uint32_t req)
+{
+	return c->decider[side_replica(&c->side[0], c->t, req)];
+}
+
+int cluster_slow(struct cluster *c, uint32_t pool, uint32_t worker, double factor)
+{
+	struct stepcost cost = c->side[pool].cost[worker];
+
+	cost.a *= factor;
+	cost.b *= factor;
+	cost.c *= factor;
+	cost.d *= factor;
+	cost.e *= factor;
+	stepper_cost(engine(c, pool, worker), &cost, c->now);
+	return touched(c, pool, worker);
 }
 
 int cluster_fail(struct cluster *c, uint32_t pool, uint32_t worker)

@@ -12,8 +12,6 @@
 
 #define CLUSTER_WORKER_BITS 16 /* of an event's subject; the pool is above */
 
-#define CLUSTER_ATTEMPTS 5 /* as serve: --retry-max-retries */
-
 /* The order at one instant. */
 enum cluster_kind { CLUSTER_STEP, CLUSTER_POOL_EVENT, CLUSTER_RETRY };
 
@@ -47,9 +45,9 @@ struct cluster {
 	struct schedule *order; /* borrowed: who comes next */
 	int64_t now, last_done;
 	uint32_t in_flight;
-	struct route_decider *decider; /* borrowed; NULL: always remote */
-	size_t routed;		       /* requests so far */
-	int err;		       /* of a callback */
+	struct route_decider *decider[REPLAY_ROUTERS_MAX]; /* borrowed; NULL: always remote */
+	size_t routed;					   /* requests so far */
+	int err;					   /* of a callback */
 };
 
 void cluster_release(struct cluster *c);
@@ -77,8 +75,14 @@ int cluster_transfers(struct cluster *c) PD_MUST;
 /* All engines that something happened to schedule. */
 int cluster_schedule(struct cluster *c) PD_MUST;
 
+/* The decider of the router that this request comes through. */
+struct route_decider *cluster_decider(struct cluster *c, uint32_t req);
+
+/* From now on its steps take so many times as long. */
+int cluster_slow(struct cluster *c, uint32_t pool, uint32_t worker, double factor) PD_MUST;
+
 /* The engine is gone: its memory is empty. Of its requests those that have not answered yet are
- * tried again after serve's backoff, up to CLUSTER_ATTEMPTS in all; the others are lost. */
+ * tried again after a pause, as often as the configuration says; the others are lost. */
 int cluster_fail(struct cluster *c, uint32_t pool, uint32_t worker) PD_MUST;
 
 #endif

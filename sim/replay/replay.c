@@ -13,7 +13,7 @@
 
 const char *replay_action_name(enum replay_action a)
 {
-	static const char *const name[] = {"join", "leave", "fail"};
+	static const char *const name[] = {"join", "leave", "fail", "slow"};
 
 	return name[a];
 }
@@ -24,7 +24,9 @@ static int pool_event(struct cluster *c, const struct replay_event *e)
 
 	if (c->cfg->happened)
 		c->cfg->happened[e - c->cfg->events] = c->routed;
-	s->router.slot[e->worker].available = e->action == REPLAY_JOIN;
+	if (e->action == REPLAY_SLOW)
+		return s->engine ? cluster_slow(c, e->pool, e->worker, e->factor) : PD_OK;
+	side_available(s, e->worker, e->action == REPLAY_JOIN);
 	side_tell(s, e->worker, e->action == REPLAY_JOIN ? ROUTE_JOINED : ROUTE_LEFT, c->now);
 	if (e->action != REPLAY_LEAVE)
 		s->failed[e->worker] = e->action == REPLAY_FAIL;
@@ -55,11 +57,12 @@ static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct rout
 	int err;
 
 	for (size_t p = 0; p < npools; p++) {
-		pair->pool[p] = c->side[p].router.pool;
+		pair->pool[p] = side_router(&c->side[p], c->t, req)->pool;
+		side_refresh(&c->side[p], c->t, req, c->now);
 		pair->request[p] = side_request(&c->side[p], c->t, req, c->now, &key);
 		if (attempt > 0)
 			pair->request[p].draw =
-				route_dice(c->cfg->seed, c->side[p].router.role, req, attempt);
+				route_dice(c->cfg->seed, c->side[p].router->role, req, attempt);
 	}
 	err = npools == 2 ? route_decide_pair(pair)
 			  : route_decide(pair->pool[0], &pair->request[0], &pair->decision[0]);
@@ -95,10 +98,10 @@ static bool stays_local(void *context, struct route_pair *p)
 /* The request's worker has failed before it answered: other workers, if there are. */
 static int try_again(struct cluster *c, struct flight *f)
 {
-	struct route_pair pair = {.ask = f->local     ? stays_local
-					 : c->decider ? route_decider_ask
-						      : NULL,
-				  .context = c->decider};
+	struct route_pair pair = {.ask = f->local	 ? stays_local
+					 : c->decider[0] ? route_decider_ask
+							 : NULL,
+				  .context = cluster_decider(c, f->req)};
 	bool none;
 	int err = choose(c, f->req, f->attempt, &pair, &none);
 
@@ -108,8 +111,8 @@ static int try_again(struct cluster *c, struct flight *f)
 /* Routes the request in every pool and starts it. */
 static int arrive(struct cluster *c, uint32_t req)
 {
-	struct route_pair pair = {.ask = c->decider ? route_decider_ask : NULL,
-				  .context = c->decider};
+	struct route_pair pair = {.ask = c->decider[0] ? route_decider_ask : NULL,
+				  .context = cluster_decider(c, req)};
 	bool none;
 	struct replay_request *r = &c->out->request[req];
 	int err;
@@ -266,8 +269,9 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	c.successor = successor;
 	if (!err)
 		err = schedule_new(&c.order, &order, &limits, msg);
-	if (!err && cfg->npools == 2 && cfg->decider.kind != ROUTE_DECIDER_always)
-		err = route_decider_new(&c.decider, &cfg->decider);
+	for (size_t k = 0; !err && cfg->npools == 2 && k < (cfg->routers ? cfg->routers : 1); k++)
+		if (cfg->decider.kind != ROUTE_DECIDER_always)
+			err = route_decider_new(&c.decider[k], &cfg->decider);
 	for (size_t p = 0; !err && p < cfg->npools; p++)
 		err = side_init(&c.side[p], t, cfg, p, msg);
 	if (!err) {
@@ -293,7 +297,8 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 		replay_result_release(out);
 	cluster_release(&c);
 	schedule_free(c.order);
-	route_decider_free(c.decider);
+	for (size_t k = 0; k < REPLAY_ROUTERS_MAX; k++)
+		route_decider_free(c.decider[k]);
 	free(successor);
 	return err;
 }

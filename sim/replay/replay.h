@@ -11,7 +11,10 @@
  * With two pools the prefill and the decode worker are both chosen at arrival with the same key.
  * The prefill worker is released when the prompt is computed and keeps the blocks; the decode
  * engine takes room for them, fetches those that it misses over links that are shared by the
- * transfers in flight, and decodes.
+ * transfers in flight, and decodes. Workers on one host have a link of their own kind.
+ *
+ * Several routers share the workers: each has its own memories and sees its own requests in flight;
+ * what it reads from the engines is as old as its last scrape.
  *
  * Routing only: no engines. A request hits the leading blocks of its worker's cache when it is
  * routed; then all its blocks are inserted or refreshed from the last to the first.
@@ -28,13 +31,17 @@
 #include "sim/replay/vrouter.h"
 #include "sim/trace/trace.h"
 
-#define REPLAY_POOLS   2
-#define REPLAY_REASONS ROUTE_REASONS
+#define REPLAY_POOLS	   2
+#define REPLAY_ROUTERS_MAX 16
+#define REPLAY_ATTEMPTS	   5	    /* as serve: --retry-max-retries */
+#define REPLAY_BACKOFF_NS  50000000 /* and its first pause, which grows by half each time */
+#define REPLAY_REASONS	   ROUTE_REASONS
 
 enum replay_action {
 	REPLAY_JOIN,  /* becomes available */
 	REPLAY_LEAVE, /* no new requests; the running ones end */
-	REPLAY_FAIL   /* no new requests; the running ones are lost and so is its cache */
+	REPLAY_FAIL,  /* no new requests; the running ones are lost and so is its cache */
+	REPLAY_SLOW   /* its steps take `factor` times as long; 1: as before */
 };
 
 struct replay_event {
@@ -43,11 +50,21 @@ struct replay_event {
 	int64_t at_ns;
 	enum replay_action action;
 	uint32_t pool, worker;
+	double factor; /* SLOW */
+};
+
+/* What a worker of its own kind is. */
+struct replay_node {
+	struct engine_params engine;
+	uint64_t cache_blocks;
+	uint32_t host;		    /* two workers with the same number share one; 0: none */
+	struct route_labels labels; /* borrowed texts; with the role, if the pool has one */
 };
 
 struct replay_pool {
-	const char *const *names; /* borrowed */
-	const bool *absent;	  /* borrowed; workers that join later; NULL: none */
+	const char *const *names;	/* borrowed */
+	const bool *absent;		/* borrowed; workers that join later; NULL: none */
+	const struct replay_node *node; /* borrowed, n; NULL: all are as the configuration says */
 	size_t n;
 	struct route_spec policy;
 };
@@ -67,7 +84,15 @@ struct replay_config {
 	struct route_decider_spec decider; /* P/D; zero: always remote */
 	double transfer_ms;		   /* P/D: set-up of a hand-over */
 	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
-	uint32_t max_concurrency;	   /* requests in the system; 0: no limit */
+	bool host_link;			   /* P/D: these two for workers on one host */
+	double host_transfer_ms, host_transfer_us_token;
+	uint32_t routers;	  /* 0: one */
+	bool routers_by_session;  /* a session goes through one router; else requests in turn */
+	int64_t scrape_ns;	  /* period at which routers read the engines; 0: always current */
+	int64_t scrape_delay_ns;  /* until what was read is known; at most the period */
+	uint32_t attempts;	  /* of a request whose worker failed; 0: REPLAY_ATTEMPTS */
+	int64_t backoff_ns;	  /* before the second one; 0: REPLAY_BACKOFF_NS */
+	uint32_t max_concurrency; /* requests in the system; 0: no limit */
 	uint32_t concurrent_sessions;	   /* sessions begun and not ended; 0: no limit */
 	const struct replay_event *events; /* borrowed */
 	size_t nevents;

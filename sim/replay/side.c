@@ -12,35 +12,152 @@
 
 void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now)
 {
-	route_tell(s->router.pool->state,
-		   &(struct route_event){.kind = kind,
-					 .worker = s->router.pool->worker[worker].id,
-					 .at_ns = now});
+	for (size_t k = 0; k < s->nrouters; k++)
+		route_tell(s->router[k].pool->state,
+			   &(struct route_event){.kind = kind,
+						 .worker = s->router[k].pool->worker[worker].id,
+						 .at_ns = now});
+}
+
+void side_available(struct side *s, uint32_t worker, bool is)
+{
+	for (size_t k = 0; k < s->nrouters; k++)
+		s->router[k].slot[worker].available = is;
+}
+
+size_t side_replica(const struct side *s, const struct simtrace *t, uint32_t req)
+{
+	uint32_t key = t->req[req].key;
+
+	return (s->by_session && key != SIM_NO_KEY ? key : req) % s->nrouters;
+}
+
+/* ---- scrapes ---- */
+
+/* The last tick at or before `now`; each router and worker has a phase of its own. */
+static int64_t tick_before(const struct side *s, size_t reading, int64_t now)
+{
+	int64_t phase = (int64_t)(route_dice(s->router[0].seed, s->router[0].role, reading, 0) %
+				  (uint64_t)s->scrape_ns);
+	int64_t since = now - phase, ticks = since / s->scrape_ns;
+
+	return phase + (since < 0 ? ticks - 1 : ticks) * s->scrape_ns;
+}
+
+static void show(struct side *s, size_t router, uint32_t worker, const struct side_load *l,
+		 int64_t at)
+{
+	route_signal_set(&s->router[router].slot[worker].signal, l->waiting, l->running,
+			 l->kv_usage, at > 0 ? at : 1);
+}
+
+/* Ticks until `now` have read the state that has been there since the last change. */
+static void catch_up(struct side *s, size_t router, uint32_t worker, int64_t now)
+{
+	size_t i = router * s->n + worker;
+	struct side_reading *r = &s->reading[i];
+	int64_t tick = tick_before(s, i, now);
+
+	if (r->pending && r->tick + s->delay_ns <= now) {
+		show(s, router, worker, &r->next, r->tick);
+		r->pending = false;
+	}
+	if (tick <= r->tick)
+		return;
+	/* a tick between the two is known by now, as the delay is at most the period */
+	if (tick - s->scrape_ns > r->tick)
+		show(s, router, worker, &s->load[worker], tick - s->scrape_ns);
+	r->next = s->load[worker];
+	r->tick = tick;
+	r->pending = tick + s->delay_ns > now;
+	if (!r->pending)
+		show(s, router, worker, &r->next, tick);
+}
+
+void side_signal(struct side *s, uint32_t worker, const struct side_load *load, int64_t now)
+{
+	for (size_t k = 0; k < s->nrouters; k++) {
+		if (s->reading)
+			catch_up(s, k, worker, now - 1); /* what a tick at `now` reads is new */
+		else
+			show(s, k, worker, load, now);
+	}
+	s->load[worker] = *load;
+}
+
+void side_refresh(struct side *s, const struct simtrace *t, uint32_t req, int64_t now)
+{
+	size_t router = s->reading && s->nrouters > 1 ? side_replica(s, t, req) : 0;
+
+	for (size_t w = 0; s->reading && w < s->n; w++)
+		catch_up(s, router, (uint32_t)w, now);
+}
+
+/* ---- life ---- */
+
+static int make_routers(struct side *s, const struct replay_config *cfg, size_t pool,
+			struct pd_msg *msg)
+{
+	const struct replay_pool *p = &cfg->pool[pool];
+	struct route_labels *labels = NULL;
+	struct vrouter_config v = {.names = p->names,
+				   .n = p->n,
+				   .policy = p->policy,
+				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
+				   .seed = cfg->seed};
+	int err = PD_OK;
+
+	s->router = calloc(cfg->routers ? cfg->routers : 1, sizeof(*s->router));
+	if (p->node)
+		labels = calloc(p->n + 1, sizeof(*labels));
+	if (!s->router || (p->node && !labels))
+		err = PD_ENOMEM;
+	for (size_t i = 0; labels && i < p->n; i++)
+		labels[i] = p->node[i].labels;
+	v.labels = labels;
+	while (!err && s->nrouters < (cfg->routers ? cfg->routers : 1)) {
+		err = vrouter_init(&s->router[s->nrouters], &v, msg);
+		s->nrouters += !err;
+	}
+	free(labels);
+	return err == PD_ENOMEM ? pd_fail(msg, err, "out of memory") : err;
+}
+
+static int make_engine(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
+		       size_t i)
+{
+	const struct replay_node *node =
+		cfg->pool[s->pool].node ? &cfg->pool[s->pool].node[i] : NULL;
+	struct stepper_config engine =
+		engine_params_stepper(node ? &node->engine : &cfg->engine, t->block_tokens,
+				      node ? node->cache_blocks : cfg->cache_blocks);
+
+	engine.sched.role = cfg->npools == 1 ? SCHED_ALONE : SCHED_BOTH;
+	s->cost[i] = engine.cost;
+	if (!s->cache)
+		return stepper_init(&s->engine[i], &engine, NULL);
+	s->cache[i] = kvpool_new(node ? node->cache_blocks : cfg->cache_blocks);
+	return s->cache[i] ? PD_OK : PD_ENOMEM;
 }
 
 int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
 	      size_t pool, struct pd_msg *msg)
 {
 	const struct replay_pool *p = &cfg->pool[pool];
-	struct vrouter_config v = {.names = p->names,
-				   .n = p->n,
-				   .policy = p->policy,
-				   .role = cfg->npools == 1 ? 0 : (unsigned)pool + 1,
-				   .seed = cfg->seed};
 	size_t n = p->n ? p->n : 1, keys = t->nkeys ? t->nkeys : 1;
-	struct stepper_config engine =
-		engine_params_stepper(&cfg->engine, t->block_tokens, cfg->cache_blocks);
 	bool ok;
 	int err;
 
-	engine.sched.role = cfg->npools == 1 ? SCHED_ALONE : SCHED_BOTH;
 	memset(s, 0, sizeof(*s));
-	err = vrouter_init(&s->router, &v, msg);
-	if (err)
-		return err;
 	s->n = p->n;
 	s->pool = pool;
 	s->hide_keys = cfg->hide_keys;
+	s->by_session = cfg->routers_by_session;
+	s->scrape_ns = cfg->scrape_ns;
+	s->delay_ns = cfg->scrape_delay_ns;
+	err = make_routers(s, cfg, pool, msg);
+	if (err)
+		return err;
 	if (cfg->routing_only)
 		s->cache = calloc(n, sizeof(struct kvpool *));
 	else
@@ -48,20 +165,25 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 	s->watched = calloc(n, sizeof(*s->watched));
 	s->dirty = calloc(n, sizeof(*s->dirty));
 	s->work = calloc(n, sizeof(*s->work));
+	s->flying = calloc(n, sizeof(*s->flying));
+	s->cost = calloc(n, sizeof(*s->cost));
+	s->load = calloc(n, sizeof(*s->load));
+	if (cfg->scrape_ns > 0)
+		s->reading = calloc(n * s->nrouters, sizeof(*s->reading));
+	for (size_t i = 0; s->reading && i < n * s->nrouters; i++)
+		s->reading[i].tick = INT64_MIN / 2;
 	s->last = reallocarray(NULL, keys, sizeof(*s->last));
 	s->broken = calloc(keys, sizeof(*s->broken));
 	s->failed = calloc(n, sizeof(*s->failed));
 	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
-	ok = (s->engine || s->cache) && s->watched && s->dirty && s->work && s->last && s->broken &&
-	     s->failed && s->alias;
+	ok = (s->engine || s->cache) && s->watched && s->dirty && s->work && s->flying && s->cost &&
+	     s->load && (s->reading || cfg->scrape_ns == 0) && s->last && s->broken && s->failed &&
+	     s->alias;
 	for (size_t i = 0; ok && i < s->n; i++) {
-		s->router.slot[i].available = !p->absent || !p->absent[i];
-		if (s->router.slot[i].available)
+		side_available(s, (uint32_t)i, !p->absent || !p->absent[i]);
+		if (!p->absent || !p->absent[i])
 			side_tell(s, (uint32_t)i, ROUTE_JOINED, 0);
-		if (s->cache)
-			ok = (s->cache[i] = kvpool_new(cfg->cache_blocks)) != NULL;
-		else
-			ok = stepper_init(&s->engine[i], &engine, NULL) == PD_OK;
+		ok = make_engine(s, t, cfg, i) == PD_OK;
 	}
 	if (!ok)
 		return pd_fail(msg, PD_ENOMEM, "out of memory for %zu workers", s->n);
@@ -93,7 +215,13 @@ void side_release(struct side *s)
 	free(s->broken);
 	free(s->failed);
 	free(s->alias);
-	vrouter_release(&s->router);
+	free(s->flying);
+	free(s->cost);
+	free(s->load);
+	free(s->reading);
+	for (size_t k = 0; k < s->nrouters; k++)
+		vrouter_release(&s->router[k]);
+	free(s->router);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -107,7 +235,7 @@ static void count_key(struct side *s, uint32_t key, uint32_t worker, enum route_
 		s->follow_ups++;
 		if (s->last[key] != worker) {
 			s->moves++;
-			if (s->router.slot[s->last[key]].available)
+			if (s->router->slot[s->last[key]].available)
 				s->moved[reason]++;
 			else
 				s->moved_gone++;
@@ -124,7 +252,7 @@ static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_
 	uint32_t theirs = pick->worker[s->pool];
 
 	if (theirs == SIM_NO_PICK || s->alias[theirs] == VROUTER_REFUSED ||
-	    (pick->key_hashed && (s->router.pool->state->spec.type->flags & ROUTE_BY_KEY)))
+	    (pick->key_hashed && (s->router->pool->state->spec.type->flags & ROUTE_BY_KEY)))
 		return;
 	s->compared++;
 	s->agreed += s->alias[theirs] == worker;
@@ -148,7 +276,7 @@ struct route_request side_request(const struct side *s, const struct simtrace *t
 		.output_tokens = r->output_tokens,
 		.now_ns = now,
 		/* Replays the router's random draws. */
-		.draw = captured ? pick->draw[s->pool] : vrouter_draw(&s->router, req),
+		.draw = captured ? pick->draw[s->pool] : vrouter_draw(s->router, req),
 	};
 }
 
@@ -186,7 +314,7 @@ int side_routed(struct side *s, const struct simtrace *t, const struct sim_reque
 	if (hits > 0)
 		side_hit(s, t, d->worker,
 			 cached < r->input_tokens ? (uint32_t)cached : r->input_tokens);
-	in_flight = s->router.slot[d->worker].in_flight;
+	in_flight = ++s->flying[d->worker];
 	if (in_flight > w->peak_in_flight)
 		w->peak_in_flight = in_flight;
 	return err;

@@ -5,9 +5,29 @@
 
 #include "sim/replay/replay.h"
 
+/* What an engine says of itself. */
+struct side_load {
+	int32_t waiting, running;
+	double kv_usage;
+};
+
+/* What a router has read of a worker: known now, and read but not known yet. */
+struct side_reading {
+	struct side_load next;
+	int64_t tick; /* when that was read; INT64_MIN: nothing yet */
+	bool pending;
+};
+
 struct side {
-	struct vrouter router;
+	struct vrouter *router; /* owned, nrouters */
+	size_t nrouters;
+	bool by_session;
 	size_t n;
+	uint32_t *flying;	      /* owned, n; requests in flight there, of all routers */
+	struct stepcost *cost;	      /* owned, n; of the engines, before slow events */
+	struct side_load *load;	      /* owned, n */
+	struct side_reading *reading; /* owned, per router and worker; NULL: always current */
+	int64_t scrape_ns, delay_ns;
 	struct stepper *engine;	    /* owned, n; NULL when routing only */
 	int64_t *watched;	    /* owned, n; when the engine's next event in the heap is */
 	bool *dirty;		    /* owned, n; the engine has to schedule at this instant */
@@ -30,6 +50,19 @@ struct side {
 int side_init(struct side *s, const struct simtrace *t, const struct replay_config *cfg,
 	      size_t pool, struct pd_msg *msg) PD_MUST;
 void side_release(struct side *s);
+/* The router that a request comes through. */
+size_t side_replica(const struct side *s, const struct simtrace *t, uint32_t req);
+static inline struct vrouter *side_router(const struct side *s, const struct simtrace *t,
+					  uint32_t req)
+{
+	return &s->router[s->nrouters > 1 ? side_replica(s, t, req) : 0];
+}
+void side_available(struct side *s, uint32_t worker, bool is);
+/* The engine's state has changed: routers see it at their next scrape. */
+void side_signal(struct side *s, uint32_t worker, const struct side_load *load, int64_t now);
+/* What the router of this request has read by now. */
+void side_refresh(struct side *s, const struct simtrace *t, uint32_t req, int64_t now);
+
 /* A worker joined or left. */
 void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now);
 

@@ -215,6 +215,8 @@ static int need(struct crew *c, size_t load_at, struct pd_msg *msg)
 	(void)pthread_mutex_lock(&u->lock);
 	if (!u->loaded) {
 		u->err = load(l->spec, l, &u->msg);
+		if (!u->err && l->spec->note && simload_note(&l->facts, "%s", l->spec->note))
+			u->err = pd_fail(&u->msg, PD_ENOMEM, "out of memory");
 		u->loaded = true;
 		summarise(l);
 	}

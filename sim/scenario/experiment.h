@@ -33,6 +33,7 @@ struct experiment_spec {
 	struct expect *expect; /* parsed; `used` is written */
 	size_t nexpect;
 	size_t repetitions; /* 0: one */
+	const char *note;   /* for the reader; NULL: none */
 	struct verdict_rules rules;
 };
 

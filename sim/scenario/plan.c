@@ -143,6 +143,79 @@ static int resolve_events(const struct plan *p, struct arm *a, struct pd_msg *ms
 	return err;
 }
 
+/* Hosts by name: those of `hosts` are "host-1", ... FNV-1a, never 0. */
+static uint32_t host_number(const char *name)
+{
+	uint32_t h = 2166136261u;
+
+	for (; *name; name++)
+		h = (h ^ (unsigned char)*name) * 16777619u;
+	return h ? h : 1;
+}
+
+static int put_label(struct route_labels *l, const char *text, struct pd_msg *msg)
+{
+	const char *is = strchr(text, '=');
+
+	if (!is || is == text)
+		return pd_fail(msg, PD_EINVAL, "label '%.60s': expected NAME=VALUE", text);
+	return route_labels_set(l, (struct span){text, (size_t)(is - text)}, span_of(is + 1));
+}
+
+static int fill_node(const struct plan *p, struct arm *a, size_t pool, const struct plan_node *from,
+		     struct pd_msg *msg)
+{
+	struct replay_node *to;
+	uint32_t i;
+	int err = PD_OK;
+
+	(void)p;
+	if (!find_worker(a, (uint32_t)pool, from->worker, &i))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"'each' names worker '%s', which is not in the pool: expected a name "
+			"or a number from 1 to %zu",
+			from->worker, a->cfg.pool[pool].n);
+	to = &a->nodes[pool][i];
+	to->engine = from->engine;
+	to->cache_blocks = from->has_cache ? from->cache_blocks : to->cache_blocks;
+	to->host = from->host ? host_number(from->host) : to->host;
+	for (size_t k = 0; !err && k < from->nlabels; k++)
+		err = put_label(&to->labels, from->labels[k], msg);
+	return err;
+}
+
+/* Workers of their own kind, if the pool has any. */
+static int fill_nodes(const struct plan *p, struct arm *a, size_t pool,
+		      const struct plan_pool *from, struct pd_msg *msg)
+{
+	size_t n = a->cfg.pool[pool].n;
+	char name[32];
+	int err = PD_OK;
+
+	if (!from->own_engine && from->neach == 0 && from->hosts == 0)
+		return PD_OK;
+	a->nodes[pool] = calloc(n + 1, sizeof(*a->nodes[pool]));
+	if (!a->nodes[pool])
+		return PD_ENOMEM;
+	for (size_t i = 0; !err && i < n; i++) {
+		struct replay_node *to = &a->nodes[pool][i];
+
+		(void)snprintf(name, sizeof(name), "host-%zu",
+			       from->hosts ? i % from->hosts + 1 : 0);
+		to->engine = from->own_engine ? from->engine : p->engine;
+		to->cache_blocks = a->cache;
+		to->host = from->hosts ? host_number(name) : 0;
+		if (a->cfg.npools == 2) /* as the fleet labels the workers of its two pools */
+			err = route_labels_set(&to->labels, SPAN(ROUTE_LABEL_ROLE),
+					       pool == 0 ? SPAN("prefill") : SPAN("decode"));
+	}
+	for (size_t i = 0; !err && i < from->neach; i++)
+		err = fill_node(p, a, pool, &from->each[i], msg);
+	a->cfg.pool[pool].node = a->nodes[pool];
+	return err;
+}
+
 static int fill_config(const struct plan *p, struct arm *a, const char *policy, struct pd_msg *msg)
 {
 	struct route_spec spec[REPLAY_POOLS];
@@ -172,6 +245,15 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 	a->cfg.decider = p->decider;
 	a->cfg.transfer_ms = p->transfer_ms;
 	a->cfg.transfer_us_token = p->transfer_us_token;
+	a->cfg.host_link = p->host_link;
+	a->cfg.host_transfer_ms = p->host_transfer_ms;
+	a->cfg.host_transfer_us_token = p->host_transfer_us_token;
+	a->cfg.routers = p->routers;
+	a->cfg.routers_by_session = p->routers_by_session;
+	a->cfg.scrape_ns = p->scrape_ns;
+	a->cfg.scrape_delay_ns = p->scrape_delay_ns;
+	a->cfg.attempts = p->attempts;
+	a->cfg.backoff_ns = p->backoff_ns;
 	a->cfg.max_concurrency = p->max_concurrency;
 	a->cfg.concurrent_sessions = p->concurrent_sessions;
 	a->cfg.routing_only = p->routing_only;
@@ -197,6 +279,10 @@ static int make_arm(const struct plan *p, struct arm *a, const char *policy, siz
 		a->workers = (uint32_t)count;
 		err = make_names(a, 0, &p->workers, count, role_patterns[0]);
 	}
+	if (!err)
+		err = fill_nodes(p, a, 0, pd ? &p->prefill : &p->workers, msg);
+	if (!err && pd)
+		err = fill_nodes(p, a, 1, &p->decode, msg);
 	if (!err)
 		err = fill_config(p, a, policy, msg);
 	if (!err)

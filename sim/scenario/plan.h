@@ -12,6 +12,17 @@
 
 #define PLAN_ARMS_MAX 256
 
+/* A worker that differs from the others of its pool. */
+struct plan_node {
+	const char *worker; /* name, or number from 1 */
+	struct engine_params engine;
+	bool has_cache;
+	uint64_t cache_blocks;
+	const char *host;	   /* NULL: as `hosts` of the pool says */
+	const char *const *labels; /* "NAME=VALUE" */
+	size_t nlabels;
+};
+
 /* One pool as the user describes it: names, or a count and a pattern in which {i} is 1, 2, ... */
 struct plan_pool {
 	const char *const *names; /* explicit identities; then counts is one entry, nnames */
@@ -19,6 +30,11 @@ struct plan_pool {
 	const char *pattern; /* NULL: the role's default */
 	const uint32_t *counts;
 	size_t ncounts; /* 0: the pool does not exist */
+	bool own_engine;
+	struct engine_params engine; /* when own_engine, else the plan's */
+	const struct plan_node *each;
+	size_t neach;
+	uint32_t hosts; /* workers are spread over so many, "host-1", ... in turn; 0: not said */
 };
 
 /* An event as the user describes it. */
@@ -46,6 +62,12 @@ struct plan {
 	size_t ncaches; /* 0: one, unlimited */
 	struct engine_params engine;
 	double transfer_ms, transfer_us_token;
+	bool host_link;
+	double host_transfer_ms, host_transfer_us_token;
+	uint32_t routers;
+	bool routers_by_session;
+	int64_t scrape_ns, scrape_delay_ns, backoff_ns;
+	uint32_t attempts;
 	uint32_t max_concurrency, concurrent_sessions;
 	struct route_decider_spec decider;
 	bool routing_only, hide_keys;

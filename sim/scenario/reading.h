@@ -20,10 +20,12 @@ struct scenario {
 	char *workload;		/* owned: path of the workload file */
 	struct epp_config *epp; /* owned; NULL: none */
 	uint32_t counts[3][64];
-	uint64_t *caches;	   /* owned */
-	struct plan_event *events; /* owned */
-	struct expect *expect;	   /* owned */
-	char **place;		   /* owned: texts "FILE:LINE:COLUMN" */
+	uint64_t *caches;	    /* owned */
+	struct plan_event *events;  /* owned */
+	struct plan_node *nodes[3]; /* owned; of the pools */
+	char *note;		    /* owned; of a profile */
+	struct expect *expect;	    /* owned */
+	char **place;		    /* owned: texts "FILE:LINE:COLUMN" */
 	size_t nplaces;
 	char *point, *same; /* owned: of a point of a sweep; see experiment_spec */
 	struct sweep sweep;

@@ -144,13 +144,15 @@ static int convert(struct scenario *s, struct pd_msg *msg)
 	if (!err)
 		err = scn_read_workload(s, msg);
 	if (!err)
+		err = scn_read_engine(s, msg);
+	if (!err)
 		err = scn_read_pools(s, msg);
 	if (!err)
 		err = read_policies(s, msg);
 	if (!err)
 		err = scn_read_caches(s, msg);
 	if (!err)
-		err = scn_read_engine(s, msg);
+		err = scn_read_network(s, msg);
 	if (!err)
 		err = scn_read_events(s, msg);
 	if (!err)
@@ -320,6 +322,9 @@ void scenario_free(struct scenario *s)
 	free(s->workload);
 	free(s->caches);
 	free(s->events);
+	for (size_t i = 0; i < 3; i++)
+		free(s->nodes[i]);
+	free(s->note);
 	free(s->expect);
 	for (size_t i = 0; i < s->nplaces; i++)
 		free(s->place[i]);

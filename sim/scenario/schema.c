@@ -64,9 +64,51 @@ static const cyaml_schema_field_t workload_fields[] = {
 	UINT(y_workload, output_tokens),
 	CYAML_FIELD_END};
 
+static const cyaml_schema_field_t engine_fields[] = {TEXT(y_engine, profile),
+						     REAL(y_engine, prefill_tokens_per_s),
+						     REAL(y_engine, decode_ms_per_token),
+						     REAL(y_engine, decode_us_per_request),
+						     REAL(y_engine, decode_us_per_context_token),
+						     REAL(y_engine, transfer_ms),
+						     REAL(y_engine, transfer_us_per_token),
+						     UINT(y_engine, max_num_seqs),
+						     UINT(y_engine, max_num_batched_tokens),
+						     UINT(y_engine, kv_tokens),
+						     CYAML_FIELD_END};
+
+static const cyaml_schema_field_t node_fields[] = {
+	TEXT_MUST(y_node, worker),
+	TEXT(y_node, host),
+	CYAML_FIELD_MAPPING_PTR("engine", OPT, struct y_node, engine, engine_fields),
+	REAL(y_node, speed),
+	UINT(y_node, cache_blocks),
+	LIST(y_node, labels, nlabels, OPT, &text_entry, 0, 32),
+	CYAML_FIELD_END};
+
+static const cyaml_schema_value_t node_entry = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct y_node, node_fields)};
+
+static const cyaml_schema_field_t link_fields[] = {
+	TEXT(y_link, kind), REAL(y_link, bandwidth_gb_s), REAL(y_link, set_up_ms),
+	UINT(y_link, kv_bytes_per_token), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t routers_fields[] = {UINT(y_routers, count), TEXT(y_routers, by),
+						      CYAML_FIELD_END};
+
+static const cyaml_schema_field_t signals_fields[] = {REAL(y_signals, scrape_ms),
+						      REAL(y_signals, delay_ms), CYAML_FIELD_END};
+
+static const cyaml_schema_field_t retries_fields[] = {UINT(y_retries, attempts),
+						      REAL(y_retries, backoff_ms), CYAML_FIELD_END};
+
 static const cyaml_schema_field_t pool_fields[] = {
-	UINT(y_pool, count), LIST(y_pool, counts, ncounts, OPT, &uint_entry, 1, 64),
-	LIST(y_pool, names, nnames, OPT, &text_entry, 1, 1024), TEXT(y_pool, pattern),
+	UINT(y_pool, count),
+	LIST(y_pool, counts, ncounts, OPT, &uint_entry, 1, 64),
+	LIST(y_pool, names, nnames, OPT, &text_entry, 1, 1024),
+	TEXT(y_pool, pattern),
+	CYAML_FIELD_MAPPING_PTR("engine", OPT, struct y_pool, engine, engine_fields),
+	LIST(y_pool, each, neach, OPT, &node_entry, 0, 1024),
+	UINT(y_pool, hosts),
 	CYAML_FIELD_END};
 
 static const cyaml_schema_field_t ring_fields[] = {TEXT(y_ring, hash), TEXT(y_ring, vnodes),
@@ -78,20 +120,12 @@ static const cyaml_schema_field_t no_fields[] = {CYAML_FIELD_END};
 static const cyaml_schema_field_t cache_fields[] = {
 	LIST(y_cache, blocks, nblocks, MUST, &uint_entry, 1, 64), CYAML_FIELD_END};
 
-static const cyaml_schema_field_t engine_fields[] = {REAL(y_engine, prefill_tokens_per_s),
-						     REAL(y_engine, decode_ms_per_token),
-						     REAL(y_engine, decode_us_per_request),
-						     REAL(y_engine, decode_us_per_context_token),
-						     REAL(y_engine, transfer_ms),
-						     REAL(y_engine, transfer_us_per_token),
-						     UINT(y_engine, max_num_seqs),
-						     UINT(y_engine, max_num_batched_tokens),
-						     UINT(y_engine, kv_tokens),
-						     CYAML_FIELD_END};
-
 static const cyaml_schema_field_t event_fields[] = {
-	TEXT_MUST(y_event, action), TEXT_MUST(y_event, worker), TEXT(y_event, pool),
-	UINT(y_event, at_request),  REAL(y_event, at_ms),	CYAML_FIELD_END};
+	TEXT_MUST(y_event, action), TEXT_MUST(y_event, worker),
+	TEXT(y_event, pool),	    UINT(y_event, at_request),
+	REAL(y_event, at_ms),	    REAL(y_event, factor),
+	UINT(y_event, times),	    REAL(y_event, down),
+	REAL(y_event, period),	    CYAML_FIELD_END};
 
 static const cyaml_schema_value_t event_entry = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct y_event, event_fields)};
@@ -131,6 +165,11 @@ static const cyaml_schema_field_t scenario_fields[] = {
 	BOOL(y_scenario, routing_only),
 	BOOL(y_scenario, hide_keys),
 	CYAML_FIELD_MAPPING_PTR("decider", OPT, struct y_scenario, decider, decider_fields),
+	CYAML_FIELD_MAPPING_PTR("link", OPT, struct y_scenario, link, link_fields),
+	CYAML_FIELD_MAPPING_PTR("host_link", OPT, struct y_scenario, host_link, link_fields),
+	CYAML_FIELD_MAPPING_PTR("routers", OPT, struct y_scenario, routers, routers_fields),
+	CYAML_FIELD_MAPPING_PTR("signals", OPT, struct y_scenario, signals, signals_fields),
+	CYAML_FIELD_MAPPING_PTR("retries", OPT, struct y_scenario, retries, retries_fields),
 	LIST(y_scenario, events, nevents, OPT, &event_entry, 0, 256),
 	LIST(y_scenario, expect, nexpect, OPT, &text_entry, 0, 256),
 	CYAML_FIELD_IGNORE("sweep", CYAML_FLAG_OPTIONAL), /* see sweep.h */

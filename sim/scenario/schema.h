@@ -34,7 +34,48 @@ struct y_workload {
 	uint64_t *requests, *block_tokens, *output_tokens;
 };
 
+struct y_engine {
+	char *profile;
+	double *prefill_tokens_per_s, *decode_ms_per_token, *decode_us_per_request;
+	double *decode_us_per_context_token, *transfer_ms, *transfer_us_per_token;
+	uint64_t *max_num_seqs, *max_num_batched_tokens, *kv_tokens;
+};
+
+/* A worker that differs from the others of its pool. */
+struct y_node {
+	char *worker, *host;
+	struct y_engine *engine;
+	double *speed;
+	uint64_t *cache_blocks;
+	char **labels;
+	uint32_t nlabels;
+};
+
+struct y_link {
+	char *kind;
+	double *bandwidth_gb_s, *set_up_ms;
+	uint64_t *kv_bytes_per_token;
+};
+
+struct y_routers {
+	uint64_t *count;
+	char *by;
+};
+
+struct y_signals {
+	double *scrape_ms, *delay_ms;
+};
+
+struct y_retries {
+	uint64_t *attempts;
+	double *backoff_ms;
+};
+
 struct y_pool {
+	struct y_engine *engine;
+	struct y_node *each;
+	uint32_t neach;
+	uint64_t *hosts;
 	uint64_t *count;
 	uint64_t *counts;
 	uint32_t ncounts;
@@ -57,16 +98,10 @@ struct y_cache {
 	uint32_t nblocks;
 };
 
-struct y_engine {
-	double *prefill_tokens_per_s, *decode_ms_per_token, *decode_us_per_request;
-	double *decode_us_per_context_token, *transfer_ms, *transfer_us_per_token;
-	uint64_t *max_num_seqs, *max_num_batched_tokens, *kv_tokens;
-};
-
 struct y_event {
 	char *action, *worker, *pool;
-	uint64_t *at_request;
-	double *at_ms;
+	uint64_t *at_request, *times;
+	double *at_ms, *factor, *down, *period;
 };
 
 struct y_decider {
@@ -94,6 +129,10 @@ struct y_scenario {
 	uint64_t *max_concurrency, *concurrent_sessions;
 	bool *routing_only, *hide_keys;
 	struct y_decider *decider;
+	struct y_link *link, *host_link;
+	struct y_routers *routers;
+	struct y_signals *signals;
+	struct y_retries *retries;
 	struct y_event *events;
 	uint32_t nevents;
 	char **expect;

@@ -43,17 +43,17 @@ struct relay {
  * before it along. */
 static bool may_tell_tokens(const struct relay *r, const char *p, size_t n)
 {
-	static const struct span ends[] = {{"}}", 2}, {"[DONE]", 6}, {"_stop\"}", 7}};
-
 	if (!r->sse)
 		return n > 2;
 	while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ' ||
 			 (p[n - 1] == '0' && n > 1 && p[n - 2] == '\n')))
 		n--;
-	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (n >= ends[i].n && memcmp(p + n - ends[i].n, ends[i].p, ends[i].n) == 0)
-			return true;
-	return false;
+	if (n < 2)
+		return false;
+	if (p[n - 1] == '}')
+		return p[n - 2] == '}' ||
+		       (p[n - 2] == '"' && n >= 7 && memcmp(p + n - 7, "_stop\"}", 7) == 0);
+	return p[n - 1] == ']' && n >= 6 && memcmp(p + n - 6, "[DONE]", 6) == 0;
 }
 
 /* What a worker's error says, for the log: the text behind the first "message" or "detail" of its
