@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd/bars_opts.h"
 #include "cmd/bench_vllm.h"
 #include "cmd/workload_opts.h"
 #include "lib/base/clock.h"
@@ -168,6 +169,7 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "html", &o.html, "FILE",
 	 "write a report with charts, one HTML file that needs nothing else (docs/reports.md)",
 	 NULL, 0, 0, NULL},
+	BARS_OPTION(o.bars),
 	{OPT_FLAG, "save-detailed", &o.detailed, NULL,
 	 "add per-request lists and generated texts to the document (default: off)", NULL, 0, 0,
 	 NULL},

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cmd/bars_opts.h"
 #include "cmd/bench_before.h"
 #include "cmd/bench_html.h"
 #include "cmd/bench_vllm.h"
@@ -17,6 +18,7 @@
 #include "lib/base/file.h"
 #include "lib/load/hists.h"
 #include "lib/load/report.h"
+#include "lib/load/shapes.h"
 #include "lib/results/result_calc.h"
 #include "lib/results/result_opts.h"
 #include "lib/results/verify_report.h"
@@ -298,6 +300,7 @@ void bench_print_header(const struct bench *b)
 int bench_print(struct bench_arm *a, const struct bench *b, const struct load_outcome *out)
 {
 	struct buf text;
+	bool ascii;
 	int err = PD_OK;
 
 	buf_init(&text, 64 << 20);
@@ -305,6 +308,8 @@ int bench_print(struct bench_arm *a, const struct bench *b, const struct load_ou
 		err = buf_printf(&text, "%s: %s\n", a->name,
 				 b->setup.load.target[a->name[0] == 'b'].base_url);
 	err = err ? err : report_text(&a->run, &a->figures, &out->pulse, &a->client, &text);
+	if (!err && !o.json && bars_wanted(o.bars, &ascii))
+		err = shapes_text(&a->run, ascii, &text);
 	if (!err && a->outside > 0)
 		err = buf_printf(&text, "%zu requests are outside the figures\n", a->outside);
 	if (!err && o.verify) {

@@ -6,12 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cmd/bars_opts.h"
 #include "cmd/cmd.h"
 #include "cmd/compare_input.h"
 #include "cmd/store_opts.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
 #include "lib/page/html_report.h"
+#include "lib/results/compare_bars.h"
 #include "lib/results/compare_config.h"
 #include "lib/results/compare_export.h"
 #include "lib/results/compare_policy.h"
@@ -27,7 +29,7 @@ static struct options {
 	int64_t min_runs;
 	bool strict, quiet, pairs, single, bootstrap;
 	const char *format, *metrics, *preset, *output, *allow, *policy, *run_spread, *detect,
-		*html;
+		*html, *bars;
 	struct store_opts store;
 } o;
 
@@ -97,6 +99,7 @@ static const struct opt table[] = {
 	{OPT_TEXT, "html", &o.html, "FILE",
 	 "write a report with charts, one HTML file that needs nothing else (docs/reports.md)",
 	 NULL, 0, 0, NULL},
+	BARS_OPTION(o.bars),
 	{OPT_FLAG, "quiet", &o.quiet, NULL,
 	 "no report on standard output; failed gates go to standard error", NULL, 0, 0, NULL},
 	{OPT_END, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL},
@@ -428,11 +431,14 @@ static int deliver(struct run *r, int code)
 {
 	struct compare_report report = {r->part, r->nparts, r->result, r->nresults, code, o.preset};
 	struct buf out;
+	bool ascii;
 	int err;
 
 	buf_init(&out, REPORT_MAX);
 	err = render(&report, o.format, strlen(o.format), !o.output && cli_colour(STDOUT_FILENO),
 		     &out);
+	if (!err && !o.output && strcmp(o.format, "text") == 0 && bars_wanted(o.bars, &ascii))
+		err = compare_bars_text(&report, ascii, &out);
 	if (err)
 		err = pd_fail(&r->msg, err, "cannot build the report: %s", pd_err_text(err));
 	else if (o.output)
