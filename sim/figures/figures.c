@@ -75,6 +75,13 @@ static int measure_requests(const struct simtrace *t, const struct replay_result
 	size_t n[] = {0, 0, 0, 0};
 	bool ok = true;
 
+	if (!r->request) {
+		out->left_over = r->requests - r->completed - r->lost - r->refused;
+		for (size_t k = 0; k < 4; k++)
+			spread_take(&value[k], 0, to[k]);
+		out->itl_ms = (double)NAN;
+		return PD_OK;
+	}
 	for (size_t k = 0; k < 4; k++)
 		ok &= (value[k] = reallocarray(NULL, t->n + 1, sizeof(double))) != NULL;
 	for (size_t i = 0; ok && i < t->n; i++) {

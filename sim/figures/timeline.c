@@ -398,6 +398,25 @@ static int make_dips(struct maker *m)
 	return PD_OK;
 }
 
+/* Without records of the requests there are the sums of the windows, and no events. */
+static int make_brief(struct timeline *l, const struct simtrace *t, const struct replay_result *r)
+{
+	l->dip = calloc(1, sizeof(*l->dip));
+	if (!l->dip)
+		return PD_ENOMEM;
+	if (t->n < (size_t)TIMELINE_WINDOWS * WINDOW_MIN)
+		return PD_OK;
+	l->nwindows = TIMELINE_WINDOWS;
+	for (size_t k = 0; k < TIMELINE_WINDOW_FIGURES; k++)
+		for (size_t w = 0; w < TIMELINE_WINDOWS; w++)
+			l->window[k][w] = balance_as_written(
+				k == TIMELINE_TOKEN_HITS
+					? ratio(r->window_hits[w], r->window_tokens[w])
+				: k == TIMELINE_GOODPUT ? 0
+							: (double)NAN);
+	return PD_OK;
+}
+
 int timeline_make(struct timeline *l, const struct simtrace *t, const struct replay_config *cfg,
 		  const struct figures_goals *goals, const struct replay_result *r)
 {
@@ -405,6 +424,8 @@ int timeline_make(struct timeline *l, const struct simtrace *t, const struct rep
 	int err;
 
 	*l = (struct timeline){0};
+	if (!r->request)
+		return make_brief(l, t, r);
 	err = sort_requests(&m);
 	if (!err)
 		err = make_slices(&m);

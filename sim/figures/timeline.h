@@ -10,7 +10,7 @@
 #include "sim/replay/replay.h"
 
 #define TIMELINE_SLICES	 60
-#define TIMELINE_WINDOWS 16
+#define TIMELINE_WINDOWS REPLAY_WINDOWS
 
 /* Goals of a request in ms; 0: none. */
 struct figures_goals {

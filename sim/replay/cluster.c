@@ -152,7 +152,7 @@ void cluster_over(struct cluster *c, uint32_t req)
 
 void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 {
-	const struct sim_request *q = &c->t->req[req];
+	const struct sim_request got = simtrace_request(c->t, req), *q = &got;
 	struct replay_result *out = c->out;
 
 	c->in_flight--;
@@ -161,6 +161,8 @@ void cluster_completed(struct cluster *c, uint32_t req, const struct flight *f)
 	out->completed++;
 	out->input_tokens += q->input_tokens;
 	out->output_tokens += q->output_tokens;
+	if (!out->request)
+		return;
 	out->request[req].fate = REPLAY_COMPLETED;
 	out->request[req].done_ns = c->now;
 	if (f)

@@ -47,6 +47,7 @@ struct cluster {
 	uint32_t in_flight;
 	struct route_decider *decider[REPLAY_ROUTERS_MAX]; /* borrowed; NULL: always remote */
 	size_t routed;					   /* requests so far */
+	size_t window;					   /* of the result, that they are in */
 	int err;					   /* of a callback */
 };
 

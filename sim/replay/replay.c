@@ -18,6 +18,8 @@ const char *replay_action_name(enum replay_action a)
 	return name[a];
 }
 
+#define AHEAD 8 /* requests; their memory is far apart */
+
 static int pool_event(struct cluster *c, const struct replay_event *e)
 {
 	struct side *s = &c->side[e->pool];
@@ -32,8 +34,7 @@ static int pool_event(struct cluster *c, const struct replay_event *e)
 		s->failed[e->worker] = e->action == REPLAY_FAIL;
 	if (e->action != REPLAY_FAIL)
 		return PD_OK;
-	if (s->cache)
-		kvpool_forget(s->cache[e->worker]);
+	side_forget(s, c->t, e->worker);
 	return s->engine ? cluster_fail(c, e->pool, e->worker) : PD_OK;
 }
 
@@ -41,10 +42,28 @@ static void note_choice(struct cluster *c, uint32_t req, const struct route_pair
 {
 	struct replay_request *r = &c->out->request[req];
 
+	if (!c->out->request)
+		return;
 	for (size_t p = 0; p < c->cfg->npools; p++)
 		r->worker[p] = p == 0 && pair->local ? VROUTER_LOCAL : pair->decision[p].worker;
 	r->started_ns = -1;
 	r->attempts++;
+}
+
+/* Of a request that is being routed. */
+static void note_found(struct cluster *c, uint32_t req, uint64_t tokens)
+{
+	struct replay_result *out = c->out;
+	size_t n = c->t->n, *w = &c->window;
+
+	if (out->request) {
+		out->request[req].cached = (uint32_t)tokens;
+		return;
+	}
+	while (*w + 1 < REPLAY_WINDOWS && c->routed - 1 >= n * (*w + 1) / REPLAY_WINDOWS)
+		++*w;
+	out->window_tokens[*w] += simtrace_request(c->t, req).input_tokens;
+	out->window_hits[*w] += (double)tokens;
 }
 
 /* Chooses a worker in every pool; *none: there is none. */
@@ -80,9 +99,9 @@ static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct rout
 		const struct replay_worker *w = &c->side[p].work[pair->decision[p].worker];
 		uint64_t before = w->hit_tokens;
 
-		err = side_routed(&c->side[p], c->t, &c->t->req[req], &pair->decision[p]);
+		err = side_routed(&c->side[p], c->t, req, &pair->decision[p]);
 		if (p == 0) /* without engines they are found now */
-			c->out->request[req].cached = (uint32_t)(w->hit_tokens - before);
+			note_found(c, req, w->hit_tokens - before);
 	}
 	return err;
 }
@@ -114,7 +133,8 @@ static int arrive(struct cluster *c, uint32_t req)
 	struct route_pair pair = {.ask = c->decider[0] ? route_decider_ask : NULL,
 				  .context = cluster_decider(c, req)};
 	bool none;
-	struct replay_request *r = &c->out->request[req];
+	struct replay_request none_kept = {0};
+	struct replay_request *r = c->out->request ? &c->out->request[req] : &none_kept;
 	int err;
 
 	r->issued_ns = c->now;
@@ -160,6 +180,11 @@ static int next_arrival(struct cluster *c, uint32_t req)
 	if (cfg->sequence)
 		cfg->sequence[number] = req;
 	c->routed++;
+	if (c->t->made) {
+		simtrace_prefetch(c->t, (size_t)req + 3 * AHEAD);
+		for (size_t p = 0; p < cfg->npools; p++)
+			side_prefetch(&c->side[p], c->t, req, AHEAD);
+	}
 	if (!err)
 		err = arrive(c, req);
 	return err ? err : c->err;
@@ -261,7 +286,7 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	err = engine_params_check(&cfg->engine, msg);
 	if (err)
 		return err;
-	err = results_new(out, t->n);
+	err = t->made ? PD_OK : results_new(out, t->n);
 	if (!err && !cfg->routing_only)
 		err = find_successors(t, &successor);
 	if (err)
@@ -290,7 +315,7 @@ int replay_run(const struct simtrace *t, const struct replay_config *cfg, struct
 	out->npools = cfg->npools;
 	out->requests = t->n;
 	if (out->completed > 0)
-		out->duration_s = (double)(c.last_done - t->req[0].arrival_ns) / 1e9;
+		out->duration_s = (double)(c.last_done - simtrace_request(t, 0).arrival_ns) / 1e9;
 	for (size_t p = 0; !err && p < cfg->npools; p++)
 		side_result(&c.side[p], t, &cfg->pool[p].policy, &out->pool[p]);
 	if (err)

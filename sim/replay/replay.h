@@ -35,6 +35,7 @@
 #define REPLAY_ROUTERS_MAX 16
 #define REPLAY_ATTEMPTS	   5	    /* as serve: --retry-max-retries */
 #define REPLAY_BACKOFF_NS  50000000 /* and its first pause, which grows by half each time */
+#define REPLAY_WINDOWS	   16
 #define REPLAY_REASONS	   ROUTE_REASONS
 
 enum replay_action {
@@ -153,7 +154,11 @@ struct replay_result {
 	uint64_t input_tokens, output_tokens; /* of completed requests */
 	double duration_s;		      /* first arrival to last completion, simulated */
 	uint32_t peak_in_flight;
-	struct replay_request *request; /* of each request of the trace; owned */
+	struct replay_request *request; /* of each request of the trace; owned; NULL: computed
+					   requests have no records, but these sums */
+	/* Prompt tokens, and those that were found, of REPLAY_WINDOWS equal parts of the requests
+	 * in the order in which they were routed. */
+	double window_tokens[REPLAY_WINDOWS], window_hits[REPLAY_WINDOWS];
 };
 
 /* "join", "leave", ... */

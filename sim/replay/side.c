@@ -27,7 +27,7 @@ void side_available(struct side *s, uint32_t worker, bool is)
 
 size_t side_replica(const struct side *s, const struct simtrace *t, uint32_t req)
 {
-	uint32_t key = t->req[req].key;
+	uint32_t key = simtrace_request(t, req).key;
 
 	return (s->by_session && key != SIM_NO_KEY ? key : req) % s->nrouters;
 }
@@ -132,6 +132,11 @@ static int make_engine(struct side *s, const struct simtrace *t, const struct re
 		engine_params_stepper(node ? &node->engine : &cfg->engine, t->block_tokens,
 				      node ? node->cache_blocks : cfg->cache_blocks);
 
+	if (t->made) {
+		s->turns[i] = calloc(t->made->nsessions, 1);
+		s->groups[i] = calloc(t->made->ngroups + 1, sizeof(bool));
+		return s->turns[i] && s->groups[i] ? PD_OK : PD_ENOMEM;
+	}
 	engine.sched.role = cfg->npools == 1 ? SCHED_ALONE : SCHED_BOTH;
 	s->cost[i] = engine.cost;
 	if (!s->cache)
@@ -158,7 +163,10 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 	err = make_routers(s, cfg, pool, msg);
 	if (err)
 		return err;
-	if (cfg->routing_only)
+	if (t->made) {
+		s->turns = calloc(n, sizeof(*s->turns));
+		s->groups = calloc(n, sizeof(*s->groups));
+	} else if (cfg->routing_only)
 		s->cache = calloc(n, sizeof(struct kvpool *));
 	else
 		s->engine = calloc(n, sizeof(*s->engine));
@@ -176,9 +184,9 @@ int side_init(struct side *s, const struct simtrace *t, const struct replay_conf
 	s->broken = calloc(keys, sizeof(*s->broken));
 	s->failed = calloc(n, sizeof(*s->failed));
 	s->alias = reallocarray(NULL, t->nworkers + 1, sizeof(*s->alias));
-	ok = (s->engine || s->cache) && s->watched && s->dirty && s->work && s->flying && s->cost &&
-	     s->load && (s->reading || cfg->scrape_ns == 0) && s->last && s->broken && s->failed &&
-	     s->alias;
+	ok = (s->engine || s->cache || (s->turns && s->groups)) && s->watched && s->dirty &&
+	     s->work && s->flying && s->cost && s->load && (s->reading || cfg->scrape_ns == 0) &&
+	     s->last && s->broken && s->failed && s->alias;
 	for (size_t i = 0; ok && i < s->n; i++) {
 		side_available(s, (uint32_t)i, !p->absent || !p->absent[i]);
 		if (!p->absent || !p->absent[i])
@@ -205,7 +213,13 @@ void side_release(struct side *s)
 			stepper_release(&s->engine[i]);
 		if (s->cache)
 			kvpool_free(s->cache[i]);
+		if (s->turns)
+			free(s->turns[i]);
+		if (s->groups)
+			free(s->groups[i]);
 	}
+	free(s->turns);
+	free(s->groups);
 	free(s->engine);
 	free(s->watched);
 	free(s->dirty);
@@ -258,22 +272,39 @@ static void count_agreement(struct side *s, const struct sim_pick *pick, uint32_
 	s->agreed += s->alias[theirs] == worker;
 }
 
+/* As route_key_of_text(), for a text that is short and has no blanks. */
+static void made_key(const struct simtrace *t, uint32_t req, struct route_key *key)
+{
+	key->len = simtrace_made_key(t, req, key->text);
+	key->text[key->len] = '\0';
+	key->source[0] = '\0';
+	key->level = key->len > 0 ? ROUTE_KEY_SESSION : ROUTE_KEY_NONE;
+}
+
 struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
 				  int64_t now, struct route_key *key)
 {
-	const struct sim_request *r = &t->req[req];
-	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
+	const struct sim_request r = simtrace_request(t, req);
+	const struct sim_pick *pick = r.pick == SIM_NO_PICK ? NULL : &t->pick[r.pick];
 	bool captured = pick && pick->has_draw[s->pool];
 
-	route_key_of_text(r->key == SIM_NO_KEY || s->hide_keys ? SPAN("") : simtrace_key(t, r->key),
-			  key);
+	if (t->made && !s->hide_keys)
+		made_key(t, req, key);
+	else
+		route_key_of_text(r.key == SIM_NO_KEY || s->hide_keys ? SPAN("")
+								      : simtrace_key(t, r.key),
+				  key);
 	return (struct route_request){
 		.key = key,
-		.block = t->block + r->block,
-		.nblocks = r->nblocks < ROUTE_BLOCKS_MAX ? r->nblocks : ROUTE_BLOCKS_MAX,
+		/* Of requests that are computed no policy asks for blocks. */
+		.block = t->made ? NULL : t->block + r.block,
+		.nblocks = t->made			  ? 0
+			   : r.nblocks < ROUTE_BLOCKS_MAX ? r.nblocks
+							  : ROUTE_BLOCKS_MAX,
 		.block_tokens = t->block_tokens,
-		.tokens = r->input_tokens,
-		.output_tokens = r->output_tokens,
+		.tokens = r.input_tokens,
+		.output_tokens = r.output_tokens,
+		.brief = true,
 		.now_ns = now,
 		/* Replays the router's random draws. */
 		.draw = captured ? pick->draw[s->pool] : vrouter_draw(s->router, req),
@@ -289,9 +320,38 @@ void side_hit(struct side *s, const struct simtrace *t, uint32_t worker, uint32_
 	w->uncached_tokens -= tokens;
 }
 
-int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
+void side_forget(struct side *s, const struct simtrace *t, uint32_t worker)
+{
+	if (s->cache)
+		kvpool_forget(s->cache[worker]);
+	if (t->made) {
+		memset(s->turns[worker], 0, t->made->nsessions);
+		memset(s->groups[worker], 0, t->made->ngroups * sizeof(bool));
+	}
+}
+
+/* kvpool_access() without a limit, for requests of which all is known: an earlier turn of the
+ * session has all blocks that it had, and the session's group those of its prefix. */
+static size_t hits_made(struct side *s, const struct simtrace *t, uint32_t req, uint32_t worker)
+{
+	const struct sim_made *m = t->made;
+	uint32_t session = m->session[req], turn = m->turn[req];
+	uint8_t *seen = &s->turns[worker][session];
+	uint32_t tokens = *seen > 0 ? sim_made_tokens(m, *seen - 1u) : 0;
+
+	*seen = (uint8_t)(turn + 1);
+	if (m->group) {
+		if (tokens == 0 && s->groups[worker][m->group[session]])
+			tokens = m->prefix;
+		s->groups[worker][m->group[session]] = true;
+	}
+	return tokens / t->block_tokens;
+}
+
+int side_routed(struct side *s, const struct simtrace *t, uint32_t req,
 		const struct route_decision *d)
 {
+	const struct sim_request got = simtrace_request(t, req), *r = &got;
 	const struct sim_pick *pick = r->pick == SIM_NO_PICK ? NULL : &t->pick[r->pick];
 	struct replay_worker *w;
 	size_t hits = 0;
@@ -308,7 +368,9 @@ int side_routed(struct side *s, const struct simtrace *t, const struct sim_reque
 	w->input_tokens += r->input_tokens;
 	w->uncached_tokens += r->input_tokens;
 	w->blocks += r->nblocks;
-	if (s->cache)
+	if (t->made)
+		hits = hits_made(s, t, req, d->worker);
+	else if (s->cache)
 		err = kvpool_access(s->cache[d->worker], t->block + r->block, r->nblocks, &hits);
 	cached = (uint64_t)hits * t->block_tokens;
 	if (hits > 0)

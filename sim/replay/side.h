@@ -28,10 +28,14 @@ struct side {
 	struct side_load *load;	      /* owned, n */
 	struct side_reading *reading; /* owned, per router and worker; NULL: always current */
 	int64_t scrape_ns, delay_ns;
-	struct stepper *engine;	    /* owned, n; NULL when routing only */
-	int64_t *watched;	    /* owned, n; when the engine's next event in the heap is */
-	bool *dirty;		    /* owned, n; the engine has to schedule at this instant */
-	struct kvpool **cache;	    /* owned, n; routing only */
+	struct stepper *engine; /* owned, n; NULL when routing only */
+	int64_t *watched;	/* owned, n; when the engine's next event in the heap is */
+	bool *dirty;		/* owned, n; the engine has to schedule at this instant */
+	struct kvpool **cache;	/* owned, n; routing only */
+	/* Instead of caches when the requests are computed: per worker, the latest turn of each
+	 * session that came here, plus one, and which groups did. owned */
+	uint8_t **turns;
+	bool **groups;
 	struct replay_worker *work; /* owned, n; handed to the result */
 	uint32_t
 		*last; /* per key: worker of its latest request, VROUTER_REFUSED before the first */
@@ -66,11 +70,29 @@ void side_refresh(struct side *s, const struct simtrace *t, uint32_t req, int64_
 /* A worker joined or left. */
 void side_tell(struct side *s, uint32_t worker, enum route_event_kind kind, int64_t now);
 
+/* Brings near what the computed requests behind this one will count: the worker of the session,
+ * then (of nearer ones) what that worker has of it. */
+static inline void side_prefetch(const struct side *s, const struct simtrace *t, size_t i,
+				 size_t ahead)
+{
+	uint32_t key;
+
+	if (!t->made->key || i + 2 * ahead >= t->n)
+		return;
+	__builtin_prefetch(&s->last[simtrace_request(t, i + 2 * ahead).key], 1);
+	key = simtrace_request(t, i + ahead).key;
+	if (s->last[key] < s->n)
+		__builtin_prefetch(&s->turns[s->last[key]][t->made->session[i + ahead]], 1);
+}
+
+/* The worker's cache is empty again. */
+void side_forget(struct side *s, const struct simtrace *t, uint32_t worker);
+
 /* Request number `req` as route_decide() gets it; it borrows *key, which is filled. */
 struct route_request side_request(const struct side *s, const struct simtrace *t, uint32_t req,
 				  int64_t now, struct route_key *key);
 /* Counts a routed request; routing only: its blocks are looked up. PD_ENOMEM. */
-int side_routed(struct side *s, const struct simtrace *t, const struct sim_request *r,
+int side_routed(struct side *s, const struct simtrace *t, uint32_t req,
 		const struct route_decision *d) PD_MUST;
 /* So many tokens of its prompt were found in the worker's memory. */
 void side_hit(struct side *s, const struct simtrace *t, uint32_t worker, uint32_t tokens);

@@ -25,7 +25,7 @@ static int decision_line(const struct experiment *e, const struct arm *a, size_t
 			 const struct replay_choice *pick, struct buf *out)
 {
 	const struct simtrace *t = &e->load[a->load].trace;
-	const struct sim_request *q = &t->req[req];
+	const struct sim_request got = simtrace_request(t, (size_t)req), *q = &got;
 	struct span key = q->key == SIM_NO_KEY ? SPAN("") : simtrace_key(t, q->key);
 	int err = begin_line(e, a, out);
 

@@ -17,7 +17,8 @@
 
 #define GEN_MAX ((size_t)1 << 30)
 
-static int load(const struct experiment_spec *spec, struct experiment_load *l, struct pd_msg *msg)
+static int load(const struct experiment_spec *spec, struct experiment_load *l, bool lean,
+		struct pd_msg *msg)
 {
 	struct simload_options opt = spec->load;
 	struct generate_options g;
@@ -39,7 +40,7 @@ static int load(const struct experiment_spec *spec, struct experiment_load *l, s
 		(void)snprintf(l->facts.key, sizeof(l->facts.key), "%s",
 			       shape_key_name(spec->shape));
 		(void)snprintf(l->facts.arrivals, sizeof(l->facts.arrivals), "generated");
-		return shape_make(spec->shape, l->seed, &l->trace, msg);
+		return (lean ? shape_make_lean : shape_make)(spec->shape, l->seed, &l->trace, msg);
 	}
 	g = *spec->gen;
 	g.seed = l->seed;
@@ -55,7 +56,7 @@ static void summarise(struct experiment_load *l)
 {
 	const struct simtrace *t = &l->trace;
 
-	l->first_ns = t->n > 0 ? t->req[0].arrival_ns : 0;
+	l->first_ns = t->n > 0 ? simtrace_request(t, 0).arrival_ns : 0;
 	l->summary = (struct arm_load){.source = l->spec->plan.source,
 				       .key = l->facts.key,
 				       .format = l->facts.format,
@@ -207,6 +208,26 @@ struct crew {
 	struct pd_msg msg;
 };
 
+/* Is nobody interested in the blocks and times of a shape's requests? */
+static bool is_lean(const struct experiment *e, const struct experiment_spec *spec, size_t load_at)
+{
+	if (!spec->shape || !shape_is_lean(spec->shape))
+		return false;
+	for (size_t i = 0; i < e->arms.n; i++) {
+		const struct replay_config *c = &e->arms.arm[i].cfg;
+		bool here = e->arms.arm[i].load == load_at - load_at % e->repetitions;
+
+		if (here && (!c->routing_only || c->cache_blocks > 0 || c->nevents > 0 ||
+			     c->routers > 1 || c->max_concurrency > 0 ||
+			     c->concurrent_sessions > 0 || c->decider.kind != ROUTE_DECIDER_always))
+			return false;
+		for (size_t p = 0; here && p < c->npools; p++)
+			if (c->pool[p].node || (c->pool[p].policy.type->flags & ROUTE_WANTS_BLOCKS))
+				return false;
+	}
+	return true;
+}
+
 static int need(struct crew *c, size_t load_at, struct pd_msg *msg)
 {
 	struct experiment_load *l = &c->e->load[load_at];
@@ -214,7 +235,7 @@ static int need(struct crew *c, size_t load_at, struct pd_msg *msg)
 
 	(void)pthread_mutex_lock(&u->lock);
 	if (!u->loaded) {
-		u->err = load(l->spec, l, &u->msg);
+		u->err = load(l->spec, l, is_lean(c->e, l->spec, load_at), &u->msg);
 		if (!u->err && l->spec->note && simload_note(&l->facts, "%s", l->spec->note))
 			u->err = pd_fail(&u->msg, PD_ENOMEM, "out of memory");
 		u->loaded = true;

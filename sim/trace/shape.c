@@ -11,16 +11,42 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/check.h"
 #include "lib/base/rng.h"
 #include "lib/workload/arrivals.h"
 
 /* More than a turn has: names of blocks of different turns differ. */
 #define SHAPE_TURN_BLOCKS (UINT64_C(1) << 21)
 
+#define LEAN_TURNS 254 /* counted in a byte */
+
 struct limit {
 	const char *name;
 	uint64_t value, min, max;
 };
+
+bool shape_is_lean(const struct shape *s)
+{
+	return s->turns <= LEAN_TURNS && s->session_zipf == 0 && s->system_tokens == 0 &&
+	       s->think_ms == 0 && !s->single_turns &&
+	       !(s->key == SHAPE_KEY_GROUP && s->groups == 0) &&
+	       s->prefix_tokens + s->turns * (s->turn_tokens + s->output_tokens) <=
+		       (uint64_t)SIM_TOKENS_MAX;
+}
+
+static int check_blocks(const struct shape *s, struct pd_msg *msg)
+{
+	double blocks = (double)s->sessions * (double)(s->single_turns ? s->turns : 1) *
+			((double)(s->system_tokens + s->prefix_tokens) +
+			 (double)s->turns * (double)(s->turn_tokens + s->output_tokens)) /
+			(double)s->block_tokens;
+
+	if (blocks > (double)SHAPE_BLOCKS_MAX)
+		return pd_fail(msg, PD_EINVAL,
+			       "the workload would have %.3g prefix blocks, expected at most %.3g",
+			       blocks, (double)SHAPE_BLOCKS_MAX);
+	return PD_OK;
+}
 
 int shape_check(const struct shape *s, struct pd_msg *msg)
 {
@@ -36,7 +62,6 @@ int shape_check(const struct shape *s, struct pd_msg *msg)
 		{"system_tokens", s->system_tokens, 0, 1000000},
 		{"think_ms", s->think_ms, 0, 100000000},
 	};
-	double blocks;
 
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
 		if (limits[i].value < limits[i].min || limits[i].value > limits[i].max)
@@ -55,15 +80,11 @@ int shape_check(const struct shape *s, struct pd_msg *msg)
 	if (!(s->burstiness > 0))
 		return pd_fail(msg, PD_EINVAL, "'burstiness' is %g, expected more than 0",
 			       s->burstiness);
-	blocks = (double)s->sessions * (double)(s->single_turns ? s->turns : 1) *
-		 ((double)(s->system_tokens + s->prefix_tokens) +
-		  (double)s->turns * (double)(s->turn_tokens + s->output_tokens)) /
-		 (double)s->block_tokens;
-	if (blocks > (double)SHAPE_BLOCKS_MAX || s->sessions * s->turns > SIM_REQUESTS_MAX)
+	if (s->sessions * s->turns > SIM_REQUESTS_MAX)
 		return pd_fail(msg, PD_EINVAL,
-			       "the workload would have %.3g prefix blocks, expected at most %.3g",
-			       blocks, (double)SHAPE_BLOCKS_MAX);
-	return PD_OK;
+			       "the workload would have %" PRIu64 " requests, expected at most %u",
+			       s->sessions * s->turns, SIM_REQUESTS_MAX);
+	return shape_is_lean(s) ? PD_OK : check_blocks(s, msg);
 }
 
 const char *shape_key_name(const struct shape *s)
@@ -214,15 +235,16 @@ static int key_of(struct maker *m, struct simtrace *t, uint32_t session, uint32_
 {
 	bool by_group = m->s->key == SHAPE_KEY_GROUP;
 	uint32_t owner = by_group ? m->group[session] : session;
-	char text[32];
-	int len, err = PD_OK;
+	char text[SIM_MADE_KEY_MAX];
+	size_t len;
+	int err = PD_OK;
 
 	*no = SIM_NO_KEY;
 	if (m->s->key == SHAPE_KEY_NONE)
 		return PD_OK;
 	if (m->key[owner] == SIM_NO_KEY) {
-		len = snprintf(text, sizeof(text), by_group ? "group-%u" : "session-%u", owner);
-		err = simtrace_key_new(t, (struct span){text, (size_t)len}, &m->key[owner]);
+		len = sim_made_key(by_group, owner, text);
+		err = simtrace_key_new(t, (struct span){text, len}, &m->key[owner]);
 	}
 	*no = m->key[owner];
 	return err;
@@ -280,6 +302,85 @@ static int make_sessions(struct maker *m, uint64_t n, uint64_t seed, struct rng 
 	return err;
 }
 
+/* Keys in order of appearance, and how often each is used. */
+static int lean_keys(struct maker *m, struct simtrace *t)
+{
+	const struct shape *s = m->s;
+	int err = PD_OK;
+
+	for (uint64_t k = 0; !err && s->key != SHAPE_KEY_NONE && k < t->n; k++) {
+		uint32_t no;
+
+		err = key_of(m, t, t->made->session[k], &no);
+		if (!err)
+			t->key[no].requests++;
+	}
+	return err;
+}
+
+int shape_make_lean(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
+{
+	uint64_t n = s->sessions * s->turns, keys;
+	struct maker m = {.s = s};
+	struct sim_made *made;
+	uint8_t *count;
+	struct rng rng;
+	int err = shape_check(s, msg);
+
+	if (err)
+		return err;
+	PD_CHECK(shape_is_lean(s));
+	rng_seed(&rng, seed);
+	t->block_tokens = (uint32_t)s->block_tokens;
+	made = t->made = calloc(1, sizeof(*made));
+	count = calloc(s->sessions, 1);
+	m.turns = reallocarray(NULL, s->sessions, sizeof(*m.turns));
+	keys = s->sessions > s->groups ? s->sessions : s->groups;
+	m.key = s->key == SHAPE_KEY_NONE ? NULL : reallocarray(NULL, keys, sizeof(*m.key));
+	m.group = s->groups ? calloc(s->sessions, sizeof(*m.group)) : NULL;
+	err = !made || !count || !m.turns || (s->key != SHAPE_KEY_NONE && !m.key) ||
+			      (s->groups && !m.group)
+		      ? PD_ENOMEM
+		      : PD_OK;
+	if (!err) {
+		*made = (struct sim_made){.by_group = s->key == SHAPE_KEY_GROUP,
+					  .group = m.group,
+					  .key = m.key,
+					  .nsessions = (uint32_t)s->sessions,
+					  .ngroups = (uint32_t)s->groups,
+					  .prefix = (uint32_t)s->prefix_tokens,
+					  .fresh = (uint32_t)s->turn_tokens,
+					  .output = (uint32_t)s->output_tokens};
+		made->session = reallocarray(NULL, n, sizeof(*made->session));
+		made->at_ns = reallocarray(NULL, n, sizeof(*made->at_ns));
+		made->turn = malloc(n);
+		err = made->session && made->at_ns && made->turn ? PD_OK : PD_ENOMEM;
+	} else {
+		free(m.group);
+		free(m.key);
+	}
+	if (!err && m.key)
+		memset(m.key, 0xff, keys * sizeof(*m.key));
+	if (!err)
+		err = assign_groups(s, &rng, m.group);
+	if (!err)
+		err = arrivals_fill(made->at_ns, n, s->request_rate, s->burstiness, seed);
+	if (!err)
+		err = share_turns(s, m.turns);
+	if (!err) {
+		order_requests(s, &rng, m.turns, made->session);
+		for (uint64_t k = 0; k < n; k++) {
+			made->turn[k] = count[made->session[k]]++;
+			t->named += tokens_of(s, made->turn[k]) / s->block_tokens;
+		}
+		t->n = n;
+		err = lean_keys(&m, t);
+	}
+	free(count);
+	free(m.turns);
+	return err ? pd_fail(msg, err, "cannot make the workload: %s", pd_err_text(err)) : PD_OK;
+}
+
 int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct pd_msg *msg)
 {
 	uint64_t n = s->sessions * s->turns, blocks, keys;
@@ -287,6 +388,8 @@ int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t, struct 
 	struct rng rng;
 	int err = shape_check(s, msg);
 
+	if (!err)
+		err = check_blocks(s, msg);
 	if (err)
 		return err;
 	rng_seed(&rng, seed);

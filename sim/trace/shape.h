@@ -57,11 +57,18 @@ struct shape {
 
 #define SHAPE_BLOCKS_MAX UINT64_C(200000000) /* of all sessions together */
 
-/* PD_EINVAL names the member and its limits. */
+/* Plain sessions of equally many turns (at most 254) at times of their own: shape_make_lean. */
+bool shape_is_lean(const struct shape *s);
+/* PD_EINVAL names the member and its limits. A lean shape may have more blocks than shape_make
+ * takes. */
 int shape_check(const struct shape *s, struct pd_msg *msg) PD_MUST;
 /* Fills an initialised trace. The same shape and seed give the same trace. */
 int shape_make(const struct shape *s, uint64_t seed, struct simtrace *t,
 	       struct pd_msg *msg) PD_MUST;
+/* The same requests without names of blocks, computed when they are asked for (struct sim_made).
+ * Only of a shape that is lean. */
+int shape_make_lean(const struct shape *s, uint64_t seed, struct simtrace *t,
+		    struct pd_msg *msg) PD_MUST;
 const char *shape_key_name(const struct shape *s);
 
 #endif

@@ -21,6 +21,14 @@ void simtrace_init(struct simtrace *t, uint32_t block_tokens)
 
 void simtrace_release(struct simtrace *t)
 {
+	if (t->made) {
+		free(t->made->session);
+		free(t->made->turn);
+		free(t->made->at_ns);
+		free(t->made->group);
+		free(t->made->key);
+		free(t->made);
+	}
 	free(t->req);
 	free(t->block);
 	free(t->key);
@@ -289,6 +297,8 @@ int simtrace_finish(struct simtrace *t)
 
 struct schedule_input simtrace_schedule(const struct simtrace *t)
 {
+	if (t->made)
+		return (struct schedule_input){.n = t->n, .at_ns = t->made->at_ns};
 	return (struct schedule_input){.n = t->n,
 				       .at_ns = t->n ? &t->req[0].arrival_ns : NULL,
 				       .at_stride = sizeof(*t->req),
@@ -297,4 +307,28 @@ struct schedule_input simtrace_schedule(const struct simtrace *t)
 				       .session = t->order.session,
 				       .nsessions = t->order.nsessions,
 				       .stamped = t->order.stamped};
+}
+
+size_t sim_made_key(bool group, uint32_t owner, char out[SIM_MADE_KEY_MAX])
+{
+	char digit[10];
+	size_t n = group ? 6 : 8, k = 0;
+
+	memcpy(out, group ? "group-" : "session-", n);
+	do {
+		digit[k++] = (char)('0' + owner % 10);
+		owner /= 10;
+	} while (owner > 0);
+	while (k > 0)
+		out[n++] = digit[--k];
+	return n;
+}
+
+size_t simtrace_made_key(const struct simtrace *t, size_t i, char out[SIM_MADE_KEY_MAX])
+{
+	const struct sim_made *m = t->made;
+	uint32_t session = m->session[i];
+
+	return m->key ? sim_made_key(m->by_group, m->by_group ? m->group[session] : session, out)
+		      : 0;
 }
