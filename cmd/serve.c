@@ -9,6 +9,7 @@
 #include "cmd/decider_opts.h"
 #include "cmd/policy_opts.h"
 #include "cmd/serve_capture.h"
+#include "cmd/serve_choice.h"
 #include "cmd/serve_connector.h"
 #include "cmd/serve_discovery.h"
 #include "cmd/serve_epp.h"
@@ -44,7 +45,7 @@ static struct {
 	struct opt_list workers, prefill, decode, id_headers, cors;
 	bool pd, no_retries, no_breaker, batch, half_close, allow_ec, expose_workers,
 		no_worker_headers, list_metrics, list_policies, list_connectors, admin_on_data_port,
-		version, keyless_given, policy_given,
+		version, keyless_given, policy_given, decider_given,
 		concurrent_given; /* --keyless was, on the command line */
 } o;
 
@@ -111,6 +112,7 @@ static const struct opt options[] = {
 	{.type = OPT_HEADING, .help = "policy"},
 	{OPT_TEXT, "policy", &o.policy, "NAME", policies.names, NULL, 0, 0, NULL},
 	SERVE_EPP_OPTIONS,
+	SERVE_CHOICE_OPTIONS,
 	{OPT_TEXT, "prefill-policy", &o.prefill_policy, "NAME",
 	 "policy of the prefill pool (as --policy)", NULL, 0, 0, NULL},
 	{OPT_TEXT, "decode-policy", &o.decode_policy, "NAME",
@@ -413,6 +415,7 @@ static void read_compat(struct router_config *c, int argc, char **argv)
 	o.concurrent_given = opt_given(&command, argc, argv, "max-concurrent-requests");
 	o.keyless_given = opt_given(&command, argc, argv, "keyless");
 	o.policy_given = opt_given(&command, argc, argv, "policy");
+	o.decider_given = opt_given(&command, argc, argv, "pd-decider");
 	c->compat = strcmp(o.compat, "vllm-router") == 0;
 	if (!c->compat)
 		return;
@@ -505,13 +508,8 @@ static int read_decider(struct router_config *c, struct pd_msg *msg)
 {
 	c->pair_label = o.pair_label;
 	decider_opts_spec(&decider, &c->decider);
-	if (c->pd && c->decider.kind != ROUTE_DECIDER_always && (c->connector->flags & PD_WHOLE))
-		return pd_fail(
-			msg, PD_EINVAL,
-			"--pd-decider: found '%s', expected 'always' with --kv-connector %s: its "
-			"decode workers cannot answer alone",
-			decider.kind, c->connector->name);
-	return PD_OK;
+	serve_epp_decider(c, o.decider_given);
+	return serve_decider_check(c, o.decider_given, msg);
 }
 
 static int read_policy(struct router_config *c, struct pd_msg *msg)
@@ -528,6 +526,7 @@ static int read_policy(struct router_config *c, struct pd_msg *msg)
 		if (route_spec_parse(&c->fleet.policy[r], names[r], &c->settings, &inner))
 			err = pd_fail(msg, PD_EINVAL, "--%s: %.480s", flags[r], inner.text);
 	}
+	err = err ? err : serve_choice_read(c, msg);
 	err = err ? err : serve_epp_apply(c, msg);
 	c->keyless = strcmp(o.keyless, "prefix") == 0 ? KEYLESS_PREFIX : KEYLESS_LEAST_REQUEST;
 	err = err ? err : serve_connector(c, o.connector, o.fallback, msg);
@@ -788,5 +787,6 @@ int cmd_serve(int argc, char **argv)
 	opt_list_release(&o.cors);
 	serve_vllm_release();
 	serve_keys_release();
+	serve_choice_release();
 	return code;
 }

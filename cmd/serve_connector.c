@@ -27,3 +27,14 @@ int serve_connector(struct router_config *c, const char *name, const char *fallb
 	}
 	return PD_OK;
 }
+
+int serve_decider_check(const struct router_config *c, bool given, struct pd_msg *msg)
+{
+	if (!c->pd || c->decider.kind == ROUTE_DECIDER_always || !(c->connector->flags & PD_WHOLE))
+		return PD_OK;
+	return pd_fail(msg, PD_EINVAL,
+		       "%s: found '%s', expected 'always' with --kv-connector %s: its decode "
+		       "workers cannot answer alone",
+		       given ? "--pd-decider" : "--epp-config: its decider",
+		       route_decider_name(c->decider.kind), c->connector->name);
+}

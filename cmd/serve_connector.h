@@ -8,5 +8,7 @@
  * flag. Nothing in a plain pool. */
 int serve_connector(struct router_config *c, const char *name, const char *fallback,
 		    struct pd_msg *msg) PD_MUST;
+/* Can the connector do what the decider may ask for? `given`: it is --pd-decider's. */
+int serve_decider_check(const struct router_config *c, bool given, struct pd_msg *msg) PD_MUST;
 
 #endif

@@ -38,8 +38,11 @@ int serve_epp_apply(struct router_config *c, struct pd_msg *msg)
 
 	for (int r = 0; r < ROLES; r++) {
 		epp_apply(c->epp, pools[r], &c->fleet.policy[r]);
+		if (c->has_shadow)
+			epp_apply(c->epp, pools[r], &c->shadow[r]);
 		if ((r == ROLE_REGULAR) != c->pd)
-			scored |= score_spec_profile(&c->fleet.policy[r]) != NULL;
+			scored |= score_spec_profile(&c->fleet.policy[r]) ||
+				  (c->has_shadow && score_spec_profile(&c->shadow[r]));
 	}
 	return scored ? PD_OK
 		      : pd_fail(msg, PD_EINVAL,
@@ -88,11 +91,34 @@ static void tell_profile(const struct router_config *c, enum worker_role r)
 	buf_release(&b);
 }
 
+static bool overruled; /* the file has a decider, and --pd-decider was given */
+
+void serve_epp_decider(struct router_config *c, bool given)
+{
+	struct route_decider_spec spec;
+
+	if (!c->epp || !c->pd)
+		return;
+	c->prefill_first = epp_prefill_first(c->epp);
+	if (!epp_decider(c->epp, &spec))
+		return;
+	if (given)
+		overruled = true;
+	else
+		c->decider = spec;
+}
+
 void serve_epp_announce(const struct router_config *c)
 {
+	static const char note[] = "the decider of the profile handler has no effect: --pd-decider "
+				   "is given";
+
 	for (int r = 0; c->epp && r < ROLES; r++)
 		if ((r == ROLE_REGULAR) != c->pd)
 			tell_profile(c, (enum worker_role)r);
+	if (overruled)
+		log_event(c->log, LOG_WARN, "epp_config", LOG_FIELDS(LOG_TEXT("note", note)), "%s",
+			  note);
 	for (size_t i = 0; c->epp && i < c->epp->nnotes; i++)
 		log_event(c->log, LOG_WARN, "epp_config",
 			  LOG_FIELDS(LOG_TEXT("note", c->epp->note[i])), "%s", c->epp->note[i]);

@@ -45,6 +45,9 @@ int serve_epp_read(struct router_config *c, const char **policy, bool given,
 		   struct pd_msg *msg) PD_MUST;
 /* Gives the policies of c->fleet their profiles. PD_EINVAL: none of them is `scores`. */
 int serve_epp_apply(struct router_config *c, struct pd_msg *msg) PD_MUST;
+/* After --pd-decider was read: the file's decider and order of picks, unless the flag was `given`,
+ * which goes first. */
+void serve_epp_decider(struct router_config *c, bool given);
 /* Logs what decides in each pool, and what the file says and has no effect. */
 void serve_epp_announce(const struct router_config *c);
 void serve_epp_release(struct router_config *c);

@@ -100,7 +100,7 @@ static const struct flag {
 	{"profile", NULL, OPT_FLAG, NO_EFFECT, NULL},
 	{"mini-lb", NULL, OPT_FLAG, NO_EFFECT, "a debugging aid"},
 	{"epd-config", NULL, OPT_TEXT, REFUSED, "requests with media would miss their encoder"},
-	{"enable-igw", NULL, OPT_FLAG, REFUSED, "a request could reach a worker of another model"},
+	{"enable-igw", NULL, OPT_FLAG, NO_EFFECT, "requests go by model without it"},
 	{"enable-program-scheduling", NULL, OPT_FLAG, LATER, "requests are routed one by one"},
 	{"program-scheduling-config-json", NULL, OPT_TEXT, LATER,
 	 "with `--enable-program-scheduling`"},

@@ -7,6 +7,7 @@
 #include "lib/base/nearest.h"
 #include "lib/epp/epp_flow.h"
 #include "lib/epp/epp_reading.h"
+#include "lib/route/prefix.h"
 
 #define FILE_MAX (1u << 20)
 
@@ -440,23 +441,6 @@ static int read_profiles(struct epp_reading *r)
 
 /* -- handlers and deciders -- */
 
-/* Whether a prompt is computed remotely is --pd-decider's to say, and both workers are picked
- * before.
- */
-static int note_unread(struct epp_reading *r, struct yamlnode at)
-{
-	const struct epp_config *c = r->config;
-	int err = PD_OK;
-
-	if (c->decider && strcmp(c->decider->type->name, "always-disagg-pd-decider") != 0)
-		err = epp_note(r, at, "the decider of the profile handler (--pd-decider)");
-	if (!err && c->handler->threshold > 0)
-		err = epp_note(r, at, "the threshold of the profile handler (--pd-decider)");
-	if (!err && c->handler->prefill_first)
-		err = epp_note(r, at, "the order of stages of the profile handler");
-	return err;
-}
-
 static int check_handler(struct epp_reading *r, const struct score_stage *handler,
 			 struct yamlnode at)
 {
@@ -488,7 +472,7 @@ static int check_handler(struct epp_reading *r, const struct score_stage *handle
 	    (c->decider || c->handler->prefill_first || c->handler->threshold >= 0))
 		return yamlnode_fail(at, r->file, r->msg, "%s: found no profile '%.60s'",
 				     handler->type->name, c->handler->prefill);
-	return note_unread(r, at);
+	return PD_OK;
 }
 
 static int read_handler(struct epp_reading *r)
@@ -669,6 +653,46 @@ const struct score_profile *epp_profile_prefill(const struct epp_config *c)
 	if (!c->handler || (!c->decider && !c->handler->prefill_first && c->handler->threshold < 0))
 		return NULL;
 	return epp_profile(c, c->handler->prefill);
+}
+
+bool epp_prefill_first(const struct epp_config *c)
+{
+	return c->handler && c->handler->prefill_first;
+}
+
+/* A decider sees blocks as the producer makes them. */
+static int64_t block_tokens(const struct epp_config *c)
+{
+	int64_t tokens = 64;
+
+	for (size_t i = 0; i < c->nplugins; i++)
+		if (c->plugin[i].type == &score_prefix_producer)
+			tokens = ((const struct score_prefix_producer *)c->plugin[i].params)
+					 ->block_tokens;
+	return tokens;
+}
+
+bool epp_decider(const struct epp_config *c, struct route_decider_spec *out)
+{
+	const struct score_handler *h = c->handler;
+	const struct score_decider_params *p;
+
+	if (!h || (!c->decider && !h->prefill_first && h->threshold < 0))
+		return false;
+	*out = ROUTE_DECIDER_DEFAULTS;
+	p = c->decider ? score_decider_params(c->decider->type, c->decider->params) : NULL;
+	if (p) {
+		out->kind = ROUTE_DECIDER_prefix;
+		out->non_cached_tokens = p->uncached;
+		out->prompt_tokens = p->prompt;
+		out->piece_tokens = block_tokens(c);
+	} else if (!c->decider && h->threshold > 0) {
+		out->kind = ROUTE_DECIDER_prefix;
+		out->non_cached_tokens = (h->threshold + ROUTE_TOKEN_BYTES - 1) / ROUTE_TOKEN_BYTES;
+		out->piece_tokens = (h->block + ROUTE_TOKEN_BYTES - 1) / ROUTE_TOKEN_BYTES;
+		out->unsure = 1;
+	}
+	return true;
 }
 
 void epp_apply(const struct epp_config *c, enum epp_pool pool, struct route_spec *spec)

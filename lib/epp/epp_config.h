@@ -9,6 +9,7 @@
 #ifndef PD_EPP_CONFIG_H
 #define PD_EPP_CONFIG_H
 
+#include "lib/route/policy/decider.h"
 #include "lib/route/score/score_arena.h"
 #include "lib/route/score/pipeline.h"
 
@@ -67,6 +68,15 @@ const struct score_profile *epp_profile_prefill(const struct epp_config *c);
 const struct score_profile *epp_profile_decode(const struct epp_config *c);
 
 enum epp_pool { EPP_PLAIN, EPP_PREFILL, EPP_DECODE };
+
+/*
+ * What the profile handler says of prefilling remotely, as a decider of pairs. False: nothing, it
+ * has none. Token counts are estimates by length, four bytes each; of a threshold in bytes up to
+ * three are lost to rounding.
+ */
+bool epp_decider(const struct epp_config *c, struct route_decider_spec *out);
+/* Prefill is picked first (stageOrder). */
+bool epp_prefill_first(const struct epp_config *c);
 
 /* Gives the policy `scores` its profile of this configuration (NULL: none); other policies stay. */
 void epp_apply(const struct epp_config *c, enum epp_pool pool, struct route_spec *spec);

@@ -125,7 +125,7 @@ static void take(struct route_slot *slot, struct route_view *v, const struct rou
 	d->reason = c->reason;
 	d->tokens = c->tokens ? c->tokens : v->rq->tokens;
 	d->tokens_stay = c->tokens_stay;
-	if (d->tokens > 0)
+	if (d->tokens > 0 && !v->rq->shadow)
 		atomic_fetch_add_explicit(&slot->tokens, d->tokens, memory_order_relaxed);
 	if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
 		d->ncandidates--;
@@ -151,13 +151,16 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 
 	v->settled = false;
 	rank->begin(v, walk);
-	for (; !is_enough(rank, v, runner, d) && rank->next(v, walk, &c); first = false) {
+	while (!is_enough(rank, v, runner, d) && rank->next(v, walk, &c)) {
 		struct route_slot *slot;
 
 		PD_CHECK(c.worker < v->pool->n);
+		if (v->rq->barred && v->rq->barred[c.worker])
+			continue;
 		slot = v->pool->worker[c.worker].slot;
 		if (first)
 			d->home = c.worker;
+		first = false;
 		if (v->settled) {
 			if (!runner)
 				d->margin = c.score > d->score ? c.score - d->score
@@ -171,7 +174,10 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 				d->reason = c.reason;
 				return PD_OK;
 			}
-			if (!acquire(slot, exact ? &c.seen : NULL)) {
+			if (v->rq->shadow) {
+				if (route_has_room(slot, route_load(slot)))
+					take(slot, v, &c, d);
+			} else if (!acquire(slot, exact ? &c.seen : NULL)) {
 				if (exact)
 					return PD_EAGAIN; /* another was counted meanwhile */
 			} else if (!permitted(slot, &d->trial)) {
@@ -260,7 +266,7 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		out->reason = out->worker == out->home ? out->reason : ROUTE_REASON_FAILOVER;
 	else if (by_key)
 		out->reason = ROUTE_REASON_NO_KEY;
-	if (rq->dry)
+	if (rq->dry || rq->shadow)
 		return PD_OK;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
 	return PD_OK;
@@ -268,7 +274,8 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq)
 {
-	release(pool->worker[worker].slot, rq ? rq->counted : 0);
+	if (!rq || !rq->shadow)
+		release(pool->worker[worker].slot, rq ? rq->counted : 0);
 	if (pool->state->spec.type->learn)
 		route_tell(pool->state, &(struct route_event){.kind = ROUTE_ENDED,
 							      .worker = pool->worker[worker].id,

@@ -50,6 +50,11 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
  * policy hears of it. rq may be NULL: no tokens were counted. */
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq);
 
+/*
+ * A shadow: with rq->shadow a decision counts nothing, and neither does its end; the policy learns
+ * from both as if it was followed. Give it a pool of the same slots with a state of its own.
+ */
+
 /* The prompt is computed: its tokens, those of the decision, do not wait at the worker any more.
  * route_end gets none then. */
 void route_computed(const struct route_pool *pool, uint32_t worker, uint32_t tokens);

@@ -130,7 +130,7 @@ static inline bool route_may_pick(const struct route_view *v, uint32_t w)
 {
 	const struct route_slot *s = v->pool->worker[w].slot;
 
-	if (v->rq->tried && v->rq->tried[w])
+	if ((v->rq->tried && v->rq->tried[w]) || (v->rq->barred && v->rq->barred[w]))
 		return false;
 	return atomic_load_explicit(&s->available, memory_order_acquire) ||
 	       atomic_load_explicit(&s->permits, memory_order_relaxed) > 0;

@@ -14,6 +14,7 @@
  *   sources  of workers                (before the changes)
  *   pulse    reads counts of all       (first of all)
  */
+#include "lib/router/fleet/catalog.h"
 #include "lib/router/fleet/scrape.h"
 #include "lib/router/router.h"
 #include "lib/router/sources.h"
@@ -59,6 +60,7 @@ struct router {
 	struct changes *changes;
 	struct sources *_Atomic sources; /* NULL: none, or not yet */
 	struct asks *asks;
+	struct catalog *catalog; /* NULL: models are not learnt */
 	struct pulse *pulse;
 	struct page *page;
 	struct spans *spans; /* NULL: none */
@@ -461,6 +463,9 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	err = asks_start(&rt->asks, &rt->cfg, msg);
 	if (err)
 		goto out;
+	err = catalog_start(&rt->catalog, &rt->fleet, rt->asks, &rt->cfg, msg);
+	if (err)
+		goto out;
 	err = start_auth(rt, msg);
 	if (err)
 		goto out;
@@ -472,6 +477,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	rt->way.cfg = &rt->cfg;
 	rt->way.fleet = &rt->fleet;
 	rt->way.health = rt->health;
+	rt->way.catalog = rt->catalog;
 	err = start_watch(rt, msg);
 	if (err)
 		goto out;
@@ -693,6 +699,7 @@ bool router_free(struct router *rt)
 		capture_stop(rt->capture);
 		return false;
 	}
+	catalog_stop(rt->catalog);
 	asks_stop(rt->asks);
 	scrape_stop(rt->scrape);
 	health_stop(rt->health);

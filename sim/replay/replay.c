@@ -120,6 +120,7 @@ static int try_again(struct cluster *c, struct flight *f)
 	struct route_pair pair = {.ask = f->local	 ? stays_local
 					 : c->decider[0] ? route_decider_ask
 							 : NULL,
+				  .prefill_first = c->cfg->prefill_first,
 				  .context = cluster_decider(c, f->req)};
 	bool none;
 	int err = choose(c, f->req, f->attempt, &pair, &none);
@@ -131,6 +132,7 @@ static int try_again(struct cluster *c, struct flight *f)
 static int arrive(struct cluster *c, uint32_t req)
 {
 	struct route_pair pair = {.ask = c->decider[0] ? route_decider_ask : NULL,
+				  .prefill_first = c->cfg->prefill_first,
 				  .context = cluster_decider(c, req)};
 	bool none;
 	struct replay_request none_kept = {0};

@@ -83,6 +83,7 @@ struct replay_config {
 	size_t cache_blocks; /* memory of a worker; 0: engine.kv_tokens says it, or no limit */
 	struct engine_params engine;
 	struct route_decider_spec decider; /* P/D; zero: always remote */
+	bool prefill_first;		   /* P/D: pick the prefill worker first */
 	double transfer_ms;		   /* P/D: set-up of a hand-over */
 	double transfer_us_token;	   /* P/D: per token that the decode worker misses */
 	bool host_link;			   /* P/D: these two for workers on one host */

@@ -243,6 +243,9 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 	(void)snprintf(a->point, sizeof(a->point), "%s", p->point ? p->point : "");
 	a->cfg.engine = p->engine;
 	a->cfg.decider = p->decider;
+	if (p->epp && p->decider.kind == ROUTE_DECIDER_always)
+		(void)epp_decider(p->epp, &a->cfg.decider);
+	a->cfg.prefill_first = p->epp && epp_prefill_first(p->epp);
 	a->cfg.transfer_ms = p->transfer_ms;
 	a->cfg.transfer_us_token = p->transfer_us_token;
 	a->cfg.host_link = p->host_link;

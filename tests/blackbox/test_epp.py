@@ -202,24 +202,75 @@ def test_a_session_token_brings_the_next_request_back(pdctl, tmp_path):
             assert router.post("/v1/completions", BODY, {"X-Pin": first["x-pin"]})[1]["x-worker"] == first["x-worker"]
 
 
-@pytest.mark.parametrize("decider,said", [("prefix-based-pd-decider", True), ("always-disagg-pd-decider", False)])
-def test_a_decider_that_does_not_decide_is_named(pdctl, tmp_path, decider, said):
-    (tmp_path / "epp.yaml").write_text(HEAD + f"""- type: queue-scorer
-- type: {decider}
-- type: disagg-profile-handler
-  parameters: {{deciders: {{prefill: {decider}}}}}
+PAIR = """- type: queue-scorer
+%s
 schedulingProfiles:
 - name: prefill
-  plugins: [{{pluginRef: queue-scorer}}]
+  plugins: [{pluginRef: queue-scorer}]
 - name: decode
-  plugins: [{{pluginRef: queue-scorer}}]
-""")
+  plugins: [{pluginRef: queue-scorer}]
+"""
+DISAGG = "- {type: disagg-profile-handler, parameters: {deciders: {prefill: d}}}"
+
+
+def pair(pdctl, tmp_path, plugins, *flags, old=False):
+    head = HEAD.replace("llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1") if old else HEAD
+    (tmp_path / "epp.yaml").write_text(head + PAIR % plugins)
     p, d = (pdctl("worker", "--model", "m", "--role", role) for role in ("prefill", "decode"))
-    router = pdctl("serve", "--prefill", p.url, "--decode", d.url, "--epp-config", tmp_path / "epp.yaml")
-    assert router.post("/v1/completions", BODY)[0] == 200
-    line = "the decider of the profile handler (--pd-decider) has no effect"
-    if said:
-        harness.wait_for("the note", lambda: "epp.yaml:6:3: " + line in router.log())
-    else:
-        decisions(router)
-        assert line not in router.log()
+    return pdctl("serve", "--prefill", p.url, "--decode", d.url, "--epp-config", tmp_path / "epp.yaml", *flags)
+
+
+def remote(router, prompt):
+    status, headers, _ = router.post("/v1/completions", {**BODY, "prompt": prompt})
+    assert status == 200
+    return "x-prefill-worker" in headers
+
+
+def text(n):
+    """A prompt whose JSON has n bytes, four of them a token."""
+    return ("%08d" % n * n)[: n - 2]
+
+
+def test_the_decider_of_the_file_decides(pdctl, tmp_path):
+    """nonCachedTokens 200: a prompt of 800 bytes goes to prefill, one of 796 not; what the decode worker has does not count, in blocks of 64 tokens."""
+    router = pair(pdctl, tmp_path, "- {type: prefix-based-pd-decider, name: d, parameters: {nonCachedTokens: 200, promptTokens: 190}}\n" + DISAGG)
+    assert [remote(router, text(n)) for n in (796, 800, 2000)] == [False, True, True]
+    assert not remote(router, text(2000)), "the decode worker has computed it"
+    # 500 tokens were there, 7 whole blocks of 64 are 448: 52 and 148 more are 200.
+    assert [remote(router, text(2000) + c * n) for c, n in (("y", 588), ("v", 592))] == [False, True]
+    page = router.metrics()
+    assert page['pdctl_pd_decode_alone_total{reason="decider"}'] == 3
+    assert "has no effect" not in router.log()
+
+
+@pytest.mark.parametrize("plugin,expected", [
+    ("- {type: prefix-based-pd-decider, name: d}", [False, False]),  # nonCachedTokens 0: never
+    ("- {type: always-disagg-pd-decider, name: d}", [True, True]),
+])
+def test_deciders_that_do_not_look(pdctl, tmp_path, plugin, expected):
+    router = pair(pdctl, tmp_path, plugin + "\n" + DISAGG)
+    assert [remote(router, text(n)) for n in (100, 4000)] == expected
+
+
+def test_the_threshold_of_the_older_handler(pdctl, tmp_path):
+    """In bytes, of blocks of hashBlockSize bytes the last one that hits does not count."""
+    router = pair(pdctl, tmp_path, "- {type: pd-profile-handler, parameters: {threshold: 1000, hashBlockSize: 128}}", old=True)
+    assert [remote(router, text(n)) for n in (996, 1000)] == [False, True]
+    # 1023 bytes are the same, 7 blocks of 128; 6 count: 768.
+    assert remote(router, text(1024))
+    assert [remote(router, text(1024) + c * n) for c, n in (("z", 740), ("w", 744))] == [False, True]
+    always = pair(pdctl, tmp_path, "- {type: pd-profile-handler, parameters: {threshold: 0}}", old=True)
+    assert remote(always, "x")
+
+
+def test_the_flag_goes_before_the_file(pdctl, tmp_path):
+    router = pair(pdctl, tmp_path, "- {type: always-disagg-pd-decider, name: d}\n" + DISAGG, "--pd-decider", "never")
+    assert not remote(router, text(4000))
+    assert "the decider of the profile handler has no effect: --pd-decider is given" in router.said("has no effect")
+
+
+def test_prefill_first(pdctl, tmp_path):
+    """The order of the picks shows in the order of their lines."""
+    router = pair(pdctl, tmp_path, "- {type: disagg-profile-handler, parameters: {stageOrder: prefill-first}}")
+    assert remote(router, text(100))
+    assert "has no effect" not in router.log()

@@ -1174,9 +1174,10 @@ def test_tokens_per_model_and_worker(pdctl, stream):
         wire.event("[DONE]")
         wire.end_stream()
 
-    with FakeEngine(says) as engine:
+    models = ["a", "a", 'q"'] + [f"m{i}" for i in range(20)]
+    with FakeEngine(says, models=models) as engine:
         router = pdctl("serve", "--worker-urls", f"w={engine.url}", *QUICK)
-        for model in ["a", "a", 'q"'] + [f"m{i}" for i in range(20)]:
+        for model in models:
             assert router.post(ROUTE, {"model": model, "prompt": "p", "stream": stream})[0] == 200
         w = {"worker": engine.url}
         other = f'pdctl_tokens_total{{worker="{engine.url}",stage="regular",model="other",kind="prompt"'
@@ -1233,3 +1234,46 @@ def test_spans_are_sent_refused_or_dropped(pdctl):
                     assert conn.getresponse().read()
         collector.go.set()
         assert Page(router).value("pdctl_spans_dropped_total") > 0
+
+
+@moves("pdctl_unknown_models_total", "pdctl_worker_models")
+def test_models_of_workers(pdctl):
+    with FakeEngine(ok, models=("m", "n", "o")) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, *QUICK)
+        wait_for("the list", lambda: "pdctl_worker_models{" in router.get("/metrics")[2].decode())
+        assert Page(router).value("pdctl_worker_models", worker=engine.url) == 3
+        change = Change(router)
+        assert router.post(ROUTE, {**BODY, "model": "nobody"})[0] == 404
+        change.expect(("pdctl_unknown_models_total", 1, {"route": ROUTE}), ("vllm_router_request_errors_total", 1, {"error_type": "model_not_found"}))
+
+
+@moves("pdctl_shadow_decisions_total", "pdctl_shadow_picks_total", "pdctl_shadow_regret_requests_total", "pdctl_shadow_gain_requests_total")
+def test_a_shadow_policy(pdctl):
+    """A session stays at its worker, where requests stand; the shadow would have gone to the idle one, and the other way round."""
+    gone = threading.Event()
+
+    def slow(seen, wire):
+        gone.wait(60)
+        ok(seen, wire)
+
+    with FakeEngine(slow) as one, FakeEngine(slow) as other:
+        threads = []
+        try:
+            for policies in (("consistent_hash", "least_request"), ("least_request", "consistent_hash")):
+                router = pdctl("serve", "--worker-urls", one.url, other.url, "--policy", policies[0], "--shadow-policy", policies[1], *QUICK)
+                change, seen = Change(router), len(one.seen) + len(other.seen)
+                for i in range(4):
+                    threads.append(threading.Thread(target=router.post, args=(ROUTE, BODY, {"X-Session-Id": "s"})))
+                    threads[-1].start()
+                    wait_for("the request", lambda: len(one.seen) + len(other.seen) == seen + i + 1)
+                page = Page(router)
+                # 1, 2 and 3 requests stand at the session's worker when the others come; spread they are 1, 0 and 1 apart at most.
+                regret, gain = (page.value(f"pdctl_shadow_{x}_requests_total", stage="regular") for x in ("regret", "gain"))
+                assert (regret, gain) == (6, 0) if policies[0] == "consistent_hash" else regret == 0 and 0 <= gain <= 2, (policies, regret, gain)
+                assert page.value("pdctl_shadow_decisions_total", stage="regular") == 4
+                assert page.value("pdctl_shadow_picks_total", policy=policies[1]) == 4
+                change.expect(("vllm_router_worker_load", 4))
+        finally:
+            gone.set()
+            for t in threads:
+                t.join()

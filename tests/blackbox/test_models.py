@@ -10,6 +10,7 @@ from fake_engine import FakeEngine
 from harness import wait_for
 
 LIMIT = 5  # seconds that the router gives them, all together
+ASKS = ("--models-interval-secs", 0)  # lists that are known are not asked for: test_model_routing.py
 
 
 class Lists(FakeEngine):
@@ -47,7 +48,7 @@ def test_all_are_asked_at_the_same_time(pdctl):
 
     engines = [Lists(waits_for_the_others) for _ in range(n)]
     try:
-        router = pdctl("serve", "--worker-urls", *[e.url for e in engines])
+        router = pdctl("serve", *ASKS, "--worker-urls", *[e.url for e in engines])
         for _ in range(2):  # the second time over kept connections
             status, _, body = router.get("/v1/models")
             assert status == 200
@@ -68,7 +69,7 @@ def test_hung_workers_cost_one_deadline(pdctl):
 
     engines = [Lists(hangs) for _ in range(6)] + [Lists(lambda e, seen, wire: models(wire, f"m{e.port}")) for _ in range(2)]
     try:
-        router = pdctl("serve", "--worker-urls", *[e.url for e in engines], "--health-failure-threshold", 1000)
+        router = pdctl("serve", *ASKS, "--worker-urls", *[e.url for e in engines], "--health-failure-threshold", 1000)
         began = time.monotonic()
         status, _, body = router.get("/v1/models")
         took = time.monotonic() - began
@@ -87,7 +88,7 @@ def test_more_workers_than_are_asked_at_once(pdctl):
 
     engines = [Lists(lists) for _ in range(100)]
     try:
-        router = pdctl("serve", "--worker-urls", *[e.url for e in engines])
+        router = pdctl("serve", *ASKS, "--worker-urls", *[e.url for e in engines])
         status, _, body = router.get("/v1/models")
         assert status == 200 and ids(body) == [f"127.0.0.1:{e.port}" for e in engines]
     finally:
@@ -99,11 +100,11 @@ def test_more_workers_than_are_asked_at_once(pdctl):
 def test_each_server_is_asked_once(pdctl):
     """Whatever ranks and roles it has."""
     with Lists(lambda e, seen, wire: models(wire, "a")) as one, Lists(lambda e, seen, wire: models(wire, "b")) as other:
-        router = pdctl("serve", "--worker-urls", one.url, other.url, "--intra-node-data-parallel-size", 4)
+        router = pdctl("serve", *ASKS, "--worker-urls", one.url, other.url, "--intra-node-data-parallel-size", 4)
         status, _, body = router.get("/v1/models")
         assert status == 200 and ids(body) == ["a", "b"]
         assert len(one.asked) == len(other.asked) == 1
-        router = pdctl("serve", "--prefill", one.url, "--decode", one.url, "--decode", other.url)
+        router = pdctl("serve", *ASKS, "--prefill", one.url, "--decode", one.url, "--decode", other.url)
         status, _, body = router.get("/v1/models")
         assert status == 200 and ids(body) == ["a", "b"]
         assert len(one.asked) == len(other.asked) == 2
@@ -121,7 +122,7 @@ def test_a_client_that_leaves_ends_the_questions(pdctl):
 
     engines = [Lists(hangs) for _ in range(3)]
     try:
-        router = pdctl("serve", "--worker-urls", *[e.url for e in engines], "--health-failure-threshold", 1000)
+        router = pdctl("serve", *ASKS, "--worker-urls", *[e.url for e in engines], "--health-failure-threshold", 1000)
         with router.connect() as sock:
             sock.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
             wait_for("the questions", lambda: all(e.asked for e in engines))

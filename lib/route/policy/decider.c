@@ -101,6 +101,16 @@ static uint32_t cached_blocks(struct route_decider *d, const struct route_worker
 	return match.device;
 }
 
+static uint64_t whole_pieces(const struct route_decider_spec *s, uint64_t cached)
+{
+	uint64_t piece = (uint64_t)s->piece_tokens, pieces;
+
+	if (piece == 0)
+		return cached;
+	pieces = cached / piece;
+	return (pieces > (uint64_t)s->unsure ? pieces - (uint64_t)s->unsure : 0) * piece;
+}
+
 bool route_decider_ask(void *decider, struct route_pair *p)
 {
 	struct route_decider *d = decider;
@@ -110,7 +120,7 @@ bool route_decider_ask(void *decider, struct route_pair *p)
 		&p->pool[ROUTE_DECODE]->worker[p->decision[ROUTE_DECODE].worker];
 	uint32_t size = rq->block_tokens ? rq->block_tokens : ROUTE_BLOCK_TOKENS;
 	uint64_t tokens = rq->tokens ? rq->tokens : (uint64_t)rq->nblocks * size;
-	uint64_t cached = (uint64_t)cached_blocks(d, at, rq) * size;
+	uint64_t cached = whole_pieces(s, (uint64_t)cached_blocks(d, at, rq) * size);
 
 	p->missing = (uint32_t)(tokens > cached ? tokens - cached : 0);
 	if (d->held)

@@ -34,6 +34,9 @@ struct route_decider_spec {
 	 * of it are not cached on the decode worker; non_cached_tokens 0: never remote. llm-d's
 	 * parameters promptTokens and nonCachedTokens. */
 	int64_t non_cached_tokens, prompt_tokens;
+	/* What counts as cached are whole pieces of so many tokens (0: blocks of the request), of
+	 * which the last `unsure` do not count: llm-d's block size, and its pd-profile-handler. */
+	int64_t piece_tokens, unsure;
 	/* cost: remote if more than max_local_prefill tokens are not cached; local all the same
 	 * while the prefill workers have more than prefill_busy requests in flight each (0: no
 	 * limit); remote all the same while the decode worker has more than decode_busy (0: no

@@ -1,23 +1,20 @@
 /* Whether a prompt is computed by a prefill worker, or by the decode worker itself. */
+#include "lib/route/score/handlers.h"
 #include "lib/route/score/stage.h"
 
-struct params {
-	int64_t uncached, prompt;
-};
-
-static const struct score_param params[] = {
+static const struct score_param decider_params[] = {
 	{.type = SCORE_PARAM_INT,
 	 .name = "nonCachedTokens",
-	 .offset = offsetof(struct params, uncached)},
+	 .offset = offsetof(struct score_decider_params, uncached)},
 	{.type = SCORE_PARAM_INT,
 	 .name = "promptTokens",
-	 .offset = offsetof(struct params, prompt)},
+	 .offset = offsetof(struct score_decider_params, prompt)},
 	{.type = SCORE_PARAM_END},
 };
 
 static int check(struct score_reader *r, void *given)
 {
-	const struct params *p = given;
+	const struct score_decider_params *p = given;
 
 	if (p->uncached < 0)
 		return score_wrong(r, "nonCachedTokens", "found %lld, expected at least 0",
@@ -31,7 +28,7 @@ static int check(struct score_reader *r, void *given)
 /* At least so many tokens, of which at least so many are not cached there. 0: never. */
 static bool by_prefix(const void *given, int64_t prompt_tokens, const struct score_match *m)
 {
-	const struct params *p = given;
+	const struct score_decider_params *p = given;
 
 	return p->uncached > 0 && m && m->known && prompt_tokens >= p->prompt &&
 	       prompt_tokens - m->cached * m->block >= p->uncached;
@@ -50,8 +47,8 @@ const struct score_type score_prefix_decider = {
 	.kinds = SCORE_DECIDER,
 	.wants = SCORE_WANTS_PREFIX,
 	.help = "prefill elsewhere when the decode worker would compute this much",
-	.params = params,
-	.params_size = sizeof(struct params),
+	.params = decider_params,
+	.params_size = sizeof(struct score_decider_params),
 	.check = check,
 	.split = by_prefix,
 };
@@ -63,3 +60,9 @@ const struct score_type score_always_decider = {
 	.unread = true,
 	.split = always,
 };
+
+const struct score_decider_params *score_decider_params(const struct score_type *t,
+							const void *params)
+{
+	return t == &score_prefix_decider ? params : NULL;
+}

@@ -126,7 +126,6 @@ static const struct score_param pd_params[] = {
 	 .name = "hashBlockSize",
 	 .offset = offsetof(struct pd_params, block),
 	 .fallback = 64,
-	 .without = true,
 	 .old = true},
 	{.type = SCORE_PARAM_INT,
 	 .name = "primaryPort",
@@ -148,8 +147,11 @@ static int pd_check(struct score_reader *r, void *params)
 	p->handler = (struct score_handler){.prefill = p->prefill,
 					    .decode = p->decode,
 					    .decider = p->decider,
-					    .threshold = p->decider ? -1 : p->threshold};
-	return PD_OK;
+					    .threshold = p->decider ? -1 : p->threshold,
+					    .block = p->block};
+	return p->block > 0 ? PD_OK
+			    : score_wrong(r, "hashBlockSize", "found %lld, expected at least 1",
+					  (long long)p->block);
 }
 
 const struct score_handler *score_handler_of(const void *params)

@@ -15,10 +15,18 @@ struct score_handler {
 	const char *decider;	      /* a plugin's name; NULL: none */
 	bool prefill_first;
 	int64_t threshold; /* pd-profile-handler: uncached bytes; 0: always; -1: the decider says */
+	int64_t block;	   /* bytes of its hash blocks, with a threshold */
 };
 
 /* Of the parameters of one of the last two. */
 const struct score_handler *score_handler_of(const void *params);
+
+/* prefix-based-pd-decider's parameters; those of another decider: NULL. */
+struct score_decider_params {
+	int64_t uncached, prompt; /* nonCachedTokens, promptTokens */
+};
+const struct score_decider_params *score_decider_params(const struct score_type *t,
+							const void *params);
 
 /* The approximate producer's parameters. */
 struct score_prefix_producer {

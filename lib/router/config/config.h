@@ -91,7 +91,9 @@ struct router_config {
 	struct route_keyspec keys;
 	enum keyless keyless;
 	struct route_settings settings; /* parameters of policies that flags gave */
-	uint64_t seed;			/* of random choices; 0: from the system */
+	bool has_shadow;		/* `shadow` decides beside the policies, without effect */
+	struct route_spec shadow[ROLES];
+	uint64_t seed; /* of random choices; 0: from the system */
 	const char *const *request_id_headers;
 	size_t request_id_headers_n;
 
@@ -129,6 +131,9 @@ struct router_config {
 	unsigned health_failures, health_successes;
 	int64_t health_timeout, health_interval;
 	const char *health_endpoint;
+	int64_t models_interval;	  /* of /v1/models of workers; 0: not asked */
+	const char *const *model_aliases; /* "NAME=MODEL" */
+	size_t model_aliases_n;
 	int64_t scrape_interval, scrape_stale; /* of /metrics of workers */
 	bool scrape_always;		       /* whatever the policies look at: the gate does */
 
@@ -147,6 +152,7 @@ struct router_config {
 
 	enum pd_fallback pd_fallback;
 	struct route_decider_spec decider; /* of P/D */
+	bool prefill_first;		   /* P/D: pick the prefill worker first */
 	const char *pair_label;		   /* P/D: pairs share its value if they can; NULL: any */
 	const struct pd_connector *connector; /* static */
 	/* What its prefill workers are asked for, at which port when they name none; NULL: nothing.

@@ -297,11 +297,17 @@ void asks_stop(struct asks *s)
 
 /* -- for handlers -- */
 
+int ask_wait(struct asks *s, const struct errand_sleeper *who, struct ask *a, int64_t deadline)
+{
+	struct question *q = question_of(a);
+
+	q->deadline = deadline;
+	return errand_do(s->errands, &q->errand, who, q->deadline + GRACE);
+}
+
 int ask_run(struct asks *s, struct http_conn *c, struct ask *a)
 {
 	const struct errand_sleeper who = http_conn_sleeper(c);
-	struct question *q = question_of(a);
 
-	q->deadline = clock_now() + ASK_TIMEOUT;
-	return errand_do(s->errands, &q->errand, &who, q->deadline + GRACE);
+	return ask_wait(s, &who, a, clock_now() + ASK_TIMEOUT);
 }

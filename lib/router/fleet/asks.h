@@ -43,6 +43,10 @@ int ask_worker(struct ask *a, struct worker *w) PD_MUST;
 /* Asks and sleeps meanwhile; then a->one says what each worker answered. PD_EBUSY: too many ask,
  * PD_ECANCELED: the client left, PD_ETIMEOUT. */
 int ask_run(struct asks *s, struct http_conn *c, struct ask *a) PD_MUST;
+/* The same for any thread, until the deadline (monotonic ns): who has not answered by then has not
+ * answered. */
+int ask_wait(struct asks *s, const struct errand_sleeper *who, struct ask *a,
+	     int64_t deadline) PD_MUST;
 void ask_free(struct ask *a);
 bool ask_good(const struct ask_one *one);
 

@@ -61,25 +61,26 @@ static struct worker *find_same(struct fleet *old, const struct worker_spec *spe
 static void pool_release(struct fleet_pool *p)
 {
 	route_pool_free(p->ring);
+	route_pool_free(p->shadow);
 	for (size_t i = 0; i < p->n; i++)
 		worker_unref(p->worker[i]);
 	free(p->worker);
 }
 
 /* The state of the pool before goes on when the policy stays: a reload forgets nothing. */
-static int build_ring(struct fleet_pool *p, const struct fleet_pool *old,
-		      const struct route_spec *spec, const struct route_member *member,
+static int build_ring(struct route_pool **out, const struct route_pool *old,
+		      const struct route_spec *spec, const struct route_member *member, size_t n,
 		      struct pd_msg *msg)
 {
 	struct route_state *state = NULL;
 	int err = PD_OK;
 
-	if (old && route_spec_same(&old->ring->state->spec, spec))
-		state = route_state_ref(old->ring->state);
+	if (old && route_spec_same(&old->state->spec, spec))
+		state = route_state_ref(old->state);
 	else
 		err = route_state_new(&state, spec);
 	err = err ? pd_fail(msg, PD_ENOMEM, "out of memory")
-		  : route_pool_new(&p->ring, member, p->n, state, msg);
+		  : route_pool_new(out, member, n, state, msg);
 	route_state_unref(state);
 	return err;
 }
@@ -118,7 +119,11 @@ static int pool_build(struct fleet_pool *p, enum worker_role role, struct fleet_
 		p->worker[p->n++] = w;
 	}
 	if (!err)
-		err = build_ring(p, old ? &old->pool[role] : NULL, &fc->policy[role], member, msg);
+		err = build_ring(&p->ring, old ? old->pool[role].ring : NULL, &fc->policy[role],
+				 member, p->n, msg);
+	if (!err && c->has_shadow)
+		err = build_ring(&p->shadow, old ? old->pool[role].shadow : NULL, &c->shadow[role],
+				 member, p->n, msg);
 	free(member);
 	return err;
 }
@@ -295,8 +300,12 @@ static int load(struct fleet_holder *h, const struct router_config *c,
 	h->now = f;
 	h->published[swap_spare(&h->swap)] = f;
 	h->published[swap_publish(&h->swap)] = NULL;
-	for (int r = 0; r < ROLES; r++)
+	for (int r = 0; r < ROLES; r++) {
 		route_pool_announce(old ? old->pool[r].ring : NULL, f->pool[r].ring, clock_now());
+		if (f->pool[r].shadow)
+			route_pool_announce(old ? old->pool[r].shadow : NULL, f->pool[r].shadow,
+					    clock_now());
+	}
 	for (int r = 0; r < ROLES; r++)
 		waitlist_call(&h->waiting[r]);
 	if (old)
@@ -616,10 +625,13 @@ void fleet_session_finished(struct fleet *f, struct span id, int64_t now)
 	struct route_request rq = {.key = &key, .now_ns = now};
 
 	route_key_of_text(id, &key);
-	for (int r = 0; r < ROLES; r++)
-		route_tell(f->pool[r].ring->state, &(struct route_event){.kind = ROUTE_FINISHED,
-									 .at_ns = now,
-									 .request = &rq});
+	for (int r = 0; r < ROLES; r++) {
+		const struct route_event e = {.kind = ROUTE_FINISHED, .at_ns = now, .request = &rq};
+
+		route_tell(f->pool[r].ring->state, &e);
+		if (f->pool[r].shadow)
+			route_tell(f->pool[r].shadow->state, &e);
+	}
 }
 
 size_t fleet_available(const struct fleet_pool *p)

@@ -13,8 +13,9 @@
 #include "lib/router/fleet/worker.h"
 
 struct fleet_pool {
-	struct route_pool *ring; /* workers and policy */
-	struct worker **worker;	 /* worker[i] is ring->worker[i] */
+	struct route_pool *ring;   /* workers and policy */
+	struct route_pool *shadow; /* the same workers with --shadow-policy; NULL: none */
+	struct worker **worker;	   /* worker[i] is ring->worker[i] */
 	size_t n;
 };
 

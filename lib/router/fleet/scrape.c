@@ -137,9 +137,11 @@ static void end(struct scrape *s, CURL *easy, CURLcode result)
 
 static bool wants_signals(const struct fleet_pool *p)
 {
-	const struct score_profile *profile = score_spec_profile(&p->ring->state->spec);
+	const struct score_profile *by = score_spec_profile(&p->ring->state->spec),
+				   *beside = p->shadow ? score_spec_profile(&p->shadow->state->spec)
+						       : NULL;
 
-	return profile && (profile->wants & SCORE_WANTS_SIGNALS);
+	return ((by ? by->wants : 0) | (beside ? beside->wants : 0)) & SCORE_WANTS_SIGNALS;
 }
 
 /* How long until the next page is due. */
@@ -190,7 +192,8 @@ static bool may_need(const struct router_config *c)
 	bool scored = c->epp != NULL || c->scrape_always;
 
 	for (int r = 0; r < ROLES; r++)
-		scored |= score_spec_profile(&c->fleet.policy[r]) != NULL;
+		scored |= score_spec_profile(&c->fleet.policy[r]) ||
+			  (c->has_shadow && score_spec_profile(&c->shadow[r]));
 	return scored;
 }
 

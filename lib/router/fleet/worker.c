@@ -11,6 +11,7 @@
 #include "lib/base/rng.h"
 #include "lib/json/scan.h"
 #include "lib/router/fleet/known.h"
+#include "lib/router/fleet/served.h"
 
 #define PROBE_SOON    (200 * NS_PER_MS) /* after an ejection */
 #define PROBE_SLOW    NS_PER_S		/* an ejected worker is asked at least this often */
@@ -34,6 +35,7 @@ void worker_unref(struct worker *w)
 	resolver_drop(w->asking);
 	tls_peer_free(w->peer);
 	(void)pthread_mutex_destroy(&w->lock);
+	served_list_put(w->served);
 	free(w->known);
 	free(w->name);
 	free(w->url);

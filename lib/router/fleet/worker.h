@@ -107,6 +107,14 @@ struct worker {
 
 	struct look_up *asking; /* the health thread's: its name is being asked */
 
+	struct served_list *served; /* what it lists, under `lock`; NULL: not known (served.h) */
+	struct {		    /* the models thread's own, but for the atomics */
+		int64_t next;
+		bool known;
+		int said; /* its last status and 1, 1: it was silent; 0: not asked yet */
+		_Atomic bool asked, silent;
+	} models;
+
 	/* What the connector knows of a prefill worker, under `lock`; until it is out. */
 	char *known; /* owned; NULL: nothing */
 	size_t known_n;
@@ -116,8 +124,9 @@ struct worker {
 	_Atomic unsigned handovers; /* prefilled blocks that a decode worker has not fetched yet */
 	_Atomic bool
 		quiet; /* nothing to report: closed breaker without failures (spares the lock) */
-	_Atomic uint64_t requests; /* sent to it */
-	_Atomic uint64_t neutral;  /* of them: ended without a verdict for the breaker */
+	_Atomic uint64_t requests;     /* sent to it */
+	_Atomic uint64_t shadow_picks; /* by --shadow-policy, not followed */
+	_Atomic uint64_t neutral;      /* of them: ended without a verdict for the breaker */
 	_Atomic uint64_t errors, ejections;
 	_Atomic uint64_t refusals[WORKER_REFUSALS]; /* its answers 503 and 429 */
 	_Atomic uint64_t checks_ok, checks_failed;

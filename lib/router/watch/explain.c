@@ -145,6 +145,24 @@ static int put_decision(const struct record *x, enum worker_role r, struct buf *
 				x->attempt);
 }
 
+/* What --shadow-policy would have done. */
+static int put_shadow(const struct record *x, enum worker_role r, struct buf *b)
+{
+	const struct record_pick *p = &x->pick[r];
+	int err;
+
+	if (!p->shadowed)
+		return PD_OK;
+	err = buf_printf(b, ",\"shadow\":{\"policy\":\"%s\",\"selected\":",
+			 route_pool_policy(x->fleet->pool[r].shadow));
+	if (!err && p->shadow)
+		err = json_quote(b, p->shadow->name, strlen(p->shadow->name));
+	else if (!err)
+		err = buf_puts(b, "null");
+	return err ? err
+		   : buf_printf(b, ",\"same\":%s}", p->shadow == p->worker ? "true" : "false");
+}
+
 static void json_line(const struct record *x, enum worker_role r)
 {
 	struct buf b;
@@ -155,6 +173,7 @@ static void json_line(const struct record *x, enum worker_role r)
 	err = err ? err : json_quote(&b, x->id.p, x->id.n);
 	err = err ? err : buf_putc(&b, ',');
 	err = err ? err : put_decision(x, r, &b);
+	err = err ? err : put_shadow(x, r, &b);
 	if (!err && x->decider)
 		err = buf_printf(&b,
 				 ",\"pd_decider\":\"%s\",\"prefill\":\"%s\","

@@ -49,7 +49,8 @@ static const char *const errors[] = {"no_available_workers",
 				     "queue_timeout",
 				     "unauthorized",
 				     "key_check",
-				     "stream_cut"};
+				     "stream_cut",
+				     "model_not_found"};
 static const char *const causes[] = {"connect",	     "closed",	    "timeout",	 "broken",
 				     "status",	     "local",	    "no_worker", "busy",
 				     "no_kv_params", "lease_passed"};
@@ -57,6 +58,7 @@ static const char *const stages[] = {"regular", "prefill", "decode"};
 static const char *const attempts[] = {"1", "2", "3", "4", "5+"};
 static const char *const traces[] = {"passed", "invalid", "generated"};
 static const char *const follows[] = {"learnt", "evicted", "found", "gone", "unknown", "sought"};
+static const char *const shadows[] = {"same", "other", "none"};
 static const char *const pd_errors[] = {"server_selection", "no_kv_params", "lease_passed"};
 static const char *const alone[] = {
 #define NAME(name, why) #name,
@@ -78,6 +80,7 @@ enum label {
 	LABEL_STAGE,
 	LABEL_REASON,
 	LABEL_ATTEMPT,
+	LABEL_SHADOW,
 	LABEL_TRACE,
 	LABEL_FOLLOW,
 	LABEL_PDERROR,
@@ -99,6 +102,7 @@ static const struct {
 	[LABEL_STAGE] = {"stage", stages, LABELS_STAGE},
 	[LABEL_REASON] = {"reason", NULL, LABELS_REASON},
 	[LABEL_ATTEMPT] = {"attempt", attempts, LABELS_ATTEMPT},
+	[LABEL_SHADOW] = {"pick", shadows, LABELS_SHADOW},
 	[LABEL_TRACE] = {"result", traces, LABELS_TRACE},
 	[LABEL_FOLLOW] = {"result", follows, LABELS_FOLLOW},
 	[LABEL_PDERROR] = {"error_type", pd_errors, LABELS_PDERROR},
@@ -116,6 +120,7 @@ SAME_LENGTH(errors, LABELS_ERROR);
 SAME_LENGTH(causes, LABELS_CAUSE);
 SAME_LENGTH(stages, LABELS_STAGE);
 SAME_LENGTH(attempts, LABELS_ATTEMPT);
+SAME_LENGTH(shadows, LABELS_SHADOW);
 SAME_LENGTH(traces, LABELS_TRACE);
 SAME_LENGTH(follows, LABELS_FOLLOW);
 SAME_LENGTH(pd_errors, LABELS_PDERROR);

@@ -58,9 +58,12 @@ enum metrics_error {
 	ERROR_UNAUTHORIZED,
 	ERROR_KEY_CHECK, /* the key could not be validated */
 	ERROR_STREAM_CUT,
+	ERROR_NO_MODEL, /* no worker serves it */
 	METRICS_ERRORS
 };
 
+/* What a shadow policy picked beside: the same worker, another, none. */
+enum metrics_shadow { SHADOW_SAME, SHADOW_OTHER, SHADOW_NONE, METRICS_SHADOWS };
 enum metrics_trace { TRACE_PASSED, TRACE_INVALID, TRACE_GENERATED, METRICS_TRACES };
 enum metrics_follow {
 	FOLLOW_LEARNT,
@@ -83,6 +86,7 @@ enum {
 	LABELS_STAGE = 3,   /* enum worker_role */
 	LABELS_REASON = 10, /* enum route_reason */
 	LABELS_ATTEMPT = 5,
+	LABELS_SHADOW = METRICS_SHADOWS,
 	LABELS_TRACE = METRICS_TRACES,
 	LABELS_FOLLOW = METRICS_FOLLOW,
 	LABELS_PDERROR = METRICS_PDERRORS,

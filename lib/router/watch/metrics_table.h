@@ -42,8 +42,23 @@
 	  "a worker closed an idle connection while a request was sent on it")                     \
 	X(NO_WORKER, ROUTE, NONE, "pdctl_no_worker_total",                                         \
 	  "Decisions that found no available worker", "a pool has no worker that may be picked")   \
+	X(NO_MODEL, ROUTE, NONE, "pdctl_unknown_models_total",                                     \
+	  "Requests for a model that no worker serves, answered with 404",                         \
+	  "a request names a model that is in no worker's list, also not in a fresh one")          \
 	X(DECISIONS, STAGE, REASON, "pdctl_decisions_total", "Decisions by reason",                \
 	  "a worker is picked for an attempt")                                                     \
+	X(SHADOW, STAGE, SHADOW, "pdctl_shadow_decisions_total",                                   \
+	  "Decisions of --shadow-policy beside the first of a request: the same worker, another, " \
+	  "or none",                                                                               \
+	  "a worker is picked for a first attempt with --shadow-policy")                           \
+	X(SHADOW_REGRET, STAGE, NONE, "pdctl_shadow_regret_requests_total",                        \
+	  "Requests in flight that the picked workers had more than the shadow's, summed up over " \
+	  "decisions",                                                                             \
+	  "the worker of --shadow-policy has fewer requests in flight than the one picked")        \
+	X(SHADOW_GAIN, STAGE, NONE, "pdctl_shadow_gain_requests_total",                            \
+	  "Requests in flight that the picked workers had less than the shadow's, summed up over " \
+	  "decisions",                                                                             \
+	  "the worker of --shadow-policy has more requests in flight than the one picked")         \
 	X(NO_KEY, ROUTE, NONE, "pdctl_keyless_requests_total", "Requests without a session key",   \
 	  "neither a header nor the body names a session or user")                                 \
 	X(FAILOVERS, ROUTE, NONE, "pdctl_failover_picks_total",                                    \
@@ -147,6 +162,9 @@
 	  "Requests sent to the worker", "a request begins to be sent to the worker")              \
 	X(PICKS, COUNTER, POLICY, ANY, "vllm_router_policy_decisions_total",                       \
 	  "Decisions for the worker", "a worker is picked for an attempt")                         \
+	X(SHADOWS, COUNTER, SHADOW, ANY, "pdctl_shadow_picks_total",                               \
+	  "Decisions of --shadow-policy for the worker, which are not followed",                   \
+	  "the shadow policy decides beside the first attempt of a request")                       \
 	X(FAILURES, COUNTER, NONE, ANY, "pdctl_worker_errors_total",                               \
 	  "Requests that failed by the worker's fault",                                            \
 	  "a worker cannot be reached, answers 5xx where another does not (503 never counts), "    \
@@ -165,6 +183,10 @@
 	  "Outcomes seen by the circuit breaker",                                                  \
 	  "an attempt on the worker ends, but for 503, 429 and 5xx that another worker answers "   \
 	  "too")                                                                                   \
+	X(SERVED, GAUGE, NONE, ANY, "pdctl_worker_models",                                         \
+	  "Models and adapters that the worker lists at /v1/models; absent: its list is not "      \
+	  "known",                                                                                 \
+	  "a worker's list is read, every --models-interval-secs")                                 \
 	X(CHECKS, COUNTER, RESULT, ANY, "pdctl_health_checks_total", "Health checks by result",    \
 	  "a health check of the worker ends")                                                     \
 	X(EJECTIONS, COUNTER, NONE, ANY, "pdctl_worker_ejections_total",                           \

@@ -88,6 +88,7 @@ static int row(struct buf *out, const char *name, const char *type, const char *
 #define TYPE_GAUGE					 "gauge"
 #define EXTRA_NONE					 ""
 #define EXTRA_POLICY					 "policy"
+#define EXTRA_SHADOW					 "policy"
 #define EXTRA_FROM_TO					 "from, to"
 #define EXTRA_OUTCOME					 "outcome"
 #define EXTRA_STATUS					 "status"

@@ -13,6 +13,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/router/fleet/served.h"
 
 /* A label value: backslash, quote and newline escaped. */
 static int put_label(struct buf *b, const char *s)
@@ -37,6 +38,7 @@ enum extra {
 	EXTRA_OUTCOME,
 	EXTRA_RESULT,
 	EXTRA_RANK,
+	EXTRA_SHADOW,
 	EXTRA_STATUS,
 	EXTRA_TOKENS
 };
@@ -89,6 +91,8 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 		return atomic_load(&w->requests);
 	case W_PICKS:
 		return atomic_load(&w->slot.picks);
+	case W_SHADOWS:
+		return atomic_load(&w->shadow_picks);
 	case W_FAILURES:
 		return atomic_load(&w->errors);
 	case W_CB_STATE:
@@ -124,6 +128,7 @@ static uint64_t value_of(struct worker *w, enum worker_family f)
 	case W_CB_OUTCOMES:
 	case W_CHECKS:
 	case W_REFUSALS:
+	case W_SERVED:
 	case WORKER_FAMILIES:
 		break;
 	}
@@ -224,11 +229,22 @@ static int tokens_text(const struct token_models *m, struct worker *w, struct bu
 	return err;
 }
 
+static int served_text(struct worker *w, struct buf *b)
+{
+	struct served_list *l = served_of(w);
+	int err = l ? sample(b, W_SERVED, w, "", l->n) : PD_OK;
+
+	served_list_put(l);
+	return err;
+}
+
 static int worker_text(const struct token_models *models, const struct fleet_pool *p,
 		       struct worker *w, enum worker_family f, struct buf *b)
 {
 	char more[80] = "";
 
+	if (f == W_SERVED)
+		return served_text(w, b);
 	switch (families[f].extra) {
 	case EXTRA_FROM_TO:
 		return moves_text(w, b);
@@ -242,6 +258,11 @@ static int worker_text(const struct token_models *models, const struct fleet_poo
 		return refusals_text(w, b);
 	case EXTRA_POLICY:
 		(void)snprintf(more, sizeof(more), ",policy=\"%s\"", route_pool_policy(p->ring));
+		break;
+	case EXTRA_SHADOW:
+		if (!p->shadow)
+			return PD_OK;
+		(void)snprintf(more, sizeof(more), ",policy=\"%s\"", route_pool_policy(p->shadow));
 		break;
 	case EXTRA_RANK:
 		if (w->at.rank >= 0)

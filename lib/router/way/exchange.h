@@ -37,9 +37,14 @@ struct exchange {
 	struct http_request *req;
 	struct lane *lane;
 	struct fleet *fleet;
-	struct buf utf8;   /* owned; the body, when it came in another encoding */
-	struct span model; /* JSON text inside the quotes; n 0: none */
-	uint64_t *block;   /* owned; prefix blocks, for policies that want them */
+	struct buf utf8;	     /* owned; the body, when it came in another encoding */
+	struct buf aliased;	     /* owned; the body with another model's name */
+	struct span model;	     /* JSON text inside the quotes; n 0: none */
+	uint64_t model_hash;	     /* served_hash; 0: none, or not asked for */
+	struct served_table *table;  /* a reference; NULL: any worker serves the model */
+	const struct served *served; /* what it says of the model */
+	uint64_t block_seed; /* of an adapter: its blocks are others than those of its base */
+	uint64_t *block;     /* owned; prefix blocks, for policies that want them */
 	size_t nblocks;
 	uint32_t tokens, output_tokens; /* of the prompt, by its length; of the answer, at most */
 	bool tokens_known;

@@ -1,8 +1,10 @@
 /*
- * GET /v1/models: the union of what the available workers serve, by id. Each server is asked once,
- * whatever ranks and roles it has, and all at the same time on pooled connections with one
- * deadline: a fiber each on a loop, elsewhere a thread each. Those that do not answer are left out.
- * Each model object passes byte for byte.
+ * GET /v1/models: the union of what the available workers serve, by id, with the aliases of what is
+ * there. Lists that are known (lib/router/fleet/catalog.h) are taken as they are; servers without
+ * one are asked with the client's own head, as they may want its key: each once, whatever ranks and
+ * roles it has, and all at the same time on pooled connections with one deadline: a fiber each on a
+ * loop, elsewhere a thread each. One that was silent when it was asked last is left out, and so is
+ * one that does not answer now. Each model object passes byte for byte.
  */
 #include "lib/router/way/models.h"
 
@@ -11,8 +13,10 @@
 
 #include "lib/base/clock.h"
 #include "lib/net/shelf.h"
+#include "lib/route/hash.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
+#include "lib/router/way/model.h"
 
 #define MODELS_TIMEOUT (5 * NS_PER_S)
 #define MODELS_MAX     (4u << 20) /* of one answer */
@@ -23,6 +27,8 @@
 /* One server, and what it answered. */
 struct question {
 	struct worker *worker;
+	struct served_list *list; /* a reference; what is known already */
+	bool silent;		  /* not asked: it did not answer the last time */
 	struct buf head, body;
 	struct http_call call;
 	struct pd_msg why;
@@ -34,7 +40,7 @@ struct question {
 struct asking {
 	struct exchange *x;
 	struct question *q; /* n of them, owned */
-	size_t n;
+	size_t n, open;	    /* open: are asked */
 	int64_t deadline;
 	_Atomic size_t next;
 	_Atomic unsigned running;
@@ -49,6 +55,8 @@ static void ask(struct asking *a, struct question *q)
 	struct iovec iov = {.iov_base = q->head.data, .iov_len = q->head.len};
 	struct buf in;
 
+	if (q->list || q->silent)
+		return;
 	buf_init(&in, MODELS_MAX);
 	q->call = (struct http_call){
 		.to = leg_target(cfg, q->worker),
@@ -95,7 +103,7 @@ static void ask_all(struct asking *a)
 	pthread_t thread[MODELS_AT_ONCE];
 	struct loop *l = loop_self();
 	pthread_attr_t attr;
-	unsigned want = a->n < MODELS_AT_ONCE ? (unsigned)a->n : MODELS_AT_ONCE, n = 0;
+	unsigned want = a->open < MODELS_AT_ONCE ? (unsigned)a->open : MODELS_AT_ONCE, n = 0;
 
 	(void)pthread_attr_init(&attr);
 	(void)pthread_attr_setstacksize(&attr, MODELS_STACK);
@@ -145,6 +153,9 @@ static int collect_questions(struct asking *a)
 			if (k < a->n || !atomic_load(&w->slot.available))
 				continue;
 			q->worker = w;
+			q->list = x->way->catalog ? served_of(w) : NULL;
+			q->silent = x->way->catalog && atomic_load(&w->models.silent);
+			a->open += !q->list && !q->silent;
 			buf_init(&q->head, x->lane->head.max);
 			buf_init(&q->body, MODELS_MAX);
 			a->n++;
@@ -159,58 +170,64 @@ static int collect_questions(struct asking *a)
 
 struct models {
 	struct buf out;
-	struct buf ids; /* JSON strings seen, one per line */
+	uint64_t id[MODELS_SEEN]; /* n of them */
 	size_t n;
 };
 
-static bool seen(struct models *m, struct span id)
+static bool is_new(const struct models *m, uint64_t hash)
 {
-	const char *p = m->ids.data, *end = p + m->ids.len;
-
-	while (p < end) {
-		const char *eol = memchr(p, '\n', (size_t)(end - p));
-
-		if (span_eq((struct span){p, (size_t)(eol - p)}, id))
-			return true;
-		p = eol + 1;
-	}
-	return false;
+	for (size_t i = 0; i < m->n; i++)
+		if (m->id[i] == hash)
+			return false;
+	return true;
 }
 
-static int add_model(struct models *m, struct span value)
+static int add_list(struct models *m, const struct served_list *l)
 {
-	struct json_object o;
-	enum json_type type;
-	struct span id;
-	int err = json_object_scan(&o, value.p, value.n, NULL);
+	int err = PD_OK;
 
-	if (err)
-		return PD_OK;
-	if (json_object_path(&o, "id", &type, &id) && type == JSON_STRING && m->n < MODELS_SEEN &&
-	    !seen(m, id)) {
-		err = buf_puts(&m->out, m->n++ ? "," : "");
-		err = err ? err : buf_append(&m->out, value.p, value.n);
-		err = err ? err : buf_append(&m->ids, id.p, id.n);
-		err = err ? err : buf_putc(&m->ids, '\n');
-	}
-	json_object_release(&o);
+	for (size_t i = 0; !err && i < l->n; i++)
+		if (m->n < MODELS_SEEN && is_new(m, l->model[i].hash)) {
+			err = buf_puts(&m->out, m->n > 0 ? "," : "");
+			err = err ? err
+				  : buf_append(&m->out, l->model[i].object.p, l->model[i].object.n);
+			m->id[m->n++] = l->model[i].hash;
+		}
 	return err;
 }
 
-static void add_answer(struct models *m, const struct buf *body)
+static int add_answer(struct models *m, const struct question *q)
 {
-	struct json_object o;
-	enum json_type type;
-	struct span data, value;
-	size_t at = 0;
+	struct served_list *l = NULL;
+	int err = PD_OK;
 
-	if (json_object_scan(&o, body->data, body->len, NULL))
-		return;
-	if (json_object_path(&o, "data", &type, &data) && type == JSON_ARRAY)
-		while (json_array_next(data, &at, &value, &type))
-			if (type == JSON_OBJECT && add_model(m, value))
-				break;
-	json_object_release(&o);
+	if (q->list)
+		return add_list(m, q->list);
+	if (q->good && served_list_read(&l, q->body.data, q->body.len) == PD_OK)
+		err = add_list(m, l);
+	served_list_put(l);
+	return err;
+}
+
+/* Of models that are there. */
+static int add_aliases(struct models *m, const struct router_config *c)
+{
+	struct span name, model;
+	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < c->model_aliases_n; i++) {
+		model_alias_at(c, i, &name, &model);
+		if (is_new(m, route_hash(ROUTE_HASH_XXH3, model.p, model.n)))
+			continue;
+		err = buf_puts(&m->out, ",{\"id\":");
+		err = err ? err : json_quote(&m->out, name.p, name.n);
+		err = err ? err
+			  : buf_puts(&m->out, ",\"object\":\"model\",\"owned_by\":\"pdctl\","
+					      "\"root\":");
+		err = err ? err : json_quote(&m->out, model.p, model.n);
+		err = err ? err : buf_puts(&m->out, ",\"parent\":null}");
+	}
+	return err;
 }
 
 void models_ask_all(struct exchange *x)
@@ -221,23 +238,24 @@ void models_ask_all(struct exchange *x)
 	int err;
 
 	buf_init(&m.out, 16u << 20);
-	buf_init(&m.ids, 1u << 20);
 	x->req->head.method = SPAN("GET"); /* also for HEAD: the union must be known */
 	err = collect_questions(&a);
 	x->req->head.method = method;
-	if (!err && a.n > 0)
+	if (!err && a.open > 0)
 		ask_all(&a);
 	err = err ? err : buf_puts(&m.out, "{\"object\":\"list\",\"data\":[");
 	for (size_t i = 0; i < a.n; i++) {
 		struct question *q = &a.q[i];
 
-		leg_count(x, q->worker, &q->call, q->result, &q->why);
-		if (q->good)
-			add_answer(&m, &q->body);
+		if (!q->list && !q->silent)
+			leg_count(x, q->worker, &q->call, q->result, &q->why);
+		err = err ? err : add_answer(&m, q);
+		served_list_put(q->list);
 		buf_release(&q->head);
 		buf_release(&q->body);
 	}
 	free(a.q);
+	err = err ? err : add_aliases(&m, x->way->cfg);
 	err = err ? err : buf_puts(&m.out, "]}");
 	if (err)
 		(void)http_reply_error(x->conn, 500, "server_error", NULL, "%s", pd_err_text(err));
@@ -247,5 +265,4 @@ void models_ask_all(struct exchange *x)
 	else
 		(void)http_reply(x->conn, 200, "application/json", NULL, m.out.data, m.out.len);
 	buf_release(&m.out);
-	buf_release(&m.ids);
 }

@@ -17,6 +17,8 @@
 #include "lib/router/capture/capture_note.h"
 #include "lib/route/prefix.h"
 #include "lib/router/way/exchange.h"
+#include "lib/router/way/model.h"
+#include "lib/router/way/shadow.h"
 
 #define OFFERS_MAX 4 /* somebody else may take what was offered */
 
@@ -39,9 +41,12 @@ bool pick_has_untried(const struct exchange *x, enum worker_role role)
 	const struct fleet_pool *pool = &x->fleet->pool[role];
 	const bool *tried = x->pick[role].tried;
 
+	const bool *barred = model_barred(x, role);
+
 	for (size_t i = 0; i < pool->n; i++)
-		if (!(tried && tried[i]) && (atomic_load(&pool->worker[i]->slot.available) ||
-					     atomic_load(&pool->worker[i]->place.usable)))
+		if (!(tried && tried[i]) && !(barred && barred[i]) &&
+		    (atomic_load(&pool->worker[i]->slot.available) ||
+		     atomic_load(&pool->worker[i]->place.usable)))
 			return true;
 	return false;
 }
@@ -61,7 +66,8 @@ static void make_blocks(struct exchange *x)
 	n = n < ROUTE_BLOCKS_MAX ? n : ROUTE_BLOCKS_MAX;
 	x->block = calloc(n + 1, sizeof(*x->block));
 	if (x->block)
-		x->nblocks = route_blocks(0, prompt.p, prompt.n, ROUTE_BLOCK_BYTES, x->block, n);
+		x->nblocks = route_blocks(x->block_seed, prompt.p, prompt.n, ROUTE_BLOCK_BYTES,
+					  x->block, n);
 }
 
 /* What the prompt and the answer may cost, as the client says; token counts by length, as simulate
@@ -105,7 +111,7 @@ static struct route_explain *explain_for(struct exchange *x, enum worker_role ro
 	return p->explain.worker ? &p->explain : NULL;
 }
 
-static struct route_request request_of(struct exchange *x, enum worker_role role)
+struct route_request pick_request(struct exchange *x, enum worker_role role)
 {
 	const struct route_pool *ring = x->fleet->pool[role].ring;
 	enum worker_role other = role == ROLE_PREFILL ? ROLE_DECODE : ROLE_PREFILL;
@@ -114,6 +120,8 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 	const struct route_decider *decider = role == ROLE_DECODE ? x->way->decider : NULL;
 	struct route_explain *explain = explain_for(x, role);
 
+	if (x->fleet->pool[role].shadow)
+		wants |= x->fleet->pool[role].shadow->state->spec.type->flags;
 	wants |= decider && route_decider_wants_blocks(decider) ? ROUTE_WANTS_BLOCKS : 0;
 	if ((wants & ROUTE_WANTS_BLOCKS) && !x->block)
 		make_blocks(x);
@@ -136,6 +144,7 @@ static struct route_request request_of(struct exchange *x, enum worker_role role
 				   ? &x->fleet->pool[other].ring->worker[partner->decision.worker]
 				   : NULL,
 		.tried = x->pick[role].tried,
+		.barred = model_barred(x, role),
 		.now_ns = x->now,
 		.draw = route_dice(x->way->seed, role, x->number - 1, x->rec.attempt),
 		.explain = explain,
@@ -218,11 +227,11 @@ static bool forget_some(struct exchange *x, enum worker_role role)
 static bool offer_some(struct exchange *x, enum worker_role role)
 {
 	const struct fleet_pool *pool = &x->fleet->pool[role];
-	const bool *tried = x->pick[role].tried;
+	const bool *tried = x->pick[role].tried, *barred = model_barred(x, role);
 	bool some = false;
 
 	for (size_t i = 0; tried && i < pool->n; i++)
-		some |= !tried[i] && worker_offer(pool->worker[i]);
+		some |= !tried[i] && !(barred && barred[i]) && worker_offer(pool->worker[i]);
 	return some;
 }
 
@@ -230,7 +239,7 @@ static bool offer_some(struct exchange *x, enum worker_role role)
 static int decide(struct exchange *x, enum worker_role role, void *walk)
 {
 	struct pick *p = &x->pick[role];
-	struct route_request rq = request_of(x, role);
+	struct route_request rq = pick_request(x, role);
 	int err, offers = 0;
 
 	rq.walk = walk;
@@ -254,12 +263,13 @@ static int decide_pair(struct exchange *x, enum worker_role *failed, void *walk)
 	const char *label = x->way->cfg->pair_label;
 	struct route_pair pair = {.ask = decider ? route_decider_ask : NULL,
 				  .context = decider,
+				  .prefill_first = x->way->cfg->prefill_first,
 				  .label = label ? span_of(label) : SPAN("")};
 	int err, offers = 0;
 
 	for (int i = 0; i < ROUTE_ENDS; i++) {
 		pair.pool[i] = x->fleet->pool[role[i]].ring;
-		pair.request[i] = request_of(x, role[i]);
+		pair.request[i] = pick_request(x, role[i]);
 		pair.request[i].walk = walk;
 	}
 	for (;;) {
@@ -303,6 +313,8 @@ static int decide_lent(struct exchange *x, bool pair, enum worker_role *role)
 	_Static_assert(ROUTE_WALK_MAX <= SHELF_BYTES, "a ranking fits a lent buffer");
 	buf_init(&lent, SHELF_BYTES);
 	(void)!shelf_take(&lent);
+	if (x->way->cfg->has_shadow && x->rec.attempt == 0)
+		shadow_decide(x, pair, *role, lent.data);
 	err = pair ? decide_pair(x, role, lent.data) : decide(x, *role, lent.data);
 	shelf_give(&lent);
 	return err;
@@ -335,6 +347,10 @@ static void renew_fleet(struct exchange *x)
 	x->fleet = now;
 	x->rec.fleet = now;
 	x->now = clock_now();
+	if (now != old) {
+		shadow_renew(x);
+		model_renew(x);
+	}
 	fleet_put(old);
 }
 
@@ -409,6 +425,8 @@ static void chosen(struct exchange *x, enum worker_role role)
 		p->decision.reason = ROUTE_REASON_ID;
 	if (p->worker)
 		x->rec.decisions++;
+	if (p->shadowed && p->worker && x->rec.attempt == 0)
+		shadow_compare(x, role);
 }
 
 int pick_choose(struct exchange *x, enum worker_role role)
@@ -464,13 +482,15 @@ void pick_release(struct exchange *x, struct pick *p)
 
 	if (!p->counted)
 		return;
+	if (p->shadow_runs)
+		shadow_end(x, role);
 	pick_computed(x, p);
 	if (p->decoding)
 		atomic_fetch_sub_explicit(&p->worker->decoding, 1, memory_order_relaxed);
 	p->decoding = p->counted = false;
 	if (ring->state->spec.type->learn) {
 		x->now = clock_now();
-		rq = request_of(x, role);
+		rq = pick_request(x, role);
 	}
 	began = x->rec.number ? capture_clock(x->way->watch.capture) : 0;
 	route_end(ring, p->decision.worker, &rq);
@@ -541,7 +561,9 @@ void pick_describe(struct exchange *x)
 			(struct record_pick){x->pick[r].worker,	  &x->pick[r].decision,
 					     &x->pick[r].explain, x->pick[r].began,
 					     x->pick[r].tick,	  x->pick[r].turn,
-					     x->pick[r].turns,	  buf_span(&x->lane->seen[r])};
+					     x->pick[r].turns,	  buf_span(&x->lane->seen[r]),
+					     x->pick[r].shadowed && x->rec.attempt == 0,
+					     x->pick[r].shadow};
 	x->rec.block = x->block;
 	x->rec.nblocks = x->nblocks;
 	x->rec.tokens_seen = x->tokens;

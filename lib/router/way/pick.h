@@ -30,7 +30,12 @@ struct pick {
 	struct route_explain explain; /* its array is owned, lazily made */
 	size_t explain_room;
 	const struct worker
-		*known;		/* it made an id that the request names (follow.c); compared only */
+		*known; /* it made an id that the request names (follow.c); compared only */
+	/* What --shadow-policy picked, for the first attempt (shadow.h). `shadowed`: it decided;
+	 * its worker is compared only. */
+	bool shadowed, shadow_runs;
+	uint64_t shadow_id;
+	const struct worker *shadow;
 	struct worker *accused; /* a reference; answered 5xx: its fault, or the request's? */
 	bool accused_trial;
 	bool acquitted; /* two workers answered 5xx: the request's fault, whoever answers so next */
@@ -50,6 +55,8 @@ void pick_computed(struct exchange *x, struct pick *p);
 /* The worker has done its part, although the last bytes may still be on their way to the client.
  * Again: nothing. */
 void pick_release(struct exchange *x, struct pick *p);
+/* What a decision for the role may know of the request; borrowed from it. */
+struct route_request pick_request(struct exchange *x, enum worker_role role);
 /* Ends the pick: releases it, and the breaker hears the verdict. */
 void pick_end(struct exchange *x, enum worker_role role, enum breaker_verdict v);
 /*

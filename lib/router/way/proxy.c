@@ -43,10 +43,12 @@
 #include "lib/router/watch/spans.h"
 #include "lib/router/way/exchange.h"
 #include "lib/router/way/heads.h"
+#include "lib/router/way/model.h"
 #include "lib/router/way/models.h"
 #include "lib/router/way/observers.h"
 #include "lib/router/way/pdflow.h"
 #include "lib/router/way/regular.h"
+#include "lib/router/way/shadow.h"
 
 #define LANE_UP_MAX   (4u << 20)
 #define LANE_HEAD_MAX (2u * HTTP_HEAD_MAX)
@@ -507,12 +509,15 @@ static void finish(struct exchange *x)
 	record_ended(rec);
 	for (int r = 0; r < ROLES; r++) {
 		PD_CHECK(!x->pick[r].counted && !x->pick[r].decoding);
+		if (x->pick[r].shadow_runs)
+			shadow_end(x, (enum worker_role)r);
 		free(x->pick[r].tried);
 		free(x->pick[r].explain.worker);
 	}
 	PD_CHECK(!x->handing);
 	free(x->block);
 	buf_release(&x->utf8);
+	model_release(x);
 	if (rec->json)
 		json_object_release(&x->body);
 	fleet_put(x->fleet);
@@ -524,6 +529,25 @@ static void finish(struct exchange *x)
 	shrink(&x->lane->side);
 	shrink(&x->lane->held);
 	shrink(&x->lane->prefill);
+}
+
+/* To the workers. */
+static void go(struct exchange *x)
+{
+	bool pd = x->way->cfg->pd, embeds = x->rec.route == ROUTE_EMBEDDINGS;
+
+	x->follows = x->rec.route == ROUTE_RESPONSES ||
+		     (x->rec.route == ROUTE_OTHER && follow_path(x->req->head.path));
+	/* What an id stands for is with the decode worker that answered, and with no prefill
+	 * worker.
+	 */
+	x->alone = x->follows && (follow_pin(x) || x->rec.route != ROUTE_RESPONSES);
+	if (pd && !embeds && pdflow_takes(x)) {
+		attempt_run(x, pdflow_attempt);
+		return;
+	}
+	x->role = !pd ? ROLE_REGULAR : embeds && !x->alone ? ROLE_PREFILL : ROLE_DECODE;
+	attempt_run(x, regular_attempt);
 }
 
 static void run(struct way *w, struct http_conn *c, struct http_request *r, bool probe)
@@ -542,23 +566,11 @@ static void run(struct way *w, struct http_conn *c, struct http_request *r, bool
 	retry_budget_earn(&w->budget);
 	x.rec.number = capture_begin(w->watch.capture);
 	read_body(&x);
+	model_alias(&x);
 	find_key(&x);
-	x.follows = x.rec.route == ROUTE_RESPONSES ||
-		    (x.rec.route == ROUTE_OTHER && follow_path(r->head.path));
-	/* What an id stands for is with the decode worker that answered, and with no prefill
-	 * worker.
-	 */
-	x.alone = x.follows && (follow_pin(&x) || x.rec.route != ROUTE_RESPONSES);
-	if (!may_pass(&x)) {
-		/* answered */
-	} else if (w->cfg->pd && x.rec.route != ROUTE_EMBEDDINGS && pdflow_takes(&x)) {
-		attempt_run(&x, pdflow_attempt);
-	} else {
-		x.role = !w->cfg->pd				       ? ROLE_REGULAR
-			 : x.rec.route == ROUTE_EMBEDDINGS && !x.alone ? ROLE_PREFILL
-								       : ROLE_DECODE;
-		attempt_run(&x, regular_attempt);
-	}
+	if (may_pass(&x) && model_admit(&x))
+		go(&x);
+	r->body = x.rec.body;
 	finish(&x);
 }
 

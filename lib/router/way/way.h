@@ -6,6 +6,7 @@
 #define PD_ROUTER_WAY_H
 
 #include "lib/route/policy/decider.h"
+#include "lib/router/fleet/catalog.h"
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/fleet/health.h"
 #include "lib/router/watch/request_record.h"
@@ -18,6 +19,7 @@ struct way {
 	const struct router_config *cfg;
 	struct fleet_holder *fleet;
 	struct health *health;
+	struct catalog *catalog; /* NULL: any worker takes any model */
 	struct watch watch;
 	/* its own */
 	struct gate gate;
