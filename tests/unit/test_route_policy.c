@@ -83,6 +83,85 @@ static void test_rows(void **state)
 	assert_null(route_policy_find(SPAN("round_robi")));
 }
 
+/* The ith of some requests: keys, prompts with a common beginning, and requests without either. */
+static struct route_request some_request(size_t i, struct route_key *key, uint64_t block[4])
+{
+	char text[32];
+
+	(void)snprintf(text, sizeof(text), "k%zu", i % 17);
+	*key = key_of(text);
+	for (uint64_t b = 0; b < 4; b++)
+		block[b] = 1 + (b < 2 ? b : b * 1000 + i % 13);
+	return (struct route_request){.key = i % 5 ? key : NULL,
+				      .block = block,
+				      .nblocks = i % 3 ? 4 : 0,
+				      .tokens = 64,
+				      .now_ns = (int64_t)i + 1,
+				      .draw = route_dice(1, 0, i, 0)};
+}
+
+/* No policy picks a barred worker, calls it home, or shows it; with all barred there is none. */
+static void test_barred_workers(void **state)
+{
+	const bool barred[MOST] = {true, false, true, false, true, false},
+		   all[MOST] = {true, true, true, true, true, true};
+
+	(void)state;
+	for (size_t p = 0; route_policies[p]; p++) {
+		struct fixture f;
+
+		make(&f, route_policies[p]->name, MOST);
+		for (size_t i = 0; i < 300; i++) {
+			struct route_decision d;
+			struct route_key key;
+			uint64_t block[4];
+			struct route_request rq = some_request(i, &key, block);
+
+			rq.barred = barred;
+			assert_int_equal(route_decide(f.pool, &rq, &d), PD_OK);
+			assert_false(barred[d.worker] || barred[d.home]);
+			for (uint32_t c = 0; c < d.ncandidates; c++)
+				assert_false(barred[d.candidate[c].worker]);
+			rq.barred = all;
+			assert_true(route_decide(f.pool, &rq, &d) < 0);
+		}
+		route_pool_free(f.pool);
+	}
+}
+
+/* What is decided dry is what would be decided, and no slot knows of it. */
+static void test_dry_decisions(void **state)
+{
+	(void)state;
+	for (size_t p = 0; route_policies[p]; p++) {
+		struct fixture f, twin;
+
+		make(&f, route_policies[p]->name, MOST);
+		make(&twin, route_policies[p]->name, MOST);
+		for (size_t i = 0; i < 300; i++) {
+			struct route_decision d, real;
+			struct route_key key;
+			uint64_t block[4];
+			struct route_request rq = some_request(i, &key, block);
+
+			assert_int_equal(route_decide(twin.pool, &rq, &real), PD_OK);
+			rq.counted = real.tokens;
+			route_end(twin.pool, real.worker, &rq);
+			rq.counted = 0;
+			rq.dry = true;
+			assert_int_equal(route_decide(f.pool, &rq, &d), PD_OK);
+			if (d.worker != real.worker)
+				fail_msg("%s: request %zu", route_policies[p]->name, i);
+			route_end(f.pool, d.worker, &rq);
+			for (size_t w = 0; w < MOST; w++)
+				assert_true(route_load(&f.slot[w]) == 0 && !f.slot[w].picks &&
+					    route_tokens(&f.slot[w]) == 0);
+		}
+		route_pool_free(f.pool);
+		route_pool_free(twin.pool);
+	}
+}
+
 static void check_refused(const char *text, const char *want)
 {
 	struct route_spec spec = spec_named("random"), before = spec;
@@ -617,6 +696,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_barred_workers),
+		cmocka_unit_test(test_dry_decisions),
 		cmocka_unit_test(test_specs),
 		cmocka_unit_test(test_param_types),
 		cmocka_unit_test(test_events),
