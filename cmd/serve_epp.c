@@ -20,6 +20,8 @@ int serve_epp_read(struct router_config *c, const char **policy, bool given, str
 	if (epp_config_read(&epp, serve_epp.file, &inner))
 		return pd_fail(msg, PD_EINVAL, "--epp-config: %.480s", inner.text);
 	c->epp = epp;
+	c->scrape_always = (epp->detector.type->wants & SCORE_WANTS_SIGNALS) &&
+			   (epp->flow.on || c->priority_header);
 	if (!given)
 		*policy = "scores";
 	if (c->pd && !epp_profile_prefill(epp))
@@ -112,10 +114,15 @@ void serve_epp_announce(const struct router_config *c)
 {
 	static const char note[] = "the decider of the profile handler has no effect: --pd-decider "
 				   "is given";
+	static const char idle[] = "saturationDetector has no effect: found neither featureGates: "
+				   "[flowControl] nor --priority-header";
 
 	for (int r = 0; c->epp && r < ROLES; r++)
 		if ((r == ROLE_REGULAR) != c->pd)
 			tell_profile(c, (enum worker_role)r);
+	if (c->epp && c->epp->detector_named && !c->epp->flow.on && !c->priority_header)
+		log_event(c->log, LOG_WARN, "epp_config", LOG_FIELDS(LOG_TEXT("note", idle)), "%s",
+			  idle);
 	if (overruled)
 		log_event(c->log, LOG_WARN, "epp_config", LOG_FIELDS(LOG_TEXT("note", note)), "%s",
 			  note);

@@ -184,13 +184,8 @@ int epp_flow_read(struct epp_reading *r)
 			    "a usage limit policy", &ceiling);
 	if (!err && ceiling)
 		f->ceiling = *(const double *)ceiling->params;
-	/* Read and checked, and not done yet: the admission queue has turns and priorities of its
-	 * own. */
-	if (!err && flow.pos)
-		err = epp_note(r, flow, "flowControl (--priority-header, --fairness-header)");
-	else if (!err && c->detector_named)
-		err = epp_note(r, yamlnode_get(r->root, "saturationDetector"),
-			       "saturationDetector");
+	if (!err && flow.pos && !c->flow.on)
+		err = epp_note(r, flow, "flowControl without featureGates: [flowControl]");
 	eviction = yamlnode_get(flow, "enableEviction");
 	if (!err && eviction.pos && yamlnode_bool(eviction, &evict))
 		return yamlnode_fail(eviction, r->file, r->msg,

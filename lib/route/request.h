@@ -47,12 +47,12 @@ struct route_request {
 	int64_t now_ns;		       /* 0: not known */
 	uint64_t draw;		       /* route_dice() of this decision */
 	struct route_explain *explain; /* NULL: nobody asks */
-	void *walk; /* memory for a ranking, ROUTE_WALK_MAX bytes; NULL: the stack */
+	void *walk;  /* memory for a ranking, ROUTE_WALK_MAX bytes; NULL: the stack */
 	bool shadow; /* the pick is not followed: nothing is counted and no permit taken, and the
 			policy learns from it all the same */
-	bool brief; /* the worker is enough: nobody reads candidates and margin (ROUTE_BRIEF) */
-	bool dry;   /* which worker would it be: nothing is counted or learnt, no turn is taken;
-		       owner of the pool only, for one caller at a time */
+	bool brief;  /* the worker is enough: nobody reads candidates and margin (ROUTE_BRIEF) */
+	bool dry;    /* which worker would it be: nothing is counted or learnt, no turn is taken;
+			owner of the pool only, for one caller at a time */
 };
 
 #endif

@@ -71,10 +71,30 @@ struct router {
 	int64_t started_wall;
 };
 
+/* Both queues of admission: flow control's and the gate's. */
+struct queues {
+	uint64_t waiting, queued, full, timed_out, left;
+};
+
+static struct queues queues_of(struct router *rt)
+{
+	struct gate *g = &rt->way.gate;
+	struct flowgate_stats s = {0};
+
+	if (rt->way.flow)
+		flowgate_stats(rt->way.flow, &s);
+	return (struct queues){.waiting = atomic_load(&g->waiting) + s.waiting,
+			       .queued = atomic_load(&g->queued) + s.queued,
+			       .full = atomic_load(&g->full) + s.full,
+			       .timed_out = atomic_load(&g->timed_out) + s.expired,
+			       .left = atomic_load(&g->left) + s.left};
+}
+
 /* What the page shows of the rooms that it cannot see. */
 static int metrics_page(void *ctx, struct buf *out)
 {
 	struct router *rt = ctx;
+	const struct queues q = queues_of(rt);
 	struct prom_page p = {
 		.cfg = &rt->cfg,
 		.metrics = &rt->metrics,
@@ -86,11 +106,11 @@ static int metrics_page(void *ctx, struct buf *out)
 			   [SINGLE_RELOAD_FAILURES] = atomic_load(&rt->reload_failures),
 			   [SINGLE_ADMIN_REFUSED] = atomic_load(&rt->admin.refused),
 			   [SINGLE_IN_WORK] = atomic_load(&rt->way.gate.in_work),
-			   [SINGLE_WAITING] = atomic_load(&rt->way.gate.waiting),
-			   [SINGLE_QUEUED] = atomic_load(&rt->way.gate.queued),
-			   [SINGLE_QUEUE_FULL] = atomic_load(&rt->way.gate.full),
-			   [SINGLE_QUEUE_TIMEOUTS] = atomic_load(&rt->way.gate.timed_out),
-			   [SINGLE_QUEUE_LEFT] = atomic_load(&rt->way.gate.left),
+			   [SINGLE_WAITING] = q.waiting,
+			   [SINGLE_QUEUED] = q.queued,
+			   [SINGLE_QUEUE_FULL] = q.full,
+			   [SINGLE_QUEUE_TIMEOUTS] = q.timed_out,
+			   [SINGLE_QUEUE_LEFT] = q.left,
 			   [SINGLE_EMBEDDINGS_QUEUE] = atomic_load(&rt->way.embeddings_waiting),
 			   [SINGLE_BUDGET] = (uint64_t)atomic_load(&rt->way.budget.milli) / 1000,
 			   [SINGLE_UNAUTHORIZED] = atomic_load(&rt->auth.refused),
@@ -125,12 +145,13 @@ static void look(void *ctx, struct pulse_look *out)
 	struct router *rt = ctx;
 	struct http_server *server = atomic_load(&rt->server);
 	struct http_server_stats s = {0};
+	const struct queues q = queues_of(rt);
 
 	if (server)
 		http_server_stats(server, &s);
 	*out = (struct pulse_look){
-		.count = {[PULSE_QUEUE_FULL] = atomic_load(&rt->way.gate.full),
-			  [PULSE_QUEUE_TIMEOUT] = atomic_load(&rt->way.gate.timed_out),
+		.count = {[PULSE_QUEUE_FULL] = q.full,
+			  [PULSE_QUEUE_TIMEOUT] = q.timed_out,
 			  [PULSE_WORKERS_FULL] = metrics_failures(&rt->metrics, CAUSE_BUSY),
 			  [PULSE_CONNECTIONS] = s.refused,
 			  [PULSE_CONNECTIONS_ADDRESS] = s.refused_address,
@@ -139,7 +160,7 @@ static void look(void *ctx, struct pulse_look *out)
 			  [PULSE_ACCESS_LOST] =
 				  rt->cfg.access_log ? log_dropped(rt->cfg.access_log) : 0},
 		.in_flight = atomic_load(&rt->way.gate.in_work),
-		.queued = atomic_load(&rt->way.gate.waiting),
+		.queued = (unsigned)q.waiting,
 		.draining = atomic_load(&rt->admin.draining)};
 }
 

@@ -10,6 +10,9 @@ struct score_type;
 
 extern const struct score_type score_single_handler, score_disagg_handler, score_pd_handler;
 
+/* Policies of flow control; what they are not is the other of its kind. */
+extern const struct score_type score_turns_fairness, score_slo_ordering;
+
 struct score_handler {
 	const char *prefill, *decode; /* names of profiles */
 	const char *decider;	      /* a plugin's name; NULL: none */

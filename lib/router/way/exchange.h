@@ -25,11 +25,21 @@ struct lane {
 	struct buf held;	/* part of an event that is not complete */
 	struct buf prefill;	/* the prefill answer, until the decode answer has passed */
 	struct buf seen[ROLES]; /* what a captured decision had before it */
+	bool begun;		/* the request that comes next owes a flowgate_picked */
 	int64_t queued_ns;	/* what the request that comes next waited at the gate */
 	int64_t refused; /* the request, by its accepted_ns, that the server answered itself */
 	struct record_scratch scratch;
 	struct leg *second; /* owned; made when first needed */
 };
+
+/* The request has a worker, or will have none: flow control counts it no more. Again: nothing. */
+static inline void lane_picked(struct way *w, struct lane *lane)
+{
+	if (!lane->begun)
+		return;
+	lane->begun = false;
+	flowgate_picked(w->flow);
+}
 
 struct exchange {
 	struct way *way;

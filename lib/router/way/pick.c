@@ -425,6 +425,7 @@ static void chosen(struct exchange *x, enum worker_role role)
 		p->decision.reason = ROUTE_REASON_ID;
 	if (p->worker)
 		x->rec.decisions++;
+	lane_picked(x->way, x->lane);
 	if (p->shadowed && p->worker && x->rec.attempt == 0)
 		shadow_compare(x, role);
 }
@@ -557,13 +558,16 @@ void pick_drop(struct exchange *x, enum worker_role role)
 void pick_describe(struct exchange *x)
 {
 	for (int r = 0; r < ROLES; r++)
-		x->rec.pick[r] =
-			(struct record_pick){x->pick[r].worker,	  &x->pick[r].decision,
-					     &x->pick[r].explain, x->pick[r].began,
-					     x->pick[r].tick,	  x->pick[r].turn,
-					     x->pick[r].turns,	  buf_span(&x->lane->seen[r]),
-					     x->pick[r].shadowed && x->rec.attempt == 0,
-					     x->pick[r].shadow};
+		x->rec.pick[r] = (struct record_pick){x->pick[r].worker,
+						      &x->pick[r].decision,
+						      &x->pick[r].explain,
+						      x->pick[r].began,
+						      x->pick[r].tick,
+						      x->pick[r].turn,
+						      x->pick[r].turns,
+						      buf_span(&x->lane->seen[r]),
+						      x->pick[r].shadowed && x->rec.attempt == 0,
+						      x->pick[r].shadow};
 	x->rec.block = x->block;
 	x->rec.nblocks = x->nblocks;
 	x->rec.tokens_seen = x->tokens;

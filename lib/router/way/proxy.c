@@ -30,6 +30,7 @@
  */
 #include "lib/router/way/proxy.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -360,16 +361,22 @@ static int priority_of(struct span text)
 	return minus ? -v : v;
 }
 
+static int64_t priority_in(const struct router_config *c, const struct http_head *h)
+{
+	const struct field *f =
+		c->priority_header ? named(h, name_lengths(h), c->priority_header) : NULL;
+
+	return f ? priority_of(f->value) : 0;
+}
+
 static struct gate_flow flow_of(const struct router_config *c, const struct http_head *h)
 {
 	uint64_t lengths = name_lengths(h);
-	const struct field *priority =
-		c->priority_header ? named(h, lengths, c->priority_header) : NULL;
 	const struct field *flow =
 		c->fairness_header ? named(h, lengths, c->fairness_header) : NULL;
 
 	return (struct gate_flow){
-		.priority = priority ? priority_of(priority->value) : 0,
+		.priority = (int)priority_in(c, h),
 		.id = flow ? route_hash(ROUTE_HASH_XXH3, flow->value.p, flow->value.n) : 0};
 }
 
@@ -405,11 +412,143 @@ void proxy_trim_path(struct http_request *r)
 		path->n--;
 }
 
+/* -- flow control of --epp-config -- */
+
+static int refuse_flow(struct way *w, struct http_conn *c, const struct http_request *r,
+		       enum flow_end how)
+{
+	static const struct {
+		int status;
+		enum metrics_error error;
+		const char *reason, *text;
+	} ends[FLOW_ENDS] = {
+		[FLOW_FULL] = {429, ERROR_QUEUE_FULL, "rejected-saturated",
+			       "saturated, and the queue of this priority is full"},
+		[FLOW_EXPIRED] = {429, ERROR_QUEUE_TIMEOUT, "rejected-ttl-expired",
+				  "the time to live in the queue is over"},
+		[FLOW_NO_WORKERS] = {503, ERROR_NO_WORKERS, "rejected-no-endpoints",
+				     "no worker is available"},
+	};
+	uint64_t number = capture_begin(w->watch.capture);
+	char extra[120];
+
+	if (how == FLOW_CLIENT_LEFT) {
+		tell_refused(w, c, r, RECORD_REFUSED, 0, ERROR_NONE, number);
+		return -1;
+	}
+	(void)snprintf(extra, sizeof(extra),
+		       "Retry-After: 1\r\nx-llm-d-request-dropped-reason: %s\r\n",
+		       ends[how].reason);
+	tell_refused(w, c, r, RECORD_REFUSED, ends[how].status, ends[how].error, number);
+	(void)http_reply_error(c, ends[how].status,
+			       ends[how].status == 429 ? "overloaded_error" : "server_error", extra,
+			       "%s", ends[how].text);
+	return -1;
+}
+
+/* The first of two names that is there, also when it is empty. */
+static const struct field *either(const struct http_head *h, struct span now, struct span before)
+{
+	const struct field *old = NULL;
+
+	for (size_t i = 0; i < h->nfields; i++) {
+		if (span_eq_case(h->field[i].name, now))
+			return &h->field[i];
+		if (!old && span_eq_case(h->field[i].name, before))
+			old = &h->field[i];
+	}
+	return old;
+}
+
+/* Whole milliseconds; -1: none, or no such number. */
+static int64_t slo_of(const struct http_head *h)
+{
+	const struct field *f = either(h, SPAN("x-llm-d-slo-ttft-ms"), SPAN("x-slo-ttft-ms"));
+	int64_t ms = 0;
+
+	if (!f || f->value.n == 0 || f->value.n > 12)
+		return -1;
+	for (size_t i = 0; i < f->value.n; i++) {
+		if (f->value.p[i] < '0' || f->value.p[i] > '9')
+			return -1;
+		ms = ms * 10 + (f->value.p[i] - '0');
+	}
+	return ms > INT64_MAX / 4 / NS_PER_MS ? -1 : ms * NS_PER_MS;
+}
+
+static int wait_for_flow(struct way *w, struct http_conn *c, const struct http_request *r)
+{
+	const struct router_config *cfg = w->cfg;
+	const struct field *flow =
+		cfg->fairness_header ? named(&r->head, name_lengths(&r->head), cfg->fairness_header)
+				     : either(&r->head, SPAN("x-llm-d-inference-fairness-id"),
+					      SPAN("x-gateway-inference-fairness-id"));
+	const struct flow_request request = {
+		.priority = priority_in(cfg, &r->head),
+		.id = flow ? flow->value : SPAN(""),
+		.bytes = r->head.body == HTTP_BODY_LENGTH && r->head.length < INT64_MAX / 4
+				 ? (int64_t)r->head.length
+				 : 0,
+		.accepted = r->accepted_ns,
+		.slo_ns = slo_of(&r->head),
+		.give_up = r->accepted_ns + cfg->request_timeout,
+	};
+	struct lane *lane = lane_of(w, c);
+	int64_t began = clock_now();
+	enum flow_end how;
+
+	if (!lane)
+		return refuse_place(w, c, r, PD_EBUSY);
+	how = flowgate_enter(w->flow, c, &request);
+	if (how != FLOW_BEGINS)
+		return refuse_flow(w, c, r, how);
+	lane->begun = true;
+	lane->queued_ns = clock_now() - began;
+	return 0;
+}
+
+/* Without flow control a saturated pool refuses those of negative priority. */
+static bool may_come(struct way *w, const struct http_request *r)
+{
+	struct fleet *f;
+	double s;
+
+	if (!w->cfg->epp || w->flow || priority_in(w->cfg, &r->head) >= 0)
+		return true;
+	f = fleet_get(w->fleet);
+	s = flow_saturation(w->cfg->epp, f, 0, clock_now());
+	fleet_put(f);
+	return s < 1;
+}
+
 int proxy_admit(struct way *w, struct http_conn *c, struct http_request *r)
 {
+	struct lane *lane;
+	int64_t queued;
+
 	if (has_come_round(w, &r->head))
 		return refuse_loop(w, c, r);
-	return gate_try(&w->gate) ? 0 : wait_for_place(w, c, r);
+	if (!may_come(w, r)) {
+		tell_refused(w, c, r, RECORD_REFUSED, 429, ERROR_QUEUE_FULL,
+			     capture_begin(w->watch.capture));
+		(void)http_reply_error(c, 429, "overloaded_error", "Retry-After: 1\r\n",
+				       "saturated: a request of negative priority is refused");
+		return -1;
+	}
+	if (w->flow && wait_for_flow(w, c, r))
+		return -1;
+	if (gate_try(&w->gate))
+		return 0;
+	lane = http_conn_data(c);
+	queued = w->flow && lane ? lane->queued_ns : 0;
+	if (wait_for_place(w, c, r)) {
+		if (lane)
+			lane_picked(w, lane);
+		return -1;
+	}
+	if (queued > 0)
+		lane->queued_ns += queued;
+	return 0;
 }
 
 void proxy_leave(struct way *w)
@@ -423,8 +562,10 @@ void proxy_abandon(struct way *w, struct http_conn *c, const struct http_request
 
 	if (lane && lane->refused != r->accepted_ns)
 		tell_refused(w, c, r, RECORD_ABANDONED, 0, ERROR_NONE, 0);
-	if (lane)
+	if (lane) {
 		lane->queued_ns = 0;
+		lane_picked(w, lane);
+	}
 }
 
 /* The error that the client saw, if any. */
@@ -505,6 +646,7 @@ static void finish(struct exchange *x)
 	}
 	if (rec->time.ended == 0)
 		rec->time.ended = clock_now();
+	lane_picked(x->way, x->lane);
 	pick_describe(x);
 	record_ended(rec);
 	for (int r = 0; r < ROLES; r++) {

@@ -20,6 +20,8 @@ int way_init(struct way *w, bool keyed)
 	err = err ? err : follow_init(&w->follow, c->remember_ids);
 	if (!err && c->pd && c->decider.kind != ROUTE_DECIDER_always)
 		err = route_decider_new(&w->decider, &c->decider);
+	if (!err && c->epp && c->epp->flow.on)
+		err = flowgate_new(&w->flow, c->epp, w->fleet);
 	w->seed = c->seed;
 	if (w->seed == 0)
 		rng_system_bytes((unsigned char *)&w->seed, sizeof(w->seed));
@@ -38,6 +40,7 @@ int way_init(struct way *w, bool keyed)
 void way_release(struct way *w)
 {
 	gate_release(&w->gate);
+	flowgate_free(w->flow);
 	follow_release(&w->follow);
 	route_decider_free(w->decider);
 	if (w->own.data)

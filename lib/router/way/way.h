@@ -10,6 +10,7 @@
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/fleet/health.h"
 #include "lib/router/watch/request_record.h"
+#include "lib/router/way/flowgate.h"
 #include "lib/router/way/follow.h"
 #include "lib/router/way/gate.h"
 #include "lib/router/way/retry.h"
@@ -23,6 +24,7 @@ struct way {
 	struct watch watch;
 	/* its own */
 	struct gate gate;
+	struct flowgate *flow; /* before the gate; NULL: no flow control of --epp-config */
 	struct retry_budget budget;
 	struct follow_table follow;
 	struct route_decider *decider; /* of P/D; NULL: all requests are prefilled remotely */
