@@ -71,30 +71,11 @@ struct router {
 	int64_t started_wall;
 };
 
-/* Both queues of admission: flow control's and the gate's. */
-struct queues {
-	uint64_t waiting, queued, full, timed_out, left;
-};
-
-static struct queues queues_of(struct router *rt)
-{
-	struct gate *g = &rt->way.gate;
-	struct flowgate_stats s = {0};
-
-	if (rt->way.flow)
-		flowgate_stats(rt->way.flow, &s);
-	return (struct queues){.waiting = atomic_load(&g->waiting) + s.waiting,
-			       .queued = atomic_load(&g->queued) + s.queued,
-			       .full = atomic_load(&g->full) + s.full,
-			       .timed_out = atomic_load(&g->timed_out) + s.expired,
-			       .left = atomic_load(&g->left) + s.left};
-}
-
 /* What the page shows of the rooms that it cannot see. */
 static int metrics_page(void *ctx, struct buf *out)
 {
 	struct router *rt = ctx;
-	const struct queues q = queues_of(rt);
+	const struct way_queues q = way_queues(&rt->way);
 	struct prom_page p = {
 		.cfg = &rt->cfg,
 		.metrics = &rt->metrics,
@@ -145,7 +126,7 @@ static void look(void *ctx, struct pulse_look *out)
 	struct router *rt = ctx;
 	struct http_server *server = atomic_load(&rt->server);
 	struct http_server_stats s = {0};
-	const struct queues q = queues_of(rt);
+	const struct way_queues q = way_queues(&rt->way);
 
 	if (server)
 		http_server_stats(server, &s);
@@ -482,9 +463,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	if (err)
 		goto out;
 	err = asks_start(&rt->asks, &rt->cfg, msg);
-	if (err)
-		goto out;
-	err = catalog_start(&rt->catalog, &rt->fleet, rt->asks, &rt->cfg, msg);
+	err = err ? err : catalog_start(&rt->catalog, &rt->fleet, rt->asks, &rt->cfg, msg);
 	if (err)
 		goto out;
 	err = start_auth(rt, msg);

@@ -209,7 +209,7 @@ def test_the_union_needs_no_hung_worker(pdctl, engines):
         assert time.monotonic() - began < 4, "it would hang for five seconds"
         asked = len(fine.probes)
         assert ids(router) == ["a"] and len(fine.probes) - asked <= 8, "what is known is not asked for"
-        assert ask(router, "a")[1]["X-Worker"] == fine.url
+        assert {ask(router, "a")[0] for _ in range(4)} == {200}, "it may serve anything, as far as is known"
     finally:
         gone.set()
 

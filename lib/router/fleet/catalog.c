@@ -129,10 +129,11 @@ static bool take(struct catalog *c, struct fleet *f, const struct ask_one *one, 
 
 			if (!worker_same_server(asked, w))
 				continue;
-			w->models.next = now + c->cfg->models_interval;
+			w->models.next = now + (worker_is_fresh(w) && !l ? FRESH_NS
+									 : c->cfg->models_interval);
 			w->models.said = (int)one->status + 1;
 			atomic_store(&w->models.silent, one->status == 0);
-			atomic_store(&w->models.asked, true);
+			changed |= atomic_exchange(&w->models.refused, refused) != refused;
 			/* Silence takes nothing back: the list is the last that is known. */
 			if (!l && !refused)
 				continue;
@@ -152,8 +153,10 @@ static bool take(struct catalog *c, struct fleet *f, const struct ask_one *one, 
 
 static bool is_due(struct worker *w, bool silent, bool fresh, int64_t now)
 {
-	if (!atomic_load(&w->slot.available)) {
-		w->models.next = 0; /* asked as soon as it is back: it may be another process */
+	/* One that is out is asked as soon as it is back: it may be another process. One that is
+	 * new is asked before it takes requests. */
+	if (!atomic_load(&w->slot.available) && !worker_is_fresh(w)) {
+		w->models.next = 0;
 		return false;
 	}
 	return atomic_load(&w->models.silent) == silent && (fresh || now >= w->models.next);

@@ -228,14 +228,14 @@ static int bar_pool(const struct making *m, int r, uint64_t hash, struct served 
 		const struct served_list *l = m->list[r][i];
 		const struct served_model *found = l && hash ? find_model(l, hash) : NULL;
 
-		unknown += !l;
+		unknown += !l && atomic_load(&p->worker[i]->models.refused);
 		listed += found != NULL;
 		s->adapter |= found && found->adapter;
 		barred[i] = l && !found;
 		out += barred[i];
 	}
 	for (size_t i = 0; listed > 0 && unknown > 0 && i < p->n; i++)
-		if (!m->list[r][i]) {
+		if (!m->list[r][i] && atomic_load(&p->worker[i]->models.refused)) {
 			barred[i] = true;
 			out++;
 		}

@@ -3,8 +3,9 @@
  * included; a table says for a whole fleet and any model which workers cannot take the request.
  * Both are immutable and counted by reference; reading is thread-safe.
  *
- * A worker whose list is not known can take anything, but only in a pool where no other worker
- * lists the model. An empty id is served by all: engines then take their own.
+ * A worker that has not answered yet can take anything: it has just come. One that has no list can
+ * take what no other worker of its pool lists. An empty id is served by all: engines then take
+ * their own.
  */
 #ifndef PD_ROUTER_SERVED_H
 #define PD_ROUTER_SERVED_H

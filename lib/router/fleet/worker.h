@@ -112,7 +112,7 @@ struct worker {
 		int64_t next;
 		bool known;
 		int said; /* its last status and 1, 1: it was silent; 0: not asked yet */
-		_Atomic bool asked, silent;
+		_Atomic bool silent, refused; /* did not answer; answered without a list */
 	} models;
 
 	/* What the connector knows of a prefill worker, under `lock`; until it is out. */

@@ -47,3 +47,17 @@ void way_release(struct way *w)
 		explicit_bzero(w->own.data, w->own.len);
 	buf_release(&w->own);
 }
+
+struct way_queues way_queues(struct way *w)
+{
+	struct gate *g = &w->gate;
+	struct flowgate_stats s = {0};
+
+	if (w->flow)
+		flowgate_stats(w->flow, &s);
+	return (struct way_queues){.waiting = atomic_load(&g->waiting) + s.waiting,
+				   .queued = atomic_load(&g->queued) + s.queued,
+				   .full = atomic_load(&g->full) + s.full,
+				   .timed_out = atomic_load(&g->timed_out) + s.expired,
+				   .left = atomic_load(&g->left) + s.left};
+}

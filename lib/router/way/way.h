@@ -42,6 +42,11 @@ struct way {
 /* `keyed`: clients bring keys of ours, which workers need not see. The borrowed parts are set by
  * the caller. PD_ENOMEM. */
 int way_init(struct way *w, bool keyed) PD_MUST;
+/* Both queues of admission: flow control's and the gate's. */
+struct way_queues {
+	uint64_t waiting, queued, full, timed_out, left;
+};
+struct way_queues way_queues(struct way *w);
 /* After way_init, also when that failed. */
 void way_release(struct way *w);
 
