@@ -69,8 +69,8 @@ struct record_pick {
 	uint64_t turn;	/* the policy's counter before */
 	uint32_t turns; /* taken from it meanwhile */
 	struct span seen;
-	bool shadowed;			     /* --shadow-policy decided this attempt too */
-	const struct worker *shadow;	     /* its pick; NULL: none */
+	bool shadowed;		     /* --shadow-policy decided this attempt too */
+	const struct worker *shadow; /* its pick; NULL: none */
 };
 
 struct record {
