@@ -129,8 +129,8 @@ static void test_barred_workers(void **state)
 	}
 }
 
-/* What is decided dry is what would be decided, and no slot knows of it. */
-static void test_dry_decisions(void **state)
+/* What a shadow decides is what would be decided, and no slot knows of it. */
+static void test_shadow_decisions(void **state)
 {
 	(void)state;
 	for (size_t p = 0; route_policies[p]; p++) {
@@ -148,7 +148,7 @@ static void test_dry_decisions(void **state)
 			rq.counted = real.tokens;
 			route_end(twin.pool, real.worker, &rq);
 			rq.counted = 0;
-			rq.dry = true;
+			rq.shadow = true;
 			assert_int_equal(route_decide(f.pool, &rq, &d), PD_OK);
 			if (d.worker != real.worker)
 				fail_msg("%s: request %zu", route_policies[p]->name, i);
@@ -697,7 +697,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_barred_workers),
-		cmocka_unit_test(test_dry_decisions),
+		cmocka_unit_test(test_shadow_decisions),
 		cmocka_unit_test(test_specs),
 		cmocka_unit_test(test_param_types),
 		cmocka_unit_test(test_events),
