@@ -16,7 +16,7 @@
 #include "cmd/profile_opts.h"
 #include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
-#include "lib/results/result_opts.h"
+#include "sim/scenario/recommend.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
@@ -28,11 +28,14 @@
 #include "cmd/simulate_exact.h"
 #include "cmd/simulate_html.h"
 #include "cmd/simulate_print.h"
+#include "cmd/simulate_check.h"
 #include "cmd/simulate_steps.h"
+#include "cmd/simulate_way.h"
 #include "sim/scenario/scenario.h"
 
-#define OUT_MAX	    ((size_t)1 << 30)
-#define TABLE_WIDTH 100 /* characters */
+#define OUT_MAX		      ((size_t)1 << 30)
+#define TABLE_WIDTH	      100 /* characters */
+#define RECOMMEND_REPETITIONS 5
 
 static struct simulate_args o;
 static struct policy_opts policies;
@@ -41,15 +44,7 @@ static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
 static const char *profile_path, *replay;
-static struct {
-	int64_t threads, repetitions;
-	const char *shard, *objective;
-	struct opt_list goals;
-	bool progress, check;
-	size_t index, of; /* of the shard, from 0; of 0: all */
-	struct verdict_rules rules;
-	struct figures_goals goal;
-} way;
+static struct simulate_way way;
 
 static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "a workload instead of scenario files"},
@@ -117,6 +112,15 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "hide-keys", &o.hide_keys, NULL,
 	 "policies do not see the session keys, which only say what belongs together", NULL, 0, 0,
 	 NULL},
+	{OPT_FLAG, "recommend", &o.recommend, NULL,
+	 "try the whole family of policies (or those of --policy), five times each, and say which "
+	 "flags of serve are better than the first one's (default: affinity, with a capture its "
+	 "router's)",
+	 NULL, 0, 0, NULL},
+	{OPT_TEXT, "what-if", &o.what_if, "RANGE",
+	 "how many workers? workers=6..12, or prefill=1..4,decode=2..6; with --goodput a line says "
+	 "which number is enough",
+	 NULL, 0, 0, NULL},
 	{OPT_INT, "repetitions", &way.repetitions, "N",
 	 "replay each row N times with the seeds SEED, SEED + 1, ...; figures are means, and the "
 	 "verdict has intervals (default: 1, or what the scenario says)",
@@ -253,9 +257,10 @@ struct session {
 	struct experiment_spec **spec; /* owned, with their entries */
 	size_t most;		       /* entries of these lists */
 	struct table table;
-	cJSON *docs;	      /* owned array, one document per arm */
-	cJSON *wholes;	      /* owned array, one object per experiment */
-	struct buf verdicts;  /* lines */
+	cJSON *docs;	     /* owned array, one document per arm */
+	cJSON *wholes;	     /* owned array, one object per experiment */
+	struct buf verdicts; /* lines */
+	struct buf recommended;
 	struct buf agreement; /* lines about captures, and requests that did not complete */
 	struct buf decisions;
 	bool mark, want_docs, several;
@@ -277,6 +282,7 @@ static void session_release(struct session *s)
 	buf_release(&s->agreement);
 	buf_release(&s->decisions);
 	buf_release(&s->verdicts);
+	buf_release(&s->recommended);
 	cJSON_Delete(s->docs);
 	cJSON_Delete(s->wholes);
 }
@@ -310,6 +316,8 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 	simreport_rows(&r, s->mark, &s->table);
 	if (simreport_remarks(&r, &s->agreement))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (o.recommend && r.verdict && recommend_lines(r.verdict, &e->arms, &s->recommended))
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = simreport_verdict(&r, s->several, o.wide ? 0 : TABLE_WIDTH, &s->verdicts);
 	if (!err && s->want_docs)
 		err = collect_docs(s, &r);
@@ -338,6 +346,7 @@ static int print_table(struct session *s, struct pd_msg *msg)
 	buf_init(&out, OUT_MAX);
 	if (!md && s->verdicts.len > 0) {
 		cli_print(s->verdicts.data, s->verdicts.len);
+		cli_print(s->recommended.data ? s->recommended.data : "", s->recommended.len);
 		cli_print("\n", 1);
 	}
 	simreport_fit(&s->table, md || o.wide ? 0 : TABLE_WIDTH, &s->agreement);
@@ -536,56 +545,14 @@ static int run_file(struct session *s, const char *file, bool seed, struct pd_ms
 	return run_one(s, spec, n, msg);
 }
 
-/* --check: what would be run. */
-static int check_files(const struct opt_list *files, struct pd_msg *msg)
-{
-	struct buf out;
-	int err = PD_OK;
-
-	buf_init(&out, OUT_MAX);
-	for (size_t i = 0; !err && i < files->n; i++) {
-		const struct experiment_spec *spec;
-		size_t rows = 0, n;
-		struct scenario *c;
-
-		err = scenario_load(&c, files->items[i], msg);
-		if (err)
-			break;
-		spec = scenario_spec(c);
-		n = scenario_points(c);
-		for (size_t k = 0; !err && k < n; k++) {
-			struct arms arms;
-
-			err = plan_arms(&spec[k].plan, &arms, msg);
-			rows += err ? 0 : arms.n;
-			if (!err)
-				arms_release(&arms);
-		}
-		if (!err)
-			err = buf_printf(&out,
-					 "%s: ok, %zu rows at %zu %s, %zu replays, %zu "
-					 "expectations\n",
-					 files->items[i], rows, n, n == 1 ? "point" : "points",
-					 rows * (spec->repetitions ? spec->repetitions : 1),
-					 spec->nexpect);
-		scenario_free(c);
-	}
-	if (!err)
-		cli_print(out.data, out.len);
-	buf_release(&out);
-	return err;
-}
-
 static int run_all(struct session *s, int argc, char **argv, const struct opt_list *files,
 		   struct pd_msg *msg)
 {
 	struct workload_options file = {0};
+	size_t n;
 	int err;
 
 	if (o.workload) {
-		s->spec[0] = calloc(1, sizeof(**s->spec));
-		if (!s->spec[0])
-			return pd_fail(msg, PD_ENOMEM, "out of memory");
 		if (opt_given(&command, argc, argv, "timestamps"))
 			o.load.arrivals = o.timestamps ? SIMLOAD_STAMPS : SIMLOAD_MADE;
 		else
@@ -593,10 +560,13 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 		workload_opts_take(&file);
 		o.load.format = file.format;
 		o.load.unit = file.unit;
-		err = simulate_args_spec(&o, s->spec[0], msg);
-		if (!err)
-			override(s->spec[0], false);
-		return err ? err : run_one(s, s->spec[0], 1, msg);
+		err = simulate_args_spec(&o, &n, msg);
+		for (size_t i = 0; !err && i < n; i++) {
+			override(&o.spec[i], false);
+			if (o.recommend && !o.spec[i].repetitions)
+				o.spec[i].repetitions = RECOMMEND_REPETITIONS;
+		}
+		return err ? err : run_one(s, o.spec, n, msg);
 	}
 	for (size_t i = 0; i < files->n; i++) {
 		err = run_file(s, files->items[i], opt_given(&command, argc, argv, "seed"), msg);
@@ -604,46 +574,6 @@ static int run_all(struct session *s, int argc, char **argv, const struct opt_li
 			return err;
 	}
 	return PD_OK;
-}
-
-/* "I/N" */
-static int read_shard(struct pd_msg *msg)
-{
-	unsigned long i, n;
-	char *end;
-
-	if (!way.shard)
-		return PD_OK;
-	i = strtoul(way.shard, &end, 10);
-	n = *end == '/' ? strtoul(end + 1, &end, 10) : 0;
-	if (way.shard[0] < '0' || way.shard[0] > '9' || *end != '\0' || i < 1 || i > n ||
-	    n > 100000)
-		return pd_fail(msg, PD_EINVAL,
-			       "--shard: found '%s', expected I/N with 1 <= I <= N, such as 2/8",
-			       way.shard);
-	way.index = i - 1;
-	way.of = n;
-	return PD_OK;
-}
-
-static int read_way(struct pd_msg *msg)
-{
-	struct result_run run = {.ngoals = 0};
-	struct pd_msg why = {.text = ""};
-	size_t column;
-	int err = read_shard(msg);
-
-	if (!err && way.objective &&
-	    objective_parse(&way.rules.objective, way.objective, &column, &why))
-		err = pd_fail(msg, PD_EINVAL, "--objective, column %zu: %.400s", column, why.text);
-	for (size_t i = 0; !err && i < way.goals.n; i++)
-		if (result_goal_parse(&run, way.goals.items[i], &why))
-			err = pd_fail(msg, PD_EINVAL, "--goodput: %.400s", why.text);
-	for (size_t i = 0; i < run.ngoals; i++)
-		*(run.goal[i].metric == RESULT_TTFT   ? &way.goal.ttft_ms
-		  : run.goal[i].metric == RESULT_TPOT ? &way.goal.tpot_ms
-						      : &way.goal.e2el_ms) = run.goal[i].limit_ms;
-	return err;
 }
 
 /* Options beside the fitting ones are refused, and the message says why. */
@@ -755,9 +685,9 @@ int cmd_simulate(int argc, char **argv)
 					   : profile_opts_read(&command, argc, argv, profile_path,
 							       &profile, &o.engine, &msg);
 		err = err ? err : policy_opts_check(&policies, &msg);
-		err = err ? err : read_way(&msg);
+		err = err ? err : simulate_way_read(&way, &msg);
 		if (!err && way.check) {
-			err = check_files(&files, &msg);
+			err = simulate_check(&files, &msg);
 			opt_list_release(&files);
 			simulate_args_release(&o);
 			return err ? fail(err, &msg) : EXIT_OK;
@@ -773,6 +703,7 @@ int cmd_simulate(int argc, char **argv)
 		s.several = files.n > 1;
 		s.wholes = cJSON_CreateArray();
 		buf_init(&s.verdicts, OUT_MAX);
+		buf_init(&s.recommended, OUT_MAX);
 		s.docs = cJSON_CreateArray();
 		table_init(&s.table);
 		buf_init(&s.agreement, OUT_MAX);

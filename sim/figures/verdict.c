@@ -308,6 +308,7 @@ static int find_other(struct board *b, struct pd_msg *msg)
 		if (strcmp(v->rank[k].name, b->rules->base) != 0)
 			continue;
 		v->other = k > 0 ? k : v->other;
+		v->base_best = k == 0;
 		return PD_OK;
 	}
 	return pd_fail(msg, PD_EINVAL, "the base '%s' is none of the candidates", b->rules->base);
@@ -524,8 +525,9 @@ static int capacity_line(struct buf *out, const struct board *b)
 			"the requests with %s\n",
 			least->cfg.pool[0].n, least->cfg.pool[1].n,
 			100 * simmetric_value(m, least, 0), least->policy);
-	return buf_printf(out, "%u workers keep the goals for %.4g %% of the requests with %s\n",
-			  least->workers, 100 * simmetric_value(m, least, 0), least->policy);
+	return buf_printf(out, "%u %s the goals for %.4g %% of the requests with %s\n",
+			  least->workers, least->workers == 1 ? "worker keeps" : "workers keep",
+			  100 * simmetric_value(m, least, 0), least->policy);
 }
 
 /* One candidate: the settings are what differs. */

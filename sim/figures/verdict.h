@@ -3,7 +3,8 @@
  * is, and where it loses.
  *
  * Arms that differ in policy, or in a swept field that belongs to the policy (policies, parameters,
- * ring, epp_config, decider), are candidates; arms that differ in anything else (workers, cache, workload,
+ * ring, epp_config, decider), are candidates; arms that differ in anything else (workers, cache,
+ * workload,
  * ...) are settings. Candidates are ranked by the mean over the settings of the log of their
  * objective beside the best one. Intervals have 95 % confidence, divided by the number of
  * comparisons with the best (Bonferroni), so that the best of many is not found by luck.
@@ -49,6 +50,7 @@ struct verdict {
 	size_t other;	 /* place in rank of the one that the best is compared with; 0: none */
 	size_t similar;	 /* that many of the first do not differ from the best, itself included */
 	bool none;	 /* nothing differs */
+	bool base_best;	 /* the base is the best one */
 	struct buf text; /* owned: the lines */
 };
 

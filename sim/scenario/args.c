@@ -13,6 +13,7 @@
 #include "lib/epp/epp_config.h"
 #include "lib/json/scan.h"
 #include "sim/engine/kvpool.h"
+#include "sim/scenario/recommend.h"
 
 #define DECISIONS_MAX ((size_t)4 << 30)
 
@@ -34,6 +35,8 @@ void simulate_args_release(struct simulate_args *a)
 		free(a->policy[i]);
 	free(a->policy);
 	free(a->expect);
+	free(a->point);
+	free(a->spec);
 	epp_config_free(a->epp);
 	capture_info_release(&a->capture);
 	opt_list_release(&a->policies);
@@ -95,6 +98,23 @@ static int add_words(struct simulate_args *a, const char *word)
 	}
 }
 
+static int add_family(struct simulate_args *a, struct experiment_spec *spec)
+{
+	const char *const *family = spec->plan.prefill.ncounts > 0 ? recommend_pd : recommend_plain;
+	int err = PD_OK;
+
+	if (a->policies.n > 0)
+		return PD_OK; /* these are the family, the first one is the base */
+	if (a->capture.run == 0 && !a->epp) {
+		free(a->policy[1]); /* round_robin comes in its turn */
+		a->npolicy = 1;
+	}
+	for (size_t i = 0; !err && family[i]; i++)
+		if (strcmp(family[i], a->policy[0]) != 0)
+			err = add_policy(a, family[i], strlen(family[i]));
+	return err;
+}
+
 static int read_policies(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
 	const struct capture_info *c = &a->capture;
@@ -116,10 +136,15 @@ static int read_policies(struct simulate_args *a, struct experiment_spec *spec, 
 		(void)snprintf(word, sizeof(word), "scores");
 	if (a->policies.n == 0)
 		err = add_words(a, word);
+	/* What is there now is the first one, and what the others are compared with. */
+	if (!err && a->recommend)
+		err = add_family(a, spec);
 	for (size_t i = 0; !err && i < a->policies.n; i++)
 		err = add_words(a, a->policies.items[i]);
 	spec->plan.policies = (const char *const *)a->policy;
 	spec->plan.npolicies = a->npolicy;
+	if (a->recommend && a->npolicy > 0)
+		spec->rules.base = a->policy[0];
 	for (size_t i = 0; !err && i < a->npolicy; i++)
 		if (plan_policy_parse(a->policy[i], &spec->plan.settings, policy, &inner))
 			return pd_fail(msg, PD_EINVAL, "--policy: %.480s", inner.text);
@@ -191,6 +216,18 @@ static int read_pools(struct simulate_args *a, struct experiment_spec *spec, str
 		return pd_fail(msg, PD_EINVAL, "--%s without --%s: expected both or neither",
 			       a->prefill ? "prefill" : "decode",
 			       a->prefill ? "decode" : "prefill");
+	if (a->what_if && (a->prefill > 0 || a->workers || a->names.n > 0))
+		return pd_fail(msg, PD_EINVAL,
+			       "--what-if says how many workers there are: expected no --workers, "
+			       "--worker-names, --prefill or --decode");
+	if (a->nwhat > 0) {
+		spec->plan.workers = (struct plan_pool){.counts = a->counts, .ncounts = a->nwhat};
+		return PD_OK;
+	}
+	if (a->npoints > 0) {
+		a->prefill = a->point[0].prefill;
+		a->decode = a->point[0].decode;
+	}
 	if ((a->prefill > 0) + (a->workers != NULL) + (a->names.n > 0) > 1)
 		return pd_fail(msg, PD_EINVAL,
 			       "expected one of --workers, --worker-names, --prefill with "
@@ -244,7 +281,7 @@ static int read_expects(struct simulate_args *a, struct experiment_spec *spec, s
 	return PD_OK;
 }
 
-int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
+static int read_spec(struct simulate_args *a, struct experiment_spec *spec, struct pd_msg *msg)
 {
 	size_t ncaches = 0;
 	struct pd_msg inner = {.text = ""};
@@ -290,5 +327,92 @@ int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec, st
 		err = read_policies(a, spec, msg);
 	if (!err)
 		err = read_expects(a, spec, msg);
+	return err;
+}
+
+/* ---- --what-if ---- */
+
+/* "N" or "N..M" at *p. */
+static bool read_range(const char **p, uint64_t *from, uint64_t *to)
+{
+	char *end;
+
+	if (**p < '0' || **p > '9')
+		return false;
+	*from = *to = strtoull(*p, &end, 10);
+	if (end[0] == '.' && end[1] == '.' && end[2] >= '0' && end[2] <= '9')
+		*to = strtoull(end + 2, &end, 10);
+	*p = end;
+	return *from >= 1 && *from <= *to && *to <= ROUTE_WORKERS_MAX;
+}
+
+static int wrong_what_if(const struct simulate_args *a, struct pd_msg *msg)
+{
+	return pd_fail(
+		msg, PD_EINVAL,
+		"--what-if '%.100s': expected workers=N..M, or prefill=N..M,decode=N..M, with "
+		"at most %d combinations",
+		a->what_if, SIMULATE_LIST_MAX);
+}
+
+/* workers=: a list of counts; prefill= and decode=: points. */
+static int read_what_if(struct simulate_args *a, struct pd_msg *msg)
+{
+	uint64_t p0 = 0, p1 = 0, d0 = 0, d1 = 0;
+	const char *p = a->what_if;
+
+	if (strncmp(p, "workers=", 8) == 0) {
+		p += 8;
+		if (!read_range(&p, &p0, &p1) || *p || p1 - p0 >= SIMULATE_LIST_MAX)
+			return wrong_what_if(a, msg);
+		a->npoints = 0;
+		for (uint64_t n = p0; n <= p1; n++)
+			a->counts[n - p0] = (uint32_t)n;
+		a->nwhat = (size_t)(p1 - p0) + 1;
+		return PD_OK;
+	}
+	if (strncmp(p, "prefill=", 8) != 0)
+		return wrong_what_if(a, msg);
+	p += 8;
+	if (!read_range(&p, &p0, &p1) || strncmp(p, ",decode=", 8) != 0)
+		return wrong_what_if(a, msg);
+	p += 8;
+	if (!read_range(&p, &d0, &d1) || *p || (p1 - p0 + 1) * (d1 - d0 + 1) > SIMULATE_LIST_MAX)
+		return wrong_what_if(a, msg);
+	a->point = calloc((size_t)((p1 - p0 + 1) * (d1 - d0 + 1)), sizeof(*a->point));
+	if (!a->point)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	for (uint64_t i = p0; i <= p1; i++)
+		for (uint64_t k = d0; k <= d1; k++) {
+			struct simulate_point *to = &a->point[a->npoints++];
+
+			*to = (struct simulate_point){.prefill = (uint32_t)i,
+						      .decode = (uint32_t)k};
+			(void)snprintf(to->label, sizeof(to->label),
+				       "prefill.count=%" PRIu64 " decode.count=%" PRIu64, i, k);
+		}
+	return PD_OK;
+}
+
+int simulate_args_spec(struct simulate_args *a, size_t *n, struct pd_msg *msg)
+{
+	int err = a->what_if ? read_what_if(a, msg) : PD_OK;
+	size_t points = a->npoints ? a->npoints : 1;
+
+	if (err)
+		return err;
+	a->spec = calloc(points, sizeof(*a->spec));
+	if (!a->spec)
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	err = read_spec(a, a->spec, msg);
+	for (size_t i = 0; !err && i < a->npoints; i++) {
+		a->spec[i] = a->spec[0];
+		a->spec[i].plan.point = a->point[i].label;
+		a->spec[i].plan.prefill =
+			(struct plan_pool){.counts = &a->point[i].prefill, .ncounts = 1};
+		a->spec[i].plan.decode =
+			(struct plan_pool){.counts = &a->point[i].decode, .ncounts = 1};
+	}
+	*n = points;
 	return err;
 }

@@ -16,6 +16,8 @@ struct simulate_args {
 	struct opt_list policies, names, expects;
 	int64_t capture_run, prefill, decode, limit, block_tokens, concurrency, concurrent_sessions,
 		seqs, batched, kv_tokens, seed;
+	const char *what_if; /* "workers=6..12" */
+	bool recommend;
 	struct route_settings settings; /* flags of policy parameters */
 	bool routing_only, timestamps, wide, hide_keys;
 	double prefill_rate, transfer_ms, transfer_us;
@@ -30,14 +32,22 @@ struct simulate_args {
 	uint64_t cache[SIMULATE_LIST_MAX];
 	struct expect *expect;
 	struct epp_config *epp;
-	struct capture_info capture; /* when the workload is one */
+	struct capture_info capture;  /* when the workload is one */
+	struct simulate_point *point; /* of --what-if */
+	size_t npoints, nwhat;	      /* nwhat: entries of counts that --what-if made */
+	struct experiment_spec *spec; /* one, or one per point */
+};
+
+/* A number of workers that --what-if asks for. */
+struct simulate_point {
+	char label[80];
+	uint32_t prefill, decode;
 };
 
 void simulate_args_defaults(struct simulate_args *a);
 void simulate_args_release(struct simulate_args *a);
 
-/* Fills *spec, which borrows from *a. The message names the option that is wrong. */
-int simulate_args_spec(struct simulate_args *a, struct experiment_spec *spec,
-		       struct pd_msg *msg) PD_MUST;
+/* Makes a->spec, which borrows from *a; *n of them. The message names the option that is wrong. */
+int simulate_args_spec(struct simulate_args *a, size_t *n, struct pd_msg *msg) PD_MUST;
 
 #endif

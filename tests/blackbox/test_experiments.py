@@ -1,11 +1,17 @@
 """pdctl simulate as an experiment: sweeps, shards, repetitions, verdicts, goals. The same bytes whatever the number of threads or parts."""
 
 import json
+import os
+import pathlib
 import re
+import subprocess
 
 import pytest
 
+import harness
 from harness import run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 BASE = """name: grid
 seed: 3
@@ -238,3 +244,140 @@ events:
     assert ch["worker_gone"] > 0 and ch["key"] > 0 and set(ch) == {"worker_gone", "key"}
     gone, back = arms[0]["events"]
     assert 0 < gone["hit_rate_lowest"] < gone["hit_rate_before"] < 1
+
+
+@pytest.fixture
+def conversations(tmp_path):
+    """61 conversations that share nothing, with long prompts: where they stay decides about the prefill work."""
+    path = tmp_path / "conv.jsonl"
+    with open(path, "w") as f:
+        for i in range(488):
+            s, turn = (i * 7) % 61, i // 61
+            ids = [s * 1000 + k for k in range(40 + 6 * turn)]
+            f.write(json.dumps({"timestamp": i * 60, "input_length": len(ids) * 64, "output_length": 20, "hash_ids": ids, "block_tokens": 64, "session_id": f"s{s}"}) + "\n")
+    return path
+
+
+def test_recommend_names_flags_that_serve_knows(conversations):
+    three = "round_robin,random,consistent_hash:virtual-nodes=200"
+    out = simulate("--workload", conversations, "--workers", 4, "--recommend", "--policy", three, "--repetitions", 3).stdout
+    line = next(x for x in out.splitlines() if x.startswith("recommended: "))
+    assert line == "recommended: pdctl serve --policy consistent_hash --virtual-nodes 200"
+    promised = re.search(r"promised: mean_ttft_ms ([\d.]+) instead of ([\d.]+)", out)
+    assert float(promised[1]) < float(promised[2])
+    known = run("serve", "--help").stdout
+    assert all(flag in known for flag in re.findall(r"--[a-z-]+", line))
+    assert re.match(r"consistent_hash:virtual-nodes=200: \d+ % ± [\d.]+ lower mean_ttft_ms than round_robin", out), out
+
+
+def test_recommend_tries_the_family_and_keeps_what_is_best(conversations):
+    base = ["--workload", conversations, "--recommend", "--repetitions", 1]
+    doc = json.loads(simulate(*base, "--workers", 4, "--json", "-").stdout)["pdctl"]
+    tried = [d["pdctl"]["policy"] for d in doc["arms"]]
+    assert tried[0] == "affinity" and len(set(tried)) == len(tried) >= 15 and "round_robin" in tried
+    assert doc["experiments"][0]["base"] == "affinity"
+    out = simulate(*base, "--workers", 4, "--policy", "affinity,round_robin").stdout
+    assert "recommended: no change; --policy affinity is best\n" in out
+    pd = json.loads(simulate(*base, "--prefill", 2, "--decode", 2, "--json", "-").stdout)["pdctl"]
+    assert any("/" in d["pdctl"]["policy"] for d in pd["arms"])
+
+
+def test_recommend_between_equals_is_no_change(conversations):
+    out = simulate("--workload", conversations, "--workers", 4, "--recommend", "--policy", "round_robin,round_robin,round_robin").stdout
+    assert out.startswith("no difference in mean_ttft_ms") and "recommended: no change; --policy round_robin is best" in out
+
+
+def test_what_if(conversations):
+    base = ["--workload", conversations]
+    out = simulate(*base, "--what-if", "workers=1..4", "--policy", "consistent_hash", "--goodput", "ttft:120").stdout
+    assert re.search(r"\d workers? keeps? the goals for|no setting keeps the goals", out)
+    doc = json.loads(simulate(*base, "--what-if", "prefill=1..2,decode=1..3", "--policy", "least_request", "--json", "-").stdout)["pdctl"]
+    sizes = [(d["pdctl"]["pools"]["prefill"]["workers"], d["pdctl"]["pools"]["decode"]["workers"]) for d in doc["arms"]]
+    assert sizes == [(p, d) for p in (1, 2) for d in (1, 2, 3)]
+    for wrong in ["workers=0..3", "workers=5..3", "workers", "prefill=1..3", "prefill=1..9,decode=1..9", "workers=1..2x"]:
+        assert "--what-if" in simulate(*base, "--what-if", wrong, code=2).stderr
+    assert "expected no --workers" in simulate(*base, "--what-if", "workers=1..2", "--workers", 3, code=2).stderr
+
+
+def test_objective_is_weighted(conversations):
+    text = "0.5*mean_ttft_ms + 2 * mean_tpot_ms"
+    v = verdict("--workload", conversations, "--workers", 4, "--policy", "consistent_hash,round_robin", "--objective", text)
+    assert v["objective"] == text and v["better"] == "lower"
+    assert "did you mean" in simulate("--workload", conversations, "--objective", "mean_ttft", code=2).stderr
+
+
+def test_what_reads_engines_gets_worse_with_the_age_of_what_it_reads(tmp_path):
+    """No period, 20 ms, 2 s: the tail of a policy that looks at the engines' queues; one that counts itself does not change."""
+    text = """name: age
+workload: {generate: {sessions: 1500, turns: 1, request_rate: 60, burstiness: 0.3, prefix_tokens: 1500, output_tokens: 60}}
+workers: {count: 6}
+engine: {max_num_seqs: 24}
+routers: {count: 3}
+policies: [scores, least_request]
+sweep: {grid: {signals.scrape_ms: [0, 20, 2000]}}
+"""
+    arms = [d["pdctl"] for d in json.loads(simulate(scenario(tmp_path, text), "--json", "-").stdout)["pdctl"]["arms"]]
+    p99 = [a["figures"]["p99_e2el_ms"] for a in arms]
+    assert p99[0] < p99[4] and p99[2] < p99[4]
+    assert p99[1] == p99[3] == p99[5]
+
+
+def test_workers_of_their_own_kind(tmp_path):
+    """A worker at half speed is busy for longer with as many requests; weight 3 gets three times as many."""
+    text = """name: kinds
+workload: {generate: {sessions: 400, turns: 1, request_rate: 0.3, prefix_tokens: 500}}
+workers: {count: 2, each: [{worker: 2, speed: 0.5}]}
+policies: [round_robin]
+"""
+    slow = json.loads(simulate(scenario(tmp_path, text), "--json", "-").stdout)["pdctl"]["pools"]["workers"]["per_worker"]
+    assert slow[0]["requests"] == slow[1]["requests"] == 200 and slow[1]["busy_s"] > 1.5 * slow[0]["busy_s"]
+    text = text.replace("speed: 0.5", 'labels: ["weight=3"]')
+    heavy = json.loads(simulate(scenario(tmp_path, text), "--json", "-").stdout)["pdctl"]["pools"]["workers"]["per_worker"]
+    assert heavy[1]["requests"] == pytest.approx(3 * heavy[0]["requests"], rel=0.05)
+
+
+def test_a_link_costs_its_bytes(tmp_path):
+    """One request at a time: TTFT over a slow link is later by what the blocks take, and on one host it is not."""
+    text = """name: link
+workload: {generate: {sessions: 20, turns: 1, request_rate: 0.02, prefix_tokens: 4000, turn_tokens: 96, output_tokens: 5}}
+prefill: {count: 1, hosts: 1}
+decode: {count: 1, hosts: 1}
+policies: [round_robin]
+link: {bandwidth_gb_s: 1000000, set_up_ms: 0}
+sweep:
+  list:
+    - {link.bandwidth_gb_s: 1000000}
+    - {link.bandwidth_gb_s: 1, link.set_up_ms: 20}
+    - {link.bandwidth_gb_s: 1, link.set_up_ms: 20, host_link: {kind: nvlink}}
+"""
+    docs = json.loads(simulate(scenario(tmp_path, text), "--json", "-").stdout)["pdctl"]["arms"]
+    ttft = [d["pdctl"]["figures"]["mean_ttft_ms"] for d in docs]
+    assert ttft[1] - ttft[0] == pytest.approx(20 + 4096 * 131072 / 1e6, rel=0.03)
+    assert ttft[2] - ttft[0] == pytest.approx(0.092 + 4096 * 131072 / 600e6, abs=8)
+
+
+def test_think_times_close_the_loop(tmp_path):
+    """A turn never comes before the answer to the one before it and a pause: slower answers stretch the run."""
+    text = """name: think
+workload: {generate: {sessions: 10, turns: 10, think_ms: 500, request_rate: 5}}
+workers: {count: 2}
+policies: [round_robin]
+sweep: {grid: {engine.decode_ms_per_token: [5, 50]}}
+"""
+    docs = json.loads(simulate(scenario(tmp_path, text), "--json", "-").stdout)["pdctl"]["arms"]
+    assert all(d["completed"] == 100 for d in docs)
+    assert docs[0]["duration"] >= 10 * 128 * 0.005 and docs[1]["duration"] >= 10 * 128 * 0.05
+    assert all(d["max_concurrent_requests"] <= 10 for d in docs)
+
+
+def test_the_script_for_arrays_merges_to_the_same_bytes(grid, tmp_path):
+    """scripts/sweep-slurm without Slurm, and the parts of the Indexed Job named as its manifest names them."""
+    whole, out = tmp_path / "whole.json", tmp_path / "out.json"
+    simulate(grid, "--json", whole)
+    env = os.environ | {"SWEEP_LOCAL": "1", "PDCTL": os.path.abspath(harness.PDCTL)}
+    done = subprocess.run([ROOT / "scripts/sweep-slurm", grid, "3", out], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == whole.read_bytes()
+    manifest = (ROOT / "scripts/sweep-job.yaml").read_text()
+    parts = int(re.search(r"completions: (\d+)", manifest)[1])
+    assert f'--shard "$i/{parts}"' in manifest and f"parallelism: {parts}" in manifest
