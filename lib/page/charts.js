@@ -2,7 +2,7 @@
  * light, dark and print follow without redrawing; series differ by dash as well. Texts are set as text, never as markup. */
 "use strict";
 var pd = (function () {
-	const WIDTH = 640, HEIGHT = 260, MARGIN = { top: 10, right: 16, bottom: 40, left: 58 }, SERIES = 8;
+	const WIDTH = 640, HEIGHT = 260, MARGIN = { top: 10, right: 16, bottom: 40, left: 66 }, SERIES = 8;
 
 	function el(tag, attributes, ...children) {
 		const e = document.createElement(tag);

@@ -1,0 +1,3 @@
+module pdctl.example/otel
+
+go 1.25.0
