@@ -16,6 +16,7 @@
 #include "cmd/profile_opts.h"
 #include "cmd/workload_opts.h"
 #include "cmd/store_opts.h"
+#include "sim/scenario/jsonschema.h"
 #include "sim/scenario/recommend.h"
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
@@ -44,6 +45,7 @@ static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
 static const char *profile_path, *replay;
+static bool print_schema;
 static struct simulate_way way;
 
 static const struct opt opts[] = {
@@ -200,6 +202,9 @@ static const struct opt opts[] = {
 	 0, NULL},
 	{OPT_FLAG, "check", &way.check, NULL,
 	 "read the scenario files, say what would be run, and run nothing", NULL, 0, 0, NULL},
+	{OPT_FLAG, "print-schema", &print_schema, NULL,
+	 "print the form of scenario files as a JSON Schema, for editors, and exit", NULL, 0, 0,
+	 NULL},
 	{OPT_TEXT, "json", &o.json, "FILE",
 	 "write the result document; - is standard output, without the table", NULL, 0, 0, NULL},
 	SIMULATE_HTML_OPTION,
@@ -657,7 +662,13 @@ int cmd_simulate(int argc, char **argv)
 	policy_opts_init(&policies, "default: ");
 	decider_opts_init(&decider);
 	code = cli_parse(&command, argc, argv, &files);
-	if (code < 0 && calibrate.file) {
+	if (code < 0 && print_schema) {
+		cJSON *schema = scenario_json_schema();
+
+		err = json_out("-", schema, &msg);
+		cJSON_Delete(schema);
+		code = err ? fail(err, &msg) : EXIT_OK;
+	} else if (code < 0 && calibrate.file) {
 		err = check_use(argc, argv, &files, &msg);
 		calibrate.profile = profile_path;
 		calibrate.json = o.json;
