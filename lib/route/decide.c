@@ -115,8 +115,7 @@ static int why_none(const struct route_view *v)
 	return why;
 }
 
-static void take(struct route_slot *slot, struct route_view *v, const struct route_choice *c,
-		 struct route_decision *d)
+static void describe(struct route_view *v, const struct route_choice *c, struct route_decision *d)
 {
 	v->settled = true;
 	d->worker = c->worker;
@@ -125,6 +124,12 @@ static void take(struct route_slot *slot, struct route_view *v, const struct rou
 	d->reason = c->reason;
 	d->tokens = c->tokens ? c->tokens : v->rq->tokens;
 	d->tokens_stay = c->tokens_stay;
+}
+
+static void take(struct route_slot *slot, struct route_view *v, const struct route_choice *c,
+		 struct route_decision *d)
+{
+	describe(v, c, d);
 	if (d->tokens > 0 && !v->rq->shadow)
 		atomic_fetch_add_explicit(&slot->tokens, d->tokens, memory_order_relaxed);
 	if (d->ncandidates == ROUTE_CANDIDATES) /* the chosen one is always shown */
@@ -169,9 +174,7 @@ static int rank_once(const struct route_policy_type *rank, struct route_view *v,
 		} else if (!c.passed && route_may_pick(v, c.worker) &&
 			   (!exact || route_has_room(slot, c.seen))) {
 			if (v->rq->dry) {
-				v->settled = true;
-				d->worker = c.worker;
-				d->reason = c.reason;
+				describe(v, &c, d);
 				return PD_OK;
 			}
 			if (v->rq->shadow) {
@@ -255,9 +258,9 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		return PD_ENOENT;
 	if (by_key && !keyed)
 		rank = type->keyless;
-	err = rank->walk_size <= WALK_SMALL ? rank_small(rank, &v, out)
-	      : rq->walk		    ? rank_until(rank, &v, rq->walk, out)
-					    : rank_large(rank, &v, out);
+	err = rank->walk_size <= WALK_SMALL && !rq->dry ? rank_small(rank, &v, out)
+	      : rq->walk				? rank_until(rank, &v, rq->walk, out)
+							: rank_large(rank, &v, out);
 	if (err)
 		return err;
 	if (!keyed)
@@ -270,6 +273,24 @@ int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		return PD_OK;
 	atomic_fetch_add_explicit(&pool->worker[out->worker].slot->picks, 1, memory_order_relaxed);
 	return PD_OK;
+}
+
+void route_commit(const struct route_pool *pool, const struct route_request *rq,
+		  const struct route_decision *d)
+{
+	const struct route_policy_type *type = pool->state->spec.type;
+	struct route_slot *slot = pool->worker[d->worker].slot;
+	bool own = !(type->flags & ROUTE_BY_KEY) || route_has_key(rq);
+
+	atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&slot->picks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&slot->tokens, d->tokens, memory_order_relaxed);
+	if (type->learn)
+		route_tell(pool->state, &(struct route_event){.kind = ROUTE_PICKED,
+							      .worker = pool->worker[d->worker].id,
+							      .at_ns = rq->now_ns,
+							      .request = rq,
+							      .walk = own ? rq->walk : NULL});
 }
 
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq)

@@ -46,6 +46,13 @@ const char *route_reason_name(enum route_reason r);
 int route_decide(const struct route_pool *pool, const struct route_request *rq,
 		 struct route_decision *out) PD_MUST;
 
+/*
+ * Counts in what a dry route_decide() of this request found, as it would have been counted then,
+ * and lets the policy learn from that ranking (rq->walk), whatever has happened since.
+ */
+void route_commit(const struct route_pool *pool, const struct route_request *rq,
+		  const struct route_decision *d);
+
 /* The request left the worker: its counts fall (rq->counted is the tokens of the decision), and the
  * policy hears of it. rq may be NULL: no tokens were counted. */
 void route_end(const struct route_pool *pool, uint32_t worker, const struct route_request *rq);

@@ -52,7 +52,7 @@ struct route_request {
 			policy learns from it all the same */
 	bool brief;  /* the worker is enough: nobody reads candidates and margin (ROUTE_BRIEF) */
 	bool dry;    /* which worker would it be: nothing is counted or learnt, no turn is taken;
-			owner of the pool only, for one caller at a time */
+			with `walk` the ranking stays there for route_commit() */
 };
 
 #endif

@@ -251,6 +251,8 @@ static int add_pick(struct reader *r, sqlite3_stmt *st)
 	e->attempt = (uint32_t)sqlite3_column_int64(st, 7);
 	e->turn = (uint64_t)sqlite3_column_int64(st, 12);
 	e->turns = (uint32_t)sqlite3_column_int64(st, 13);
+	e->ties = (uint32_t)sqlite3_column_int64(st, 14);
+	e->score = sqlite3_column_double(st, 15);
 	if (!err)
 		l->nevents++;
 	return err;
@@ -298,7 +300,7 @@ static int read_all(struct reader *r)
 		 " route_blocks FROM request WHERE run = ?1 ORDER BY id",
 		 add_call},
 		{"SELECT request, at_ns, role, fleet, worker, began, seq, attempt, usable, tried,"
-		 " in_flight, draw, turn, turns FROM decision WHERE run = ?1 ORDER BY id",
+		 " in_flight, draw, turn, turns, ties, score FROM decision WHERE run = ?1 ORDER BY id",
 		 add_pick},
 		{"SELECT request, at_ns, role, fleet, worker, began, seq, what FROM release"
 		 " WHERE run = ?1",

@@ -5,6 +5,7 @@
  */
 #include "sim/replay/exact.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,20 +29,29 @@ struct role {
 	struct route_state *state;
 };
 
-enum { DONE = 1, AGREED = 2 };
+enum fit { DIFFERS, FITS, FITS_AS_SEEN /* with the score and ties that the router saw */ };
+
+/* A ranking that was tried. */
+struct found {
+	enum fit fit;
+	struct route_decision d;
+	_Alignas(max_align_t) unsigned char walk[ROUTE_WALK_MAX];
+};
 
 struct exact {
 	const struct capture_log *log;
 	const struct exact_options *opt;
 	struct exact_result *out;
 	struct role role[CAPTURE_ROLES];
-	struct hold *hold;    /* owned; per call and role */
-	unsigned char *flags; /* owned; per event */
-	uint32_t *partner;    /* owned; per event: the other pick of its attempt, or none */
-	uint32_t *company;    /* owned; events whose span holds others, by `began` */
+	struct hold *hold; /* owned; per call and role */
+	bool *done;	   /* owned; per event: taken */
+	uint32_t *partner; /* owned; per event: the other pick of its attempt, or none */
+	uint32_t *company; /* owned; events whose span holds others, by `began` */
 	size_t ncompany, next;
-	uint32_t *open; /* owned */
+	uint32_t *open;	     /* owned */
+	struct found **kept; /* owned; per place in open: the best ranking since it began */
 	size_t nopen;
+	struct found *now, *best; /* owned; scratch */
 	bool tried[ROUTE_WORKERS_MAX];
 };
 
@@ -204,7 +214,7 @@ static struct route_request request_of(struct exact *x, uint32_t i, struct route
 }
 
 /* Whom would it be? Nothing changes. False: nobody. */
-static bool whom(struct exact *x, uint32_t i, struct route_decision *d)
+static bool whom(struct exact *x, uint32_t i, struct found *f)
 {
 	const struct capture_event *e = &x->log->event[i];
 	struct route_pool *p = pool_of(x, e);
@@ -213,45 +223,52 @@ static bool whom(struct exact *x, uint32_t i, struct route_decision *d)
 
 	set_workers(x, e, p);
 	rq.dry = true;
-	return route_decide(p, &rq, d) == PD_OK;
+	rq.walk = f->walk;
+	return route_decide(p, &rq, &f->d) == PD_OK;
 }
 
-/* With each turn that it can have had: the policy's counter stays at the one that fits. */
-static bool agrees(struct exact *x, uint32_t i, struct route_decision *d)
+/* Asks with each turn that it can have had. *best becomes the last of the rankings that fit best,
+ * if one fits. */
+static void ask(struct exact *x, uint32_t i, struct found **best)
 {
 	const struct capture_event *e = &x->log->event[i];
 	uint32_t turns = e->turns < TURNS_MAX ? e->turns : TURNS_MAX;
 	struct route_state *s = x->role[e->role].state;
 
 	s->turn = e->turn;
-	while (!(whom(x, i, d) && d->worker == e->worker)) {
-		if (s->turn + 1 >= e->turn + turns)
-			return false;
-		s->turn++;
-	}
-	return true;
+	do {
+		struct found *now = x->now;
+
+		if (!whom(x, i, now) || now->d.worker != e->worker)
+			continue;
+		now->fit = now->d.score == e->score && now->d.ties == e->ties ? FITS_AS_SEEN : FITS;
+		if (now->fit < (*best)->fit)
+			continue;
+		x->now = *best;
+		*best = now;
+		if (now->fit == FITS_AS_SEEN)
+			return;
+	} while (++s->turn < e->turn + turns);
 }
 
 /* The same with the loads that it found. */
-static bool agrees_as_seen(struct exact *x, uint32_t i, struct route_decision *d)
+static void ask_as_seen(struct exact *x, uint32_t i, struct found **best)
 {
 	const struct capture_event *e = &x->log->event[i];
 	struct route_pool *p = pool_of(x, e);
 	uint32_t now[ROUTE_WORKERS_MAX];
-	bool yes;
 
 	if (e->in_flight == CAPTURE_NONE)
-		return false;
+		return;
 	for (size_t w = 0; w < p->n; w++) {
 		uint64_t two = x->log->word[e->in_flight + w / 2];
 
 		now[w] = route_load(p->worker[w].slot);
 		p->worker[w].slot->in_flight = (uint32_t)(w % 2 ? two >> 32 : two);
 	}
-	yes = agrees(x, i, d);
+	ask(x, i, best);
 	for (size_t w = 0; w < p->n; w++)
 		p->worker[w].slot->in_flight = now[w];
-	return yes;
 }
 
 /* Counts event v in its worker, or out of it again. */
@@ -265,12 +282,11 @@ static void toggle(struct exact *x, uint32_t v, bool in)
 
 /* A ranking reads one worker after the other: of the picks and ends in its span it may have seen
  * any. Tries each set of them, of the last ones when there are many. */
-static bool agrees_with_some(struct exact *x, uint32_t i, struct route_decision *d)
+static void ask_with_some(struct exact *x, uint32_t i, struct found **best)
 {
 	const struct capture_event *e = &x->log->event[i];
 	uint32_t v[SETS_MAX];
 	size_t n = 0;
-	bool yes = false;
 
 	for (uint32_t k = i; k-- > 0 && n < SETS_MAX && x->log->event[k].seq > e->began;)
 		if (x->log->event[k].role == e->role && x->log->event[k].what != CAPTURE_COMPUTED)
@@ -279,49 +295,46 @@ static bool agrees_with_some(struct exact *x, uint32_t i, struct route_decision 
 		if (x->open[k] > i && x->log->event[x->open[k]].role == e->role &&
 		    x->log->event[x->open[k]].what != CAPTURE_COMPUTED)
 			v[n++] = x->open[k];
-	for (uint32_t set = 1; !yes && set < 1u << n; set++) {
+	for (uint32_t set = 1; (*best)->fit == DIFFERS && set < 1u << n; set++) {
 		for (size_t k = 0; k < n; k++)
 			if (set >> k & 1)
-				toggle(x, v[k], !(x->flags[v[k]] & DONE));
-		yes = agrees(x, i, d);
+				toggle(x, v[k], !x->done[v[k]]);
+		ask(x, i, best);
 		for (size_t k = 0; k < n; k++)
 			if (set >> k & 1)
-				toggle(x, v[k], x->flags[v[k]] & DONE);
+				toggle(x, v[k], x->done[v[k]]);
 	}
-	return yes;
 }
 
-/* The captured pick counts. */
-static int pick(struct exact *x, uint32_t i)
+/* The captured pick counts; what the policy learns comes from the ranking that explains it. */
+static int pick(struct exact *x, uint32_t i, struct found *f)
 {
 	const struct capture_event *e = &x->log->event[i];
 	struct hold *h = &x->hold[(size_t)e->call * CAPTURE_ROLES + e->role];
 	struct route_pool *p = pool_of(x, e);
-	struct route_decision d;
 	struct route_key key;
 	struct route_request rq = request_of(x, i, &key);
-	int err;
 
 	set_workers(x, e, p);
-	err = route_decide(p, &rq, &d);
-	if (!err && d.worker != e->worker) {
-		rq.counted = d.tokens;
-		route_end(p, d.worker, &rq);
+	if (f->fit == DIFFERS) {
+		rq.dry = true;
+		rq.walk = f->walk;
 		for (size_t w = 0; w < p->n; w++)
 			x->tried[w] = w != e->worker;
-		err = route_decide(p, &rq, &d);
+		/* When no ranking yields it, it is counted all the same. */
+		if (route_decide(p, &rq, &f->d)) {
+			atomic_fetch_add(&p->worker[e->worker].slot->in_flight, 1);
+			*h = (struct hold){.fleet = e->fleet, .worker = e->worker, .held = true};
+			return PD_OK;
+		}
+		rq.dry = false;
 	}
-	if (err == PD_ENOMEM)
-		return err;
-	if (err) {
-		/* No ranking yields it: it is counted all the same. */
-		atomic_fetch_add(&p->worker[e->worker].slot->in_flight, 1);
-		d = (struct route_decision){.worker = e->worker};
-	}
+	rq.walk = f->walk;
+	route_commit(p, &rq, &f->d);
 	*h = (struct hold){.fleet = e->fleet,
 			   .worker = e->worker,
-			   .tokens = d.tokens,
-			   .stay = d.tokens_stay,
+			   .tokens = f->d.tokens,
+			   .stay = f->d.tokens_stay,
 			   .held = true};
 	return PD_OK;
 }
@@ -351,68 +364,85 @@ static void release(struct exact *x, uint32_t i)
 	h->held = false;
 }
 
-static int apply(struct exact *x, uint32_t i)
+/* f: of a pick, the ranking that explains it. */
+static int apply(struct exact *x, uint32_t i, struct found *f)
 {
-	x->flags[i] |= DONE;
+	x->done[i] = true;
 	if (x->log->event[i].what == CAPTURE_PICKED)
-		return pick(x, i);
+		return pick(x, i, f);
 	release(x, i);
 	return PD_OK;
 }
 
 /* ---- order ---- */
 
-/* Forgets those that were taken; picks that agree now are remembered. */
-static void look_at_open(struct exact *x)
+static struct found *found_new(void)
 {
-	struct route_decision d;
+	struct found *f = malloc(sizeof(*f));
+
+	if (f)
+		f->fit = DIFFERS;
+	return f;
+}
+
+/* Forgets those that were taken, and asks the others about the state of now. */
+static int look_at_open(struct exact *x)
+{
 	size_t n = 0;
 
 	for (size_t k = 0; k < x->nopen; k++) {
 		uint32_t i = x->open[k];
 
-		if (x->flags[i] & DONE)
+		if (x->done[i]) {
+			free(x->kept[k]);
 			continue;
-		x->open[n++] = i;
-		if (x->log->event[i].what == CAPTURE_PICKED && !(x->flags[i] & AGREED) &&
-		    agrees(x, i, &d))
-			x->flags[i] |= AGREED;
+		}
+		x->open[n] = i;
+		x->kept[n] = x->kept[k];
+		if (x->log->event[i].what == CAPTURE_PICKED) {
+			x->kept[n] = x->kept[n] ? x->kept[n] : found_new();
+			if (!x->kept[n])
+				return PD_ENOMEM;
+			ask(x, i, &x->kept[n]);
+		}
+		n++;
 	}
 	x->nopen = n;
+	return PD_OK;
 }
 
-static void open_until(struct exact *x, uint64_t seq)
+static int open_until(struct exact *x, uint64_t seq)
 {
 	size_t before = x->nopen;
 
 	while (x->next < x->ncompany && x->log->event[x->company[x->next]].began < seq) {
 		uint32_t i = x->company[x->next++];
 
-		if (!(x->flags[i] & DONE))
-			x->open[x->nopen++] = i;
+		if (x->done[i])
+			continue;
+		x->kept[x->nopen] = NULL;
+		x->open[x->nopen++] = i;
 	}
-	if (x->nopen > before)
-		look_at_open(x);
+	return x->nopen > before ? look_at_open(x) : PD_OK;
 }
 
 /* An event that may have come before event i, and explains it. */
 static int take_early(struct exact *x, uint32_t i, bool *taken)
 {
-	struct route_decision d;
-
 	*taken = false;
 	for (size_t k = 0; k < x->nopen; k++) {
 		uint32_t o = x->open[k];
 
-		if (o == i || (x->flags[o] & DONE) ||
-		    x->log->event[o].role != x->log->event[i].role)
+		if (o == i || x->done[o] || x->log->event[o].role != x->log->event[i].role)
 			continue;
-		if (x->log->event[o].what == CAPTURE_PICKED && !agrees(x, o, &d))
-			continue;
-		if (x->log->event[o].what == CAPTURE_PICKED)
-			x->flags[o] |= AGREED;
+		if (x->log->event[o].what == CAPTURE_PICKED) {
+			x->kept[k]->fit = DIFFERS;
+			ask(x, o, &x->kept[k]);
+			if (x->kept[k]->fit == DIFFERS)
+				continue;
+		}
 		*taken = true;
-		return apply(x, o);
+		return apply(x, o, x->kept[k]);
 	}
 	return PD_OK;
 }
@@ -438,28 +468,41 @@ static int take_pick(struct exact *x, uint32_t i)
 	const struct capture_event *e = &x->log->event[i];
 	const struct capture_call *c = &x->log->call[e->call];
 	struct exact_pool *out = &x->out->pool[e->role];
-	struct route_decision d = {0};
-	bool compared, agreed, more = true, any = true;
+	struct found **best = &x->best;
+	struct route_decision d;
+	bool compared, agreed, early = x->done[i], more = !early, any = true;
 	int err = PD_OK;
 
 	compared = !(c->key_hashed && (pool_of(x, e)->state->spec.type->flags & ROUTE_BY_KEY));
 	out->overlapped += e->began + 1 != e->seq;
 	x->out->retries += e->attempt > 0;
-	agreed = (x->flags[i] & DONE) || agrees(x, i, &d) || (x->flags[i] & AGREED) ||
-		 agrees_as_seen(x, i, &d) || agrees_with_some(x, i, &d);
-	while (!agreed && more && !err) {
+	(*best)->fit = DIFFERS;
+	for (size_t k = 0; k < x->nopen; k++)
+		if (x->open[k] == i)
+			best = &x->kept[k];
+	if (!early)
+		ask(x, i, best);
+	if (!early && (*best)->fit == DIFFERS)
+		ask_as_seen(x, i, best);
+	if (!early && (*best)->fit == DIFFERS)
+		ask_with_some(x, i, best);
+	while (!err && more && (*best)->fit == DIFFERS) {
 		err = take_early(x, i, &more);
-		agreed = !err && more && (agrees(x, i, &d) || agrees_as_seen(x, i, &d));
+		if (!err && more)
+			ask(x, i, best);
+		if (!err && more && (*best)->fit == DIFFERS)
+			ask_as_seen(x, i, best);
 	}
-	if (agreed)
-		d = (struct route_decision){.worker = e->worker, .reason = d.reason};
-	else
-		any = whom(x, i, &d);
+	agreed = early || (*best)->fit != DIFFERS;
+	if (!agreed)
+		any = whom(x, i, x->now);
+	d = agreed ? (struct route_decision){.worker = e->worker, .reason = (*best)->d.reason}
+		   : x->now->d;
 	out->decisions += compared;
 	out->agreed += compared && agreed;
 	out->hashed += !compared;
-	if (!err && !(x->flags[i] & DONE))
-		err = apply(x, i);
+	if (!err && !early)
+		err = apply(x, i, *best);
 	return err ? err : say(x, i, any ? &d : NULL, compared, compared && agreed);
 }
 
@@ -470,16 +513,16 @@ static int take_all(struct exact *x)
 	for (size_t i = 0; !err && i < x->log->nevents; i++) {
 		const struct capture_event *e = &x->log->event[i];
 
-		open_until(x, e->seq);
-		if (e->what == CAPTURE_PICKED) {
+		err = open_until(x, e->seq);
+		if (!err && e->what == CAPTURE_PICKED) {
 			err = take_pick(x, (uint32_t)i);
-		} else {
-			if (!(x->flags[i] & DONE))
-				err = apply(x, (uint32_t)i);
+		} else if (!err) {
+			if (!x->done[i])
+				err = apply(x, (uint32_t)i, NULL);
 			err = err ? err : say(x, (uint32_t)i, NULL, false, false);
 		}
 		if (!err && x->nopen > 0)
-			look_at_open(x);
+			err = look_at_open(x);
 	}
 	return err;
 }
@@ -529,11 +572,15 @@ static int prepare(struct exact *x, struct pd_msg *msg)
 	int err;
 
 	x->hold = calloc(log->ncalls * CAPTURE_ROLES + 1, sizeof(*x->hold));
-	x->flags = calloc(log->nevents + 1, 1);
+	x->done = calloc(log->nevents + 1, sizeof(*x->done));
+	x->kept = calloc(log->nevents + 1, sizeof(struct found *));
+	x->now = found_new();
+	x->best = found_new();
 	x->partner = reallocarray(NULL, log->nevents + 1, sizeof(*x->partner));
 	x->company = reallocarray(NULL, log->nevents + 1, sizeof(*x->company));
 	x->open = reallocarray(NULL, log->nevents + 1, sizeof(*x->open));
-	if (!x->hold || !x->flags || !x->partner || !x->company || !x->open)
+	if (!x->hold || !x->done || !x->kept || !x->now || !x->best || !x->partner || !x->company ||
+	    !x->open)
 		return PD_ENOMEM;
 	for (size_t i = 0; i < log->nevents; i++)
 		if (log->event[i].began + 1 != log->event[i].seq)
@@ -567,7 +614,12 @@ static void end(struct exact *x)
 		route_state_unref(r->state);
 	}
 	free(x->hold);
-	free(x->flags);
+	free(x->done);
+	for (size_t k = 0; k < x->nopen; k++)
+		free(x->kept[k]);
+	free(x->kept);
+	free(x->now);
+	free(x->best);
 	free(x->partner);
 	free(x->company);
 	free(x->open);
