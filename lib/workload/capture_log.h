@@ -25,8 +25,9 @@ struct capture_event {
 	uint32_t call, fleet; /* places in the log's arrays */
 	uint32_t worker;      /* place in the fleet's list of the role */
 	uint32_t attempt;     /* PICKED; from 0 */
-	/* PICKED; places in `word`, CAPTURE_NONE: not there. A bit per worker: available, and tried
-	 * by this request before; then requests in flight of each, two in a word. */
+	/* PICKED; places in `word`, CAPTURE_NONE: not there. A bit per worker: available; tried by
+	 * this request before, and behind these words: cannot take it. Then requests in flight of
+	 * each, two in a word. */
 	size_t usable, tried, in_flight;
 	enum capture_change what;
 	enum capture_role role;

@@ -52,7 +52,7 @@ struct exact {
 	struct found **kept; /* owned; per place in open: the best ranking since it began */
 	size_t nopen;
 	struct found *now, *best; /* owned; scratch */
-	bool tried[ROUTE_WORKERS_MAX];
+	bool tried[ROUTE_WORKERS_MAX], barred[ROUTE_WORKERS_MAX];
 };
 
 #define NO_EVENT  UINT32_MAX
@@ -172,6 +172,8 @@ static void set_workers(struct exact *x, const struct capture_event *e, struct r
 	for (size_t i = 0; i < p->n; i++) {
 		p->worker[i].slot->available = i == e->worker || bit(x, e->usable, i, true);
 		x->tried[i] = i != e->worker && bit(x, e->tried, i, false);
+		x->barred[i] = i != e->worker && e->tried != CAPTURE_NONE &&
+			       bit(x, e->tried + (p->n + 63) / 64, i, false);
 	}
 }
 
@@ -208,6 +210,7 @@ static struct route_request request_of(struct exact *x, uint32_t i, struct route
 		.partner = partner ? &x->role[other->role].pool[other->fleet]->worker[other->worker]
 				   : NULL,
 		.tried = x->tried,
+		.barred = x->barred,
 		.now_ns = e->at_ns + 1,
 		.draw = e->draw,
 	};
@@ -358,7 +361,7 @@ static void release(struct exact *x, uint32_t i)
 		return;
 	}
 	rq = request_of(x, i, &key);
-	rq.tried = NULL;
+	rq.tried = rq.barred = NULL;
 	rq.counted = h->tokens;
 	route_end(p, h->worker, &rq);
 	h->held = false;
@@ -494,8 +497,10 @@ static int take_pick(struct exact *x, uint32_t i)
 			ask_as_seen(x, i, best);
 	}
 	agreed = early || (*best)->fit != DIFFERS;
-	if (!agreed)
+	if (!agreed) {
+		x->role[e->role].state->turn = e->turn;
 		any = whom(x, i, x->now);
+	}
 	d = agreed ? (struct route_decision){.worker = e->worker, .reason = (*best)->d.reason}
 		   : x->now->d;
 	out->decisions += compared;

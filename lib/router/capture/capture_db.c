@@ -548,7 +548,7 @@ static void put_seen(struct capture_db *db, struct row *r, const struct capture_
 	const uint64_t *usable = (const uint64_t *)(d + 1), *tried = usable + words;
 	bool any = false;
 
-	for (size_t i = 0; i < words; i++)
+	for (size_t i = 0; i < 2 * words; i++)
 		any |= tried[i] != 0;
 	if (db->nusable[d->role] == d->nworkers &&
 	    memcmp(db->usable[d->role], usable, words * sizeof(*usable)) == 0) {
@@ -558,8 +558,8 @@ static void put_seen(struct capture_db *db, struct row *r, const struct capture_
 		memcpy(db->usable[d->role], usable, words * sizeof(*usable));
 		db->nusable[d->role] = d->nworkers;
 	}
-	put_blob(r, tried, any ? words * sizeof(*tried) : 0);
-	put_blob(r, tried + words, d->overlapped ? d->nworkers * sizeof(uint32_t) : 0);
+	put_blob(r, tried, any ? 2 * words * sizeof(*tried) : 0);
+	put_blob(r, tried + 2 * words, d->overlapped ? d->nworkers * sizeof(uint32_t) : 0);
 }
 
 int capture_db_decision(struct capture_db *db, const struct capture_decision *d, struct pd_msg *msg)

@@ -32,7 +32,7 @@ static void note_decision(const struct record *r, unsigned role)
 	struct capture *c = r->to->capture;
 	const struct route_decision *d = r->pick[role].decision;
 	const struct record_pick *p = &r->pick[role];
-	size_t n = r->fleet->pool[role].n, bits = (n + 63) / 64 * 2 * sizeof(uint64_t);
+	size_t n = r->fleet->pool[role].n, bits = (n + 63) / 64 * 3 * sizeof(uint64_t);
 	bool overlapped = p->tick != p->began + 1, has = p->seen.n == bits + n * sizeof(uint32_t);
 	size_t seen = !has ? 0 : overlapped ? p->seen.n : bits;
 	struct capture_decision *to = capture_reserve(c, CAPTURE_DECISION, sizeof(*to) + seen);

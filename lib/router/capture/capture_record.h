@@ -33,8 +33,8 @@ struct capture_decision {
 	uint64_t turn;
 	uint32_t turns, nworkers;
 	bool overlapped;
-	/* a bit per worker: uint64_t usable[(nworkers + 63) / 64], tried[(nworkers + 63) / 64];
-	 * overlapped: uint32_t in_flight[nworkers] */
+	/* a bit per worker, in (nworkers + 63) / 64 words each: uint64_t usable[], tried[],
+	 * barred[]; overlapped: uint32_t in_flight[nworkers] */
 };
 
 /* A pick has ended, or its prompt is computed. */

@@ -63,8 +63,8 @@ struct record_pick {
 	const struct route_decision *decision;
 	const struct route_explain *explain; /* not filled: the policy says no more */
 	/* Of captured requests: the span of the decision (capture.h), and what there was to be seen
-	 * when it began: a bit for each worker that is available, one for each that was tried, and
-	 * the requests in flight of each. */
+	 * when it began: a bit for each worker that is available, one for each that was tried, one
+	 * for each that cannot take it, and the requests in flight of each. */
 	uint64_t began, tick;
 	uint64_t turn;	/* the policy's counter before */
 	uint32_t turns; /* taken from it meanwhile */

@@ -159,8 +159,9 @@ static void look(struct exchange *x, enum worker_role role)
 	const struct route_pool *ring = x->fleet->pool[role].ring;
 	struct pick *p = &x->pick[role];
 	struct buf *b = &x->lane->seen[role];
-	size_t words = (ring->n + 63) / 64, bytes = 2 * words * 8 + ring->n * 4;
-	uint64_t *usable, *tried;
+	size_t words = (ring->n + 63) / 64, bytes = 3 * words * 8 + ring->n * 4;
+	const bool *barred = model_barred(x, role);
+	uint64_t *usable, *tried, *never;
 	uint32_t *load;
 
 	if (!x->rec.number)
@@ -171,10 +172,11 @@ static void look(struct exchange *x, enum worker_role role)
 	if (buf_reserve(b, bytes))
 		return;
 	b->len = bytes;
-	memset(b->data, 0, 2 * words * 8);
+	memset(b->data, 0, 3 * words * 8);
 	usable = (void *)b->data;
 	tried = usable + words;
-	load = (void *)(tried + words);
+	never = tried + words;
+	load = (void *)(never + words);
 	for (size_t i = 0; i < ring->n; i++) {
 		const struct route_slot *s = ring->worker[i].slot;
 
@@ -184,6 +186,8 @@ static void look(struct exchange *x, enum worker_role role)
 			usable[i / 64] |= UINT64_C(1) << i % 64;
 		if (p->tried && p->tried[i])
 			tried[i / 64] |= UINT64_C(1) << i % 64;
+		if (barred && barred[i])
+			never[i / 64] |= UINT64_C(1) << i % 64;
 	}
 }
 

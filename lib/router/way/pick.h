@@ -10,8 +10,8 @@
 
 struct exchange;
 
-/* What a captured decision had before it: two bits and a number for each worker. */
-#define PICK_SEEN_MAX (2 * ROUTE_WORKERS_MAX / 8 + 4 * ROUTE_WORKERS_MAX)
+/* What a captured decision had before it: three bits and a number for each worker. */
+#define PICK_SEEN_MAX (3 * ROUTE_WORKERS_MAX / 8 + 4 * ROUTE_WORKERS_MAX)
 
 struct pick {
 	struct worker *worker; /* headers and logs name it, also after the end; NULL: none */
