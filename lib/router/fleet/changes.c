@@ -86,6 +86,9 @@ static void reap(struct changes *s)
 		atomic_store(&s->reap, true);
 		s->next_reap = clock_now() + REAP_EVERY;
 	}
+	/* Another one may have waited for the name or the URL. */
+	if (gone > 0 && c->health)
+		health_nudge(c->health);
 }
 
 static void round_of_changes(struct errands *errands, void *ctx)

@@ -251,16 +251,18 @@ static void replace(struct fleet_holder *h, struct log *log, struct fleet *old, 
 		say_policy(log, (enum worker_role)r, &old->pool[r], &fresh->pool[r]);
 		for (size_t i = 0; i < fresh->pool[r].n; i++) {
 			struct worker *w = fresh->pool[r].worker[i];
+			enum worker_source from;
 
 			if (has_worker(&old->pool[r], w))
 				continue;
 			added++;
-			if (atomic_load(&w->source) ==
-			    SOURCE_LISTED) /* others have their own line */
+			from = (enum worker_source)atomic_load(&w->source);
+			/* The others have a line of their own. */
+			if (from == SOURCE_LISTED || from == SOURCE_REGISTRY || from == SOURCE_DNS)
 				log_event(log, LOG_INFO, "worker_added",
 					  LOG_FIELDS(LOG_TEXT("role", worker_role_name(w->role)),
 						     LOG_TEXT("worker", w->url),
-						     LOG_TEXT("source", "configured")),
+						     LOG_TEXT("source", worker_source_name(from))),
 					  "%s worker %s: added", worker_role_name(w->role), w->url);
 		}
 	}
