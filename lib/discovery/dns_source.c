@@ -159,7 +159,7 @@ static int add_worker(struct discovery_list *l, enum discovery_role role, const 
 	w->role = role;
 	(void)snprintf(w->url, sizeof(w->url), "%s", url);
 	if (strlen(name) < sizeof(w->name))
-		(void)snprintf(w->name, sizeof(w->name), "%s", name);
+		memcpy(w->name, name, strlen(name) + 1);
 	return PD_OK;
 }
 

@@ -274,7 +274,7 @@ static int fill(struct kube_pod *p, const struct kube_wanted *w, struct span met
 	(void)snprintf(p->w.url, sizeof(p->w.url), "http://%s%s%s:%u", v6 ? "[" : "", ip,
 		       v6 ? "]" : "", w->port[p->w.role]);
 	if (!w->url_names && strlen(name) < sizeof(p->w.name))
-		(void)snprintf(p->w.name, sizeof(p->w.name), "%s", name);
+		memcpy(p->w.name, name, strlen(name) + 1);
 	err = take_labels(&p->w.labels, labels);
 	if (!err && text_of(spec, "nodeName", node, sizeof(node)) &&
 	    !route_label(&p->w.labels, SPAN(KUBE_LABEL_NODE)).p)
