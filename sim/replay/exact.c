@@ -450,6 +450,57 @@ static int take_early(struct exact *x, uint32_t i, bool *taken)
 	return PD_OK;
 }
 
+/* Or what the policy learnt from it would: one that fits the state of now as it saw it. */
+static int take_learnt(struct exact *x, uint32_t i, struct found **best)
+{
+	for (size_t k = 0; k < x->nopen; k++) {
+		uint32_t o = x->open[k];
+		int err;
+
+		if (o == i || x->done[o] || x->log->event[o].what != CAPTURE_PICKED ||
+		    x->log->event[o].role != x->log->event[i].role)
+			continue;
+		x->kept[k]->fit = x->kept[k]->fit == DIFFERS ? DIFFERS : FITS;
+		ask(x, o, &x->kept[k]);
+		if (x->kept[k]->fit != FITS_AS_SEEN)
+			continue;
+		err = apply(x, o, x->kept[k]);
+		if (!err)
+			ask(x, i, best);
+		return err;
+	}
+	return PD_OK;
+}
+
+/* The decision fits, but not with the score that the router saw: an open pick that was counted
+ * before would explain it. */
+static int take_before(struct exact *x, uint32_t i, struct found **best)
+{
+	for (size_t k = 0; k < x->nopen; k++) {
+		const struct capture_event *o = &x->log->event[x->open[k]];
+		struct found *f = x->kept[k];
+		struct route_slot *s;
+		int err;
+
+		if (x->open[k] == i || x->done[x->open[k]] || o->what != CAPTURE_PICKED ||
+		    o->role != x->log->event[i].role || f->fit == DIFFERS)
+			continue;
+		s = x->role[o->role].pool[o->fleet]->worker[o->worker].slot;
+		s->in_flight++;
+		s->tokens += f->d.tokens;
+		ask(x, i, best);
+		s->in_flight--;
+		s->tokens -= f->d.tokens;
+		if ((*best)->fit != FITS_AS_SEEN)
+			continue;
+		err = apply(x, x->open[k], f);
+		if (!err)
+			ask(x, i, best);
+		return err;
+	}
+	return take_learnt(x, i, best);
+}
+
 static int say(struct exact *x, uint32_t i, const struct route_decision *d, bool compared,
 	       bool agreed)
 {
@@ -496,6 +547,8 @@ static int take_pick(struct exact *x, uint32_t i)
 		if (!err && more && (*best)->fit == DIFFERS)
 			ask_as_seen(x, i, best);
 	}
+	if (!err && !early && (*best)->fit == FITS)
+		err = take_before(x, i, best);
 	agreed = early || (*best)->fit != DIFFERS;
 	if (!agreed) {
 		x->role[e->role].state->turn = e->turn;
