@@ -55,6 +55,28 @@ static int labels(struct discovery_worker *w, const cJSON *metadata)
 	return err;
 }
 
+/* The ids of metadata.models, as the label of them. What is too long for it is left out. */
+static int models(struct discovery_worker *w, const cJSON *list)
+{
+	char ids[ROUTE_LABEL_TEXT_MAX + 1] = "";
+	const cJSON *m;
+	size_t len = 0;
+	int err;
+
+	cJSON_ArrayForEach(m, list)
+	{
+		size_t n = cJSON_IsString(m) ? strlen(m->valuestring) : 0;
+
+		if (n == 0 || strchr(m->valuestring, ',') || len + n + 1 > ROUTE_LABEL_TEXT_MAX)
+			continue;
+		len += (size_t)snprintf(ids + len, sizeof(ids) - len, "%s%s", len ? "," : "",
+					m->valuestring);
+	}
+	err = len > 0 ? route_labels_set(&w->labels, SPAN("model_id"), (struct span){ids, len})
+		      : PD_OK;
+	return err == PD_ETOOBIG ? PD_OK : err;
+}
+
 /* One service; PD_ENOENT: it is no worker of ours. */
 static int read_one(struct discovery_list *l, const cJSON *s, bool pd)
 {
@@ -74,6 +96,8 @@ static int read_one(struct discovery_list *l, const cJSON *s, bool pd)
 	w->role = !pd ? DISCOVERY_REGULAR : prefill ? DISCOVERY_PREFILL : DISCOVERY_DECODE;
 	(void)snprintf(w->url, sizeof(w->url), "%s", url);
 	(void)snprintf(w->name, sizeof(w->name), "%s", name);
+	if (models(w, cJSON_GetObjectItemCaseSensitive(metadata, "models")))
+		return PD_ENOMEM;
 	return labels(w, metadata);
 }
 

@@ -10,6 +10,7 @@ import harness
 from fake_engine import FakeEngine
 from harness import parse_metrics, wait_for
 from test_metrics_page import Change
+from test_registry import registry  # noqa: F401 (a fixture)
 
 ROUTE = "/v1/completions"
 SLOW = ("--models-interval-secs", 3600)  # what is learnt later was learnt by a look of its own
@@ -265,3 +266,23 @@ def test_any_model_anywhere(pdctl, engines):
     assert ask(router, "whatever")[0] == 200
     assert ids(router) == ["a"]
     assert len([p for p in one.probes if p.target == "/v1/models"]) == 1, "for the union alone"
+
+
+def test_a_label_stands_for_a_list(pdctl, engines, tmp_path, registry):
+    """Of workers that have none: `model_id` in the workers file and in POST /workers, metadata.models of a registry."""
+    one, two, four = (engines(refuses=True) for _ in range(3))
+    listed = engines("c")
+    service = registry()
+    assert service.register("r-server", four.url, {"type": "openai-api", "models": ["d", 7, "e"]})[0] == 201
+    (tmp_path / "workers.yaml").write_text(f"""workers:
+- {{url: {one.url}, labels: {{model_id: "a, b"}}}}
+- {{url: {listed.url}, labels: {{model_id: "wrong"}}}}
+""")
+    router = pdctl("serve", "--workers-file", tmp_path / "workers.yaml", "--registry-url", service.url)
+    assert router.admin("POST", "/workers", {"url": two.url, "model_id": "x"})[0] < 300
+    known(router, 1)
+    wait_for("the service", lambda: router.metrics()["vllm_router_active_workers"] == 4)
+    for model, worker in (("a", one), ("b", one), ("x", two), ("c", listed), ("d", four), ("e", four)):
+        for _ in range(2):
+            wait_for(f"{model}", lambda: ask(router, model)[1].get("X-Worker") == worker.url, 20)
+    wait_for("the answered list to count", lambda: ask(router, "wrong")[0] == 404, 20)

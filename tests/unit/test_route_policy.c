@@ -129,6 +129,43 @@ static void test_barred_workers(void **state)
 	}
 }
 
+/* A session that names two models, on workers of their own, has a home for each. */
+static void test_two_models_of_a_session(void **state)
+{
+	static const char *const policies[] = {
+		"sticky",	   "sticky_least_loaded",
+		"affinity",	   "kv_aware:kv-aware-session-affinity-ttl-secs=60",
+		"consistent_hash", "maglev"};
+	const bool barred[2][MOST] = {{true, false, true, false, true, false},
+				      {false, true, false, true, false, true}};
+	static const struct span model[2] = {{"a", 1}, {"b", 1}};
+
+	(void)state;
+	for (size_t p = 0; p < sizeof(policies) / sizeof(policies[0]); p++) {
+		uint32_t home[2] = {ROUTE_NO_WORKER, ROUTE_NO_WORKER};
+		struct route_key key = key_of("session");
+		struct fixture f;
+
+		make(&f, policies[p], MOST);
+		for (size_t i = 0; i < 40; i++) {
+			struct route_request rq = {.key = &key,
+						   .model = model[i % 2],
+						   .barred = barred[i % 2],
+						   .now_ns = (int64_t)i + 1,
+						   .draw = route_dice(1, 0, i, 0)};
+			struct route_decision d;
+
+			assert_int_equal(route_decide(f.pool, &rq, &d), PD_OK);
+			if (i >= 2 && d.worker != home[i % 2])
+				fail_msg("%s: request %zu", policies[p], i);
+			home[i % 2] = d.worker;
+			rq.counted = d.tokens;
+			route_end(f.pool, d.worker, &rq);
+		}
+		route_pool_free(f.pool);
+	}
+}
+
 /* What a shadow decides is what would be decided, and no slot knows of it. */
 static void test_shadow_decisions(void **state)
 {
@@ -697,6 +734,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_barred_workers),
+		cmocka_unit_test(test_two_models_of_a_session),
 		cmocka_unit_test(test_shadow_decisions),
 		cmocka_unit_test(test_specs),
 		cmocka_unit_test(test_param_types),

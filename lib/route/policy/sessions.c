@@ -91,8 +91,12 @@ struct span sessions_raw(const struct route_request *rq)
 uint64_t sessions_id(const struct route_request *rq)
 {
 	struct span id = sessions_raw(rq);
+	uint64_t hash = route_hash(ROUTE_HASH_XXH3, id.p, id.n);
 
-	return route_hash(ROUTE_HASH_XXH3, id.p, id.n);
+	/* Where workers differ in their models a session has a home for each that it names. */
+	if (rq->barred && rq->model.n > 0)
+		hash ^= route_murmur64a(rq->model.p, rq->model.n, hash);
+	return hash;
 }
 
 int64_t sessions_at(const struct route_view *v, uint32_t worker)
@@ -106,6 +110,8 @@ static bool serves(const struct route_view *v, uint32_t worker)
 {
 	const struct route_slot *s = v->pool->worker[worker].slot;
 
+	if (v->rq->barred && v->rq->barred[worker])
+		return false;
 	return atomic_load_explicit(&s->available, memory_order_acquire) ||
 	       atomic_load_explicit(&s->permits, memory_order_relaxed) > 0;
 }

@@ -175,6 +175,35 @@ static void making_release(struct making *m)
 	free(m->id);
 }
 
+/* "a,b" as a list. NULL: none, or no memory. */
+static struct served_list *list_of_label(struct span ids)
+{
+	struct served_list *l = NULL;
+	struct buf page;
+	int err;
+
+	if (ids.n == 0)
+		return NULL;
+	buf_init(&page, 64 * ROUTE_LABEL_TEXT_MAX);
+	err = buf_puts(&page, "{\"data\":[");
+	for (bool first = true; !err && ids.n > 0; first = false) {
+		const char *comma = memchr(ids.p, ',', ids.n);
+		size_t n = comma ? (size_t)(comma - ids.p) : ids.n;
+		struct span id = span_trim((struct span){ids.p, n});
+
+		err = buf_puts(&page, first ? "{\"id\":" : ",{\"id\":");
+		err = err ? err : json_quote(&page, id.p, id.n);
+		err = err ? err : buf_putc(&page, '}');
+		n += comma != NULL;
+		ids = (struct span){ids.p + n, ids.n - n};
+	}
+	err = err ? err : buf_puts(&page, "]}");
+	if (!err && served_list_read(&l, page.data, page.len))
+		l = NULL;
+	buf_release(&page);
+	return l;
+}
+
 /* Takes the lists of now, and collects their ids, each once. */
 static int collect(struct making *m, size_t *known)
 {
@@ -188,6 +217,9 @@ static int collect(struct making *m, size_t *known)
 			return PD_ENOMEM;
 		for (size_t i = 0; i < p->n; i++) {
 			m->list[r][i] = served_of(p->worker[i]);
+			if (!m->list[r][i])
+				m->list[r][i] = list_of_label(route_label(
+					&p->ring->worker[i].labels, SPAN(SERVED_LABEL)));
 			all += m->list[r][i] ? m->list[r][i]->n : 0;
 			*known += m->list[r][i] != NULL;
 		}

@@ -3,15 +3,17 @@
  * included; a table says for a whole fleet and any model which workers cannot take the request.
  * Both are immutable and counted by reference; reading is thread-safe.
  *
- * A worker that has not answered yet can take anything: it has just come. One that has no list can
- * take what no other worker of its pool lists. An empty id is served by all: engines then take
- * their own.
+ * Until a worker has answered with a list its label `model_id` stands for one: ids with commas
+ * between them. Without that it can take anything before it has answered, as it has just come, and
+ * afterwards what no other worker of its pool lists. An empty id is served by all: engines then
+ * take their own.
  */
 #ifndef PD_ROUTER_SERVED_H
 #define PD_ROUTER_SERVED_H
 
 #include "lib/router/fleet/fleet.h"
 
+#define SERVED_LABEL "model_id"
 #define SERVED_LIST_MAX 512	   /* models of one server; a list with more is read as not known */
 #define SERVED_IDS_MAX	4096	   /* distinct ids of a fleet; others are served by all workers */
 #define SERVED_PAGE_MAX (4u << 20) /* bytes of an answer */
