@@ -21,6 +21,7 @@
 #include "lib/base/cli.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "sim/report/charts.h"
 #include "sim/report/table.h"
 #include "sim/report/whole.h"
 #include "sim/scenario/args.h"
@@ -46,6 +47,7 @@ static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
 static const char *profile_path, *replay;
 static bool print_schema;
+static const char *charts;
 static struct simulate_way way;
 
 static const struct opt opts[] = {
@@ -216,6 +218,11 @@ static const struct opt opts[] = {
 	{OPT_FLAG, "wide", &o.wide, NULL,
 	 "all columns of the table, however wide it gets (default: those that fit 100 characters)",
 	 NULL, 0, 0, NULL},
+	{OPT_CHOICE, "charts", &charts, "WHEN",
+	 "bars of requests per worker, and sparklines of requests in flight and TTFT (default: "
+	 "auto, on a terminal; ascii: without block elements, which a locale without UTF-8 gets, "
+	 "too)",
+	 "auto|always|ascii|never", 0, 0, NULL},
 	{OPT_CHOICE, "format", &o.format, "FORMAT", "of the table (default: text)", "text|md", 0, 0,
 	 NULL},
 	{.type = OPT_END},
@@ -265,7 +272,8 @@ struct session {
 	cJSON *docs;	     /* owned array, one document per arm */
 	cJSON *wholes;	     /* owned array, one object per experiment */
 	struct buf verdicts; /* lines */
-	struct buf recommended;
+	struct buf recommended, drawn;
+	enum { CHARTS_NONE, CHARTS_ASCII, CHARTS_BLOCKS } charts;
 	struct buf agreement; /* lines about captures, and requests that did not complete */
 	struct buf decisions;
 	bool mark, want_docs, several;
@@ -288,6 +296,7 @@ static void session_release(struct session *s)
 	buf_release(&s->decisions);
 	buf_release(&s->verdicts);
 	buf_release(&s->recommended);
+	buf_release(&s->drawn);
 	cJSON_Delete(s->docs);
 	cJSON_Delete(s->wholes);
 }
@@ -322,6 +331,8 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 	if (simreport_remarks(&r, &s->agreement))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	if (o.recommend && r.verdict && recommend_lines(r.verdict, &e->arms, &s->recommended))
+		return pd_fail(msg, PD_ENOMEM, "out of memory");
+	if (s->charts != CHARTS_NONE && simreport_charts(&r, s->charts == CHARTS_ASCII, &s->drawn))
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = simreport_verdict(&r, s->several, o.wide ? 0 : TABLE_WIDTH, &s->verdicts);
 	if (!err && s->want_docs)
@@ -363,6 +374,10 @@ static int print_table(struct session *s, struct pd_msg *msg)
 				       "\n* ms, simulated; profile %s: means within %.2g %% of "
 				       "measured ones\n  that were not fitted\n",
 				       o.engine.profile, o.engine.band_percent);
+		if (s->drawn.len > 0) {
+			cli_print("\n", 1);
+			cli_print(s->drawn.data, s->drawn.len);
+		}
 		cli_print(note, strlen(note));
 		if (s->agreement.len > 0)
 			cli_print(s->agreement.data, s->agreement.len);
@@ -602,9 +617,9 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
 	static const char *const both[] = {
-		"seed",	     "json",	  "json-dir",	 "format", "wide",     "store",
-		"no-store",  "decisions", "threads",	 "shard",  "progress", "check",
-		"objective", "goodput",	  "repetitions", "html",   NULL};
+		"seed",	     "json",	  "json-dir", "format",	     "wide",	 "store",
+		"no-store",  "decisions", "threads",  "shard",	     "progress", "check",
+		"objective", "goodput",	  "charts",   "repetitions", "html",	 NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
 	static const char *const exact[] = {"workload", "capture-run", "replay",     "policy",
@@ -648,6 +663,22 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 		return PD_OK;
 	return others_refused(argc, argv, both, "goes with --workload; a scenario file has its own",
 			      msg);
+}
+
+static void choose_charts(struct session *s)
+{
+	static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+	const char *locale = NULL;
+	bool utf8;
+
+	for (size_t i = 0; i < 3 && !(locale && locale[0]); i++)
+		locale = getenv(names[i]);
+	utf8 = locale && (strcasestr(locale, "UTF-8") || strcasestr(locale, "UTF8"));
+	if (charts && strcmp(charts, "ascii") == 0)
+		s->charts = CHARTS_ASCII;
+	else if ((charts && strcmp(charts, "always") == 0) ||
+		 ((!charts || strcmp(charts, "auto") == 0) && isatty(STDOUT_FILENO)))
+		s->charts = utf8 ? CHARTS_BLOCKS : CHARTS_ASCII;
 }
 
 int cmd_simulate(int argc, char **argv)
@@ -715,6 +746,8 @@ int cmd_simulate(int argc, char **argv)
 		s.wholes = cJSON_CreateArray();
 		buf_init(&s.verdicts, OUT_MAX);
 		buf_init(&s.recommended, OUT_MAX);
+		buf_init(&s.drawn, OUT_MAX);
+		choose_charts(&s);
 		s.docs = cJSON_CreateArray();
 		table_init(&s.table);
 		buf_init(&s.agreement, OUT_MAX);

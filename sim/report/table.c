@@ -31,11 +31,15 @@ static const struct column columns[] = {
 	{">TTFT p50*", "median_ttft_ms", "%.0f", 1, NULL, NULL},
 	{">TTFT p99*", "p99_ttft_ms", "%.0f", 1, NULL, NULL},
 	{">E2E p99*", "p99_e2el_ms", "%.0f", 1, NULL, NULL},
+	{">TPOT p50*", "median_tpot_ms", "%.1f", 1, NULL, NULL},
+	{">queue p99*", "p99_queue_ms", "%.0f", 1, NULL, NULL},
+	{">good %", "goodput_share", "%.1f", 100, NULL, NULL},
 };
 
-#define NCOLUMNS (sizeof(columns) / sizeof(columns[0]))
-#define CELL_MAX 96
-#define NAME_MIN 12 /* characters that are left of a name */
+#define NCOLUMNS  (sizeof(columns) / sizeof(columns[0]))
+#define CELL_MAX  96
+#define LINE_MAX_ 95 /* characters of a line that lists columns */
+#define NAME_MIN  12 /* characters that are left of a name */
 
 void simreport_columns(struct table *t)
 {
@@ -95,11 +99,12 @@ void simreport_fit(struct table *t, size_t width, struct buf *left_out)
 	/* what goes first when it does not fit; what stays tells the rows apart and what they are
 	 * about */
 	static const char *const order[] = {
-		"join moves %", "leave moves %", "CV",	  "idle",      "load max/mean", "TTFT p99*",
-		"scenario",	"cache",	 "point", "TTFT p50*", "peak/mean",	"E2E p99*"};
-	static const char *const rare[] = {"point", "front"};
+		"queue p99*", "TPOT p50*",     "join moves %", "leave moves %", "CV",
+		"idle",	      "load max/mean", "TTFT p99*",    "scenario",	"cache",
+		"point",      "TTFT p50*",     "peak/mean",    "E2E p99*"};
+	static const char *const rare[] = {"point", "front", "good %"};
 	size_t before = left_out->len, at;
-	bool broken = false; /* the line has been */
+	size_t line = before; /* where the last line of left_out begins */
 	int err = PD_OK;
 
 	at = column_named(t, failed_head);
@@ -127,13 +132,14 @@ void simreport_fit(struct table *t, size_t width, struct buf *left_out)
 		    !constant(t, at, NULL))
 			continue;
 		table_drop_column(t, at);
-		if (!err)
-			err = buf_printf(left_out, "%s%s",
-					 left_out->len == before ? "columns of --wide: "
-					 : left_out->len - before > 80 && !broken ? ",\n  "
-										  : ", ",
-					 order[i]);
-		broken |= left_out->len - before > 90;
+		if (!err && left_out->len - line + strlen(order[i]) > LINE_MAX_) {
+			err = buf_puts(left_out, ",\n  ");
+			line = left_out->len - 2;
+		} else if (!err) {
+			err = buf_puts(left_out,
+				       left_out->len == before ? "columns of --wide: " : ", ");
+		}
+		err = err ? err : buf_puts(left_out, order[i]);
 	}
 	if (!err && left_out->len > before)
 		err = buf_putc(left_out, '\n');

@@ -381,3 +381,16 @@ def test_the_script_for_arrays_merges_to_the_same_bytes(grid, tmp_path):
     manifest = (ROOT / "scripts/sweep-job.yaml").read_text()
     parts = int(re.search(r"completions: (\d+)", manifest)[1])
     assert f'--shard "$i/{parts}"' in manifest and f"parallelism: {parts}" in manifest
+
+
+def test_charts_fit_and_have_an_ascii_form(grid, tmp_path):
+    plain = simulate(grid).stdout
+    utf8 = os.environ | {"LC_ALL": "C.UTF-8"}
+    blocks = simulate(grid, "--charts", "always", env=utf8).stdout
+    marks = simulate(grid, "--charts", "ascii", env=utf8).stdout
+    assert "█" not in plain and "█" in blocks and "█" not in marks and "#" in marks
+    assert simulate(grid, "--charts", "always", env=os.environ | {"LC_ALL": "C"}).stdout == marks
+    assert max(len(line) for line in blocks.splitlines()) <= 100 and max(len(line) for line in marks.splitlines()) <= 100
+    assert "and 20 more rows" in blocks
+    lines = [x for x in marks.splitlines() if x.startswith("round_robin 3 ")]
+    assert lines and all(x[21:24] == "###" for x in lines), lines
