@@ -13,6 +13,7 @@
 #include "cmd/serve_connector.h"
 #include "cmd/serve_discovery.h"
 #include "cmd/serve_epp.h"
+#include "cmd/serve_events.h"
 #include "cmd/serve_keys.h"
 #include "cmd/serve_run.h"
 #include "cmd/serve_tls.h"
@@ -126,6 +127,7 @@ static const struct opt options[] = {
 	 "hash policies without a key: least_request, or by the prompt's beginning (least_request)",
 	 "least_request|prefix", 0, 0, NULL},
 	{.type = OPT_ROWS, .value = policies.rows},
+	{.type = OPT_ROWS, .value = (void *)(uintptr_t)serve_events_rows},
 	{OPT_INT, "seed", &o.seed, "N", "seed of random choices; 0 takes one from the system (0)",
 	 NULL, 0, 9e15, NULL},
 
@@ -351,6 +353,7 @@ static void defaults(const struct router_config *c)
 	policy_opts_init(&policies, "");
 	decider_opts_init(&decider);
 	serve_vllm_defaults();
+	serve_events_defaults();
 	serve_tls_defaults();
 	o.host = c->host;
 	o.port = c->port;
@@ -664,6 +667,7 @@ static int read_config(struct router_config *c, struct pd_msg *msg)
 	if (err)
 		return err;
 	err = serve_epp_read(c, &o.policy, o.policy_given, msg);
+	err = err ? err : serve_events_read(c, msg);
 	err = err ? err : read_policy(c, msg);
 	if (err)
 		return err;
@@ -778,6 +782,7 @@ int cmd_serve(int argc, char **argv)
 	log_free(c.log);
 	serve_epp_release(&c);
 	serve_discovery_release(&c);
+	serve_events_release();
 	worker_list_release(&c.fleet.workers);
 	serve_tls_close(&c);
 	opt_list_release(&o.workers);

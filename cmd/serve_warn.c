@@ -58,27 +58,10 @@ static void warn_of_descriptors(const struct router_config *c, bool concurrent)
 			  (unsigned long long)wanted);
 }
 
-/* A policy that learns what workers cache from their events, which nothing sends yet. */
-static void warn_of_events(const struct router_config *c)
-{
-	for (int r = 0; r < ROLES; r++) {
-		if ((r == ROLE_REGULAR) == c->pd ||
-		    strcmp(c->fleet.policy[r].type->name, "kv_aware") != 0)
-			continue;
-		log_event(
-			c->log, LOG_WARN, "no_kv_events",
-			LOG_FIELDS(LOG_TEXT("role", worker_role_name((enum worker_role)r))),
-			"policy kv_aware of the %s pool: KV events of workers are not read yet, so "
-			"it goes by load; cache_aware and affinity know caches by what was routed",
-			worker_role_name((enum worker_role)r));
-	}
-}
-
 void serve_warn(const struct router_config *c, bool concurrent)
 {
 	warn_of_admin(c);
 	warn_of_descriptors(c, concurrent);
-	warn_of_events(c);
 }
 
 void serve_tell(const struct router_config *c, const struct router *rt)

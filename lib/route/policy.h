@@ -28,8 +28,9 @@ enum {
 	ROUTE_WANTS_BLOCKS = 8, /* uses request.block */
 	ROUTE_WANTS_PARTNER =
 		16, /* of a decode pool: prefill is picked first, to be request.partner */
-	ROUTE_WANTS_TOKENS = 32, /* uses request.tokens and request.output_tokens */
-	ROUTE_EXPLAINS = 64,	 /* fills request.explain: operators read its decisions */
+	ROUTE_WANTS_TOKENS = 32,  /* uses request.tokens and request.output_tokens */
+	ROUTE_EXPLAINS = 64,	  /* fills request.explain: operators read its decisions */
+	ROUTE_WANTS_EVENTS = 256, /* learns from STORED and EVICTED: blocks are those of engines */
 	ROUTE_BRIEF = 128, /* `next` changes nothing but its walk: a brief request may stop early */
 };
 

@@ -15,6 +15,7 @@
  *   pulse    reads counts of all       (first of all)
  */
 #include "lib/router/fleet/catalog.h"
+#include "lib/router/fleet/kvfollow.h"
 #include "lib/router/fleet/scrape.h"
 #include "lib/router/router.h"
 #include "lib/router/sources.h"
@@ -57,6 +58,7 @@ struct router {
 	struct admin admin;
 	struct health *health;
 	struct scrape *scrape;
+	struct kvfollow *events;
 	struct changes *changes;
 	struct sources *_Atomic sources; /* NULL: none, or not yet */
 	struct asks *asks;
@@ -103,6 +105,7 @@ static int metrics_page(void *ctx, struct buf *out)
 
 	if (rt->auth.ask)
 		keyask_stats(rt->auth.ask, &k);
+	kvfollow_counts(rt->events, &p.number[SINGLE_KV_SOURCES]);
 	spans_stats(rt->spans, &spans);
 	p.number[SINGLE_SPANS_SENT] = spans.sent;
 	p.number[SINGLE_SPANS_DROPPED] = spans.dropped;
@@ -457,6 +460,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 		goto out;
 	err = health_start(&rt->health, &rt->fleet, &rt->cfg, msg);
 	err = err ? err : scrape_start(&rt->scrape, &rt->fleet, &rt->cfg, msg);
+	err = err ? err : kvfollow_start(&rt->events, &rt->fleet, &rt->cfg, msg);
 	if (err)
 		goto out;
 	err = start_changes(rt, msg);
@@ -478,6 +482,7 @@ int router_start(struct router **out, const struct router_config *cfg, struct ca
 	rt->way.fleet = &rt->fleet;
 	rt->way.health = rt->health;
 	rt->way.catalog = rt->catalog;
+	rt->way.events = rt->events;
 	err = start_watch(rt, msg);
 	if (err)
 		goto out;
@@ -701,6 +706,7 @@ bool router_free(struct router *rt)
 	}
 	catalog_stop(rt->catalog);
 	asks_stop(rt->asks);
+	kvfollow_stop(rt->events);
 	scrape_stop(rt->scrape);
 	health_stop(rt->health);
 	capture_free(rt->capture);

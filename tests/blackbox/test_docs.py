@@ -177,7 +177,7 @@ def test_flags_in_prose_exist():
         page = ROOT / "docs" / f"{name}.md"
         if not page.exists():
             continue
-        for line in re.sub(r"<!-- vllm bench -->.*?<!-- end", "", page.read_text(), flags=re.S).splitlines():
+        for line in re.sub(r"<!-- vllm.(bench|serve) -->.*?<!-- end", "", page.read_text(), flags=re.S).splitlines():
             if "vllm bench" in line:
                 continue
             for code in re.findall(r"`(--[a-z][^`]*)`", line):

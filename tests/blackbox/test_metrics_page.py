@@ -29,6 +29,7 @@ from fake_engine import FakeEngine
 from fake_kube import FakeKube
 from harness import free_port, wait_for
 from test_keys import Authority
+from test_kv_events import Engine, stored
 from test_pd_faults import FAST, router_of, send_and_keep
 from test_serve_bytes import COMPLETION, pd_pair, reply_completion, reply_prefill
 from test_serve_clients import BODY, Watcher, message, ok
@@ -747,6 +748,41 @@ def test_trace_contexts(pdctl):
             change.expect(("pdctl_traceparent_total", 1, {"result": "invalid"}), ("pdctl_traceparent_total", 2))
             router.post(ROUTE, BODY)
             change.expect(("pdctl_traceparent_total", none, {"result": "generated"}), ("pdctl_traceparent_total", 2 + none))
+
+
+@moves("pdctl_kv_event_sources", "pdctl_kv_blocks", "pdctl_kv_event_batches_total", "pdctl_kv_event_batches_unreadable_total", "pdctl_kv_event_gaps_total",
+       "pdctl_kv_event_replays_total", "pdctl_kv_event_restarts_total", "pdctl_kv_event_losses_total", "pdctl_prompts_tokenized_total",
+       "pdctl_prompts_not_tokenized_total")
+def test_kv_events(pdctl):
+    """What each counts is in test_kv_events.py; here: that it moves, and from 0."""
+    with Engine() as engine:
+        w = pdctl("worker", "--model", "m")
+        router = pdctl("serve", "--policy", "kv_aware", "--worker-urls", w.url, *QUICK, *engine.flags(w.url))
+        wait_for("the source", lambda: Page(router).value("pdctl_kv_event_sources") == 1)
+        wait_for("the replay", lambda: Page(router).value("pdctl_kv_event_replays_total") == 1)
+        engine.serve_replays()
+
+        def arrived():
+            engine.send(0, [1.0, [stored(list(range(32)), 1)], 0])
+            return Page(router).value("pdctl_kv_event_batches_total")
+
+        wait_for("a batch", arrived)
+        assert Page(router).value("pdctl_kv_blocks") == 2
+        engine.kept.clear()
+        engine.send(7, [1.0, [], 0], keep=False)
+        wait_for("the gap", lambda: Page(router).value("pdctl_kv_event_gaps_total") == 1)
+        wait_for("the question", engine.serve_replays)
+        wait_for("the loss", lambda: Page(router).value("pdctl_kv_event_losses_total") == 1)
+        engine.send(8, None, raw=b"\xc1")
+        wait_for("the unreadable one", lambda: Page(router).value("pdctl_kv_event_batches_unreadable_total") == 1)
+        before = Page(router).value("pdctl_kv_event_restarts_total")
+        engine.send(0, [1.0, [], 0])
+        wait_for("the restart", lambda: Page(router).value("pdctl_kv_event_restarts_total") == before + 1)
+        change = Change(router)
+        assert router.post(ROUTE, {"model": "m", "prompt": "p q r"})[0] == 200
+        change.expect(("pdctl_prompts_tokenized_total", 1), ("pdctl_prompts_not_tokenized_total", 0))
+        router.post(ROUTE, {"model": "m", "prompt": ["a", "b"]})
+        change.expect(("pdctl_prompts_tokenized_total", 1), ("pdctl_prompts_not_tokenized_total", 1))
 
 
 @moves("pdctl_remembered_ids_total")

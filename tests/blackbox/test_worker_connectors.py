@@ -36,7 +36,7 @@ class Stack:
         prefill = [self.p.url] + ([bootstrap] if bootstrap else [])
         where = ["--vllm-discovery-address", f"127.0.0.1:{at}"] if registers else ["--prefill", *prefill, "--decode", self.d.url]
         self.router = pdctl("serve", "--pd-disaggregation", "--kv-connector", router or name, *QUICK, *where)
-        wait_for("both to be there", lambda: self.router.get("/readiness")[0] == 200)
+        wait_for("both to be there", lambda: [w["state"] for w in json.loads(self.router.admin("GET", "/workers")[2])["workers"]] == ["available"] * 2)
         self.bootstrap = bootstrap
 
     def reads(self):

@@ -252,7 +252,8 @@ static void learn(void *memory, const struct route_event *e)
 const struct route_policy_type route_policy_kv_aware = {
 	.name = "kv_aware",
 	.help = "vllm-router's: the least cost by blocks that workers report, tokens and requests",
-	.flags = ROUTE_BY_LOAD | ROUTE_DRAWS | ROUTE_WANTS_BLOCKS | ROUTE_WANTS_TOKENS,
+	.flags = ROUTE_BY_LOAD | ROUTE_DRAWS | ROUTE_WANTS_BLOCKS | ROUTE_WANTS_TOKENS |
+		 ROUTE_WANTS_EVENTS,
 	.params = params,
 	.params_size = sizeof(struct params),
 	.walk_size = sizeof(struct walk),

@@ -136,6 +136,10 @@ struct router_config {
 	size_t model_aliases_n;
 	int64_t scrape_interval, scrape_stale; /* of /metrics of workers */
 	bool scrape_always;		       /* whatever the policies look at: the gate does */
+	/* KV events of workers: "URL=ENDPOINT[,...]", as kvfollow_check takes them. */
+	const char *const *kv_sources, *const *kv_replays;
+	size_t kv_sources_n, kv_replays_n;
+	uint32_t kv_block_tokens; /* 0: as the first engine says */
 
 	const char *api_key;	      /* sent to workers; NULL: none */
 	const char *client_keys_file; /* NULL: none; read again on reload */

@@ -78,6 +78,13 @@
 	  "an answer with a body ends")                                                            \
 	X(BYTES_IN, ROUTE, NONE, "pdctl_bytes_received_total", "Body bytes received from clients", \
 	  "a request with a body is accepted")                                                     \
+	X(RENDERED, ROUTE, NONE, "pdctl_prompts_tokenized_total",                                  \
+	  "Prompts that a worker tokenized, or that came as token ids, for a policy that goes by " \
+	  "KV events",                                                                             \
+	  "a request is decided by such a policy, and its tokens are known")                       \
+	X(NOT_RENDERED, ROUTE, NONE, "pdctl_prompts_not_tokenized_total",                          \
+	  "The same, without tokens: the policy goes by load",                                     \
+	  "POST /tokenize of a worker fails or takes a second, or the prompt has another form")    \
 	X(TRACES, TRACE, NONE, "pdctl_traceparent_total",                                          \
 	  "W3C trace contexts: passed on, refused as malformed, or made here",                     \
 	  "a request carries traceparent, or --generate-traceparent makes one")                    \
@@ -257,6 +264,25 @@
 	  "one does not answer, refuses, or sends what cannot be read")                            \
 	X(SOURCE_HEARD, GAUGE, "source", "pdctl_discovery_last_success_timestamp_seconds",         \
 	  "When the last good answer came, Unix time", "one answers")                              \
+	X(KV_SOURCES, GAUGE, "", "pdctl_kv_event_sources", "Workers whose KV events are followed", \
+	  "such a worker is found, or leaves")                                                     \
+	X(KV_BLOCKS, GAUGE, "", "pdctl_kv_blocks", "Blocks that workers hold by their KV events",  \
+	  "an engine stores, removes or clears blocks")                                            \
+	X(KV_BATCHES, COUNTER, "", "pdctl_kv_event_batches_total", "Batches of KV events taken",   \
+	  "an engine publishes, or replays, a batch")                                              \
+	X(KV_UNREADABLE, COUNTER, "", "pdctl_kv_event_batches_unreadable_total",                   \
+	  "Batches of KV events that could not be read; the worker's index is dropped",            \
+	  "a batch is no MessagePack of vLLM's form")                                              \
+	X(KV_GAPS, COUNTER, "", "pdctl_kv_event_gaps_total",                                       \
+	  "Batches of KV events that followed a gap in the sequence",                              \
+	  "an engine or ZeroMQ drops batches, or a connection is lost")                            \
+	X(KV_REPLAYS, COUNTER, "", "pdctl_kv_event_replays_total",                                 \
+	  "Replays of KV events asked for", "a worker is followed, or a gap is seen")              \
+	X(KV_RESTARTS, COUNTER, "", "pdctl_kv_event_restarts_total",                               \
+	  "Sequences of KV events that began anew", "an engine restarts")                          \
+	X(KV_FORGOTTEN, COUNTER, "", "pdctl_kv_event_losses_total",                                \
+	  "Times that a worker's index was dropped because events are missing, or at its bound",   \
+	  "a gap is not closed by a replay, or an engine holds over 1048576 blocks")               \
 	X(RELOADS, COUNTER, "", "pdctl_reloads_total", "Successful reloads",                       \
 	  "SIGHUP or POST /reload succeeds")                                                       \
 	X(RELOAD_FAILURES, COUNTER, "", "pdctl_reload_failures_total",                             \

@@ -9,6 +9,7 @@
 #include "lib/router/way/failure.h"
 #include "lib/router/way/leg.h"
 #include "lib/router/way/pick.h"
+#include "lib/router/way/render.h"
 #include "lib/router/way/way.h"
 
 #define MERGE_EVENT_MAX (1u << 20)
@@ -58,6 +59,7 @@ struct exchange {
 	size_t nblocks;
 	uint32_t tokens, output_tokens; /* of the prompt, by its length; of the answer, at most */
 	bool tokens_known;
+	struct rendered rendered; /* the prompt by the tokens of the engines, where a policy asks */
 	uint64_t number; /* among the requests that make a decision; from 1, 0: none yet */
 	struct trace_context trace;
 	char id_text[40];

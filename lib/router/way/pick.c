@@ -119,6 +119,8 @@ struct route_request pick_request(struct exchange *x, enum worker_role role)
 	unsigned wants = ring->state->spec.type->flags;
 	const struct route_decider *decider = role == ROLE_DECODE ? x->way->decider : NULL;
 	struct route_explain *explain = explain_for(x, role);
+	uint32_t told = wants & ROUTE_WANTS_EVENTS ? kvfollow_block_tokens(x->way->events) : 0;
+	bool by_tokens;
 
 	if (x->fleet->pool[role].shadow)
 		wants |= x->fleet->pool[role].shadow->state->spec.type->flags;
@@ -130,11 +132,15 @@ struct route_request pick_request(struct exchange *x, enum worker_role role)
 	if (x->number == 0)
 		x->number =
 			1 + atomic_fetch_add_explicit(&x->way->decisions, 1, memory_order_relaxed);
+	if (told > 0)
+		render_prompt(x, role, told);
+	by_tokens = told > 0 && x->rendered.block_tokens == told;
 	return (struct route_request){
 		.key = &x->key,
-		.block = x->block,
-		.nblocks = x->nblocks,
-		.tokens = x->tokens,
+		.block = by_tokens ? x->rendered.block : x->block,
+		.nblocks = by_tokens ? x->rendered.nblocks : x->nblocks,
+		.block_tokens = by_tokens ? told : 0,
+		.tokens = by_tokens ? x->rendered.tokens : x->tokens,
 		.output_tokens = x->output_tokens,
 		.model = x->model,
 		.body = x->req->body,

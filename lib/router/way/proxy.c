@@ -658,6 +658,7 @@ static void finish(struct exchange *x)
 	}
 	PD_CHECK(!x->handing);
 	free(x->block);
+	render_release(&x->rendered);
 	buf_release(&x->utf8);
 	model_release(x);
 	if (rec->json)

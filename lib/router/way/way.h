@@ -9,6 +9,7 @@
 #include "lib/router/fleet/catalog.h"
 #include "lib/router/fleet/fleet.h"
 #include "lib/router/fleet/health.h"
+#include "lib/router/fleet/kvfollow.h"
 #include "lib/router/watch/request_record.h"
 #include "lib/router/way/flowgate.h"
 #include "lib/router/way/follow.h"
@@ -22,6 +23,7 @@ struct way {
 	struct health *health;
 	struct catalog *catalog; /* NULL: any worker takes any model */
 	struct watch watch;
+	const struct kvfollow *events; /* NULL: none are followed */
 	/* its own */
 	struct gate gate;
 	struct flowgate *flow; /* before the gate; NULL: no flow control of --epp-config */
