@@ -234,6 +234,7 @@ def test_a_router_knows_what_is_cached(pdctl):
     assert holder(router, warm + " and more") == b.url
     assert holder(router, words(100, "cold")) is None
     assert holder(router, tokens_of(b, warm) + [1, 2, 3]) == b.url
+    assert holder(router, warm, cache_salt="tenant") is None, "blocks of a salted prompt are others"
     talk = [{"role": "system", "content": words(80, "sys")}, {"role": "user", "content": "hi"}]
     b.post_json("/v1/chat/completions", {"model": "m", "messages": talk, "max_tokens": 1})
     longer = talk + [{"role": "assistant", "content": "x"}, {"role": "user", "content": "again"}]

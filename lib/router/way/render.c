@@ -10,9 +10,21 @@
 
 /* -- token ids to blocks -- */
 
-/* False: it is no list of token ids. */
-static bool take_ids(struct rendered *r, struct span array, uint32_t block_tokens)
+/* Blocks of adapters and of salted prompts are others than those of the tokens alone, and nobody
+ * tells of them. */
+static uint64_t seed_of(const struct exchange *x)
 {
+	const struct json_member *salt = json_object_get(x->rec.json, "cache_salt");
+
+	return salt && salt->type != JSON_NULL
+		       ? route_block(x->block_seed, salt->value.p, salt->value.n)
+		       : x->block_seed;
+}
+
+/* False: it is no list of token ids. */
+static bool take_ids(struct exchange *x, struct span array, uint32_t block_tokens)
+{
+	struct rendered *r = &x->rendered;
 	size_t room = (size_t)ROUTE_BLOCKS_MAX * block_tokens, n = 0, at = 0;
 	uint32_t *id;
 	enum json_type type;
@@ -34,7 +46,7 @@ static bool take_ids(struct rendered *r, struct span array, uint32_t block_token
 	good &= r->block != NULL && n > 0;
 	if (good) {
 		r->nblocks =
-			route_blocks(0, id, (n < room ? n : room) * sizeof(*id),
+			route_blocks(seed_of(x), id, (n < room ? n : room) * sizeof(*id),
 				     block_tokens * sizeof(*id), r->block, room / block_tokens + 1);
 		r->tokens = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
 		r->block_tokens = block_tokens;
@@ -72,19 +84,6 @@ static bool write_body(const struct json_object *o, struct buf *b)
 			err = put_member(b, too[i], m);
 	}
 	return !err && buf_putc(b, '}') == PD_OK;
-}
-
-static struct worker *someone(const struct exchange *x, enum worker_role role)
-{
-	const struct fleet_pool *p = &x->fleet->pool[role];
-
-	for (size_t i = 0; i < p->n; i++) {
-		struct worker *w = p->worker[(x->number + i) % p->n];
-
-		if (atomic_load(&w->slot.available))
-			return w;
-	}
-	return NULL;
 }
 
 static bool ask(struct exchange *x, struct worker *w, struct span body, struct buf *answer)
@@ -127,9 +126,28 @@ static bool ask(struct exchange *x, struct worker *w, struct span body, struct b
 	return good;
 }
 
+/* The first that answers, of some: not each serves each model. */
+static bool ask_someone(struct exchange *x, enum worker_role role, struct span body,
+			struct buf *answer)
+{
+	const struct fleet_pool *p = &x->fleet->pool[role];
+	unsigned asked = 0;
+
+	for (size_t i = 0; i < p->n && asked < RENDER_ASKED_MAX; i++) {
+		struct worker *w = p->worker[(x->number + i) % p->n];
+
+		if (!atomic_load(&w->slot.available))
+			continue;
+		asked++;
+		buf_clear(answer);
+		if (ask(x, w, body, answer))
+			return true;
+	}
+	return false;
+}
+
 static bool ask_for_ids(struct exchange *x, enum worker_role role, uint32_t block_tokens)
 {
-	struct worker *w = someone(x, role);
 	struct json_object o;
 	enum json_type type;
 	struct span ids;
@@ -138,11 +156,11 @@ static bool ask_for_ids(struct exchange *x, enum worker_role role, uint32_t bloc
 
 	buf_init(&body, x->req->body.n + 1024);
 	buf_init(&answer, RENDER_ANSWER_MAX);
-	good = w && write_body(x->rec.json, &body) && ask(x, w, buf_span(&body), &answer) &&
+	good = write_body(x->rec.json, &body) && ask_someone(x, role, buf_span(&body), &answer) &&
 	       json_object_scan(&o, answer.data, answer.len, NULL) == PD_OK;
 	if (good) {
 		good = json_object_path(&o, "tokens", &type, &ids) && type == JSON_ARRAY &&
-		       take_ids(&x->rendered, ids, block_tokens);
+		       take_ids(x, ids, block_tokens);
 		json_object_release(&o);
 	}
 	buf_release(&body);
@@ -164,7 +182,7 @@ void render_prompt(struct exchange *x, enum worker_role role, uint32_t block_tok
 
 		if (m && m->type == JSON_ARRAY) {
 			render_release(r);
-			good = take_ids(r, m->value, block_tokens);
+			good = take_ids(x, m->value, block_tokens);
 		}
 	}
 	if (!good) {

@@ -1,7 +1,8 @@
 /*
  * The tokens of a prompt, for policies that go by what engines hold: engines name blocks by their
  * tokens. A prompt of token ids has them; for a text one available worker of the pool is asked,
- * with POST /tokenize, once for a request. Without them the policy goes by load.
+ * with POST /tokenize, once for a request; when it refuses, up to RENDER_ASKED_MAX in turn. Without
+ * them the policy goes by load.
  */
 #ifndef PD_ROUTER_RENDER_H
 #define PD_ROUTER_RENDER_H
@@ -12,6 +13,7 @@ struct exchange;
 
 #define RENDER_TIMEOUT	  NS_PER_S
 #define RENDER_ANSWER_MAX (16u << 20)
+#define RENDER_ASKED_MAX  3
 
 /* The blocks of a prompt by its tokens. */
 struct rendered {
