@@ -226,6 +226,16 @@ static void put_columns(struct table *tb)
 		table_column(tb, heads[i]);
 }
 
+/* How often --shadow-policy picked the same. */
+static int put_shadow(const cJSON *s, struct buf *out)
+{
+	double same = number(s, "same"), all = same + number(s, "other") + number(s, "none");
+
+	return all > 0 ? buf_printf(out, ", shadow %s agrees in %.1f %%", text(s, "policy"),
+				    100 * same / all)
+		       : PD_OK;
+}
+
 static int put_head(const struct top *t, const struct top_look *look, const struct row *row,
 		    size_t n, struct buf *out)
 {
@@ -262,6 +272,7 @@ static int put_head(const struct top *t, const struct top_look *look, const stru
 				       p->prev && p->prev->next ? "; " : "", text(p, "role"),
 				       number(p, "available"), number(p, "workers"),
 				       text(p, "policy"));
+		err = err ? err : put_shadow(cJSON_GetObjectItemCaseSensitive(p, "shadow"), out);
 	}
 	return err ? err : buf_puts(out, "\n\n");
 }

@@ -270,12 +270,13 @@ bool opt_given(const struct opt_command *c, int argc, char **argv, const char *n
 {
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
 		const char *eq = strchr(argv[i], '=');
-		struct word w = {argv[i] + 2, eq ? (size_t)(eq - argv[i] - 2) : strlen(argv[i] + 2),
-				 NULL};
+		struct word w = {NULL, 0, NULL};
 		const struct opt *o;
 
 		if (strncmp(argv[i], "--", 2) != 0)
 			continue;
+		w.name = argv[i] + 2;
+		w.n = eq ? (size_t)(eq - w.name) : strlen(w.name);
 		o = find(c, w);
 		if (!o && w.n > 3 && memcmp(w.name, "no-", 3) == 0)
 			o = find(c, (struct word){w.name + 3, w.n - 3, NULL});

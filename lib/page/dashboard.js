@@ -179,6 +179,10 @@
 			tile("requests/s", num(rate(history, "requests"), 1)), tile("tokens/s", num(rate(history, "tokens"), 0)),
 			tile("in flight", num(state.in_flight)), tile("queued", num(state.queued)),
 			tile("workers available", up + " of " + list.length), tile("worker errors", num(total ? total.errors : null)));
+		state.pools.filter((p) => p.shadow).forEach((p) => {
+			const all = p.shadow.same + p.shadow.other + p.shadow.none;
+			$("tiles").append(tile(p.role + ": shadow " + p.shadow.policy + " agrees", all ? percent(p.shadow.same / all) + " of " + all : "–"));
+		});
 		set($("summary"), "version " + state.version + ", " + state.mode + (state.draining ? ", draining" : "") + "; " +
 			state.pools.map((p) => p.role + ": " + p.available + " of " + p.workers + ", policy " + p.policy).join("; "));
 		if (ticks % CHART_EVERY === 0)
@@ -254,7 +258,7 @@
 
 	const decisionColumns = [
 		["time", (d) => time(d.at)], ["session key", (d) => d.key || "none"], ["role", (d, p) => p.role], ["worker", (d, p) => p.worker],
-		["reason", (d, p) => p.reason + (p.home !== p.worker ? ", home is " + p.home : "") + (d.attempt ? ", attempt " + (d.attempt + 1) : "")],
+		["reason", (d, p) => p.reason + (p.home !== p.worker ? ", home is " + p.home : "") + (d.attempt ? ", attempt " + (d.attempt + 1) : "") + (p.shadow === undefined ? "" : p.shadow === p.worker ? ", shadow agrees" : ", shadow: " + (p.shadow || "none"))],
 		["policy", (d, p) => p.policy], ["margin", (d, p) => num(p.margin)], ["scores", (d, p) => scores(p)], ["request", (d) => d.id],
 	];
 

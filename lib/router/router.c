@@ -407,8 +407,8 @@ static int start_auth(struct router *rt, struct pd_msg *msg)
 /* Who observes requests besides the log. */
 static int start_watch(struct router *rt, struct pd_msg *msg)
 {
-	const struct page_config pc = {&rt->cfg, &rt->fleet, rt->cfg.admin_keys_file != NULL, look,
-				       rt};
+	const struct page_config pc = {
+		&rt->cfg, &rt->fleet, &rt->metrics, rt->cfg.admin_keys_file != NULL, look, rt};
 	const struct spans_config sc = {rt->cfg.otlp_url, rt->cfg.otlp_ratio, rt->cfg.version,
 					rt->cfg.log};
 

@@ -187,6 +187,23 @@ def test_the_state_tells_what_happens(pdctl):
     assert [p["role"] for p in picks] == ["prefill", "decode"]
 
 
+def test_a_shadow_policy_shows_beside(pdctl):
+    """What it would have picked, per decision, and how often it agreed: the counts are those of the metrics."""
+    with FakeEngine(ok) as one, FakeEngine(ok) as two:
+        router = plain(pdctl, f"w0={one.url}", f"w1={two.url}", flags=("--policy", "consistent_hash", "--shadow-policy", "round_robin"))
+        assert ask(router, "/dashboard/state")["pools"][0]["shadow"] == {"policy": "round_robin", "same": 0, "other": 0, "none": 0}
+        for _ in range(8):
+            assert router.post("/v1/completions", BODY, headers={"X-Session-Id": "one"})[0] == 200
+        found = [d["picks"][0] for d in decisions(router)]
+        same = sum(p["shadow"] == p["worker"] for p in found)
+        assert len(found) == 8 and {p["shadow"] for p in found} == {"w0", "w1"} and same == 4
+        wait_for("the state", lambda: ask(router, "/dashboard/state")["pools"][0]["shadow"] == {"policy": "round_robin", "same": 4, "other": 4, "none": 0})
+        alone = plain(pdctl, f"w0={one.url}")
+        assert ask(alone, "/dashboard/state")["pools"][0]["shadow"] is None
+        alone.post("/v1/completions", BODY)
+        assert "shadow" not in decisions(alone)[0]["picks"][0]
+
+
 def test_a_viewer_sees_it_live(pdctl):
     release = threading.Event()
 

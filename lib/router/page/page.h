@@ -31,6 +31,7 @@
 struct page_config {
 	const struct router_config *router; /* borrowed, as the fleet */
 	struct fleet_holder *fleet;
+	const struct metrics *metrics;
 	bool may_act; /* there are admin keys: a browser that has one may act */
 	void (*look)(void *ctx, struct pulse_look *out);
 	void *ctx;

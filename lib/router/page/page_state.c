@@ -165,6 +165,23 @@ static int put_head(struct page *p, const struct fleet *f, struct buf *b)
 	return err ? err : page_put_text(b, "version", span_of(c->version ? c->version : ""));
 }
 
+/* What --shadow-policy would have done, and the end of the object. */
+static int put_shadow(const struct page *p, const struct fleet_pool *pool, unsigned role,
+		      struct buf *b)
+{
+	const struct metrics *m = p->cfg.metrics;
+
+	return !pool->shadow
+		       ? buf_puts(b, ",\"shadow\":null}")
+		       : buf_printf(b,
+				    ",\"shadow\":{\"policy\":\"%s\",\"same\":%llu,\"other\":%llu,"
+				    "\"none\":%llu}}",
+				    route_pool_policy(pool->shadow),
+				    (unsigned long long)metrics_shadow(m, role, SHADOW_SAME),
+				    (unsigned long long)metrics_shadow(m, role, SHADOW_OTHER),
+				    (unsigned long long)metrics_shadow(m, role, SHADOW_NONE));
+}
+
 static int put_pools(const struct page *p, const struct fleet *f, struct buf *b)
 {
 	bool first = true;
@@ -176,11 +193,12 @@ static int put_pools(const struct page *p, const struct fleet *f, struct buf *b)
 		err = buf_printf(
 			b,
 			"%s{\"role\":\"%s\",\"policy\":\"%s\",\"by_key\":%s,\"workers\":%zu,"
-			"\"available\":%zu,\"probe_keys\":%u}",
+			"\"available\":%zu,\"probe_keys\":%u",
 			first ? "" : ",", worker_role_name((enum worker_role)r),
 			route_pool_policy(f->pool[r].ring),
 			goes_by_key(&f->pool[r]) ? "true" : "false", f->pool[r].n,
 			fleet_available(&f->pool[r]), p->shares[r].keys);
+		err = err ? err : put_shadow(p, &f->pool[r], r, b);
 		first = false;
 	}
 	return err ? err : buf_putc(b, ']');

@@ -74,6 +74,10 @@ static int put_pick(const struct record *r, unsigned role, bool candidates, stru
 	err = err ? err : page_put_text(b, "home", span_of(p->worker[d->home]->name));
 	err = err ? err : page_put_number(b, "score", d->score);
 	err = err ? err : page_put_number(b, "margin", d->margin);
+	if (!err && r->pick[role].shadowed && r->pick[role].shadow)
+		err = page_put_text(b, "shadow", span_of(r->pick[role].shadow->name));
+	else if (!err && r->pick[role].shadowed)
+		err = buf_puts(b, ",\"shadow\":null");
 	err = err ? err : buf_printf(b, ",\"ties\":%u,\"candidates\":", d->ties);
 	if (!err && !candidates)
 		return buf_puts(b, "null}");

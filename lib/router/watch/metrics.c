@@ -249,6 +249,11 @@ uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause)
 	return total;
 }
 
+uint64_t metrics_shadow(const struct metrics *m, unsigned role, enum metrics_shadow what)
+{
+	return sum_series(m, counters[METRIC_SHADOW].at + role * LABELS_SHADOW + what);
+}
+
 int metrics_head(struct buf *out, const char *name, const char *type, const char *help)
 {
 	return buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);

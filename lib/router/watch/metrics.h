@@ -140,6 +140,8 @@ void metrics_observe_at(struct metrics *m, unsigned stripe, enum metrics_hist h,
 			int64_t ns);
 /* Exchanges with workers that failed for this cause. */
 uint64_t metrics_failures(const struct metrics *m, enum metrics_cause cause);
+/* Decisions of --shadow-policy in the pool of this role (enum worker_role). */
+uint64_t metrics_shadow(const struct metrics *m, unsigned role, enum metrics_shadow what);
 int metrics_text(const struct metrics *m, struct buf *out) PD_MUST;
 /* The label value; "ok" for ERROR_NONE. */
 const char *metrics_error_name(enum metrics_error e);
