@@ -153,12 +153,12 @@ def test_a_failure_is_an_error_span(pdctl):
 
     with Collector() as collector, FakeEngine(refuses) as one, FakeEngine(refuses) as two:
         router = plain(pdctl, one.url, two.url, flags=("--otlp-traces-endpoint", f"http://127.0.0.1:{collector.port}", "--retry-max-retries", 2))
-        assert router.post("/v1/chat/completions", {"model": 'm"<x>\u00e9', "messages": []})[0] == 500
+        assert router.post("/v1/chat/completions", {"model": "m", "messages": []}, headers={"X-Request-Id": 'r"<x>\\'})[0] == 500
         root = wait_for("its spans", collector.roots)[0]
         check_shape(root)
         said = attributes(root)
         assert root["status"] == {"code": 2} and said["error.type"] and said["http.response.status_code"] == 500
-        assert said["pdctl.attempts"] == 2 and said["gen_ai.operation.name"] == "chat" and said["pdctl.last_failure"]
+        assert said["pdctl.attempts"] == 2 and said["pdctl.request_id"] == 'r"<x>\\' and said["gen_ai.operation.name"] == "chat" and said["pdctl.last_failure"]
 
 
 def test_without_a_collector_requests_go_on_and_losses_are_told(pdctl):
