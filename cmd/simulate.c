@@ -354,7 +354,7 @@ static int print_table(struct session *s, struct pd_msg *msg)
 {
 	char note[256] =
 		"\n* ms, simulated; the engine's defaults come from data sheets and are not\n"
-		"  calibrated: trust the order, not the size\n";
+		"  calibrated, and means of such were up to 20 % off: trust the order\n";
 	bool md = o.format && strcmp(o.format, "md") == 0;
 	struct buf out;
 	int err;

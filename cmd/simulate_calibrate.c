@@ -7,6 +7,7 @@
 #include "cmd/json_out.h"
 #include "lib/base/cli.h"
 #include "lib/base/file.h"
+#include "sim/engine/hardware.h"
 #include "sim/fit/calreport.h"
 
 #define OUT_MAX ((size_t)1 << 26)
@@ -65,6 +66,8 @@ int simulate_calibrate_run(const struct simulate_calibrate *o, struct pd_msg *ms
 		err = calibrate_run(&c, o->file, (size_t)o->fit_first, fixed ? &given : NULL, msg);
 	if (err)
 		return err;
+	if (o->prior && c.profile.band_percent < HARDWARE_PRIOR_BAND)
+		c.profile.band_percent = HARDWARE_PRIOR_BAND;
 	if (o->profile_out)
 		err = write_profile(&c, o->profile_out, msg);
 	if (!err && o->json)

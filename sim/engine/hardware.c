@@ -1,8 +1,7 @@
 /*
- * Peaks are dense bf16 figures of the vendors' data sheets. What engines reach of them is inside
- * published ranges: 0.70 to 0.85 of the memory bandwidth for optimised CUDA engines in decode, and
- * matrix products of 0.88 to 0.96 of the peak on Ada cards, whose peak with fp32 accumulation is
- * halved; other parts are bound by power and reach about two thirds. See docs/profiles.md.
+ * Peaks are dense bf16 figures of the vendors' data sheets. What is reached of them, and the fixed
+ * costs of a step, are published figures, none of them chosen for a measured run; docs/profiles.md
+ * names the sources and says how far the prior is off.
  */
 #include "sim/engine/hardware.h"
 
@@ -12,15 +11,20 @@
 #define UTILISATION 0.9 /* gpu_memory_utilization */
 #define GIB	    1073741824.0
 
+#define MEMORY	   0.775 /* of the bandwidth: the middle of what is published */
+#define STEP_US	   126.0 /* fixed costs of a step, of a layer in it, of a decoding request */
+#define LAYER_US   32.1
+#define REQUEST_US 4.42
+
 static const struct hardware_gpu gpus[] = {
-	{"NVIDIA H100", "h100", 989.5, 3.35, 80, 450, 0.65, 0.745},
-	{"NVIDIA H200", "h200", 989.5, 4.8, 141, 450, 0.65, 0.745},
-	{"NVIDIA A100-SXM4-80GB", "a100", 312, 2.039, 80, 300, 0.65, 0.745},
-	{"NVIDIA L40S", "l40s", 362.05, 0.864, 48, 32, 0.65, 0.745},
-	{"NVIDIA RTX PRO 6000", "rtx pro 6000", 503.8, 1.792, 96, 64, 0.65, 0.745},
-	{"NVIDIA RTX PRO 6000", "rtxpro6000", 503.8, 1.792, 96, 64, 0.65, 0.745},
-	{"NVIDIA GeForce RTX 4090", "rtx 4090", 165.2, 1.008, 24, 32, 0.95, 0.745},
-	{"NVIDIA GeForce RTX 4090", "rtx4090", 165.2, 1.008, 24, 32, 0.95, 0.745},
+	{"NVIDIA H100", "h100", 989.5, 3.35, 80, 450, 0.80, MEMORY},
+	{"NVIDIA H200", "h200", 989.5, 4.8, 141, 450, 0.84, MEMORY},
+	{"NVIDIA A100-SXM4-80GB", "a100", 312, 2.039, 80, 300, 0.87, MEMORY},
+	{"NVIDIA L40S", "l40s", 362.05, 0.864, 48, 32, 0.92, MEMORY},
+	{"NVIDIA RTX PRO 6000", "rtx pro 6000", 503.8, 1.792, 96, 64, 0.776, MEMORY},
+	{"NVIDIA RTX PRO 6000", "rtxpro6000", 503.8, 1.792, 96, 64, 0.776, MEMORY},
+	{"NVIDIA GeForce RTX 4090", "rtx 4090", 165.2, 1.008, 24, 32, 0.92, MEMORY},
+	{"NVIDIA GeForce RTX 4090", "rtx4090", 165.2, 1.008, 24, 32, 0.92, MEMORY},
 };
 
 static const struct hardware_model models[] = {
@@ -118,6 +122,8 @@ struct stepcost hardware_prior(const struct hardware_setup *h)
 	c.b /= h->gpu->compute;
 	c.d /= h->gpu->memory;
 	c.e /= h->gpu->compute;
+	c.a += STEP_US + m->layers * LAYER_US;
+	c.c += REQUEST_US;
 	/* Two sums over the group per layer: a latency each, and a token's activations. */
 	if (h->tensor > 1) {
 		c.a += m->layers * 2 * 8.0;

@@ -33,6 +33,10 @@ struct hardware_model {
 const struct hardware_gpu *hardware_gpu_find(const char *text);
 const struct hardware_model *hardware_model_find(const char *text);
 
+/* How far means that follow from the prior were off, at most, on measured runs (docs/profiles.md),
+ * in percent and rounded up. */
+#define HARDWARE_PRIOR_BAND 20.0
+
 struct hardware_setup {
 	const struct hardware_gpu *gpu;
 	const struct hardware_model *model;

@@ -209,6 +209,33 @@ static void put_terms(cJSON *o, const struct calibration *c)
 			(void)cJSON_AddItemToArray(list, cJSON_CreateString(fit_term_names[i]));
 }
 
+/* What the file says of its engine, and what was simulated; null: it does not say. */
+static void put_config(cJSON *o, const struct calibration *c)
+{
+	const struct profile *p = &c->m.profile;
+	const struct sched_config *s = &c->m.engine.sched;
+	const struct {
+		const char *name;
+		double real, sim; /* real 0: not said */
+	} row[] = {
+		{"max_num_seqs", p->max_num_seqs, s->max_num_seqs},
+		{"max_num_batched_tokens", p->max_num_batched_tokens, s->max_num_batched_tokens},
+		{"block_size", p->block_size, s->block_size},
+		{"num_gpu_blocks", c->m.has_blocks ? p->num_blocks : 0, s->num_blocks},
+		{"tensor_parallel_size", c->m.has_meta ? p->tensor_parallel : 0,
+		 p->tensor_parallel},
+		{"data_parallel_size", c->m.has_meta ? p->data_parallel : 0, c->m.engine.ranks},
+	};
+
+	for (size_t i = 0; o && i < sizeof(row) / sizeof(row[0]); i++) {
+		cJSON *one = cJSON_AddObjectToObject(o, row[i].name);
+
+		put(one, "real", row[i].real > 0 ? row[i].real : (double)NAN);
+		put(one, "sim", row[i].sim);
+		(void)cJSON_AddBoolToObject(one, "match", row[i].real == row[i].sim);
+	}
+}
+
 cJSON *calibrate_json(const struct calibration *c)
 {
 	cJSON *doc = cJSON_CreateObject(), *info, *metrics, *pdctl, *cal, *list;
@@ -224,6 +251,7 @@ cJSON *calibrate_json(const struct calibration *c)
 	metrics = cJSON_AddObjectToObject(doc, "metrics");
 	for (int k = 0; metrics && k < CAL_FIGURES; k++)
 		put_blis(cJSON_AddObjectToObject(metrics, calibrate_figures[k]), &c->part[1][k]);
+	put_config(cJSON_AddObjectToObject(doc, "config_match"), c);
 	list = cJSON_AddArrayToObject(doc, "known_limitations");
 	for (char *at = c->m.notes.data; list && at && *at;) {
 		size_t n = strcspn(at, "\n");
