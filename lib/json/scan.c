@@ -216,6 +216,13 @@ static int scan_text(struct scan *s, const char *text, size_t n)
 	return s->err;
 }
 
+bool json_is_string(struct span text)
+{
+	struct json_lex x = {.end = text.p + text.n};
+
+	return text.n >= 2 && *text.p == '"' && json_lex_string(&x, text.p + 1) == x.end;
+}
+
 int json_validate(const char *text, size_t n, struct pd_msg *msg)
 {
 	struct scan s;

@@ -81,6 +81,9 @@ size_t json_object_count(const struct json_object *o, const char *name);
 bool json_object_path(const struct json_object *o, const char *path, enum json_type *type,
 		      struct span *value);
 
+/* Whether the text is one valid string, quotes included, and nothing else. */
+bool json_is_string(struct span text);
+
 /* Decodes a string value (quotes included) to UTF-8 bytes appended to out; \u0000 becomes a NUL
  * byte; lone surrogates become U+FFFD. */
 int json_string_decode(struct span value, struct buf *out) PD_MUST;

@@ -13,6 +13,7 @@
 #include "lib/load/answer_read.h"
 
 #define ERROR_PAGE_MAX 65536 /* of a long error page only the beginning is kept */
+#define MOULD_MAX      4096
 
 static void reset_figures(struct answer *a)
 {
@@ -33,6 +34,7 @@ void answer_init(struct answer *a, enum answer_api api, bool keep_text)
 	sse_reader_init(&a->sse, ANSWER_EVENT_MAX);
 	buf_init(&a->body, ANSWER_BODY_MAX);
 	buf_init(&a->text, ANSWER_BODY_MAX);
+	buf_init(&a->mould, MOULD_MAX);
 	reset_figures(a);
 }
 
@@ -41,6 +43,7 @@ void answer_release(struct answer *a)
 	sse_reader_release(&a->sse);
 	buf_release(&a->body);
 	buf_release(&a->text);
+	buf_release(&a->mould);
 	free(a->gap);
 	a->gap = NULL;
 	a->ngaps = a->gaps_cap = 0;
@@ -59,6 +62,7 @@ void answer_clear(struct answer *a)
 	}
 	buf_clear(&a->body);
 	buf_clear(&a->text);
+	buf_clear(&a->mould);
 	reset_figures(a);
 }
 
@@ -112,12 +116,28 @@ static void note_piece(struct answer *a, int64_t now_ns, bool usage_here)
 	a->last_token_ns = now_ns;
 }
 
+/* An event that said nothing but its text is the mould of those that follow. */
+static void keep_mould(struct answer *a, const struct sse_event *e, bool plain)
+{
+	buf_clear(&a->mould);
+	if (!plain || a->texts != 1 || a->failure || e->event.n > 0 || e->data.n > MOULD_MAX ||
+	    buf_append(&a->mould, e->data.p, e->data.n))
+		return;
+	a->mould_at = (size_t)(a->brought.p - e->data.p);
+	a->mould_n = a->brought.n;
+}
+
 static void read_event(struct answer *a, const struct sse_event *e, int64_t now_ns)
 {
+	uint64_t finished = a->finished;
 	struct answer_news news;
 	struct json_object o;
 	struct pd_msg msg = {""};
 
+	if (e->event.n == 0 && answer_read_same(a, e->data)) {
+		note_piece(a, now_ns, false);
+		return;
+	}
 	if (span_eq(e->data, SPAN("[DONE]"))) {
 		a->done = true;
 		return;
@@ -127,9 +147,11 @@ static void read_event(struct answer *a, const struct sse_event *e, int64_t now_
 			    (long long)a->pieces, msg.text);
 		return;
 	}
+	a->texts = 0;
 	news = answer_read_event(a, &o, e->event);
 	if (news.text)
 		note_piece(a, now_ns, news.usage);
+	keep_mould(a, e, news.text && !news.usage && a->finished == finished);
 	json_object_release(&o);
 }
 

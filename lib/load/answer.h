@@ -43,8 +43,12 @@ struct answer {
 	int status; /* set by the owner before the first byte of the body */
 	struct sse_reader sse;
 	struct buf body;
-	struct buf text;	/* generated text as the inside of a JSON string, when keep_text */
-	struct result_gap *gap; /* owned until answer_take_gaps */
+	struct buf text;     /* generated text as the inside of a JSON string, when keep_text */
+	struct span brought; /* the text of the event being read, within it, quotes included */
+	unsigned texts;	     /* how many it has; `brought` is the last */
+	struct buf mould;    /* an event whose text alone makes the next one differ; empty: none */
+	size_t mould_at, mould_n; /* where its text stands, quotes included */
+	struct result_gap *gap;	  /* owned until answer_take_gaps */
 	size_t ngaps, gaps_cap;
 	int64_t first_token_ns; /* -1: none yet */
 	int64_t last_token_ns;	/* -1: none yet */

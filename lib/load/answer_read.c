@@ -51,7 +51,22 @@ static bool take_text(struct answer *a, const struct json_member *m)
 		return false;
 	if (a->keep_text && buf_append(&a->text, m->value.p + 1, m->value.n - 2))
 		answer_fail(a, "too_big", "generated text longer than %zu bytes", a->text.max);
+	a->brought = m->value;
+	a->texts++;
 	return true;
+}
+
+bool answer_read_same(struct answer *a, struct span event)
+{
+	size_t head = a->mould_at, tail = a->mould.len - a->mould_at - a->mould_n;
+	struct json_member text = {.type = JSON_STRING};
+
+	if (a->mould.len == 0 || event.n < head + tail + 3 ||
+	    memcmp(event.p, a->mould.data, head) != 0 ||
+	    memcmp(event.p + event.n - tail, a->mould.data + a->mould.len - tail, tail) != 0)
+		return false;
+	text.value = (struct span){event.p + head, event.n - head - tail};
+	return json_is_string(text.value) && take_text(a, &text);
 }
 
 void answer_note_error(struct answer *a, const char *label, struct span value, enum json_type type)

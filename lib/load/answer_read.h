@@ -15,6 +15,9 @@ struct answer_news {
 /* One event of a stream, which is a JSON object. `name`: of its "event:" line, or empty. */
 struct answer_news answer_read_event(struct answer *a, const struct json_object *o,
 				     struct span name);
+/* True for an event that is the mould with another text: that text is noted, and all else is as it
+ * was. It need not be read: most events of a stream are of this kind. */
+bool answer_read_same(struct answer *a, struct span event);
 /* A whole answer that was not streamed. */
 struct answer_news answer_read_whole(struct answer *a, const struct json_object *o);
 /* "message" of an error object, or the value itself. */

@@ -1,14 +1,15 @@
 /*
  * An engine that costs as little as possible, for measuring what stands in front of it.
  *
- *   cheap_engine PORT[,PORT...] EVENTS_PER_S
+ *   cheap_engine PORT[,PORT...] EVENTS_PER_S [plain]
  *
  * A request whose body has "stream":true gets `max_tokens` server-sent events of about 250 bytes at
  * the given rate, the last one with a finish_reason, then [DONE]; any other request gets a short
  * JSON answer once its whole body has arrived. One thread, one epoll. All streams have the same
  * interval, so timers are a wheel with one slot per millisecond of it: a stream stays in its slot,
  * and streams are spread evenly over the slots. Each event carries the time of sending ("t",
- * microseconds of the monotonic clock).
+ * microseconds of the monotonic clock); with `plain` it is as vLLM writes it, without the time, and
+ * each has another text.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,6 +49,7 @@ static struct {
 	struct peer *slot[SLOTS_MAX];
 	struct peer *by_fd[FD_MAX];
 	uint64_t at; /* milliseconds: the slot of this time has been served */
+	bool plain;
 } engine;
 
 static void fail(const char *what)
@@ -207,18 +209,22 @@ static void peer_readable(struct peer *p)
 
 static bool send_event(struct peer *p)
 {
-	char data[512], out[640];
+	char data[512], out[640], sent[32] = "", number[16] = "";
 	int n, all;
 
 	if (p->left == 0)
 		return false;
+	if (engine.plain)
+		(void)snprintf(number, sizeof(number), " %u", p->left);
+	else
+		(void)snprintf(sent, sizeof(sent), "\"t\":%llu,", (unsigned long long)now_us());
 	n = snprintf(
 		data, sizeof(data),
-		"data: {\"t\":%llu,\"id\":\"chatcmpl-4b1c0f6a2d9e4c5f8a7b6c5d4e3f2a1b\","
+		"data: {%s\"id\":\"chatcmpl-4b1c0f6a2d9e4c5f8a7b6c5d4e3f2a1b\","
 		"\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\","
-		"\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"logprobs\":null,"
+		"\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token%s\"},\"logprobs\":null,"
 		"\"finish_reason\":%s,\"token_ids\":null}]}\n\n",
-		(unsigned long long)now_us(), p->left == 1 ? "\"stop\"" : "null");
+		sent, number, p->left == 1 ? "\"stop\"" : "null");
 	all = snprintf(out, sizeof(out), "%x\r\n%s\r\n", (unsigned)n, data);
 	p->left--;
 	return put(p, out, (size_t)all);
@@ -291,14 +297,16 @@ int main(int argc, char **argv)
 {
 	static struct peer listeners[PORTS_MAX];
 	struct epoll_event events[256];
-	unsigned rate = argc == 3 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
-	char *at = argc == 3 ? argv[1] : NULL;
+	bool plain = argc == 4 && strcmp(argv[3], "plain") == 0, right = argc == 3 || plain;
+	unsigned rate = right ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
+	char *at = right ? argv[1] : NULL;
 
 	if (rate == 0 || rate > 1000) {
-		(void)fprintf(stderr,
-			      "usage: cheap_engine PORT[,PORT...] EVENTS_PER_S (1 to 1000)\n");
+		(void)fprintf(stderr, "usage: cheap_engine PORT[,PORT...] EVENTS_PER_S (1 to "
+				      "1000) [plain]\n");
 		return 2;
 	}
+	engine.plain = plain;
 	(void)signal(SIGPIPE, SIG_IGN);
 	engine.slots = 1000u / rate;
 	engine.epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -131,7 +131,7 @@ def closed(bench, o, server):
 
 def streams(bench, o):
     """Many streams at once: are they followed, and what does an event cost?"""
-    source, ports = engine(bench, EVENTS_PER_S, 1)
+    source, ports = engine(bench, EVENTS_PER_S, 1, plain=True)
     rows = []
     for name, path in o.binaries:
         runs = []

@@ -15,10 +15,10 @@ SPARE_FILES = 200
 END_S = 120
 
 
-def engine(bench, rate, count=4):
-    """The cheap engine on `count` ports."""
+def engine(bench, rate, count=4, plain=False):
+    """The cheap engine on `count` ports. plain: events as vLLM writes them, without the time of sending."""
     ports = free_ports(count)
-    argv = [servers.program("cheap_engine"), ",".join(map(str, ports)), str(rate)]
+    argv = [servers.program("cheap_engine"), ",".join(map(str, ports)), str(rate), *(["plain"] if plain else [])]
     return bench.start("engine", argv, ports[0], f"engine{ports[0]}").wait_port(), ports
 
 

@@ -3,6 +3,7 @@
  * in two at every place: the figures must not depend on how the bytes arrived (all pieces of one
  * feed carry its time, so only counts are compared then).
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "lib/base/rng.h"
 #include "lib/load/answer.h"
 
 #define ROLE                                                                                       \
@@ -373,6 +375,67 @@ static void huge_error_page_is_bounded(void **state)
 	answer_release(&a);
 }
 
+static void assert_same(const struct answer *a, const struct answer *b, const char *event)
+{
+	if (a->pieces != b->pieces || a->failure != b->failure || a->begun != b->begun ||
+	    a->finished != b->finished || a->done != b->done || a->text.len != b->text.len ||
+	    memcmp(a->text.data ? a->text.data : "", b->text.data ? b->text.data : "",
+		   a->text.len) != 0 ||
+	    a->prompt_tokens != b->prompt_tokens || a->completion_tokens != b->completion_tokens)
+		fail_msg("differs after %s", event);
+}
+
+/* An event that looks like the one before is not read again: with up to three bytes changed it must
+ * mean what it means to a reader that has seen none. */
+static void looks_like_the_one_before(void **state)
+{
+	static const char *const events[] = {
+		"data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"abc\"},"
+		"\"finish_reason\":null}],\"usage\":null}\n\n",
+		"data: "
+		"{\"choices\":[{\"index\":1,\"text\":\"\\u00e9\"}],\"usage\":{\"prompt_tokens\":3}}"
+		"\n\n",
+		"data: {\"choices\":[{\"delta\":{\"content\":\"x\",\"reasoning\":\"y\"}}]}\n\n",
+		"data: {\"choices\":[{\"text\":\"z\",\"finish_reason\":\"stop\"}]}\n\n",
+		"data: {\"choices\":[{\"text\":\"\"}],\"usage\":{\"completion_tokens\":12}}\n\n",
+	};
+	static const char bytes[] = "\"\\{}[]:,abu0 n\x80\xc3\xa9\x01";
+	struct answer reader, fresh;
+	size_t same = 0;
+	struct rng rng;
+	char text[256];
+	unsigned before;
+
+	(void)state;
+	rng_seed(&rng, 7);
+	answer_init(&reader, ANSWER_CHOICES, true);
+	answer_init(&fresh, ANSWER_CHOICES, true);
+	for (int round = 0; round < 40000; round++) {
+		answer_clear(&reader);
+		answer_clear(&fresh);
+		reader.status = fresh.status = 200;
+		reader.streamed = fresh.streamed = true;
+		for (int i = 0; i < 6; i++) {
+			const char *event = events[rng_below(&rng, i < 4 ? 2 : 5)];
+			size_t n = strlen(event);
+
+			memcpy(text, event, n + 1);
+			for (uint64_t k = i ? rng_below(&rng, 4) : 0; k > 0; k--)
+				text[6 + rng_below(&rng, n - 8)] =
+					bytes[rng_below(&rng, sizeof(bytes) - 1)];
+			before = reader.mould.len > 0 ? reader.texts : UINT_MAX;
+			answer_feed(&reader, text, n, i);
+			same += before != UINT_MAX && reader.texts > before;
+			buf_clear(&fresh.mould);
+			answer_feed(&fresh, text, n, i);
+			assert_same(&reader, &fresh, text);
+		}
+	}
+	assert_true(same > 1000);
+	answer_release(&reader);
+	answer_release(&fresh);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -383,6 +446,7 @@ int main(void)
 		cmocka_unit_test(a_late_count_is_shared),
 		cmocka_unit_test(other_interfaces),
 		cmocka_unit_test(huge_error_page_is_bounded),
+		cmocka_unit_test(looks_like_the_one_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
