@@ -155,3 +155,32 @@ def markdown(doc):
             cells = [shown[c](r) for c in ("cpu us", "ratio", "x floor", "spread", "p50 us", "p99 us", "rss MB")]
             out.append(f"| {r['section']}, {r['case']} | {r['server']} | " + " | ".join(cells) + " |")
     return "\n".join(out)
+
+
+HEADLINE = [
+    ("CPU per request, no log, 32 connections", "regular", "32 connections", "", "cpu_us", "%.1f us"),
+    ("CPU per request, no log, 256 connections", "regular", "256 connections", "", "cpu_us", "%.1f us"),
+    ("CPU per request, each writes its log to a file, 32 connections", "logged", "32 connections", "", "cpu_us", "%.1f us"),
+    ("CPU per prefill/decode request (two legs), 32 connections", "pd", "32 connections", " p/d", "cpu_us", "%.1f us"),
+    ("CPU per event of 1,000 streams", "sse", "1000 streams", "", "cpu_us", "%.1f us"),
+    ("resident memory, 32 connections", "regular", "32 connections", "", "rss_kib", "%.1f MB"),
+    ("resident memory, 1,000 streams", "sse", "1000 streams", "", "rss_kib", "%.1f MB"),
+]
+HEADLINE_SERVERS = ["pdctl", "nginx", "haproxy", "vllm-router", "sglang-router"]
+
+
+def headline(doc, name):
+    """What a first page shows of a result file: each figure with its ratio to ours."""
+    m, servers = doc["machine"], [s for s in HEADLINE_SERVERS if any(r["server"] == s for r in doc["figures"])]
+    out = ["| | " + " | ".join(servers) + " |", "|---|" + "---:|" * len(servers)]
+    for title, section, case, suffix, field, form in HEADLINE:
+        values = [find(doc["figures"], section, case, s + suffix) for s in servers]
+        values = [r.get(field) if r else None for r in values]
+        if values[0] is None:
+            continue
+        values = [v / 1024 if v is not None and field.endswith("_kib") else v for v in values]
+        cells = [form % values[0], *("" if v is None else f"{form % v} ({v / values[0]:.1f} x)" for v in values[1:])]
+        out.append(f"| {title} | " + " | ".join(cells) + " |")
+    rounds = f"medians of {doc['settings']['rounds']} rounds of {doc['settings']['seconds']:g} s"
+    out += ["", f"`{name}`: {m['cpu']}, {m['cores']} cores, {m['system']}; {rounds}; load average before {m['load_average_before']}.", ""]
+    return "\n".join(out)
