@@ -169,7 +169,8 @@ static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "calibration"},
 	{OPT_TEXT, "calibrate", &calibrate.file, "FILE",
 	 "fit the times of a step to a measured run: vLLM requests with times and their "
-	 ".meta.json, or a benchmark's result with --save-detailed; with --profile: test that one",
+	 ".meta.json, a benchmark's result with --save-detailed, or a capture; with --profile: test "
+	 "that one",
 	 NULL, 0, 0, NULL},
 	{OPT_INT, "fit-first", &calibrate.fit_first, "N",
 	 "fit the first N requests, predict the rest (default: a third)", NULL, 1, 1e9, NULL},

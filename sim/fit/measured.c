@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "lib/base/file.h"
+#include "lib/workload/capture_timed.h"
 #include "sim/engine/hardware.h"
 
 #define FILE_MAX ((size_t)1 << 30)
@@ -282,6 +283,35 @@ static int read_bench(struct measured *m, const char *path, const cJSON *o, stru
 	return err;
 }
 
+/* One engine of the capture: its requests as they were sent to it. */
+static int read_capture(struct measured *m, const char *path, struct pd_msg *msg)
+{
+	struct capture_timed *row;
+	size_t n, cap = 0;
+	char *name, text[400];
+	int err = capture_timed_read(path, 0, &row, &n, &name, msg);
+
+	if (err)
+		return err;
+	for (size_t i = 0; !err && i < n; i++)
+		err = add(m, &cap,
+			  &(struct fit_request){.arrival_ns = row[i].sent_ns - row[0].sent_ns,
+						.prompt = (uint32_t)row[i].prompt,
+						.output = (uint32_t)row[i].output,
+						.ttft_ms = (double)row[i].first_ns / 1e6,
+						.e2e_ms = (double)row[i].end_ns / 1e6},
+			  msg);
+	(void)snprintf(text, sizeof(text),
+		       "a capture: streamed requests of the busiest worker, %.200s, with token "
+		       "counts and without retries",
+		       name);
+	if (!err && note(m, text))
+		err = pd_fail(msg, PD_ENOMEM, "out of memory");
+	free(row);
+	free(name);
+	return err;
+}
+
 static void settle(struct measured *m, const char *path)
 {
 	struct profile *p = &m->profile;
@@ -332,6 +362,10 @@ int measured_load(struct measured *m, const char *path, struct pd_msg *msg)
 	m->engine.sched.max_num_batched_tokens = 2048;
 	buf_init(&m->notes, 65536);
 	buf_init(&text, FILE_MAX);
+	if (capture_file_is(path)) {
+		err = read_capture(m, path, msg);
+		goto read;
+	}
 	err = file_read(path, &text, msg);
 	if (!err && text.len == 0)
 		err = pd_fail(msg, PD_EINVAL, "%s: found an empty file, expected measured requests",
@@ -344,6 +378,7 @@ int measured_load(struct measured *m, const char *path, struct pd_msg *msg)
 			err = read_lines(m, path, &text, msg);
 		cJSON_Delete(o);
 	}
+read:
 	buf_release(&text);
 	if (!err && m->n == 0)
 		err = pd_fail(msg, PD_EINVAL, "%s: found no request, expected at least one", path);

@@ -1,7 +1,8 @@
 /*
  * A measured run: requests with their times, and what engine it was. Read from JSON Lines with
- * times per request (as LLMServingSim's bench writes them) and the .meta.json beside it, or from
- * the result of `vllm bench serve --save-detailed` or of `pdctl bench`.
+ * times per request (as LLMServingSim's bench writes them) and the .meta.json beside it, from
+ * the result of `vllm bench serve --save-detailed` or of `pdctl bench`, or from a capture of `pdctl
+ * serve`.
  */
 #ifndef PD_SIM_FIT_MEASURED_H
 #define PD_SIM_FIT_MEASURED_H

@@ -171,3 +171,27 @@ def test_measured_runs_are_predicted(gpu):
     prior = calibrate(path, "--prior")["pdctl"]["calibration"]["rest"]
     # What published figures give, chosen for neither run: docs/profiles.md says how far it is off.
     assert abs(prior["e2e_mean_error_percent"]) < 12
+
+
+def test_a_capture_is_a_measured_run(pdctl, tmp_path):
+    """Requests of the busiest worker, and the whole way there: simulated engines stand for the measured ones."""
+    db = tmp_path / "c.db"
+    urls = [f"w{i}={pdctl.worker().url}" for i in range(2)]
+    router = pdctl("serve", "--worker-urls", *urls, "--policy", "round_robin", "--capture", db)
+    done = harness.run("bench", "--base-url", router.url, "--model", "m", "--sessions", 20, "--requests-per-session", 2, "--input-len", 600,
+               "--output-len", 5, "--max-concurrency", 4)
+    assert done.returncode == 0, done.stderr
+    router.stop()
+    doc = calibrate(db, "--fit-first", 10)
+    assert doc["trace_info"]["num_requests"] == 20 and any("busiest worker, w" in line for line in doc["known_limitations"])
+    cost = doc["pdctl"]["calibration"]
+    assert cost["rest"]["e2e_mean_error_percent"] is not None
+    done = harness.run("simulate", "--calibrate", tmp_path / "none.db")
+    assert done.returncode == 2
+    pd = tmp_path / "pd.db"
+    router = pdctl("serve", "--pd-disaggregation", "--prefill", pdctl.worker("--role", "prefill").url, "--decode", pdctl.worker("--role", "decode").url,
+                   "--capture", pd)
+    assert router.post("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 1})[0] == 200
+    router.stop()
+    done = harness.run("simulate", "--calibrate", pd)
+    assert done.returncode == 2 and "without prefill and decode workers" in done.stderr
