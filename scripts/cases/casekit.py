@@ -10,6 +10,7 @@ can go at once. PDCTL names the program, build/pdctl without it.
 
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -42,17 +43,22 @@ def port(variable, published, host="127.0.0.1"):
     return published
 
 
-def fixed_port(variable, published):
-    """The same for a port that has to be known before somebody listens there."""
-    return port(variable, published) or harness.free_port()
-
-
-def free_pair():
-    """A free port whose successor is free too."""
+def free_ports(n):
+    """The first of n ports in a row that are free, below those that the kernel gives to outgoing connections."""
     while True:
-        one = harness.free_port()
-        if one < 65535 and not in_use(one + 1):
-            return one
+        first = random.randrange(21000, 30000 - n)
+        try:
+            for i in range(n):
+                with socket.socket() as s:
+                    s.bind(("127.0.0.1", first + i))
+            return first
+        except OSError:
+            continue
+
+
+def fixed_port(variable, published, n=1):
+    """As `port`, but never 0: of a program that others must know before it listens. With the n - 1 ports behind it."""
+    return port(variable, published) or free_ports(n)
 
 
 def flags(variable):

@@ -232,7 +232,7 @@ def test_results_are_sorted_into_sides(tmp_path):
 def start_sitter(config, registry_port):
     """On two ports in a row that are free; others are tried when somebody takes one meanwhile."""
     for _ in range(5):
-        port = module("casekit.py").free_pair()
+        port = module("casekit.py").free_ports(2)
         sitter = subprocess.Popen([CASES / "cache-routing/babysitter", config, "--port", str(port), "--registry-url", f"http://127.0.0.1:{registry_port}"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**harness.CLEAN_ENV, "PDCTL": os.path.abspath(harness.PDCTL)})  # fmt: skip
         if "listening" in sitter.stdout.readline():
@@ -432,6 +432,12 @@ def test_run_all_runs_what_the_pages_name():
     assert len(table) == 5 and set(table) <= set(listed)
     blocks = [line for p in PAGES for m in FENCE.finditer(p.read_text()) if m["mark"] == "case" for line in m["body"].splitlines() if line.startswith("scripts/cases/")]
     assert {c for c in listed if "k8s-pd" not in c} | {"scripts/cases/run-all"} == set(blocks)
+
+
+def test_lines_that_breakage_changes_are_there():
+    for what, path, text, _, command, _ in module("breakage").MUTANTS.values():
+        assert (ROOT / path).read_text().count(text) == 1, f"{what}: {path} has changed, scripts/cases/breakage must follow"
+        assert (CASES / command.split()[0]).exists()
 
 
 def test_run_all_reports_a_failed_case(tmp_path):
