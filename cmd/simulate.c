@@ -136,6 +136,11 @@ static const struct opt opts[] = {
 	{OPT_LIST, "goodput", &way.goals, "METRIC:MS",
 	 "goals in ms, such as ttft:200 tpot:50 e2el:2000: how many requests keep them", NULL, 1, 3,
 	 NULL},
+	{OPT_INT, "regret", &way.regret, "N",
+	 "what N decisions of each row cost: the replay again with the one choice changed, for "
+	 "each "
+	 "other worker (plain pools; N times workers replays)",
+	 NULL, 1, REGRET_DECISIONS_MAX, NULL},
 	{OPT_LIST, "expect", &o.expects, "TEXT",
 	 "an expectation, such as 'consistent_hash: session_consistency == 1'; exit 1 if it is not "
 	 "met",
@@ -541,6 +546,7 @@ static void override(struct experiment_spec *spec, bool seed)
 		spec->repetitions = (size_t)way.repetitions;
 	if (way.rules.objective.n > 0)
 		spec->rules.objective = way.rules.objective;
+	spec->plan.regret = (size_t)way.regret;
 	if (way.goals.n > 0)
 		spec->plan.goals = way.goal;
 }
@@ -618,9 +624,9 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
 	static const char *const both[] = {
-		"seed",	     "json",	  "json-dir", "format",	     "wide",	 "store",
-		"no-store",  "decisions", "threads",  "shard",	     "progress", "check",
-		"objective", "goodput",	  "charts",   "repetitions", "html",	 NULL};
+		"seed",	     "json",	"json-dir",    "format",   "wide",  "store",	 "no-store",
+		"decisions", "threads", "shard",       "progress", "check", "objective", "regret",
+		"goodput",   "charts",	"repetitions", "html",	   NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
 	static const char *const exact[] = {"workload", "capture-run", "replay",     "policy",

@@ -8,7 +8,7 @@
 
 /* As the option table fills it. */
 struct simulate_way {
-	int64_t threads, repetitions;
+	int64_t threads, repetitions, regret;
 	const char *shard, *objective;
 	struct opt_list goals;
 	bool progress, check;

@@ -29,6 +29,8 @@ int arm_run(struct arm *a, size_t rep, const struct simtrace *t, struct pd_msg *
 		x->cfg.seed = a->seed + rep;
 	}
 	err = replay_run(t, &x->cfg, &x->result, msg);
+	if (!err && rep == 0 && a->regret_of > 0)
+		err = regret_make(&a->regret, t, &x->cfg, &x->result, a->regret_of, msg);
 	if (!err)
 		err = replay_figures(&x->figures, t, &x->cfg, &x->goals, &x->result, msg);
 	if (!err)
@@ -70,6 +72,7 @@ void arms_release(struct arms *a)
 		free(x->events);
 		free(x->rep);
 		figures_release(&x->figures);
+		regret_release(&x->regret);
 		replay_result_release(&x->result);
 	}
 	free(a->arm);

@@ -7,6 +7,7 @@
 #define PD_SIM_FIGURES_ARMS_H
 
 #include "sim/figures/figures.h"
+#include "sim/figures/regret.h"
 
 #define ARM_LABEL_MAX  520 /* two policies with their parameters, a hash */
 #define ARM_POINT_MAX  400 /* "PATH=VALUE PATH=VALUE" */
@@ -42,6 +43,8 @@ struct arm {
 	const struct arm_load *workload; /* borrowed from it */
 	struct replay_config cfg;
 	struct figures_goals goals;
+	size_t regret_of;	     /* decisions; 0: not wanted */
+	struct regret regret;	     /* of the first repetition */
 	struct replay_result result; /* of the first repetition, as are the figures */
 	struct figures figures;
 	struct arm_values *rep; /* owned; one per repetition */

@@ -25,8 +25,12 @@ int cluster_init(struct cluster *c)
 	for (size_t p = 0; p < c->cfg->npools; p++)
 		n += c->side[p].n;
 	c->dirty = calloc(n + 1, sizeof(*c->dirty));
-	if (!c->dirty)
+	if (c->cfg->force)
+		c->others = calloc(c->side[0].n + 1, sizeof(*c->others));
+	if (!c->dirty || (c->cfg->force && !c->others))
 		return PD_ENOMEM;
+	for (size_t i = 0; c->others && i < c->side[0].n; i++)
+		c->others[i] = i != c->cfg->forced_worker;
 	return links_init(&c->links, c->side[0].n, c->side[1].n);
 }
 
@@ -47,6 +51,7 @@ void cluster_release(struct cluster *c)
 	events_release(&c->heap);
 	links_release(&c->links);
 	free(c->dirty);
+	free(c->others);
 }
 
 /* What a router would read from the engine now. */

@@ -47,8 +47,9 @@ struct cluster {
 	uint32_t in_flight;
 	struct route_decider *decider[REPLAY_ROUTERS_MAX]; /* borrowed; NULL: always remote */
 	size_t routed;					   /* requests so far */
-	size_t window;					   /* of the result, that they are in */
-	int err;					   /* of a callback */
+	bool *others;  /* owned, per worker: all but the forced one */
+	size_t window; /* of the result, that they are in */
+	int err;       /* of a callback */
 };
 
 void cluster_release(struct cluster *c);

@@ -79,6 +79,8 @@ static int choose(struct cluster *c, uint32_t req, unsigned attempt, struct rout
 		pair->pool[p] = side_router(&c->side[p], c->t, req)->pool;
 		side_refresh(&c->side[p], c->t, req, c->now);
 		pair->request[p] = side_request(&c->side[p], c->t, req, c->now, &key);
+		if (c->others && attempt == 0 && req == c->cfg->forced_request)
+			pair->request[p].tried = c->others;
 		if (attempt > 0)
 			pair->request[p].draw =
 				route_dice(c->cfg->seed, c->side[p].router->role, req, attempt);

@@ -98,6 +98,8 @@ struct replay_config {
 	uint32_t concurrent_sessions;	   /* sessions begun and not ended; 0: no limit */
 	const struct replay_event *events; /* borrowed */
 	size_t nevents;
+	bool force; /* the first decision of forced_request is forced_worker; plain pools */
+	uint32_t forced_request, forced_worker;
 	bool hide_keys;	    /* policies see no session keys; figures know them */
 	bool routing_only;  /* no engines: every request ends before the next one begins; no
 			       latencies */

@@ -357,6 +357,30 @@ static void put_facts(cJSON *w, const struct arm_load *r)
 		(void)cJSON_AddItemToArray(notes, cJSON_CreateString(r->note[i]));
 }
 
+static void put_regret(cJSON *o, const struct arm *a)
+{
+	cJSON *r = a->regret.n > 0 ? cJSON_AddObjectToObject(o, "regret") : NULL, *list, *e;
+
+	if (!r)
+		return;
+	put(r, "decisions", (double)a->regret.n);
+	put(r, "mean_ms", a->regret.mean_ms);
+	put(r, "mean_total_ms", a->regret.mean_total_ms);
+	put(r, "not_best_share", a->regret.not_best);
+	list = cJSON_AddArrayToObject(r, "items");
+	for (size_t i = 0; i < a->regret.n; i++) {
+		const struct regret_decision *d = &a->regret.item[i];
+
+		e = cJSON_CreateObject();
+		put(e, "request", d->request);
+		(void)cJSON_AddStringToObject(e, "chosen", a->names[0][d->chosen]);
+		(void)cJSON_AddStringToObject(e, "better", a->names[0][d->better]);
+		put(e, "own_ms", d->own_ms);
+		put(e, "total_ms", d->total_ms);
+		(void)cJSON_AddItemToArray(list, e);
+	}
+}
+
 struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 {
 	const struct arm *a = &r->arms->arm[arm];
@@ -392,6 +416,7 @@ struct cJSON *simreport_arm(const struct simreport *r, size_t arm)
 	put_events(o, a);
 	put_values(o, a);
 	put_timeline(o, a);
+	put_regret(o, a);
 	pools = cJSON_AddObjectToObject(o, "pools");
 	for (size_t p = 0; p < a->cfg.npools; p++)
 		put_pool(pools, a, p);
@@ -422,6 +447,18 @@ static int failures(const struct simreport *r, const struct arm *a, struct buf *
 int simreport_remarks(const struct simreport *r, struct buf *out)
 {
 	int err = PD_OK;
+
+	for (size_t i = 0; !err && i < r->arms->n; i++) {
+		const struct regret *g = &r->arms->arm[i].regret;
+
+		if (g->n > 0)
+			err = buf_printf(
+				out,
+				"regret: %s, %u workers: %.4g ms of TTFT per decision, %.0f "
+				"%% of %zu had a better worker\n",
+				r->arms->arm[i].policy, r->arms->arm[i].workers, g->mean_ms,
+				100 * g->not_best, g->n);
+	}
 
 	for (size_t i = 0; !err && i < r->arms->n; i++)
 		if (r->arms->arm[i].result.refused + r->arms->arm[i].result.lost > 0)

@@ -240,6 +240,7 @@ static int fill_config(const struct plan *p, struct arm *a, const char *policy, 
 	}
 	a->cfg.seed = a->seed = p->seed;
 	a->goals = p->goals;
+	a->regret_of = p->regret;
 	(void)snprintf(a->point, sizeof(a->point), "%s", p->point ? p->point : "");
 	a->cfg.engine = p->engine;
 	a->cfg.decider = p->decider;

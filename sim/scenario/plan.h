@@ -72,6 +72,7 @@ struct plan {
 	struct route_decider_spec decider;
 	bool routing_only, hide_keys;
 	struct figures_goals goals;
+	size_t regret; /* decisions of each arm to ask about; 0: none */
 	const struct plan_event *events;
 	size_t nevents;
 };

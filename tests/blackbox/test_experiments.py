@@ -394,3 +394,20 @@ def test_charts_fit_and_have_an_ascii_form(grid, tmp_path):
     assert "and 20 more rows" in blocks
     lines = [x for x in marks.splitlines() if x.startswith("round_robin 3 ")]
     assert lines and all(x[21:24] == "###" for x in lines), lines
+
+
+def test_regret_is_counted_by_changing_one_choice(tmp_path):
+    """A worker at a tenth of the speed: what round robin sends there would have been faster elsewhere, and nothing else is far from it."""
+    text = """name: regret
+workload: {generate: {sessions: 60, turns: 1, request_rate: 2, prefix_tokens: 2000, output_tokens: 10}}
+workers: {count: 3, each: [{worker: 2, speed: 0.1}]}
+policies: [round_robin]
+"""
+    doc = json.loads(simulate(scenario(tmp_path, text), "--regret", 30, "--json", "-").stdout)
+    r = doc["pdctl"]["regret"]
+    assert r["decisions"] == 30 == len(r["items"])
+    slow = [d for d in r["items"] if d["chosen"] == "worker-2"]
+    assert len(slow) in range(8, 13)
+    assert all(d["own_ms"] < -200 and d["better"] != "worker-2" for d in slow)
+    assert r["not_best_share"] >= len(slow) / 30 and r["mean_ms"] > 200 * len(slow) / 30
+    assert "regret: round_robin, 3 workers: " in simulate(scenario(tmp_path, text), "--regret", 5).stdout
