@@ -15,6 +15,7 @@ import pytest
 
 import harness
 from harness import free_port, wait_for
+from test_docs import commands, matches, trimmed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CASES = ROOT / "scripts" / "cases"
@@ -466,6 +467,38 @@ def test_commands_of_the_pages(page):
         assert re.match(r"[a-z]+:", target) or (page.parent / target).exists(), f"{page}: {target}"
 
 
+EXECUTED = [pytest.param(command, expected, id=f"{p.parent.name}-{i}") for p in PAGES for m in FENCE.finditer(p.read_text()) if m["mark"] == "test"
+            for i, (command, expected) in enumerate(commands(m["body"]))]  # fmt: skip
+
+
+@pytest.mark.parametrize("command, expected", EXECUTED)
+def test_examples_of_the_pages(command, expected):
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+                          env={**harness.CLEAN_ENV, "PDCTL": os.path.abspath(harness.PDCTL)}, check=False)  # fmt: skip
+    assert done.returncode == 0 and matches(trimmed(expected), trimmed(done.stdout.splitlines())), done.stdout + done.stderr
+
+
+def test_published_commands_of_the_first_case(pdctl):
+    """Workers and router by the published command lines, pdctl in the place of the named programs, other ports; then the published requests."""
+    model = "meta-llama/Meta-Llama-3.1-8B-Instruct"
+    launch = f"--model {model} --tensor-parallel-size 2 --host 0.0.0.0 --disable-log-requests --enable-prefix-caching".split()
+    w = [pdctl("worker", *launch) for _ in range(4)]
+    assert all(x.url.startswith("http://0.0.0.0:") and x.get("/health")[0] == 200 for x in w)
+    router = pdctl("serve", *f"--pd-disaggregation --prefill {w[0].url} --prefill {w[1].url} --decode {w[2].url} --decode {w[3].url} "
+                   "--prefill-policy consistent_hash --decode-policy consistent_hash --host 0.0.0.0 --log-level info".split())  # fmt: skip
+    assert router.get("/health")[0] == 200 and router.get_json("/v1/models")["data"][0]["id"] == model
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello world"}], "max_tokens": 10, "session_params": {"session_id": "test_session_001"}}
+    seen = set()
+    for _ in range(3):
+        status, headers, _ = router.post("/v1/chat/completions", body)
+        assert status == 200
+        seen.add((headers["X-Prefill-Worker"], headers["X-Decode-Worker"]))
+    assert len(seen) == 1 and seen.pop()[0] in (w[0].url, w[1].url)
+    log = router.said("vLLM policy-based routing: prefill=http://0.0.0.0:")
+    assert "[policy:consistent_hash], decode=http://0.0.0.0:" in log and "without effect" not in log
+    assert b"vllm_router_" in router.get("/metrics")[2]
+
+
 def test_published_files_are_there():
     for path in ("consistent-hash-pd/test_consistent_hash_pd.py", "pd-accuracy/run_accuracy_test.sh", "pd-accuracy/test_pd_accuracy.py", "pd-accuracy/tp_config_sweep_test.sh",
                  "pd-accuracy/.buildkite/pipeline.yml", "performance-aware/vllm/p2p-nccl-same-node.yaml", "performance-aware/vllm/fs-kv-same-node.yaml",
@@ -475,4 +508,8 @@ def test_published_files_are_there():
                  "cache-routing/config/slave-9g_8b_thinking.toml"):  # fmt: skip
         assert (CASES / path).exists(), path
     text = (CASES / "pd-accuracy/.buildkite/pipeline.yml").read_text()
-    assert "timeout_in_minutes: 30" in text and "gpu_4" in text and "tp_config_sweep_test.sh" in text
+    yaml = pytest.importorskip("yaml", reason="needs python3-yaml")
+    (step,) = yaml.safe_load(text)["steps"]
+    assert step["timeout_in_minutes"] == 30 and step["env"]["MODEL_NAMES"] == "meta-llama/Llama-3.2-1B-Instruct" and "4" in step["agents"]["queue"]
+    assert any("tp_config_sweep_test.sh --docker" in c for c in step["commands"])
+    assert all((ROOT / word).exists() for c in step["commands"] for word in c.split() if word.startswith("./"))
