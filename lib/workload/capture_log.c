@@ -176,6 +176,7 @@ static int add_call(struct reader *r, sqlite3_stmt *st)
 				   .output_tokens = (uint32_t)sqlite3_column_int64(st, 6)};
 	err = add_text(l, capture_lite_text(st, 1), &c->key);
 	err = err ? err : add_text(l, capture_lite_text(st, 4), &c->source);
+	err = err ? err : add_text(l, capture_lite_text(st, 8), &c->model);
 	if (sqlite3_column_type(st, 1) == SQLITE_NULL)
 		c->level = 0;
 	err = err ? err : add_words(l, st, 7, &c->block);
@@ -297,10 +298,11 @@ static int read_all(struct reader *r)
 		 " ORDER BY fleet, role, position",
 		 add_peer},
 		{"SELECT id, key, key_form, key_level, key_source, route_tokens, route_output,"
-		 " route_blocks FROM request WHERE run = ?1 ORDER BY id",
+		 " route_blocks, model FROM request WHERE run = ?1 ORDER BY id",
 		 add_call},
 		{"SELECT request, at_ns, role, fleet, worker, began, seq, attempt, usable, tried,"
-		 " in_flight, draw, turn, turns, ties, score FROM decision WHERE run = ?1 ORDER BY id",
+		 " in_flight, draw, turn, turns, ties, score FROM decision WHERE run = ?1 ORDER BY "
+		 "id",
 		 add_pick},
 		{"SELECT request, at_ns, role, fleet, worker, began, seq, what FROM release"
 		 " WHERE run = ?1",

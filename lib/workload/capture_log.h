@@ -39,6 +39,7 @@ struct capture_event {
 struct capture_call {
 	int64_t id;
 	size_t key, source; /* NUL-terminated texts in `text`; level 0: no key */
+	size_t model;	    /* likewise: JSON text inside the quotes, "" for none */
 	unsigned level;	    /* enum route_key_level */
 	bool key_hashed;    /* the text is a stand-in */
 	uint32_t tokens, output_tokens;

@@ -177,6 +177,17 @@ static void set_workers(struct exact *x, const struct capture_event *e, struct r
 	}
 }
 
+/* Were there workers that do not serve the request's model? */
+static bool some_barred(const struct exact *x, const struct capture_event *e)
+{
+	size_t words = (x->role[e->role].pool[e->fleet]->n + 63) / 64;
+	uint64_t any = 0;
+
+	for (size_t i = 0; e->what == CAPTURE_PICKED && e->tried != CAPTURE_NONE && i < words; i++)
+		any |= x->log->word[e->tried + words + i];
+	return any != 0;
+}
+
 static void key_of(const struct exact *x, const struct capture_call *c, struct route_key *key)
 {
 	const char *text = x->log->text.data + c->key, *source = x->log->text.data + c->source;
@@ -209,8 +220,9 @@ static struct route_request request_of(struct exact *x, uint32_t i, struct route
 		.output_tokens = c->output_tokens,
 		.partner = partner ? &x->role[other->role].pool[other->fleet]->worker[other->worker]
 				   : NULL,
+		.model = span_of(x->log->text.data + c->model),
 		.tried = x->tried,
-		.barred = x->barred,
+		.barred = some_barred(x, e) ? x->barred : NULL,
 		.now_ns = e->at_ns + 1,
 		.draw = e->draw,
 	};

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import exact
 import harness
 from fake_engine import FakeEngine
 from harness import parse_metrics, wait_for
@@ -286,3 +287,22 @@ def test_a_label_stands_for_a_list(pdctl, engines, tmp_path, registry):
         for _ in range(2):
             wait_for(f"{model}", lambda: ask(router, model)[1].get("X-Worker") == worker.url, 20)
     wait_for("the answered list to count", lambda: ask(router, "wrong")[0] == 404, 20)
+
+
+@pytest.mark.parametrize("policy", ["sticky", "scores", "affinity", "consistent_hash"])
+def test_a_capture_of_several_models_is_replayed(pdctl, engines, tmp_path, policy):
+    """Whom the models ruled out is captured, and so is the model: sessions that name both have two homes there too."""
+    pool = [engines("a", "both") for _ in range(3)] + [engines("b", "both") for _ in range(3)]
+    router = pdctl("serve", "--worker-urls", *[f"w{i}={e.url}" for i, e in enumerate(pool)], "--policy", policy, "--capture", tmp_path / "c.db")
+    known(router, 6)
+    homes = {}
+    for i in range(60):
+        model = ("a", "b", "both")[i % 3]
+        status, headers, _ = router.post(ROUTE, {"model": model, "prompt": f"talk {i % 5} " * (20 + i)}, {"X-Session-Id": f"s{i % 5}"})
+        assert status == 200
+        homes.setdefault((i % 5, model), set()).add(headers["X-Worker"])
+    if policy in ("sticky", "consistent_hash"):
+        assert all(len(found) == 1 for found in homes.values()), homes
+    router.stop()
+    code, found, text = exact.replay(tmp_path / "c.db")
+    assert (code, found["workers"][1:]) == (0, (60, 60)), text
