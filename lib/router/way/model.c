@@ -92,7 +92,7 @@ void model_renew(struct exchange *x)
 	x->served = NULL;
 }
 
-const bool *model_barred(const struct exchange *x, int role)
+const bool *model_barred(const struct exchange *x, enum worker_role role)
 {
 	return x->served ? x->served->barred[role] : NULL;
 }

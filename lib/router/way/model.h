@@ -18,7 +18,7 @@ void model_alias_at(const struct router_config *c, size_t at, struct span *name,
  * answered with 404, or the client left. */
 bool model_admit(struct exchange *x);
 /* Who of the role cannot serve it; NULL: all can. By place in the pool of x->fleet. */
-const bool *model_barred(const struct exchange *x, int role);
+const bool *model_barred(const struct exchange *x, enum worker_role role);
 /* x->fleet is another one now. */
 void model_renew(struct exchange *x);
 void model_release(struct exchange *x);
