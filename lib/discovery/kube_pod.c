@@ -138,8 +138,8 @@ static struct span member_of(struct span object, const char *name, enum json_typ
 static void cut_text(struct span object, const char *name, char *out, size_t cap)
 {
 	struct span value = member_of(object, name, JSON_STRING);
-	const char *p = value.p + 1;
-	size_t n = value.p ? json_unescape(&p, value.p + value.n - 1, out, cap - 1) : 0;
+	const char *p = value.p ? value.p + 1 : NULL;
+	size_t n = p ? json_unescape(&p, value.p + value.n - 1, out, cap - 1) : 0;
 
 	out[n] = '\0';
 }
