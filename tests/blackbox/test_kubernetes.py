@@ -2,9 +2,11 @@
 
 import base64
 import json
+import pathlib
 import socket
 
 import pytest
+import yaml
 
 from certs import Authority
 from fake_engine import FakeEngine
@@ -12,6 +14,7 @@ from fake_kube import FakeKube
 from harness import run, wait_for
 from test_serve_bytes import reply_completion, reply_prefill
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BODY = {"model": "m", "prompt": "p", "max_tokens": 4}
 ROUTE = "/v1/completions"
 QUICK = ("--health-check-interval-secs", 0.2, "--retry-initial-backoff-ms", 1)
@@ -423,3 +426,37 @@ def test_wrong_flags(flags, want):
 def test_flags_without_effect_are_named(pdctl):
     router = pdctl("serve", "--selector", "a=b", "--dns-server", "127.0.0.1")
     wait_for("both", lambda: "--selector has no effect without --service-discovery" in router.log() and "--dns-server has no effect" in router.log())
+
+
+# -- the pages --
+
+
+def objects(page):
+    """The YAML objects of a page of docs/."""
+    text = (ROOT / "docs" / page).read_text()
+    return [o for block in text.split("```yaml\n")[1:] for o in yaml.safe_load_all(block.split("```")[0]) if o and "kind" in o]
+
+
+def test_the_pages_ask_for_the_same_rights():
+    roles = [o for page in ("discovery.md", "kubernetes.md") for o in objects(page) if o["kind"] == "Role"]
+    assert len(roles) == 2
+    for r in roles:
+        assert r["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]
+
+
+def test_the_deployment_of_the_page_starts(pdctl):
+    """Its arguments, with the test's API server in the place of the pod's; ports and probes are those that it listens on."""
+    pod = next(o for o in objects("kubernetes.md") if o["kind"] == "Deployment")["spec"]["template"]["spec"]
+    box = pod["containers"][0]
+    args = [x for x in box["args"] if not x.startswith("--metrics-port")]
+    assert args[0] == "serve" and pod["terminationGracePeriodSeconds"] > sum(int(x.split("=")[1]) for x in args if x.startswith("--drain-"))
+    with FakeKube() as kube:
+        kube.put("p0", namespace="llm", labels={"llm-d.ai/role": "prefill"})
+        kube.put("d0", namespace="llm", labels={"llm-d.ai/role": "decode"})
+        router = pdctl("serve", *args[1:], "--metrics-port", 0, "--kube-api-server", kube.url, "--drain-delay-secs", 0)
+        wait_for("both", lambda: names(router) == ["d0", "p0"])
+        urls = {w["url"] for w in json.loads(router.admin("GET", "/workers")[2])["workers"]}
+        assert urls == {"http://127.0.0.1:8000", "http://127.0.0.1:8200"}
+        for probe in ("livenessProbe", "startupProbe"):
+            assert router.get(box[probe]["httpGet"]["path"])[0] == 200
+        assert router.get(box["readinessProbe"]["httpGet"]["path"])[0] == 503
