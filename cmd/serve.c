@@ -30,7 +30,6 @@
 #define LISTEN_FD 3 /* first inherited descriptor of socket activation */
 
 static struct {
-	const char *pair_label;
 	const char *host, *admin_host, *policy, *prefill_policy, *decode_policy, *session_key,
 		*compat, *key_compat, *keyless, *log_level, *log_format, *fallback, *connector,
 		*workers_file, *health_endpoint, *forwarded, *access_log, *access_format, *io,
@@ -223,10 +222,7 @@ static const struct opt options[] = {
 	 "(nixl)",
 	 NULL, 0, 0, NULL},
 	{.type = OPT_ROWS, .value = decider.rows},
-	{OPT_TEXT, "pd-pair-label", &o.pair_label, "NAME",
-	 "P/D: the prefill worker is one with the decode worker's value of this label, if one can "
-	 "take the request: a host, a rack, an NVLink domain (none)",
-	 NULL, 0, 0, NULL},
+	{.type = OPT_ROWS, .value = (void *)(uintptr_t)serve_connector_rows},
 	{OPT_CHOICE, "pd-fallback", &o.fallback, NULL,
 	 "no prefill worker, or no kv_transfer_params: decode alone computes the prompt, or the "
 	 "request fails (decode-only)",
@@ -509,7 +505,6 @@ static void read_settings(struct router_config *c)
 
 static int read_decider(struct router_config *c, struct pd_msg *msg)
 {
-	c->pair_label = o.pair_label;
 	decider_opts_spec(&decider, &c->decider);
 	serve_epp_decider(c, o.decider_given);
 	return serve_decider_check(c, o.decider_given, msg);

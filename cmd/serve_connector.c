@@ -4,12 +4,29 @@
 
 #include "lib/pd/connector.h"
 
+static const char *pair_label;
+static bool prefiller_header;
+
+const struct opt serve_connector_rows[] = {
+	{OPT_TEXT, "pd-pair-label", &pair_label, "NAME",
+	 "P/D: the prefill worker is one with the decode worker's value of this label, if one can "
+	 "take the request: a host, a rack, an NVLink domain (none)",
+	 NULL, 0, 0, NULL},
+	{OPT_FLAG, "prefiller-header", &prefiller_header, NULL,
+	 "P/D: x-prefiller-host-port of a request names its prefill worker, as llm-d's endpoint "
+	 "picker sends it; only workers of this router (off)",
+	 NULL, 0, 0, NULL},
+	{.type = OPT_END},
+};
+
 int serve_connector(struct router_config *c, const char *name, const char *fallback,
 		    struct pd_msg *msg)
 {
 	struct pd_msg inner = {0};
 	bool whole;
 
+	c->pair_label = pair_label;
+	c->prefiller_header = prefiller_header;
 	if (c->pd && name && pd_connector_find(&c->connector, name, &inner))
 		return pd_fail(msg, PD_EINVAL, "--kv-connector: %.480s", inner.text);
 	whole = c->pd && (c->connector->flags & PD_WHOLE);

@@ -2,7 +2,10 @@
 #ifndef PD_CMD_SERVE_CONNECTOR_H
 #define PD_CMD_SERVE_CONNECTOR_H
 
+#include "lib/base/opt.h"
 #include "lib/router/config/config.h"
+
+extern const struct opt serve_connector_rows[];
 
 /* `name` and `fallback` (--kv-connector, --pd-fallback) may be NULL: not given. PD_EINVAL names the
  * flag. Nothing in a plain pool. */

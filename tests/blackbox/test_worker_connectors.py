@@ -158,3 +158,28 @@ def test_only_the_very_same_prompt_is_found(pdctl, tmp_path):
     for prompt, found in ((words(100), 1), (words(100, "x"), 1), (words(140), 1), (words(90), 1), (words(10), 1), (words(101), 2)):
         assert d.post(TEXT, {**BODY, "prompt": prompt})[0] == 200
         assert d.metric("pdctl_worker_kv_reads_total") == found, prompt
+
+
+def test_a_request_names_its_prefill_worker(pdctl):
+    """x-prefiller-host-port: one of ours, whatever the policy; a list; one that is out; and nobody else's host."""
+    ps = [pdctl.worker("--role", "prefill", *FAST, "--strict") for _ in range(3)]
+    d = pdctl.worker("--role", "decode", *FAST, "--strict")
+    flags = ["--pd-disaggregation", *sum((["--prefill", p.url] for p in ps), []), "--decode", d.url, "--prefill-policy", "consistent_hash", *QUICK[:2]]
+    router, deaf = pdctl("serve", *flags, "--prefiller-header"), pdctl("serve", *flags)
+    body = {**BODY, "user": "one"}
+    home = router.post(TEXT, body)[1]["X-Prefill-Worker"]
+
+    def ask(value, of=router):
+        return of.post(TEXT, body, {"x-prefiller-host-port": value})
+
+    for p in ps:
+        assert ask(p.url[7:])[1]["X-Prefill-Worker"] == p.url and ask(p.url[7:], deaf)[1]["X-Prefill-Worker"] == home
+    assert ask(f"10.0.0.1:1, {ps[1].url[7:]}")[1]["X-Prefill-Worker"] == ps[1].url, "the first that is ours"
+    assert ask("")[1]["X-Prefill-Worker"] == home
+    for evil in ("10.0.0.1:80", "http://" + ps[0].url[7:], d.url[7:], "x" * 3000):
+        status, _, raw = ask(evil)
+        assert status == 400 and "expected the host:port of a prefill worker of this router" in raw.decode(), evil
+    ps[0].kill()
+    status, headers, _ = ask(ps[0].url[7:])
+    assert status == 200 and headers["X-Prefill-Worker"] in (ps[1].url, ps[2].url), (status, router.log()[-1500:])
+    assert mistakes(d) == {}

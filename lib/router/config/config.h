@@ -157,6 +157,7 @@ struct router_config {
 	enum pd_fallback pd_fallback;
 	struct route_decider_spec decider; /* of P/D */
 	bool prefill_first;		   /* P/D: pick the prefill worker first */
+	bool prefiller_header;		   /* P/D: x-prefiller-host-port names the prefill worker */
 	const char *pair_label;		   /* P/D: pairs share its value if they can; NULL: any */
 	const struct pd_connector *connector; /* static */
 	/* What its prefill workers are asked for, at which port when they name none; NULL: nothing.

@@ -160,6 +160,11 @@ static bool pin(struct exchange *x, enum worker_role role, uint64_t worker)
 	return found;
 }
 
+void follow_pin_to(struct exchange *x, enum worker_role role, const struct worker *w)
+{
+	(void)pin(x, role, hash_of_worker(w));
+}
+
 bool follow_pin(struct exchange *x)
 {
 	static const char *const fields[] = {"previous_response_id", "conversation",

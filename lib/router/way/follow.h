@@ -15,6 +15,7 @@
 
 #include "lib/base/buf.h"
 #include "lib/base/span.h"
+#include "lib/router/fleet/worker.h"
 
 struct exchange;
 struct follow_set;
@@ -38,6 +39,8 @@ bool follow_path(struct span path);
 /* x->follows is set and the body was read: the worker that made an id of the request is picked
  * first, as long as it may be picked; then the policy decides. True: the request names an id. */
 bool follow_pin(struct exchange *x);
+/* The same for one worker that the request names otherwise. */
+void follow_pin_to(struct exchange *x, enum worker_role role, const struct worker *w);
 /*
  * A request that names an unknown id (the router was restarted, or has forgotten it) is tried on
  * one worker after the other, as long as they answer 404, which an engine says before it computes

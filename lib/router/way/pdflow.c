@@ -443,6 +443,56 @@ static enum outcome decode_leg(struct pd_state *s)
 
 /* -- both -- */
 
+/* A request may name its prefill worker, or several, of which the first that is there and may be
+ * picked counts. Only workers of this router: the header chooses, it does not open connections.
+ * False: answered. */
+static bool prefiller_pin(struct exchange *x)
+{
+	const struct fleet_pool *pool = &x->fleet->pool[ROLE_PREFILL];
+	const struct field *f = x->way->cfg->prefiller_header
+					? http_field(&x->req->head, "x-prefiller-host-port")
+					: NULL;
+	struct span rest = f ? f->value : (struct span){0};
+	const struct worker *found = NULL;
+	struct pd_msg msg;
+	bool usable = false;
+
+	while (rest.n > 0 && !usable) {
+		const char *comma = memchr(rest.p, ',', rest.n);
+		size_t n = comma ? (size_t)(comma - rest.p) : rest.n;
+		struct span one = span_trim((struct span){rest.p, n});
+
+		rest.p += comma ? n + 1 : n;
+		rest.n -= comma ? n + 1 : n;
+		for (size_t i = 0; i < pool->n && !usable; i++)
+			if (span_eq(one, span_of(pool->worker[i]->at.authority))) {
+				usable = atomic_load(&pool->worker[i]->slot.available);
+				found = usable || !found ? pool->worker[i] : found;
+			}
+	}
+	if (usable)
+		follow_pin_to(x, ROLE_PREFILL, found);
+	if (found || !f || f->value.n == 0)
+		return true;
+	(void)pd_fail(&msg, PD_EINVAL,
+		      "x-prefiller-host-port: found '%.*s', expected the host:port of a prefill "
+		      "worker of this router",
+		      (int)(f->value.n < 200 ? f->value.n : 200), f->value.p);
+	answer_error(x, 400, "invalid_request_error", msg.text);
+	return false;
+}
+
+/* It failed: now the policy has the others. */
+static void prefiller_unpin(struct exchange *x)
+{
+	const struct fleet_pool *pool = &x->fleet->pool[ROLE_PREFILL];
+	struct pick *p = &x->pick[ROLE_PREFILL];
+
+	for (size_t i = 0; p->known && p->tried && i < pool->n; i++)
+		if (pool->worker[i] != p->known)
+			p->tried[i] = p->tried[pool->n + i] = false;
+}
+
 /* Before the first attempt: may it be sent at all, and to how many workers? False: answered. */
 static bool acceptable(struct exchange *x)
 {
@@ -471,6 +521,8 @@ static bool acceptable(struct exchange *x)
 	why = two && !(by->flags & PD_WHOLE) ? pd_alone_of(path, &x->body) : PD_TWO_LEGS;
 	if (two && x->alone && why == PD_TWO_LEGS)
 		why = PD_ALONE_known_id;
+	if (two && !x->alone && why == PD_TWO_LEGS && !prefiller_pin(x))
+		return false;
 	x->repeatable |= two;
 	x->alone |= !two || why != PD_TWO_LEGS;
 	if (why != PD_TWO_LEGS)
@@ -508,6 +560,8 @@ enum outcome pdflow_attempt(struct exchange *x)
 		if (!acceptable(x))
 			return ATTEMPT_DONE;
 	}
+	if (x->rec.attempt == 1 && x->way->cfg->prefiller_header)
+		prefiller_unpin(x);
 	if (x->prefilled)
 		count(x, METRIC_PD_REPREFILL);
 	x->prefilled = false;
