@@ -36,6 +36,9 @@ COLUMNS = [
     ("wrk/rate", 9, number("rate_behind", "%.2f")),
     ("client us", 10, number("client_cpu_us", "%.1f")),
     ("first ms", 9, number("first_answer_ms", "%.1f")),
+    ("CPU s", 8, number("cpu_s", "%.2f")),
+    ("peak MB", 9, number("peak_mb", "%.0f")),
+    ("M req/s", 9, number("mrps", "%.2f")),
     ("errors", 7, number("errors", "%.0f")),
 ]
 
@@ -64,6 +67,12 @@ GOALS = [
     ("incomplete streams of 5,000", "hold", "5000 s", "", "errors", 0),
     ("KiB of user memory, 10,000 idle", "hold", "10000 i", "", "kib_per_stream", 40),
     ("lost of 10,000 idle", "hold", "10000 i", "", "errors", 0),
+    *((f"simulate, Mooncake hour, {p}, CPU s", "simulate", f"hour, 8 workers, {p}", "", "cpu_s", 0.3)
+      for p in ("consistent_hash", "affinity", "least_request", "round_robin")),
+    ("simulate, Mooncake hour, four policies, MB", "simulate", "hour, 8 workers, four", "", "peak_mb", 60),
+    ("simulate, Mooncake hour, 4P+4D, CPU s", "simulate", "hour, 4 prefill", "", "cpu_s", 0.4),
+    ("simulate, 10,000,000 requests, MB", "simulate", "10,000,000", "", "peak_mb", 256),
+    ("simulate, routing only, us of CPU per request", "simulate", "10,000,000", "", "us_per_request", 0.333),
     ("start to first answer, ms", "start", "", "", "first_answer_ms", 50),
     # The load generator against wrk: a rate of 0.8 x wrk's at one connection, 0.45 x at more; a p99 of at most 3 x wrk's + 1 ms.
     *((f"bench, {kind}, {n} connections, wrk's rate / its", "generator", f"{kind}, {n} c", "", "rate_behind", 1.25 if n == 1 else 2.22)
