@@ -27,8 +27,11 @@ void side_available(struct side *s, uint32_t worker, bool is)
 
 size_t side_replica(const struct side *s, const struct simtrace *t, uint32_t req)
 {
-	uint32_t key = simtrace_request(t, req).key;
+	uint32_t key;
 
+	if (s->nrouters == 1)
+		return 0;
+	key = simtrace_request(t, req).key;
 	return (s->by_session && key != SIM_NO_KEY ? key : req) % s->nrouters;
 }
 
