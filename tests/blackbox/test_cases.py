@@ -48,6 +48,16 @@ def test_sessions_stay(how):
         assert title in done.stdout
 
 
+def test_a_running_router_is_judged(pdctl):
+    """As in front of real engines: nothing is started, the router's log is a file."""
+    w = [pdctl("worker", "--model", "m", "--speedup", 10) for _ in range(4)]
+    pools = [word for i in (0, 1) for word in ("--prefill", f"prefill-{i + 1}={w[i].url}", "--decode", f"decode-{i + 1}={w[2 + i].url}")]
+    router = pdctl("serve", "--pd-disaggregation", *pools, "--policy", "consistent_hash")
+    done = run("consistent-hash-pd/run", "--router-url", router.url, "--router-log", router.path("stderr"))
+    assert done.returncode == 0 and "11 of 11 criteria hold" in done.stdout, done.stdout + done.stderr
+    assert run("consistent-hash-pd/run", "--router-url", router.url).returncode == 2
+
+
 def test_another_policy_fails_the_case():
     done = run("consistent-hash-pd/run", "--policy", "random")
     assert done.returncode == 1, done.stdout + done.stderr
