@@ -371,7 +371,7 @@ static int apply_ports(struct pd_msg *msg)
 	if (kv_port >= 0)
 		cfg.kv_port = (uint16_t)kv_port;
 	else if (vllm.handshake_port)
-		cfg.kv_port = (uint16_t)strtoul(vllm.handshake_port, NULL, 10);
+		cfg.kv_port = (uint16_t)vllm.handshake_port;
 	else
 		cfg.kv_port = (uint16_t)vllm.kv_port;
 	return PD_OK;

@@ -48,16 +48,36 @@ void worker_join_defaults(void)
 	health_port = -1;
 }
 
+/* vLLM's own way to name a router. */
+static bool has_proxy(const struct worker_vllm_config *v)
+{
+	return v->proxy_ip && v->proxy_ip[0] && v->proxy_port > 0;
+}
+
+static void proxy_address(const struct worker_vllm_config *v, char out[300])
+{
+	bool any = strcmp(v->proxy_ip, "0.0.0.0") == 0;
+
+	(void)snprintf(out, 300, "%.200s:%d", any ? "127.0.0.1" : v->proxy_ip, v->proxy_port);
+}
+
 int worker_join_check(struct worker_config *cfg, const struct worker_vllm_config *v,
 		      struct pd_msg *msg)
 {
-	bool registers = to.n > 0 || (v->proxy_ip && v->proxy_ip[0] && v->proxy_port);
+	bool registers = to.n > 0 || has_proxy(v);
+	char proxy[300];
 	struct pd_msg why = {0};
 	struct net_url url;
 
 	for (size_t i = 0; i < to.n; i++)
 		if (register_check(to.items[i], &why))
 			return pd_fail(msg, PD_EINVAL, "--register: %.400s", why.text);
+	if (has_proxy(v)) {
+		proxy_address(v, proxy);
+		if (register_check(proxy, &why))
+			return pd_fail(msg, PD_EINVAL, "--kv-transfer-config: proxy_ip: %.400s",
+				       why.text);
+	}
 	if (registers && cfg->role == WORKER_BOTH)
 		return pd_fail(msg, PD_EINVAL,
 			       "%s: found a worker for both roles, expected --role prefill or "
@@ -122,17 +142,13 @@ static int start_announce(struct worker *w, const struct worker_config *cfg,
 
 	for (size_t i = 0; i < to.n && a.n < ANNOUNCE_TO_MAX; i++)
 		all[a.n++] = to.items[i];
-	if (v->proxy_ip && v->proxy_ip[0] && v->proxy_port) {
-		bool any = strcmp(v->proxy_ip, "0.0.0.0") == 0;
-
-		(void)snprintf(proxy, sizeof(proxy), "%.200s:%.10s",
-			       any ? "127.0.0.1" : v->proxy_ip, v->proxy_port);
+	if (has_proxy(v)) {
+		proxy_address(v, proxy);
 		all[a.n++] = proxy;
 	}
 	if (a.n == 0)
 		return PD_OK;
-	address(host, v->http_port ? (unsigned)strtoul(v->http_port, NULL, 10) : worker_port(w),
-		http);
+	address(host, v->http_port ? (unsigned)v->http_port : worker_port(w), http);
 	if (moriio)
 		(void)snprintf(zmq, sizeof(zmq), "host:%.255s,handshake:%u,notify:%u", host, kv,
 			       kv);

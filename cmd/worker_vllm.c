@@ -226,15 +226,11 @@ static int read_transfer(const cJSON *o, struct worker_vllm_config *c, struct pd
 	const cJSON *extra = cJSON_GetObjectItemCaseSensitive(o, "kv_connector_extra_config");
 	const cJSON *read_mode = cJSON_GetObjectItemCaseSensitive(extra, "read_mode");
 	char *mode = text_of(extra, "transfer_mode"), *disk;
+	int err;
 
 	c->connector = text_of(o, "kv_connector");
 	c->role = text_of(o, "kv_role");
 	c->proxy_ip = text_of(extra, "proxy_ip");
-	c->proxy_port = text_of(extra, "proxy_port");
-	if (!c->proxy_port)
-		c->proxy_port = text_of(extra, "proxy_ping_port");
-	c->http_port = text_of(extra, "http_port");
-	c->handshake_port = text_of(extra, "handshake_port");
 	disk = text_of(extra, "lmcache.local_disk");
 	if (disk && strncmp(disk, "file://", 7) == 0)
 		c->shared_path = strdup(disk + 7);
@@ -252,7 +248,12 @@ static int read_transfer(const cJSON *o, struct worker_vllm_config *c, struct pd
 			       "--%s: found kv_role '%.40s', expected kv_both, kv_producer or "
 			       "kv_consumer",
 			       flag, c->role);
-	return port_of(o, "kv_port", flag, &c->kv_port, msg);
+	err = port_of(o, "kv_port", flag, &c->kv_port, msg);
+	err = err ? err : port_of(extra, "http_port", flag, &c->http_port, msg);
+	err = err ? err : port_of(extra, "handshake_port", flag, &c->handshake_port, msg);
+	err = err ? err : port_of(extra, "proxy_port", flag, &c->proxy_port, msg);
+	return err || c->proxy_port ? err
+				    : port_of(extra, "proxy_ping_port", flag, &c->proxy_port, msg);
 }
 
 static int read_count(const cJSON *o, const char *name, int64_t fallback, int64_t max, int64_t *out,
@@ -315,9 +316,8 @@ int worker_vllm_config(const char *transfer, const char *events, struct worker_v
 
 void worker_vllm_release(struct worker_vllm_config *c)
 {
-	char *const texts[] = {c->connector,	  c->role,	     c->proxy_ip, c->proxy_port,
-			       c->http_port,	  c->shared_path,    c->endpoint, c->topic,
-			       c->handshake_port, c->replay_endpoint};
+	char *const texts[] = {c->connector, c->role,  c->proxy_ip,	  c->shared_path,
+			       c->endpoint,  c->topic, c->replay_endpoint};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		free(texts[i]);

@@ -24,8 +24,8 @@ int worker_vllm_words(int argc, char **argv, int *n, char ***words, char **texts
 struct worker_vllm_config {
 	char *connector; /* kv_connector; NULL: none */
 	char *role;	 /* "kv_both", "kv_producer", "kv_consumer"; NULL */
-	char *proxy_ip, *proxy_port, *http_port, *shared_path, *handshake_port;
-	int kv_port;   /* 0: none */
+	char *proxy_ip, *shared_path;
+	int kv_port, handshake_port, proxy_port, http_port; /* 0: none */
 	int read_mode; /* MoRI-IO: 1 READ, 0 WRITE, -1 not said */
 	bool push;     /* NIXL */
 	/* KV events */

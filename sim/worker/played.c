@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROOMS_MAX REQUEST_PROMPTS_MAX
-
 /* -- members -- */
 
 /* A string that is not empty, decoded; false: it is none, or too long. */
@@ -475,6 +473,7 @@ static int sglang_read(struct nixl *x, struct gen_request *g, struct api_error *
 	struct span value = {0}, list = {0}, rooms = {0};
 	enum json_type type = JSON_NONE;
 	int64_t n = 0;
+	size_t at = 0;
 	struct buf b;
 
 	g->kv.do_remote_decode = g->kv.do_remote_prefill = false;
@@ -483,9 +482,9 @@ static int sglang_read(struct nixl *x, struct gen_request *g, struct api_error *
 				   "absent: bootstrap_room, bootstrap_host, bootstrap_port");
 		return e->status ? PD_EINVAL : PD_OK;
 	}
-	/* Several prompts, or one in a list of its own. */
+	/* A list of prompts, which token ids are not. */
 	batch = g->kind == GEN_COMPLETION && prompt && prompt->type == JSON_ARRAY &&
-		(g->nprompts > 1 || g->prompt[0].text.n > 0);
+		json_array_next(prompt->value, &at, &value, &type) && type != JSON_NUMBER;
 	host = one_or_list(&g->body, "bootstrap_host", g->nprompts, batch, &value, &type, &list);
 	buf_init(&b, sizeof(from->host) - 1);
 	host = host && type == JSON_STRING && json_string_decode(value, &b) == PD_OK && b.len > 0;

@@ -124,6 +124,8 @@ def test_a_batch_has_a_room_for_each_prompt(pdctl, tmp_path):
     body = {"model": "m", "prompt": [words(40, "a"), words(50, "b"), words(60, "c")], "max_tokens": 4}
     answer, want = (json.loads(x.post(TEXT, body)[2])["choices"] for x in (s.router, plain))
     assert [c["text"] for c in answer] == [c["text"] for c in want] and s.reads() == 3
+    for k, prompt in enumerate(([words(30, "d")], [[1, 2, 3, 4]], [5, 6, 7]), 4):  # a list of one, of one list of ids, and ids
+        assert s.router.post(TEXT, {**body, "prompt": prompt})[0] == 200 and s.reads() == k
     assert mistakes(s.p) == {} and mistakes(s.d) == {}
 
 
