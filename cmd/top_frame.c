@@ -38,7 +38,7 @@ int top_add(struct top *t, cJSON *state)
 	}
 	if (t->n == TOP_STATES) {
 		cJSON_Delete(t->state[0]);
-		memmove(t->state, t->state + 1, (TOP_STATES - 1) * sizeof(t->state[0]));
+		memmove(t->state, t->state + 1, (TOP_STATES - 1) * sizeof(cJSON *));
 		t->n--;
 	}
 	t->state[t->n++] = state;

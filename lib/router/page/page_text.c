@@ -34,17 +34,20 @@ static int put_candidate(struct buf *b, const char *name, double score, const ch
 	return err ? err : buf_putc(b, '}');
 }
 
-/* What a pipeline said about each worker: the chosen one's rivals are those with the best scores,
- * but the order here is that of the pool; the page sorts. */
+/* What a pipeline said about the workers: the chosen one first, then others in the pool's order. */
 static int put_verdicts(const struct record *r, unsigned role, struct buf *b)
 {
 	const struct fleet_pool *p = &r->fleet->pool[role];
 	const struct route_verdict *v = r->pick[role].explain->worker;
+	const uint32_t chosen = r->pick[role].decision->worker;
 	unsigned n = 0;
 	int err = PD_OK;
 
+	if (v[chosen].candidate)
+		err = put_candidate(b, p->worker[chosen]->name, v[chosen].score, v[chosen].filter,
+				    n++ == 0);
 	for (size_t i = 0; !err && i < p->n && n < CANDIDATES_MAX; i++)
-		if (v[i].candidate)
+		if (v[i].candidate && i != chosen)
 			err = put_candidate(b, p->worker[i]->name, v[i].score, v[i].filter,
 					    n++ == 0);
 	return err;
@@ -55,7 +58,7 @@ static int put_compared(const struct record *r, unsigned role, struct buf *b)
 	const struct route_decision *d = r->pick[role].decision;
 	int err = PD_OK;
 
-	for (uint32_t i = 0; !err && i < d->ncandidates && i < CANDIDATES_MAX; i++)
+	for (uint32_t i = 0; !err && i < d->ncandidates && i < ROUTE_CANDIDATES; i++)
 		err = put_candidate(b, r->fleet->pool[role].worker[d->candidate[i].worker]->name,
 				    d->candidate[i].score, NULL, i == 0);
 	return err;

@@ -175,6 +175,7 @@ static const char *operation(enum metrics_route r)
 static int open_span(const struct span_note *n, const char *id, const char *parent, int kind,
 		     int64_t from, int64_t to, struct buf *b)
 {
+	const long long start = from + n->wall, end = to + n->wall;
 	int err = buf_printf(b, "{\"traceId\":\"%s\",\"spanId\":\"%s\"", n->trace, id);
 
 	if (!err && parent[0])
@@ -183,7 +184,7 @@ static int open_span(const struct span_note *n, const char *id, const char *pare
 		   : buf_printf(b,
 				",\"kind\":%d,\"startTimeUnixNano\":\"%lld\","
 				"\"endTimeUnixNano\":\"%lld\",\"attributes\":[",
-				kind, (long long)(from + n->wall), (long long)(to + n->wall));
+				kind, start, end);
 }
 
 static int put_name(const char *operation_name, const char *more, struct buf *b)

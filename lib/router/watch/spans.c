@@ -116,6 +116,7 @@ void spans_stats(const struct spans *s, struct spans_stats *out)
 
 /* -- the thread -- */
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's signature */
 static size_t swallow(char *p, size_t size, size_t n, void *arg)
 {
 	(void)p;
