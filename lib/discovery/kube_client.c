@@ -16,6 +16,7 @@
 #define WHOLE_NS   (120 * NS_PER_S)
 #define IDLE_NS	   (60 * NS_PER_S)
 #define ERROR_MAX  (256u << 10) /* bytes of an answer that is no list */
+#define WAIT_MAX_S 300		/* of Retry-After */
 
 struct kube_client {
 	const struct kube_access *access;
@@ -164,12 +165,30 @@ static const char *advice(const struct kube_client *c, int status, char *text, s
 	return text;
 }
 
+/* Seconds of the answer's Retry-After; a date counts as none. */
+static unsigned retry_after(const struct http_head *h)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < h->nfields; i++) {
+		struct span v = h->field[i].value;
+
+		if (h->field[i].tag != HTTP_RETRY_AFTER || v.n == 0 || v.n > 6)
+			continue;
+		for (n = 0; v.n > 0 && *v.p >= '0' && *v.p <= '9'; v.p++, v.n--)
+			n = n * 10 + (unsigned)(*v.p - '0');
+		if (v.n > 0)
+			n = 0;
+	}
+	return n;
+}
+
 /* A status other than 200, with what its body says. */
 static int refused(struct kube_client *c, struct http_call *call, struct kube_answer *a,
 		   const char *what, struct pd_msg *msg)
 {
+	unsigned head_s = retry_after(&call->head), wait_s = 0; /* the head goes with the body */
 	char said[240] = "", help[240];
-	unsigned wait_s = 0;
 	struct buf body;
 	int code;
 
@@ -177,14 +196,8 @@ static int refused(struct kube_client *c, struct http_call *call, struct kube_an
 	if (http_call_collect(call, &body) == PD_OK && body.len)
 		kube_status_read(buf_span(&body), said, sizeof(said), &code, &wait_s);
 	buf_release(&body);
-	for (size_t i = 0; i < call->head.nfields; i++) {
-		const struct field *f = &call->head.field[i];
-
-		if (f->tag == HTTP_RETRY_AFTER && f->value.n > 0 && f->value.n < 5 &&
-		    f->value.p[0] >= '0' && f->value.p[0] <= '9')
-			wait_s = (unsigned)strtoul(f->value.p, NULL, 10);
-	}
-	a->wait_s = wait_s < 300 ? wait_s : 300;
+	wait_s = head_s ? head_s : wait_s;
+	a->wait_s = wait_s < WAIT_MAX_S ? wait_s : WAIT_MAX_S;
 	return pd_fail(msg, PD_EIO, "%s of %s: found status %d%s%s, expected 200%s", what,
 		       c->server, a->status, said[0] ? ": " : "", said,
 		       advice(c, a->status, help, sizeof(help)));

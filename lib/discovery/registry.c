@@ -440,7 +440,7 @@ static bool split_path(struct span path, char *name, size_t cap, struct span *ou
 
 void registry_request(struct registry *r, struct http_conn *c, struct http_request *rq)
 {
-	struct span path = rq->head.path, method = rq->head.method, name, tail;
+	struct span path = rq->head.path, method = rq->head.method, name = {0}, tail = {0};
 	bool get = span_eq(method, SPAN("GET")), post = span_eq(method, SPAN("POST"));
 	char text[3 * REGISTRY_NAME_MAX];
 	bool top = span_eq(path, SPAN("/health")) || span_eq(path, SPAN("/stats")) ||

@@ -34,7 +34,7 @@ class FakeKube:
     def __init__(self, context=None, token=None, page=500, pieces=None):
         self.lock = threading.Condition()
         self.version, self.oldest, self.closing = 100, 0, False
-        self.pods, self.history, self.asked = {}, [], []
+        self.pods, self.history, self.asked, self.when = {}, [], [], []
         self.token, self.page, self.pieces = token, page, pieces  # pieces: bytes per write of a watch
         self.scripted = {"list": [], "watch": []}  # functions (handler, query) that answer the next requests
         self.generation = 0  # watches of an older one end
@@ -145,6 +145,7 @@ class FakeKube:
         space = re.fullmatch(r"/api/v1/(?:namespaces/([a-z0-9-]+)/)?pods", url.path)
         with self.lock:
             self.asked.append((kind, query, h.headers))
+            self.when.append(time.monotonic())
             script = self.scripted[kind].pop(0) if self.scripted[kind] else None
         if script:
             return script(h, query)
