@@ -36,6 +36,10 @@ static int read_shadow(struct router_config *c, struct pd_msg *msg)
 	if (!serve_choice.shadow)
 		return PD_OK;
 	c->has_shadow = true;
+	if (strncmp(serve_choice.shadow, "kv_aware", 8) == 0)
+		return pd_fail(msg, PD_EINVAL,
+			       "--shadow-policy: found kv_aware, expected another policy: the "
+			       "events of engines go to the policies that are followed");
 	for (int r = 0; r < ROLES; r++)
 		if (route_spec_parse(&c->shadow[r], serve_choice.shadow, &c->settings, &inner))
 			return pd_fail(msg, PD_EINVAL, "--shadow-policy: %.480s", inner.text);

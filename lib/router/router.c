@@ -94,6 +94,7 @@ static int metrics_page(void *ctx, struct buf *out)
 			   [SINGLE_QUEUE_FULL] = q.full,
 			   [SINGLE_QUEUE_TIMEOUTS] = q.timed_out,
 			   [SINGLE_QUEUE_LEFT] = q.left,
+			   [SINGLE_SATURATION] = q.saturation,
 			   [SINGLE_EMBEDDINGS_QUEUE] = atomic_load(&rt->way.embeddings_waiting),
 			   [SINGLE_BUDGET] = (uint64_t)atomic_load(&rt->way.budget.milli) / 1000,
 			   [SINGLE_UNAUTHORIZED] = atomic_load(&rt->auth.refused),

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/epp/epp_config.h"
+
 #define GEN_MAX ((size_t)1 << 30)
 
 static int load(const struct experiment_spec *spec, struct experiment_load *l, bool lean,
@@ -228,6 +230,19 @@ static bool is_lean(const struct experiment *e, const struct experiment_spec *sp
 	return true;
 }
 
+/* What the file of the endpoint picker says and has no effect, here at least. */
+static int note_epp(const struct epp_config *epp, struct simload_facts *f)
+{
+	int err = PD_OK;
+
+	for (size_t i = 0; epp && !err && i < epp->nnotes; i++)
+		err = simload_note(f, "%s", epp->note[i]);
+	if (epp && !err && (epp->flow.on || epp->detector_named))
+		err = simload_note(f, "flow control of the endpoint picker is not simulated: no "
+				      "request waits for a pool that is saturated");
+	return err;
+}
+
 static int need(struct crew *c, size_t load_at, struct pd_msg *msg)
 {
 	struct experiment_load *l = &c->e->load[load_at];
@@ -237,6 +252,8 @@ static int need(struct crew *c, size_t load_at, struct pd_msg *msg)
 	if (!u->loaded) {
 		u->err = load(l->spec, l, is_lean(c->e, l->spec, load_at), &u->msg);
 		if (!u->err && l->spec->note && simload_note(&l->facts, "%s", l->spec->note))
+			u->err = pd_fail(&u->msg, PD_ENOMEM, "out of memory");
+		if (!u->err && note_epp(l->spec->plan.epp, &l->facts))
 			u->err = pd_fail(&u->msg, PD_ENOMEM, "out of memory");
 		u->loaded = true;
 		summarise(l);

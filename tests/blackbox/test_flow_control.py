@@ -247,5 +247,7 @@ def test_what_has_no_effect_is_said(pdctl, tmp_path):
         router = pdctl("serve", "--worker-urls", engine.url, "--epp-config", tmp_path / "epp.yaml")
         router.said("epp.yaml:4:1: flowControl without featureGates: [flowControl] has no effect",
                     "saturationDetector has no effect: found neither featureGates: [flowControl] nor --priority-header")
-    done = harness.run("serve", "--worker-urls", "http://127.0.0.1:1", "--epp-config", tmp_path / "none.yaml")
-    assert done.returncode == 2
+    (tmp_path / "w.jsonl").write_text('{"timestamp": 0, "input_length": 64, "output_length": 4, "hash_ids": [1]}\n' * 3)
+    done = harness.run("simulate", "--workload", tmp_path / "w.jsonl", "--workers", 2, "--epp-config", tmp_path / "epp.yaml", "--policy", "scores")
+    assert done.returncode == 0 and "flow control of the endpoint picker is not simulated" in done.stderr, done.stdout + done.stderr
+    assert "flowControl without featureGates: [flowControl] has no effect" in done.stderr

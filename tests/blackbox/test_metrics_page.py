@@ -1313,3 +1313,32 @@ def test_a_shadow_policy(pdctl):
             gone.set()
             for t in threads:
                 t.join()
+
+
+@moves("pdctl_saturation_percent")
+def test_saturation(pdctl, tmp_path):
+    (tmp_path / "epp.yaml").write_text("""apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins: [{type: queue-scorer}, {type: concurrency-detector, parameters: {maxConcurrency: 4}}]
+saturationDetector: {pluginRef: concurrency-detector}
+""")
+    gone = threading.Event()
+
+    def slow(seen, wire):
+        gone.wait(60)
+        ok(seen, wire)
+
+    with FakeEngine(slow) as engine:
+        router = pdctl("serve", "--worker-urls", engine.url, "--epp-config", tmp_path / "epp.yaml", *QUICK)
+        assert Page(router).value("pdctl_saturation_percent") == 0
+        threads = [threading.Thread(target=router.post, args=(ROUTE, BODY)) for _ in range(4)]
+        try:
+            for i, t in enumerate(threads):
+                t.start()
+                wait_for("the request", lambda: len(engine.seen) == i + 1)
+            assert Page(router).value("pdctl_saturation_percent") == 75, "what the last one found"
+        finally:
+            gone.set()
+            for t in threads:
+                t.join()

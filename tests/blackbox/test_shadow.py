@@ -119,3 +119,5 @@ def test_off_there_is_nothing_of_it(pdctl):
         assert router.get("/metrics")[2].decode().count("pdctl_shadow_picks_total{") == 0
     done = harness.run("serve", "--worker-urls", one.url, "--shadow-policy", "consistent-hsah")
     assert done.returncode == 2 and "--shadow-policy: " in done.stderr and "consistent_hash" in done.stderr
+    done = harness.run("serve", "--worker-urls", one.url, "--shadow-policy", "kv_aware")
+    assert done.returncode == 2 and "--shadow-policy: found kv_aware, expected another policy" in done.stderr

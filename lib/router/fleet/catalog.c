@@ -66,7 +66,7 @@ static void wake_up(void *who)
 
 /* -- answers -- */
 
-static const char *names_of(const struct served_list *l, char out[NAMES_TEXT])
+static void names_of(const struct served_list *l, char out[NAMES_TEXT])
 {
 	size_t len = 0;
 
@@ -81,14 +81,13 @@ static const char *names_of(const struct served_list *l, char out[NAMES_TEXT])
 		}
 		len += (size_t)more;
 	}
-	return out;
 }
 
 static void say_list(const struct catalog *c, const struct worker *w, const struct served_list *l)
 {
 	char names[NAMES_TEXT];
 
-	(void)names_of(l, names);
+	names_of(l, names);
 	log_event(c->cfg->log, LOG_INFO, "models",
 		  LOG_FIELDS(LOG_TEXT("worker", w->url), LOG_NUMBER("n", l->n),
 			     LOG_TEXT("models", names)),

@@ -205,7 +205,7 @@ static struct served_list *list_of_label(struct span ids)
 }
 
 /* Takes the lists of now, and collects their ids, each once. */
-static int collect(struct making *m, size_t *known)
+static int collect(struct making *m)
 {
 	size_t all = 0, kept = 0;
 
@@ -221,7 +221,6 @@ static int collect(struct making *m, size_t *known)
 				m->list[r][i] = list_of_label(route_label(
 					&p->ring->worker[i].labels, SPAN(SERVED_LABEL)));
 			all += m->list[r][i] ? m->list[r][i]->n : 0;
-			*known += m->list[r][i] != NULL;
 		}
 	}
 	m->id = calloc(all + 1, sizeof(*m->id));
@@ -305,7 +304,7 @@ int served_table_new(struct served_table **out, struct fleet *f)
 		return err;
 	atomic_store(&t->refs, 1);
 	t->version = f->version;
-	err = collect(&m, &t->known);
+	err = collect(&m);
 	t->full = !err && m.n > SERVED_IDS_MAX;
 	t->n = err ? 0 : t->full ? SERVED_IDS_MAX : m.n;
 	t->entry = calloc(t->n + 1, sizeof(*t->entry));

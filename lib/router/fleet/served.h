@@ -13,7 +13,7 @@
 
 #include "lib/router/fleet/fleet.h"
 
-#define SERVED_LABEL "model_id"
+#define SERVED_LABEL	"model_id"
 #define SERVED_LIST_MAX 512	   /* models of one server; a list with more is read as not known */
 #define SERVED_IDS_MAX	4096	   /* distinct ids of a fleet; others are served by all workers */
 #define SERVED_PAGE_MAX (4u << 20) /* bytes of an answer */
@@ -56,8 +56,8 @@ struct served {
 
 struct served_table {
 	_Atomic unsigned refs;
-	uint64_t version;     /* of the fleet that it is for */
-	size_t n, known;      /* models; workers whose list is known */
+	uint64_t version; /* of the fleet that it is for */
+	size_t n;
 	struct served *entry; /* by hash */
 	struct served other;  /* ids that no list has */
 	bool full;	      /* more than SERVED_IDS_MAX ids: any may be on any worker */

@@ -310,6 +310,10 @@
 	X(QUEUE_LEFT, COUNTER, "", "pdctl_queue_left_total",                                       \
 	  "Requests whose client left the admission queue",                                        \
 	  "a client disconnects while its request is queued")                                      \
+	X(SATURATION, GAUGE, "", "pdctl_saturation_percent",                                       \
+	  "Saturation of the workers by the detector of --epp-config, at the last look of flow "   \
+	  "control: requests wait from its ceiling on",                                            \
+	  "a request arrives, or waits, with featureGates: [flowControl]")                         \
 	X(LOOPS, COUNTER, "", "pdctl_loops_total", "Requests that had passed this router before",  \
 	  "a worker's URL leads back to this router")                                              \
 	X(UNAUTHORIZED, COUNTER, "", "pdctl_unauthorized_total", "Requests refused with 401",      \

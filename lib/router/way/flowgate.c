@@ -356,7 +356,6 @@ void flowgate_stats(struct flowgate *g, struct flowgate_stats *out)
 	(void)pthread_mutex_lock(&g->lock);
 	*out = g->stats;
 	out->waiting = (uint64_t)g->n;
-	out->bytes = (uint64_t)g->bytes;
 	out->saturation = g->saturation;
 	(void)pthread_mutex_unlock(&g->lock);
 }

@@ -39,7 +39,7 @@ enum flow_end {
 };
 
 struct flowgate_stats {
-	uint64_t waiting, bytes, queued, full, expired, left;
+	uint64_t waiting, queued, full, expired, left;
 	double saturation; /* at the last look */
 };
 

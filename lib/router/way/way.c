@@ -59,5 +59,6 @@ struct way_queues way_queues(struct way *w)
 				   .queued = atomic_load(&g->queued) + s.queued,
 				   .full = atomic_load(&g->full) + s.full,
 				   .timed_out = atomic_load(&g->timed_out) + s.expired,
-				   .left = atomic_load(&g->left) + s.left};
+				   .left = atomic_load(&g->left) + s.left,
+				   .saturation = (uint64_t)(s.saturation * 100 + 0.5)};
 }

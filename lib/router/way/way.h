@@ -47,6 +47,7 @@ int way_init(struct way *w, bool keyed) PD_MUST;
 /* Both queues of admission: flow control's and the gate's. */
 struct way_queues {
 	uint64_t waiting, queued, full, timed_out, left;
+	uint64_t saturation; /* percent; 0 without flow control */
 };
 struct way_queues way_queues(struct way *w);
 /* After way_init, also when that failed. */
