@@ -30,7 +30,8 @@
 	X(size_t, msg_size, (const zmq_msg_t *))                                                   \
 	X(int, msg_close, (zmq_msg_t *))                                                           \
 	X(const char *, strerror, (int))                                                           \
-	X(int, msg_init_size, (zmq_msg_t *, size_t))
+	X(int, msg_init_size, (zmq_msg_t *, size_t))                                               \
+	X(int, socket_monitor, (void *, const char *, int))
 
 /* z->bind_f is zmq_bind, and so on. Errors are in errno, as the C library has it. */
 struct zmqlib {

@@ -42,9 +42,10 @@ struct source {
 	int rank;		   /* -1: not one of several */
 	struct route_state *state; /* of its pool; a reference */
 	bool seen;		   /* in the round that looks who is there */
-	bool out;		   /* the worker could not be reached then */
 	char endpoint[ENDPOINT_MAX], replay[ENDPOINT_MAX];
 	void *sub, *dealer; /* NULL: none */
+	void *monitor;	    /* tells of the connections of `sub` */
+	bool connected;	    /* once */
 	int64_t next_ask;
 	unsigned asked;
 	bool said_missing, said_bad;
@@ -66,6 +67,7 @@ struct kvfollow {
 	void *ctx;
 	struct source **source; /* owned, and each; in no order */
 	size_t n, cap;
+	uint64_t monitors; /* makes their names */
 	pthread_t thread;
 	_Atomic bool stop;
 	_Atomic uint32_t block_tokens;
@@ -336,8 +338,39 @@ static bool receive(struct kvfollow *k, struct source *s, void *socket,
 	return n > 0;
 }
 
+/* A connection that came back may be that of another process, whose sequence has passed the old
+ * one's. */
+static void look_at_connection(struct kvfollow *k, struct source *s)
+{
+	zmq_msg_t frame;
+	uint16_t event;
+	int more = 1;
+
+	for (int i = 0; more && s->monitor; i++) {
+		(void)k->z->msg_init_f(&frame);
+		if (k->z->msg_recv_f(&frame, s->monitor, ZMQ_DONTWAIT) < 0) {
+			(void)k->z->msg_close_f(&frame);
+			return;
+		}
+		more = k->z->msg_more_f(&frame);
+		if (i == 0 && k->z->msg_size_f(&frame) >= sizeof(event)) {
+			memcpy(&event, k->z->msg_data_f(&frame), sizeof(event));
+			if (s->connected && event == ZMQ_EVENT_CONNECTED) {
+				(void)atomic_fetch_add(&k->count[KVFOLLOW_RESTARTS], 1);
+				forget(k, s);
+				s->last = -1;
+				s->holds = s->replaying = false;
+				(void)ask_replay(k, s, 0);
+			}
+			s->connected |= event == ZMQ_EVENT_CONNECTED;
+		}
+		(void)k->z->msg_close_f(&frame);
+	}
+}
+
 static void pump(struct kvfollow *k, struct source *s, int64_t now)
 {
+	look_at_connection(k, s);
 	for (int i = 0; i < PER_ROUND && s->sub; i++) {
 		if (s->replaying ? !receive(k, s, s->dealer, replayed)
 				 : !receive(k, s, s->sub, on_batch))
@@ -485,7 +518,24 @@ static void find_source(struct kvfollow *k, struct source *s, struct worker *w,
 	reachable(s->replay, w);
 }
 
-static void *open_socket(struct kvfollow *k, int type, const char *endpoint)
+static void *open_monitor(struct kvfollow *k, void *sub)
+{
+	void *m = k->z->socket_f(k->ctx, ZMQ_PAIR);
+	int linger = 0;
+	char name[64];
+
+	(void)snprintf(name, sizeof(name), "inproc://kv-%llu", (unsigned long long)k->monitors++);
+	if (m && k->z->socket_monitor_f(sub, name, ZMQ_EVENT_CONNECTED) == 0 &&
+	    k->z->setsockopt_f(m, ZMQ_LINGER, &linger, sizeof(linger)) == 0 &&
+	    k->z->connect_f(m, name) == 0)
+		return m;
+	if (m)
+		(void)k->z->close_f(m);
+	return NULL;
+}
+
+/* With `monitor` also what tells of its connections, before there is one. */
+static void *open_socket(struct kvfollow *k, int type, const char *endpoint, void **monitor)
 {
 	int64_t longest = KVBATCH_MAX;
 	int linger = 0, hwm = 10000, ipv6 = strchr(endpoint, '[') != NULL;
@@ -499,16 +549,21 @@ static void *open_socket(struct kvfollow *k, int type, const char *endpoint)
 	(void)k->z->setsockopt_f(socket, ZMQ_IPV6, &ipv6, sizeof(ipv6));
 	if (type == ZMQ_SUB)
 		(void)k->z->setsockopt_f(socket, ZMQ_SUBSCRIBE, "", 0);
+	if (monitor)
+		*monitor = open_monitor(k, socket);
 	if (k->z->connect_f(socket, endpoint) == 0)
 		return socket;
 	(void)k->z->close_f(socket);
+	if (monitor && *monitor)
+		(void)k->z->close_f(*monitor);
 	return NULL;
 }
 
 static void connect_to(struct kvfollow *k, struct source *s)
 {
-	s->sub = open_socket(k, ZMQ_SUB, s->endpoint);
+	s->sub = open_socket(k, ZMQ_SUB, s->endpoint, &s->monitor);
 	if (!s->sub) {
+		s->monitor = NULL;
 		if (!s->said_bad)
 			log_event(k->log, LOG_WARN, "kv_events_refused",
 				  LOG_FIELDS(LOG_TEXT("worker", s->url),
@@ -519,7 +574,7 @@ static void connect_to(struct kvfollow *k, struct source *s)
 		return;
 	}
 	if (s->replay[0])
-		s->dealer = open_socket(k, ZMQ_DEALER, s->replay);
+		s->dealer = open_socket(k, ZMQ_DEALER, s->replay, NULL);
 	(void)atomic_fetch_add(&k->count[KVFOLLOW_SOURCES], 1);
 	log_event(k->log, LOG_INFO, "kv_events_followed",
 		  LOG_FIELDS(LOG_TEXT("worker", s->url), LOG_TEXT("endpoint", s->endpoint),
@@ -532,6 +587,8 @@ static void connect_to(struct kvfollow *k, struct source *s)
 
 static void source_free(struct kvfollow *k, struct source *s)
 {
+	if (s->monitor)
+		(void)k->z->close_f(s->monitor);
 	if (s->sub) {
 		(void)k->z->close_f(s->sub);
 		(void)atomic_fetch_sub(&k->count[KVFOLLOW_SOURCES], 1);
@@ -575,20 +632,6 @@ static struct source *source_of(struct kvfollow *k, const struct worker *w, uint
 	return s;
 }
 
-/* A worker that was out may be another process now, whose sequence has passed the old one's. */
-static void look_again(struct kvfollow *k, struct source *s, bool available)
-{
-	if (available && s->out && s->sub) {
-		(void)atomic_fetch_add(&k->count[KVFOLLOW_RESTARTS], 1);
-		forget(k, s);
-		s->last = -1;
-		s->holds = false;
-		if (!ask_replay(k, s, 0))
-			s->replaying = false;
-	}
-	s->out = !available;
-}
-
 static bool wants_events(const struct fleet_pool *p)
 {
 	return p->ring->state->spec.type->flags & ROUTE_WANTS_EVENTS;
@@ -614,7 +657,6 @@ static void attend(struct kvfollow *k, int64_t now)
 				s->state = route_state_ref(p->ring->state);
 				tell_all(s);
 			}
-			look_again(k, s, atomic_load(&p->worker[i]->slot.available));
 			if (!s->sub)
 				find_source(k, s, p->worker[i], &p->ring->worker[i].labels, now);
 			if (!s->sub && s->endpoint[0])

@@ -7,8 +7,8 @@
  * kv-events-replay, or what the worker answers to GET /kv_event_sources. Each batch has a sequence.
  * After a gap, and when it begins, it asks the engine to replay what was missed; when that is not
  * possible all that was known of the engine is forgotten, and what it stores from then on counts. A
- * sequence that begins anew is a new engine; so may be a worker that was out and is back. A lost
- * connection comes back by itself.
+ * sequence that begins anew is a new engine; so may be a connection that comes back, which it does
+ * by itself.
  *
  * Bounded: KVBATCH_MAX bytes a batch, KVINDEX_MAX blocks a worker; a replay has
  * KVFOLLOW_REPLAY_NS.

@@ -279,7 +279,8 @@
 	X(KV_REPLAYS, COUNTER, "", "pdctl_kv_event_replays_total",                                 \
 	  "Replays of KV events asked for", "a worker is followed, or a gap is seen")              \
 	X(KV_RESTARTS, COUNTER, "", "pdctl_kv_event_restarts_total",                               \
-	  "Sequences of KV events that began anew", "an engine restarts")                          \
+	  "KV events that began anew, or connections to them that came back",                      \
+	  "an engine restarts")                                                                    \
 	X(KV_FORGOTTEN, COUNTER, "", "pdctl_kv_event_losses_total",                                \
 	  "Times that a worker's index was dropped because events are missing, or at its bound",   \
 	  "a gap is not closed by a replay, or an engine holds over 1048576 blocks")               \
