@@ -22,6 +22,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "sim/report/charts.h"
+#include "sim/report/detail.h"
 #include "sim/report/table.h"
 #include "sim/report/whole.h"
 #include "sim/scenario/args.h"
@@ -46,6 +47,7 @@ static struct store_opts store;
 static struct simulate_steps steps;
 static struct simulate_calibrate calibrate;
 static const char *profile_path, *replay;
+static bool detailed;
 static bool print_schema;
 static const char *charts;
 static struct simulate_way way;
@@ -174,7 +176,8 @@ static const struct opt opts[] = {
 	{.type = OPT_HEADING, .help = "calibration"},
 	{OPT_TEXT, "calibrate", &calibrate.file, "FILE",
 	 "fit the times of a step to a measured run: vLLM requests with times and their "
-	 ".meta.json, a benchmark's result with --save-detailed, or a capture; with --profile: test "
+	 ".meta.json, a benchmark's result with --save-detailed, or a capture; with --profile: "
+	 "test "
 	 "that one",
 	 NULL, 0, 0, NULL},
 	{OPT_INT, "fit-first", &calibrate.fit_first, "N",
@@ -219,6 +222,9 @@ static const struct opt opts[] = {
 	{OPT_TEXT, "json-dir", &o.json_dir, "DIR",
 	 "write one document per row, as `pdctl compare` reads them", NULL, 0, 0, NULL},
 	STORE_OPTS(store),
+	{OPT_FLAG, "save-detailed", &detailed, NULL,
+	 "add a row per request to the documents: vllm bench's lists of lengths and times", NULL, 0,
+	 0, NULL},
 	{OPT_TEXT, "decisions", &o.decisions, "FILE",
 	 "write one JSON line per decision: request, key, workers, reasons", NULL, 0, 0, NULL},
 	{OPT_FLAG, "wide", &o.wide, NULL,
@@ -307,7 +313,7 @@ static void session_release(struct session *s)
 	cJSON_Delete(s->wholes);
 }
 
-static int collect_docs(struct session *s, const struct simreport *r)
+static int collect_docs(struct session *s, const struct experiment *e, const struct simreport *r)
 {
 	cJSON *whole = simreport_whole(r);
 
@@ -320,6 +326,9 @@ static int collect_docs(struct session *s, const struct simreport *r)
 		if (!doc)
 			continue;
 		simreport_arm_judged(r, i, doc);
+		if (r->arms->arm[i].cfg.detailed &&
+		    simreport_detail(&r->arms->arm[i], &e->load[r->arms->arm[i].load].trace, doc))
+			return PD_ENOMEM;
 		if (!cJSON_AddItemToArray(s->docs, doc))
 			return PD_ENOMEM;
 	}
@@ -342,7 +351,7 @@ static int collect(struct session *s, const struct experiment *e, struct pd_msg 
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	err = simreport_verdict(&r, s->several, o.wide ? 0 : TABLE_WIDTH, &s->verdicts);
 	if (!err && s->want_docs)
-		err = collect_docs(s, &r);
+		err = collect_docs(s, e, &r);
 	if (err)
 		return pd_fail(msg, PD_ENOMEM, "out of memory");
 	if (e->expected.missed == 0)
@@ -525,6 +534,7 @@ static int run_one(struct session *s, const struct experiment_spec *spec, size_t
 					       .shard = way.index,
 					       .shards = way.of,
 					       .keep_traces = o.decisions != NULL,
+					       .detailed = detailed,
 					       .progress = way.progress ? say_progress : NULL,
 					       .progress_ctx = &progress};
 	int err = experiment_run(spec, nspecs, &opt, e, msg);
@@ -623,10 +633,11 @@ static int others_refused(int argc, char **argv, const char *const *fitting, con
 /* Options that describe a workload do not go with scenario files, which describe their own. */
 static int check_use(int argc, char **argv, const struct opt_list *files, struct pd_msg *msg)
 {
-	static const char *const both[] = {
-		"seed",	     "json",	"json-dir",    "format",   "wide",  "store",	 "no-store",
-		"decisions", "threads", "shard",       "progress", "check", "objective", "regret",
-		"goodput",   "charts",	"repetitions", "html",	   NULL};
+	static const char *const both[] = {"seed",	    "json",	   "json-dir", "format",
+					   "wide",	    "store",	   "no-store", "decisions",
+					   "save-detailed", "threads",	   "shard",    "progress",
+					   "check",	    "objective",   "regret",   "goodput",
+					   "charts",	    "repetitions", "html",     NULL};
 	static const char *const fitting[] = {"calibrate", "fit-first", "profile-out", "profile",
 					      "prior",	   "json",	NULL};
 	static const char *const exact[] = {"workload", "capture-run", "replay",     "policy",
@@ -641,6 +652,11 @@ static int check_use(int argc, char **argv, const struct opt_list *files, struct
 				"--calibrate: expected neither --workload nor scenario files");
 		return others_refused(argc, argv, fitting, "does not go with --calibrate", msg);
 	}
+	if (detailed && (o.routing_only || !(o.json || o.json_dir || store_opts_path(&store))))
+		return pd_fail(
+			msg, PD_EINVAL,
+			"--save-detailed: expected --json, --json-dir or --store, and engines "
+			"(no --routing-only)");
 	if (replay && (!o.workload || files->n > 0))
 		return pd_fail(msg, PD_EINVAL, "--replay: expected --workload with a capture");
 	if (replay && strcmp(replay, "exact") == 0)

@@ -127,6 +127,8 @@ int replay_figures(struct figures *out, const struct simtrace *t, const struct r
 	if (!err &&
 	    (measure_requests(t, r, goals, out) || timeline_make(&out->time, t, cfg, goals, r)))
 		err = pd_fail(msg, PD_ENOMEM, "out of memory for %zu requests", t->n);
+	if (cfg->detailed && !err)
+		return PD_OK;
 	free(r->request);
 	r->request = NULL;
 	return err;

@@ -364,6 +364,25 @@ static int hand_over(struct cluster *c, struct flight *f)
 	return lose(c, f);
 }
 
+static int note_tokens(struct cluster *c, uint32_t req, uint32_t n)
+{
+	struct replay_result *out = c->out;
+
+	while (n-- > 0) {
+		if (out->ntokens == out->token_cap) {
+			size_t cap = out->token_cap ? 2 * out->token_cap : 4096;
+			void *grown = reallocarray(out->token, cap, sizeof(*out->token));
+
+			if (!grown)
+				return PD_ENOMEM;
+			out->token = grown;
+			out->token_cap = cap;
+		}
+		out->token[out->ntokens++] = (struct replay_token){c->now, req};
+	}
+	return PD_OK;
+}
+
 int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 {
 	uint32_t pool = subject >> CLUSTER_WORKER_BITS,
@@ -393,7 +412,9 @@ int cluster_step(struct cluster *c, uint32_t subject, int64_t at)
 				f->counted[pool] = 0;
 			}
 		}
-		if (!(o.marks & SCHED_DONE))
+		if (c->cfg->detailed && !leg)
+			err = note_tokens(c, f->req, o.tokens);
+		if (err || !(o.marks & SCHED_DONE))
 			continue;
 		if (leg) {
 			err = hand_over(c, f);

@@ -337,5 +337,6 @@ void replay_result_release(struct replay_result *r)
 	for (size_t p = 0; p < REPLAY_POOLS; p++)
 		free(r->pool[p].worker);
 	free(r->request);
+	free(r->token);
 	memset(r, 0, sizeof(*r));
 }

@@ -103,6 +103,7 @@ struct replay_config {
 	bool hide_keys;	    /* policies see no session keys; figures know them */
 	bool routing_only;  /* no engines: every request ends before the next one begins; no
 			       latencies */
+	bool detailed;	    /* keeps the time of each token; engines do not jump over steps then */
 	uint64_t *happened; /* nevents, filled when not NULL: how many requests were routed before
 			       each event; UINT64_MAX: it did not happen */
 	uint32_t *sequence; /* trace.n, filled when not NULL: the requests in the order in which
@@ -122,6 +123,11 @@ struct replay_request {
 	uint32_t cached;	       /* prompt tokens found where the prompt was computed */
 	uint8_t fate;		       /* enum replay_fate */
 	uint8_t attempts;
+};
+
+struct replay_token {
+	int64_t at_ns;
+	uint32_t req;
 };
 
 struct replay_worker {
@@ -162,6 +168,8 @@ struct replay_result {
 	/* Prompt tokens, and those that were found, of REPLAY_WINDOWS equal parts of the requests
 	 * in the order in which they were routed. */
 	double window_tokens[REPLAY_WINDOWS], window_hits[REPLAY_WINDOWS];
+	struct replay_token *token; /* owned; detailed: what clients get, in order of time */
+	size_t ntokens, token_cap;
 };
 
 /* "join", "leave", ... */

@@ -141,6 +141,7 @@ static int make_engine(struct side *s, const struct simtrace *t, const struct re
 		return s->turns[i] && s->groups[i] ? PD_OK : PD_ENOMEM;
 	}
 	engine.sched.role = cfg->npools == 1 ? SCHED_ALONE : SCHED_BOTH;
+	engine.jump = engine.jump && !cfg->detailed;
 	s->cost[i] = engine.cost;
 	if (!s->cache)
 		return stepper_init(&s->engine[i], &engine, NULL);

@@ -267,7 +267,7 @@ static void let_go(struct crew *c, size_t load_at)
 	struct use *u = &c->use[load_at];
 
 	(void)pthread_mutex_lock(&u->lock);
-	if (--u->left == 0 && !c->opt->keep_traces)
+	if (--u->left == 0 && !c->opt->keep_traces && !c->opt->detailed)
 		simtrace_release(&c->e->load[load_at].trace);
 	(void)pthread_mutex_unlock(&u->lock);
 }
@@ -350,6 +350,8 @@ static int run_all(struct experiment *e, const struct experiment_options *opt,
 	struct crew c = {.e = e, .opt = opt, .plan = plan};
 	int err = PD_ENOMEM;
 
+	for (size_t i = 0; i < e->arms.n; i++)
+		e->arms.arm[i].cfg.detailed = opt->detailed && !e->arms.arm[i].cfg.routing_only;
 	for (size_t i = 0; i < e->arms.n; i++)
 		e->arms.arm[i].done = opt->shards == 0 || i % opt->shards == opt->shard;
 	(void)pthread_mutex_init(&c.lock, NULL);

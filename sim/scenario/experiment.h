@@ -41,6 +41,7 @@ struct experiment_options {
 	size_t threads;	      /* 0: one */
 	size_t shard, shards; /* this one, from 0, of so many; shards 0: all */
 	bool keep_traces;     /* for decisions_append */
+	bool detailed;	      /* arms keep their requests and tokens, and traces stay */
 	void (*progress)(void *ctx, size_t done, size_t total); /* NULL: none; one at a time */
 	void *progress_ctx;
 };
