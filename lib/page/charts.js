@@ -125,8 +125,11 @@ var pd = (function () {
 		parts.push(svg.node());
 		if (o.series && o.series.length > 1)
 			parts.push(legend(o.series, shape));
-		if (rows)
-			parts.push(el("details", {}, el("summary", {}, "Table: " + o.title), table(rows, columns, o.title)));
+		/* o.lazy: charts that are drawn again and again make their table when somebody opens it. */
+		const details = el("details", {}, el("summary", {}, "Table: " + o.title), o.lazy ? null : table(rows, columns, o.title));
+		if (o.lazy)
+			details.addEventListener("toggle", () => details.open && !details.querySelector("table") && details.append(table(rows, columns, o.title)));
+		parts.push(details);
 		return el("figure", {}, ...parts);
 	}
 
@@ -140,7 +143,7 @@ var pd = (function () {
 	}
 
 	/* o: {title, note, x: {label, log, min, max, exact}, y: likewise, series: [{name, points: [[x, y]]}], step, marks: [{x, label}]} */
-	function lines(o, plain) {
+	function lines(o) {
 		const f = frame(o, "line chart"), all = flat(o.series);
 		const x = scale(o.x, all.map((p) => p.x), [0, f.w]), y = scale(o.y, all.map((p) => p.y), [f.h, 0]);
 		const draw = d3.svg.line().defined((p) => p[1] !== null && isFinite(p[1]) && (!o.y.log || p[1] > 0) && (!o.x.log || p[0] > 0))
@@ -152,7 +155,7 @@ var pd = (function () {
 			f.g.append("line").attr("class", "mark").attr("x1", x(m.x)).attr("x2", x(m.x)).attr("y1", 0).attr("y2", f.h);
 			f.g.append("text").attr("x", x(m.x) + 3).attr("y", 9).text(m.label);
 		});
-		return plain ? f.svg.node() : figure(o, f.svg, "line", all, seriesColumns(o));
+		return figure(o, f.svg, "line", all, seriesColumns(o));
 	}
 
 	/* o as for lines; points: [x, y, label] */

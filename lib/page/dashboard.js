@@ -2,7 +2,7 @@
 "use strict";
 (function () {
 	const { el, num } = pd, $ = (id) => document.getElementById(id);
-	const KEEP = 120, WINDOW = 5, ROWS = 200, KEYS = 5, CHART_EVERY = 2;
+	const KEEP = 120, WINDOW = 5, ROWS = 100, KEPT = 300, KEYS = 5, CHART_EVERY = 2;
 	const workers = new Map(); /* by role and name */
 	const history = []; /* of the whole router: {t, in_flight, queued, requests, tokens} */
 	let decisions = [], state = null, paused = false, searching = "", order = { by: 0, up: true }, ticks = 0, missed = 0;
@@ -185,6 +185,10 @@
 		});
 		set($("summary"), "version " + state.version + ", " + state.mode + (state.draining ? ", draining" : "") + "; " +
 			state.pools.map((p) => p.role + ": " + p.available + " of " + p.workers + ", policy " + p.policy).join("; "));
+		if (!state.may_act) {
+			$("key").disabled = true;
+			set($("acted"), "Read only: the router was started without --admin-api-key-file.");
+		}
 		if (ticks % CHART_EVERY === 0)
 			showCharts();
 	}
@@ -193,8 +197,8 @@
 		const t0 = history[history.length - 1].at, x = { label: "seconds ago", min: -KEEP, max: 0, exact: true };
 		const of = (f) => history.map((h, i) => [(h.at - t0) / 1000, f(h, i)]);
 		const charts = [
-			{ title: "Requests per second", x, y: { label: "requests/s", min: 0 }, series: [{ name: "requests/s", points: of((h, i) => rate(history.slice(0, i + 1), "requests")) }] },
-			{ title: "In flight and queued", x, y: { label: "requests", min: 0 }, series: [{ name: "in flight", points: of((h) => h.in_flight) }, { name: "queued", points: of((h) => h.queued) }] },
+			{ title: "Requests per second", lazy: true, x, y: { label: "requests/s", min: 0 }, series: [{ name: "requests/s", points: of((h, i) => rate(history.slice(0, i + 1), "requests")) }] },
+			{ title: "In flight and queued", lazy: true, x, y: { label: "requests", min: 0 }, series: [{ name: "in flight", points: of((h) => h.in_flight) }, { name: "queued", points: of((h) => h.queued) }] },
 		];
 		replace($("charts"), charts.map((o) => pd.lines(o)));
 	}
@@ -219,6 +223,7 @@
 			const picks = list.reduce((n, w) => n + w.now.picks, 0);
 			seen[p.role] = true;
 			return pd.bars({
+				lazy: true,
 				title: p.role + ": " + (p.by_key ? "share of keys, by " + p.policy : "share of decisions, by " + p.policy),
 				note: p.by_key ? "Measured with " + p.probe_keys + " keys of our own; a fair share is " + percent(1 / Math.max(1, list.length)) + "."
 					: "Since the start; the policy does not go by key alone. A fair share is " + percent(1 / Math.max(1, list.length)) + ".",
@@ -337,7 +342,7 @@
 
 	function takeDecisions(d) {
 		missed += d.missed;
-		decisions = d.decisions.reverse().concat(decisions).slice(0, ROWS);
+		decisions = d.decisions.reverse().concat(decisions).slice(0, KEPT);
 		if (paused || document.hidden || searching)
 			return;
 		if (d.decisions.length || ticks < 3)
