@@ -1,10 +1,16 @@
 """What is installed beside the program: manual pages and completion from the option tables, versions, packages, bytes without a place."""
 
+import hashlib
+import importlib.machinery
+import importlib.util
+import io
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import tarfile
 
 import pytest
 
@@ -179,6 +185,36 @@ def test_the_image_has_the_libraries_of_the_program():
         listed = subprocess.run(["dpkg-query", "-S", f"*-linux-gnu/{library}"], capture_output=True, text=True, timeout=60).stdout
         owners = {line.split(":")[0] for line in listed.splitlines()}
         assert owners & {"libc6", "libgcc-s1", *runtime.split()}, f"{library} of {owners} is not in the image"
+
+
+def image_script():
+    loader = importlib.machinery.SourceFileLoader("image_script", str(ROOT / "scripts/image"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("image_script", loader))
+    loader.exec_module(module)
+    return module
+
+
+def test_an_image_without_an_engine_is_what_docker_load_reads(tmp_path, monkeypatch):
+    """The cheap part of scripts/image: it understands each line of the Dockerfile, and its archive names its layer by what is in it."""
+    script = image_script()
+    names = [name for name, _ in script.instructions(ROOT / "Dockerfile")]
+    assert names.count("FROM") == 2 and names[-1] == "CMD"
+    assert set(names) <= {"FROM", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    monkeypatch.setattr(script, "OUT", tmp_path)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    stage = script.Stage("end")
+    (stage.root / "usr/bin").mkdir(parents=True)
+    (stage.root / "usr/bin/pdctl").write_text("x")
+    stage.config["Entrypoint"] = script.words_of('["pdctl"]')
+    script.archive(stage, "pdctl:test")
+    with tarfile.open(tmp_path / "pdctl.tar") as image:
+        manifest = json.load(image.extractfile("manifest.json"))[0]
+        config = json.load(image.extractfile(manifest["Config"]))
+        layer = image.extractfile(manifest["Layers"][0]).read()
+    assert manifest["RepoTags"] == ["pdctl:test"] and config["config"]["Entrypoint"] == ["pdctl"]
+    assert config["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(layer).hexdigest()]
+    with tarfile.open(fileobj=io.BytesIO(layer)) as files:
+        assert "./usr/bin/pdctl" in files.getnames() and {m.mtime for m in files} == {script.EPOCH}
 
 
 def test_the_units_of_the_package_have_the_user_that_it_makes():
