@@ -121,9 +121,10 @@ def test_an_id_that_nobody_serves(pdctl, engines):
     error = json.loads(body)["error"]
     assert status == 404 and error["code"] == "model_not_found" and error["type"] == "invalid_request_error" and error["param"] == "model"
     assert error["message"] == 'The model `no\u00e9` does not exist. Models of this router: a, org/b, c"d'
+    assert json.loads(ask(router, "x" * 100000)[2])["error"]["message"] == 'The model does not exist. Models of this router: a, org/b, c"d'
     assert not one.seen and not other.seen and headers["X-Request-Id"]
-    change.expect(("pdctl_unknown_models_total", 1, {"route": ROUTE}), ("pdctl_worker_models", 0),
-                  ("vllm_router_request_errors_total", 1, {"error_type": "model_not_found"}))
+    change.expect(("pdctl_unknown_models_total", 2, {"route": ROUTE}), ("pdctl_worker_models", 0),
+                  ("vllm_router_request_errors_total", 2, {"error_type": "model_not_found"}))
 
 
 def test_spellings_and_absent_models(pdctl, engines):

@@ -14,6 +14,7 @@
 
 #define REFUSAL_MAX 16384
 #define IDS_SHOWN   8192 /* bytes of the known ids in a refusal */
+#define NAME_SHOWN  1024 /* of the model: a longer name is left out */
 
 /* -- aliases -- */
 
@@ -105,38 +106,28 @@ void model_release(struct exchange *x)
 
 /* -- nobody does -- */
 
-/* An id once: others list it too. */
-static bool is_new(const struct fleet *f, int role, size_t worker, uint64_t hash)
+/* The ids that there are, each once, as JSON text inside the quotes. */
+static int put_ids(const struct exchange *x, struct buf *b)
 {
-	bool found = false;
+	const struct served_table *t = x->table;
+	bool *shown = calloc(t->n + 1, sizeof(bool)), first = true, omitted = false;
+	size_t limit = b->len + IDS_SHOWN;
+	int err = shown ? PD_OK : PD_ENOMEM;
 
-	for (int r = 0; r <= role && !found; r++)
-		for (size_t i = 0; i < (r < role ? f->pool[r].n : worker) && !found; i++) {
-			struct served_list *l = served_of(f->pool[r].worker[i]);
-
-			for (size_t k = 0; l && k < l->n; k++)
-				found |= l->model[k].hash == hash;
-			served_list_put(l);
-		}
-	return !found;
-}
-
-/* The ids that there are, as JSON text inside the quotes. */
-static int put_ids(const struct fleet *f, struct buf *b)
-{
-	size_t limit = b->len + IDS_SHOWN, omitted = 0;
-	bool first = true;
-	int err = PD_OK;
-
-	for (int r = 0; r < ROLES; r++)
-		for (size_t i = 0; i < f->pool[r].n; i++) {
-			struct served_list *l = served_of(f->pool[r].worker[i]);
+	for (int r = 0; !err && r < ROLES; r++)
+		for (size_t i = 0; i < x->fleet->pool[r].n; i++) {
+			struct served_list *l = served_of(x->fleet->pool[r].worker[i]);
 
 			for (size_t k = 0; !err && l && k < l->n; k++) {
 				const struct served_model *m = &l->model[k];
+				const struct served *found = served_find(t, m->hash);
 
-				if (b->len + m->id.n > limit || !is_new(f, r, i, m->hash)) {
-					omitted += b->len + m->id.n > limit;
+				/* A list may be newer than the table. */
+				if (found == &t->other || shown[found - t->entry])
+					continue;
+				shown[found - t->entry] = true;
+				if (b->len + m->id.n > limit) {
+					omitted = true;
 					continue;
 				}
 				err = buf_puts(b, first ? "" : ", ");
@@ -145,7 +136,8 @@ static int put_ids(const struct fleet *f, struct buf *b)
 			}
 			served_list_put(l);
 		}
-	return err || omitted == 0 ? err : buf_puts(b, ", ...");
+	free(shown);
+	return err || !omitted ? err : buf_puts(b, ", ...");
 }
 
 static void refuse(struct exchange *x)
@@ -158,13 +150,17 @@ static void refuse(struct exchange *x)
 	x->started = true;
 	metrics_count(x->way->watch.metrics, x->rec.stripe, METRIC_NO_MODEL, x->rec.route, 1);
 	http_conn_tell(x->conn, SPAN("no worker serves the model"));
-	buf_init(&b, REFUSAL_MAX + x->model.n);
+	buf_init(&b, REFUSAL_MAX);
 	buf_init(&extra, 16384);
 	err = head_names(&extra, x);
-	err = err ? err : buf_puts(&b, "{\"error\":{\"message\":\"The model `");
-	err = err ? err : buf_append(&b, x->model.p, x->model.n);
-	err = err ? err : buf_puts(&b, "` does not exist. Models of this router: ");
-	err = err ? err : put_ids(x->fleet, &b);
+	err = err ? err : buf_puts(&b, "{\"error\":{\"message\":\"The model");
+	if (x->model.n <= NAME_SHOWN) {
+		err = err ? err : buf_puts(&b, " `");
+		err = err ? err : buf_append(&b, x->model.p, x->model.n);
+		err = err ? err : buf_putc(&b, '`');
+	}
+	err = err ? err : buf_puts(&b, " does not exist. Models of this router: ");
+	err = err ? err : put_ids(x, &b);
 	err = err ? err
 		  : buf_puts(&b, "\",\"type\":\"invalid_request_error\",\"param\":\"model\","
 				 "\"code\":\"model_not_found\"}}");
