@@ -60,7 +60,7 @@ struct exchange {
 	uint32_t tokens, output_tokens; /* of the prompt, by its length; of the answer, at most */
 	bool tokens_known;
 	struct rendered rendered; /* the prompt by the tokens of the engines, where a policy asks */
-	uint64_t number; /* among the requests that make a decision; from 1, 0: none yet */
+	uint64_t number;	  /* among the requests that make a decision; from 1, 0: none yet */
 	struct trace_context trace;
 	char id_text[40];
 	int64_t now; /* when the attempt began, or its last wait for a worker ended */
