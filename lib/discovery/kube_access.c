@@ -35,7 +35,7 @@ void kube_access_release(struct kube_access *a)
 static int keep(char **out, const char *text, struct pd_msg *msg)
 {
 	free(*out);
-	*out = strdup(text);
+	*out = text ? strdup(text) : NULL;
 	return *out ? PD_OK : pd_fail(msg, PD_ENOMEM, "out of memory");
 }
 
@@ -87,7 +87,7 @@ static struct yamlnode named(struct yamlnode list, const char *name)
 	for (n = yamlnode_first(list); n.pos; n = yamlnode_next(n)) {
 		const char *text = yamlnode_text(yamlnode_get(n, "name"));
 
-		if (text && strcmp(text, name) == 0)
+		if (text && name && strcmp(text, name) == 0)
 			break;
 	}
 	return n;

@@ -73,7 +73,7 @@ static void entry_release(struct entry *e)
 
 static void table_release(struct table *t)
 {
-	for (size_t i = 0; i < t->n; i++)
+	for (size_t i = 0; t->entry && i < t->n; i++)
 		entry_release(&t->entry[i]);
 	free(t->entry);
 	*t = (struct table){0};
@@ -132,7 +132,7 @@ static int make_room(struct table *t)
 	struct entry *more;
 
 	if (t->n < t->cap)
-		return PD_OK;
+		return t->entry ? PD_OK : PD_ENOMEM;
 	more = realloc(t->entry, cap * sizeof(*more));
 	if (!more)
 		return PD_ENOMEM;
@@ -246,7 +246,7 @@ static void failed(struct kube_source *s, const struct kube_answer *a, const cha
 	discovery_note(&s->sink, false);
 	s->failures++;
 	wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
-	wait = wait / 2 + (int64_t)(rng_unit(&s->rng) * (double)(wait / 2));
+	wait = (int64_t)((double)wait * (0.5 + rng_unit(&s->rng) / 2));
 	if (a->wait_s * NS_PER_S > wait)
 		wait = a->wait_s * NS_PER_S;
 	if (strcmp(s->said, why) != 0)
