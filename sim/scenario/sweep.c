@@ -514,15 +514,3 @@ int sweep_make(const struct sweep *s, size_t i, const struct yamlpos *pos, const
 	err = dump(&t, &out->text);
 	return err ? pd_fail(msg, err, "out of memory") : PD_OK;
 }
-
-int sweep_workload(const char *text, size_t n, struct buf *out)
-{
-	struct tree t;
-	int err = load(&t, text, n);
-
-	if (err)
-		return err;
-	err = render_workload(&t, out);
-	yaml_document_delete(&t.doc);
-	return err;
-}

@@ -45,7 +45,5 @@ void sweep_point_release(struct sweep_point *p);
  * scalar; the message begins as above. */
 int sweep_make(const struct sweep *s, size_t i, const struct yamlpos *pos, const char *text,
 	       size_t n, const char *name, struct sweep_point *out, struct pd_msg *msg) PD_MUST;
-/* The text of a file without a sweep, as its point would have it. */
-int sweep_workload(const char *text, size_t n, struct buf *out) PD_MUST;
 
 #endif
