@@ -82,7 +82,7 @@ static void table_release(struct table *t)
 /* Where the key is, or belongs. */
 static size_t place(const struct table *t, const char *key, bool *there)
 {
-	size_t lo = 0, hi = t->n;
+	size_t lo = 0, hi = t->entry ? t->n : 0;
 
 	while (lo < hi) {
 		size_t mid = lo + (hi - lo) / 2;
@@ -92,7 +92,7 @@ static size_t place(const struct table *t, const char *key, bool *there)
 		else
 			hi = mid;
 	}
-	*there = lo < t->n && strcmp(t->entry[lo].key, key) == 0;
+	*there = t->entry && lo < t->n && strcmp(t->entry[lo].key, key) == 0;
 	return lo;
 }
 
@@ -147,10 +147,12 @@ static int put(struct table *t, struct kube_pod *p)
 	struct entry fresh = {.key = strdup(p->key), .uid = strdup(p->uid), .w = p->w};
 	bool there;
 	size_t at = place(t, p->key, &there);
-	int err = !fresh.key || !fresh.uid		    ? PD_ENOMEM
-		  : !there && t->n == DISCOVERY_WORKERS_MAX ? PD_ETOOBIG
-							    : make_room(t);
+	int err = PD_OK;
 
+	if (!fresh.key || !fresh.uid)
+		err = PD_ENOMEM;
+	else if (!there)
+		err = t->n == DISCOVERY_WORKERS_MAX ? PD_ETOOBIG : make_room(t);
 	if (err) {
 		free(fresh.key);
 		free(fresh.uid);
