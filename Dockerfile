@@ -19,7 +19,7 @@ RUN make HARDEN=1 O=build && strip build/pdctl && build/pdctl version
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        ca-certificates libcjson1 libcurl4 libcyaml1 libmsgpackc2 libsqlite3-0 libssl3 libxxhash0 libyaml-0-2 libzstd1 zlib1g && \
+        ca-certificates libcjson1 libcurl4 libcyaml1 libmsgpackc2 libsqlite3-0 libssl3 libxxhash0 libyaml-0-2 libzmq5 libzstd1 zlib1g && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/build/pdctl /usr/local/bin/pdctl
 USER 65532:65532
