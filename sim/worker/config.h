@@ -11,6 +11,7 @@
 #include "sim/worker/faults.h"
 
 #define WORKER_RANKS_MAX 64
+#define WORKER_VERSION	 "0.1.0+pdctl"
 #define WORKER_TYPE	 "pdctl-worker" /* what it is in a service registry */
 
 struct played;

@@ -160,7 +160,7 @@ void page_server_info(const struct worker_config *cfg, const char *id, struct ht
 	struct jout o;
 
 	jout_init(&o, 65536);
-	jout_put(&o, "{\"instance_id\":");
+	jout_put(&o, "{\"version\":\"" WORKER_VERSION "\",\"instance_id\":");
 	jout_quote(&o, span_of(id));
 	jout_put(&o, ",\"model_id\":");
 	jout_quote(&o, span_of(cfg->models[0]));

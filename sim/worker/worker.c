@@ -155,7 +155,8 @@ static void serve_metrics(struct worker *w, struct http_conn *c, struct http_req
 static void serve_version(struct worker *w, struct http_conn *c, struct http_request *r)
 {
 	(void)w, (void)r;
-	(void)http_reply(c, 200, "application/json", NULL, "{\"version\":\"0.1.0+pdctl\"}", 25);
+	(void)http_reply(c, 200, "application/json", NULL, "{\"version\":\"" WORKER_VERSION "\"}",
+			 sizeof("{\"version\":\"" WORKER_VERSION "\"}") - 1);
 }
 
 /* As with --enable-tokenizer-info-endpoint: what harnesses ask before they tokenize remotely. */
