@@ -33,7 +33,8 @@ struct bench_options {
 	bool sweep;
 	const char *shard;
 	/* results */
-	const char *label, *output, *html, *bars, *metric_list, *percentile_list, *max_failures, *asserts;
+	const char *label, *output, *html, *bars, *metric_list, *percentile_list, *max_failures,
+		*asserts;
 	bool detailed, json, verify, vllm_markdown;
 	struct store_opts store;
 	struct opt_list goodput, metadata;

@@ -16,11 +16,11 @@ enum capture_change { CAPTURE_PICKED, CAPTURE_COMPUTED, CAPTURE_ENDED };
 
 struct capture_event {
 	uint64_t began, seq;
-	int64_t at_ns;	      /* since the start of the run */
-	uint64_t draw;	      /* PICKED; 0: the policy draws nothing */
-	uint64_t turn;	      /* PICKED; the policy's counter when it began */
-	uint32_t turns;	      /* how far it came meanwhile */
-	uint32_t ties;	      /* PICKED; with the score: how it looked to the router */
+	int64_t at_ns;	/* since the start of the run */
+	uint64_t draw;	/* PICKED; 0: the policy draws nothing */
+	uint64_t turn;	/* PICKED; the policy's counter when it began */
+	uint32_t turns; /* how far it came meanwhile */
+	uint32_t ties;	/* PICKED; with the score: how it looked to the router */
 	double score;
 	uint32_t call, fleet; /* places in the log's arrays */
 	uint32_t worker;      /* place in the fleet's list of the role */
