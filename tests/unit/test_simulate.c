@@ -250,6 +250,7 @@ static void test_replay_equals_naive_counting(void **state)
 		near(f.pool[0].session_consistency, (double)kept / (double)multi, 1e-12);
 		near(f.pool[0].requests.peak_to_mean, (double)most * WORKERS / 400.0, 1e-12);
 		replay_result_release(&r);
+		figures_release(&f);
 	}
 	simtrace_release(&t);
 }
@@ -268,11 +269,13 @@ static void test_hash_policies_keep_and_round_robin_rotates(void **state)
 	near(f.pool[0].stickiness, 1, 0);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_KEY], 400);
 	replay_result_release(&r);
+	figures_release(&f);
 	c.pool[0].policy = spec_named("round_robin");
 	replay(&t, &c, &r, &f);
 	near(f.pool[0].requests.cv, 0, 1e-12);
 	assert_int_equal(r.pool[0].reasons[ROUTE_REASON_ROTATION], 400);
 	replay_result_release(&r);
+	figures_release(&f);
 	simtrace_release(&t);
 }
 
@@ -550,6 +553,7 @@ static void test_pd_latency_of_one_request(void **state)
 	near(f.ttft.mean, first, 1e-4);
 	near(f.e2el.mean, first + step + step + 0.056e-3, 1e-4);
 	replay_result_release(&r);
+	figures_release(&f);
 	simtrace_release(&t);
 }
 
@@ -598,6 +602,7 @@ static void test_failure_empties_the_cache(void **state)
 	/* Of a prompt that is cached whole the last block is computed again. */
 	assert_int_equal(f.pool[0].hit_blocks, 6);
 	replay_result_release(&r);
+	figures_release(&f);
 	c.events = events;
 	c.nevents = 2;
 	replay(&t, &c, &r, &f);
@@ -605,6 +610,7 @@ static void test_failure_empties_the_cache(void **state)
 	assert_int_equal(r.lost, 0);
 	assert_int_equal(r.completed, 4);
 	replay_result_release(&r);
+	figures_release(&f);
 	simtrace_release(&t);
 }
 
