@@ -32,6 +32,7 @@ REPORTS = re.compile(
 )
 CLEAN_ENV = {k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
 CLEAN_ENV.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+CLEAN_ENV.setdefault("TSAN_OPTIONS", f"suppressions={os.path.join(os.path.dirname(os.path.abspath(__file__)), '../tsan.suppressions')}")
 
 
 class ProcessFailed(AssertionError):
