@@ -10,6 +10,7 @@ sanitizer report on standard error, or an exit that nobody expected, fails the t
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -52,10 +53,17 @@ def wait_for(what, condition, timeout=60.0, step=0.01):
 
 
 def free_port():
-    """A port nobody listens on right now (for a dead worker; servers under test use port 0)."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port nobody listens on right now (for a dead worker, or a server that cannot take port 0), below those that the kernel gives to
+    connections: one of those may be taken again before it is used."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def run(*args, timeout=60, env=None, stdin=None, preexec=None):
