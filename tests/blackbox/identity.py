@@ -135,6 +135,16 @@ def served(url, raws, headers, names, connections):
     return out
 
 
+# Figures of the workers' own pages arrive when they arrive, and simulate has none of them: here they are too old to count.
+UNSEEN = ["--metrics-scrape-interval-secs", 3600, "--metrics-staleness-secs", 0.01]
+
+
+def unsee(policy):
+    """Behind the start of a router: its first look at those pages is over, and old."""
+    if "scores" in policy:
+        time.sleep(1)
+
+
 class Pools:
     """The workers of all runs, and a router for each: `start` is harness.Fleet or the fixture `pdctl`."""
 
@@ -153,11 +163,8 @@ class Pools:
         else:
             flags, headers, named = ["--worker-urls", *self.plain, "--policy", first], ["x-worker"], self.plain
         names = {u: n for n, _, u in (text.partition("=") for text in named)}
-        # Figures of the workers' own pages arrive when they arrive, and simulate has none of them: here they are too old to count.
-        flags += ["--metrics-scrape-interval-secs", 3600, "--metrics-staleness-secs", 0.01]
-        router = self.start("serve", *flags, *extra, "--seed", SEED, "--log-level", "warn")
-        if "scores" in policy:
-            time.sleep(1)  # the first look at the workers' pages is over, and old
+        router = self.start("serve", *flags, *extra, *UNSEEN, "--seed", SEED, "--log-level", "warn")
+        unsee(policy)
         out = served(router.url, raws, headers, names, connections)
         router.stop()
         return out

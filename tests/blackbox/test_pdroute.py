@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 import harness
+import identity
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(harness.PDCTL).resolve().parent
@@ -281,7 +282,8 @@ def test_a_pair_decides_as_simulate(prefill, probe, tmp_path):
 def test_a_pool_decides_as_serve(policy, probe, pdctl):
     keys = list(keys_of_sessions())[:80]
     names = {pdctl.worker("--speedup", 1000).url: n for n in NAMES}
-    router = pdctl("serve", "--policy", policy, "--seed", 7, "--worker-urls", *[f"{n}={u}" for u, n in names.items()])
+    router = pdctl("serve", "--policy", policy, "--seed", 7, *identity.UNSEEN, "--worker-urls", *[f"{n}={u}" for u, n in names.items()])
+    identity.unsee(policy)
     got = []
     for key in keys:
         body = {"model": "m", "prompt": "x", "max_tokens": 1, **({"session_id": key} if key else {})}
