@@ -78,6 +78,7 @@ static const char *note_member(struct scan *s, const char *from, const char *to,
 {
 	struct json_object *o = s->object;
 	size_t n = (size_t)(to - from);
+	bool escaped = memchr(from, '\\', n) != NULL;
 
 	if (o->n == o->cap) {
 		int err = grow_members(o);
@@ -91,8 +92,9 @@ static const char *note_member(struct scan *s, const char *from, const char *to,
 		.key = {from, n},
 		.value = {p, 0},
 		.type = p < s->lex.end ? json_lex_type(*p) : JSON_NONE,
-		.key_escaped = memchr(from, '\\', n) != NULL,
+		.key_escaped = escaped,
 	};
+	o->lengths |= escaped ? UINT64_MAX : UINT64_C(1) << (n & 63);
 	return p;
 }
 
@@ -243,6 +245,7 @@ int json_object_scan(struct json_object *o, const char *text, size_t n, struct p
 
 	o->member = o->fixed;
 	o->n = 0;
+	o->lengths = 0;
 	o->cap = sizeof(o->fixed) / sizeof(o->fixed[0]);
 	s.object = o;
 	s.depth = 0;
@@ -261,6 +264,7 @@ void json_object_release(struct json_object *o)
 		free(o->member);
 	o->member = o->fixed;
 	o->n = 0;
+	o->lengths = 0;
 	o->cap = sizeof(o->fixed) / sizeof(o->fixed[0]);
 	o->doc = (struct span){"", 0};
 	o->text = (struct span){"", 0};

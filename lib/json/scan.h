@@ -43,6 +43,8 @@ struct json_object {
 	struct json_member *member; /* points to `fixed` or owned memory */
 	size_t n;
 	size_t cap;
+	uint64_t lengths; /* private: a bit for each length of a name (modulo 64); of most names
+			     that are asked for none is there. All when a name has escapes */
 	struct json_member fixed[24];
 };
 

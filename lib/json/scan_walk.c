@@ -26,8 +26,16 @@ bool json_key_unescaped_is(struct span key, struct span name)
 	return name.n == 0;
 }
 
+/* Whether a name of that length is there. */
+static bool may_have(const struct json_object *o, struct span name)
+{
+	return o->lengths >> (name.n & 63) & 1;
+}
+
 static const struct json_member *last_named(const struct json_object *o, struct span name)
 {
+	if (!may_have(o, name))
+		return NULL;
 	for (size_t i = o->n; i > 0; i--) {
 		if (json_key_is(&o->member[i - 1], name))
 			return &o->member[i - 1];
@@ -45,7 +53,7 @@ size_t json_object_count(const struct json_object *o, const char *name)
 	struct span wanted = span_of(name);
 	size_t count = 0;
 
-	for (size_t i = 0; i < o->n; i++)
+	for (size_t i = 0; may_have(o, wanted) && i < o->n; i++)
 		count += json_key_is(&o->member[i], wanted);
 	return count;
 }
