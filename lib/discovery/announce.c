@@ -4,17 +4,14 @@
 
 #include <errno.h>
 #include <msgpack.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lib/base/clock.h"
 #include "lib/discovery/register.h"
+#include "lib/discovery/source_thread.h"
 #include "lib/net/zmqlib.h"
-
-#define LOOK_MS 50 /* between two looks at the clock and at `stop` */
 
 struct router {
 	void *socket;
@@ -31,8 +28,7 @@ struct announce {
 	struct router to[ANNOUNCE_TO_MAX];
 	size_t n;
 	struct buf message;
-	pthread_t thread;
-	_Atomic bool stop;
+	struct source_thread thread;
 };
 
 /* -- the message -- */
@@ -77,13 +73,10 @@ int announce_message(const struct announce_config *cfg, struct buf *out)
 
 /* -- the thread -- */
 
-static void send_due(struct announce *a, struct router *r, int64_t now)
+static void send_to(struct announce *a, struct router *r, int64_t now)
 {
-	bool sent;
+	bool sent = a->z->send_f(r->socket, a->message.data, a->message.len, ZMQ_DONTWAIT) >= 0;
 
-	if (r->due > now)
-		return;
-	sent = a->z->send_f(r->socket, a->message.data, a->message.len, ZMQ_DONTWAIT) >= 0;
 	if (sent && !r->heard)
 		log_event(a->log, LOG_INFO, "registering", LOG_FIELDS(LOG_TEXT("at", r->address)),
 			  "registering at %s every %d s", r->address, ANNOUNCE_S);
@@ -96,19 +89,23 @@ static void send_due(struct announce *a, struct router *r, int64_t now)
 	r->due = now + (sent ? ANNOUNCE_S * NS_PER_S : ANNOUNCE_RETRY_MS * NS_PER_MS);
 }
 
-static void *run(void *arg)
+static void run(void *arg)
 {
 	struct announce *a = arg;
+	int64_t next;
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-announce");
-	while (!atomic_load(&a->stop)) {
+	do {
 		int64_t now = clock_now();
 
-		for (size_t i = 0; i < a->n; i++)
-			send_due(a, &a->to[i], now);
-		clock_sleep_until(now + LOOK_MS * NS_PER_MS);
-	}
-	return NULL;
+		next = CLOCK_NEVER;
+		for (size_t i = 0; i < a->n; i++) {
+			struct router *r = &a->to[i];
+
+			if (r->due <= now)
+				send_to(a, r, now);
+			next = r->due < next ? r->due : next;
+		}
+	} while (source_thread_rest(&a->thread, next));
 }
 
 static void free_all(struct announce *a)
@@ -173,7 +170,7 @@ int announce_start(struct announce **out, const struct announce_config *cfg, str
 	}
 	for (size_t i = 0; !err && i < cfg->n; i++)
 		err = connect_to(a, cfg->to[i], cfg->zmq_address, msg);
-	if (!err && pthread_create(&a->thread, NULL, run, a) != 0)
+	if (!err && source_thread_start(&a->thread, "pdctl-announce", run, a))
 		err = pd_fail(msg, PD_ENOMEM, "cannot start the thread for registrations");
 	if (err) {
 		free_all(a);
@@ -187,7 +184,6 @@ void announce_stop(struct announce *a)
 {
 	if (!a)
 		return;
-	atomic_store(&a->stop, true);
-	(void)pthread_join(a->thread, NULL);
+	source_thread_stop(&a->thread, NULL, NULL);
 	free_all(a);
 }

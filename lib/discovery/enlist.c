@@ -2,13 +2,13 @@
 
 #include <cjson/cJSON.h>
 #include <curl/curl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "lib/base/clock.h"
+#include "lib/discovery/source_thread.h"
 
 #define ENTRIES	       2
 #define TIMEOUT_MS     5000L
@@ -28,10 +28,7 @@ struct enlist {
 	int64_t heartbeat; /* ns */
 	CURL *easy;
 	bool silent;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	bool stop; /* under the lock */
+	struct source_thread thread;
 };
 
 /* -- what is registered -- */
@@ -173,28 +170,14 @@ static bool keep_all(struct enlist *e)
 	return good;
 }
 
-static void *run(void *arg)
+static void run(void *arg)
 {
 	struct enlist *e = arg;
+	int64_t wait;
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-enlist");
-	(void)pthread_mutex_lock(&e->lock);
-	while (!e->stop) {
-		struct timespec until;
-		int64_t next;
-		bool good;
-
-		(void)pthread_mutex_unlock(&e->lock);
-		good = keep_all(e);
-		(void)pthread_mutex_lock(&e->lock);
-		next = clock_now() +
-		       (good ? e->heartbeat : (int64_t)(ENLIST_RETRY_S * (double)NS_PER_S));
-		until = (struct timespec){.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
-		while (!e->stop && clock_now() < next)
-			(void)pthread_cond_timedwait(&e->wake, &e->lock, &until);
-	}
-	(void)pthread_mutex_unlock(&e->lock);
-	return NULL;
+	do {
+		wait = keep_all(e) ? e->heartbeat : ENLIST_RETRY_S * NS_PER_S;
+	} while (source_thread_rest(&e->thread, clock_now() + wait));
 }
 
 static void release(struct enlist *e)
@@ -202,8 +185,6 @@ static void release(struct enlist *e)
 	for (size_t i = 0; i < ENTRIES; i++)
 		cJSON_free(e->entry[i].body);
 	curl_easy_cleanup(e->easy);
-	(void)pthread_cond_destroy(&e->wake);
-	(void)pthread_mutex_destroy(&e->lock);
 	free(e);
 }
 
@@ -241,7 +222,6 @@ static int check(const struct enlist_config *cfg, struct pd_msg *msg)
 int enlist_start(struct enlist **out, const struct enlist_config *cfg, struct pd_msg *msg)
 {
 	size_t n = strlen(cfg->registry);
-	pthread_condattr_t monotonic;
 	struct enlist *e;
 	int err = check(cfg, msg);
 
@@ -258,14 +238,9 @@ int enlist_start(struct enlist **out, const struct enlist_config *cfg, struct pd
 	(void)snprintf(e->entry[1].name, sizeof(e->entry[1].name), "%s-server", cfg->name);
 	for (size_t i = 0; i < ENTRIES; i++)
 		e->entry[i].body = body_of(cfg, e->entry[i].name, i == 1);
-	(void)pthread_mutex_init(&e->lock, NULL);
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&e->wake, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
 	e->easy = curl_easy_init();
 	if (!e->easy || !e->entry[0].body || !e->entry[1].body ||
-	    pthread_create(&e->thread, NULL, run, e) != 0) {
+	    source_thread_start(&e->thread, "pdctl-enlist", run, e)) {
 		release(e);
 		return pd_fail(msg, PD_ENOMEM, "cannot start the thread that registers");
 	}
@@ -279,11 +254,7 @@ void enlist_stop(struct enlist *e)
 
 	if (!e)
 		return;
-	(void)pthread_mutex_lock(&e->lock);
-	e->stop = true;
-	(void)pthread_cond_signal(&e->wake);
-	(void)pthread_mutex_unlock(&e->lock);
-	(void)pthread_join(e->thread, NULL);
+	source_thread_stop(&e->thread, NULL, NULL);
 	/* The API first: no router sends anything more. */
 	for (size_t i = ENTRIES; i-- > 0;) {
 		char tail[256];

@@ -14,7 +14,7 @@
 #include "lib/base/log.h"
 
 #define ENLIST_HEARTBEAT_S 30.0
-#define ENLIST_RETRY_S	   1.0
+#define ENLIST_RETRY_S	   1
 #define ENLIST_END_S	   2 /* for taking one entry out */
 
 /* Texts are borrowed for the call. */

@@ -16,15 +16,14 @@
 #include "lib/discovery/registry_ask.h"
 #include "lib/discovery/registry_file.h"
 #include "lib/discovery/registry_table.h"
+#include "lib/discovery/source_thread.h"
 
 struct registry {
 	struct registry_config cfg;
 	struct registry_file *file; /* NULL: memory only */
 	int64_t started;
-	pthread_t thread;
-	pthread_mutex_t lock; /* what follows */
-	pthread_cond_t wake;
-	bool stop;
+	struct source_thread thread;
+	pthread_mutex_t lock; /* of the table and the file */
 	struct registry_table table;
 };
 
@@ -527,37 +526,28 @@ static void ask_all(struct registry *r)
 	free(p);
 }
 
-static void *run(void *arg)
+static void run(void *arg)
 {
 	struct registry *r = arg;
 	int64_t next_clean = clock_now(), next_ask = next_clean;
 	int64_t clean = (int64_t)(r->cfg.cleanup_s * 1e9),
 		ask = (int64_t)(r->cfg.health_interval_s * 1e9);
 
-	(void)pthread_setname_np(pthread_self(), "pdctl-registry");
-	(void)pthread_mutex_lock(&r->lock);
-	while (!r->stop) {
-		int64_t now = clock_now(), next;
-		struct timespec until;
+	do {
+		int64_t now = clock_now();
 
 		if (now >= next_clean) {
+			(void)pthread_mutex_lock(&r->lock);
 			clean_up(r);
+			(void)pthread_mutex_unlock(&r->lock);
 			next_clean = now + clean;
 		}
 		if (ask > 0 && now >= next_ask) {
-			(void)pthread_mutex_unlock(&r->lock);
 			ask_all(r);
-			(void)pthread_mutex_lock(&r->lock);
 			next_ask = now + ask;
-			if (r->stop)
-				break;
 		}
-		next = ask > 0 && next_ask < next_clean ? next_ask : next_clean;
-		until = (struct timespec){.tv_sec = next / NS_PER_S, .tv_nsec = next % NS_PER_S};
-		(void)pthread_cond_timedwait(&r->wake, &r->lock, &until);
-	}
-	(void)pthread_mutex_unlock(&r->lock);
-	return NULL;
+	} while (source_thread_rest(&r->thread,
+				    ask > 0 && next_ask < next_clean ? next_ask : next_clean));
 }
 
 static void release(struct registry *r)
@@ -566,7 +556,6 @@ static void release(struct registry *r)
 		registry_service_free(r->table.service[--r->table.n]);
 	free(r->table.service);
 	registry_file_close(r->file);
-	(void)pthread_cond_destroy(&r->wake);
 	(void)pthread_mutex_destroy(&r->lock);
 	free(r);
 }
@@ -574,7 +563,6 @@ static void release(struct registry *r)
 int registry_start(struct registry **out, const struct registry_config *c, struct pd_msg *msg)
 {
 	struct registry *r = calloc(1, sizeof(*r));
-	pthread_condattr_t monotonic;
 	int err = PD_OK;
 
 	if (!r)
@@ -582,16 +570,12 @@ int registry_start(struct registry **out, const struct registry_config *c, struc
 	r->cfg = *c;
 	r->started = clock_now();
 	(void)pthread_mutex_init(&r->lock, NULL);
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&r->wake, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
 	r->table.service = calloc(REGISTRY_SERVICES_MAX, sizeof(struct registry_service *));
 	if (!r->table.service)
 		err = pd_fail(msg, PD_ENOMEM, "out of memory");
 	if (!err && c->file)
 		err = registry_file_open(&r->file, c->file, &r->table, msg);
-	if (!err && pthread_create(&r->thread, NULL, run, r) != 0)
+	if (!err && source_thread_start(&r->thread, "pdctl-registry", run, r))
 		err = pd_fail(msg, PD_ENOMEM, "cannot start the thread of the registry");
 	if (err) {
 		release(r);
@@ -605,11 +589,7 @@ void registry_stop(struct registry *r)
 {
 	if (!r)
 		return;
-	(void)pthread_mutex_lock(&r->lock);
-	r->stop = true;
-	(void)pthread_cond_signal(&r->wake);
-	(void)pthread_mutex_unlock(&r->lock);
-	(void)pthread_join(r->thread, NULL);
+	source_thread_stop(&r->thread, NULL, NULL);
 	clean_up(r);
 	release(r);
 }

@@ -45,13 +45,10 @@ int source_thread_start(struct source_thread *t, const char *name, void (*run)(v
 
 void source_thread_stop(struct source_thread *t, void (*interrupt)(void *arg), void *arg)
 {
-	bool ended;
-
 	(void)pthread_mutex_lock(&t->lock);
 	t->stop = true;
 	(void)pthread_cond_broadcast(&t->wake);
-	ended = t->ended;
-	while (!ended && interrupt) {
+	while (interrupt && !t->ended) {
 		struct timespec until = time_of(clock_now() + INTERRUPT_EVERY);
 
 		(void)pthread_mutex_unlock(&t->lock);
@@ -59,7 +56,6 @@ void source_thread_stop(struct source_thread *t, void (*interrupt)(void *arg), v
 		(void)pthread_mutex_lock(&t->lock);
 		if (!t->ended)
 			(void)pthread_cond_timedwait(&t->wake, &t->lock, &until);
-		ended = t->ended;
 	}
 	(void)pthread_mutex_unlock(&t->lock);
 	(void)pthread_join(t->thread, NULL);

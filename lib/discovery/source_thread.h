@@ -1,6 +1,7 @@
 /*
- * The thread of a source: it runs until it is told to end, rests between two looks, and its waits
- * in sockets are ended by who stops it. Functions are for the thread, where nothing else is said.
+ * The thread of a source, of a worker that registers itself, of the registry: it runs until it is
+ * told to end, rests between two looks, and its waits in sockets are ended by who stops it.
+ * Functions are for the thread, where nothing else is said.
  */
 #ifndef PD_DISCOVERY_SOURCE_THREAD_H
 #define PD_DISCOVERY_SOURCE_THREAD_H
