@@ -165,29 +165,14 @@ static const char *advice(const struct kube_client *c, int status, char *text, s
 	return text;
 }
 
-/* Seconds of the answer's Retry-After; a date counts as none. */
-static unsigned retry_after(const struct http_head *h)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < h->nfields; i++) {
-		struct span v = h->field[i].value;
-
-		if (h->field[i].tag != HTTP_RETRY_AFTER || v.n == 0 || v.n > 6)
-			continue;
-		for (n = 0; v.n > 0 && *v.p >= '0' && *v.p <= '9'; v.p++, v.n--)
-			n = n * 10 + (unsigned)(*v.p - '0');
-		if (v.n > 0)
-			n = 0;
-	}
-	return n;
-}
-
 /* A status other than 200, with what its body says. */
 static int refused(struct kube_client *c, struct http_call *call, struct kube_answer *a,
 		   const char *what, struct pd_msg *msg)
 {
-	unsigned head_s = retry_after(&call->head), wait_s = 0; /* the head goes with the body */
+	const struct field *after = http_field_tag(&call->head, HTTP_RETRY_AFTER);
+	/* Now: the head goes with the body. */
+	int64_t head_s = after ? http_retry_after(after->value, clock_wall()) / NS_PER_S : 0;
+	unsigned wait_s = 0;
 	char said[240] = "", help[240];
 	struct buf body;
 	int code;
@@ -196,7 +181,7 @@ static int refused(struct kube_client *c, struct http_call *call, struct kube_an
 	if (http_call_collect(call, &body) == PD_OK && body.len)
 		kube_status_read(buf_span(&body), said, sizeof(said), &code, &wait_s);
 	buf_release(&body);
-	wait_s = head_s ? head_s : wait_s;
+	wait_s = head_s > 0 ? (unsigned)head_s : wait_s;
 	a->wait_s = wait_s < WAIT_MAX_S ? wait_s : WAIT_MAX_S;
 	return pd_fail(msg, PD_EIO, "%s of %s: found status %d%s%s, expected 200%s", what,
 		       c->server, a->status, said[0] ? ": " : "", said,

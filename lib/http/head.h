@@ -112,6 +112,10 @@ const struct field *http_field(const struct http_head *h, const char *name);
 /* True for fields that end at this hop (RFC 9110 7.6.1), including those named in Connection. */
 bool http_hop_by_hop(const struct field *f);
 
+/* What a Retry-After asks for, ns, at most one hour: a number of seconds, or a date (RFC 9110,
+ * 10.2.3) against the wall clock, ns since the epoch. 0: it is neither, or has passed. */
+int64_t http_retry_after(struct span value, int64_t wall);
+
 /* Reason phrase of a status code; "Unknown" for others. */
 const char *http_reason(int status);
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "lib/base/clock.h"
+#include "lib/http/head.h"
 #include "lib/router/way/retry.h"
 
 static void backoff_is_the_formula(void **state)
@@ -86,8 +87,9 @@ static void retry_after_is_seconds(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		assert_int_equal(retry_after(span_of(rows[i].text), INT64_C(1792567680) * NS_PER_S),
-				 rows[i].seconds * NS_PER_S);
+		assert_int_equal(
+			http_retry_after(span_of(rows[i].text), INT64_C(1792567680) * NS_PER_S),
+			rows[i].seconds * NS_PER_S);
 }
 
 static void budget_is_spent_and_earned(void **state)

@@ -173,7 +173,7 @@ bool failure_refused(struct exchange *x, const struct leg *l, enum worker_role r
 
 	if (!retry_status(status))
 		return false;
-	f->wait = after ? retry_after(after->value, clock_wall()) : 0;
+	f->wait = after ? http_retry_after(after->value, clock_wall()) : 0;
 	f->moved = false;
 	f->status = status;
 	(void)snprintf(f->why, sizeof(f->why), "%s worker %.150s answered %d",

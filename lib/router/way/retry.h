@@ -20,10 +20,6 @@ bool retry_status(int status);
  * attempt counts from 0. */
 int64_t retry_backoff(const struct router_config *c, unsigned attempt, struct rng *rng);
 
-/* What a Retry-After asks for, ns, at most one hour: a number of seconds, or a date (RFC 9110,
- * 10.2.3) against the wall clock, ns since the epoch. 0: it is neither, or has passed. */
-int64_t retry_after(struct span value, int64_t wall);
-
 #define RETRY_BUDGET_START                                                                         \
 	100 /* retries that may be spent before any were earned, and the most that can be saved */
 
