@@ -54,3 +54,15 @@ void discovery_note(const struct discovery_sink *s, bool good)
 	else if (s->stats)
 		atomic_fetch_add(&s->stats->failures, 1);
 }
+
+void discovery_publish(const struct discovery_sink *s, struct discovery_list *last,
+		       struct discovery_list *now)
+{
+	if (!discovery_same(now, last)) {
+		discovery_release(last);
+		*last = *now;
+		*now = (struct discovery_list){0};
+		s->publish(s->ctx, last);
+	}
+	discovery_release(now);
+}

@@ -58,5 +58,9 @@ struct discovery_sink {
 
 /* Counts an answer: a good one now, or a failure. */
 void discovery_note(const struct discovery_sink *s, bool good);
+/* Publishes `now` when it differs from `last`, which it then is; empties it. On the source's
+ * thread. */
+void discovery_publish(const struct discovery_sink *s, struct discovery_list *last,
+		       struct discovery_list *now);
 
 #endif

@@ -36,7 +36,6 @@ struct dns_source {
 	struct asked *asked; /* owned */
 	size_t n;
 	struct discovery_list published;
-	bool ever;
 	unsigned char packet[DNS_ANSWER_MAX];
 };
 
@@ -319,15 +318,7 @@ static void publish(struct dns_source *s)
 			  LOG_FIELDS(LOG_NUMBER("workers", all.n)),
 			  "dns: more than %zu workers, or out of memory: further ones are ignored",
 			  all.n);
-	if ((all.n > 0 || s->ever) && !discovery_same(&all, &s->published)) {
-		struct discovery_list old = s->published;
-
-		s->published = all;
-		all = old;
-		s->ever = true;
-		s->sink.publish(s->sink.ctx, &s->published);
-	}
-	discovery_release(&all);
+	discovery_publish(&s->sink, &s->published, &all);
 }
 
 static void run(void *arg)

@@ -49,7 +49,6 @@ struct kube_source {
 	struct table table, fresh; /* fresh: of a list under way */
 	struct discovery_list published;
 	bool changed; /* the table, since it was published */
-	bool ever;    /* something was published */
 	bool relist;  /* the next round begins with a list */
 	bool limited; /* lists come in pages */
 	bool said_full;
@@ -57,8 +56,8 @@ struct kube_source {
 	char said[PD_MSG_MAX]; /* the failure that the log has; "": it works */
 	bool said_of_watch;    /* which a list that succeeds does not refute */
 	char version[KUBE_VERSION_MAX + 1];
-	uint64_t events; /* of this watch, those that could be read */
-	int64_t listed;
+	uint64_t events;		       /* of this watch, those that could be read */
+	int64_t listed;			       /* 0: not yet */
 	struct buf body, path, more, selector; /* selector: escaped */
 };
 
@@ -227,15 +226,7 @@ static void publish(struct kube_source *s)
 		return; /* out of memory: tried again with the next event */
 	}
 	s->changed = false;
-	if (!s->ever || !discovery_same(&now, &s->published)) {
-		struct discovery_list old = s->published;
-
-		s->published = now;
-		now = old;
-		s->ever = true;
-		s->sink.publish(s->sink.ctx, &s->published);
-	}
-	discovery_release(&now);
+	discovery_publish(&s->sink, &s->published, &now);
 }
 
 /* -- failures -- */
@@ -384,14 +375,14 @@ static int list(struct kube_source *s)
 	}
 	s->limited = true;
 	s->relist = false;
-	s->listed = clock_now();
 	works(s, false);
-	log_event(s->sink.log, s->ever ? LOG_DEBUG : LOG_INFO, "kubernetes_listed",
+	log_event(s->sink.log, s->listed ? LOG_DEBUG : LOG_INFO, "kubernetes_listed",
 		  LOG_FIELDS(LOG_TEXT("server", kube_client_server(s->client)),
 			     LOG_TEXT("namespace", s->cfg.space ? s->cfg.space : ""),
 			     LOG_NUMBER("workers", s->fresh.n)),
 		  "kubernetes: %s has %zu pods that match and are ready",
 		  kube_client_server(s->client), s->fresh.n);
+	s->listed = clock_now();
 	use_list(s);
 	publish(s);
 	return PD_OK;

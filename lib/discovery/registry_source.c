@@ -174,14 +174,10 @@ static void look(struct registry_source *s)
 			  LOG_FIELDS(LOG_TEXT("url", s->url)), "%s answers again", s->url);
 	s->silent = err != PD_OK;
 	discovery_note(&s->sink, !err);
-	if (!err && !discovery_same(&fresh, &s->now)) {
-		struct discovery_list old = s->now;
-
-		s->now = fresh;
-		fresh = old;
-		s->sink.publish(s->sink.ctx, &s->now);
-	}
-	discovery_release(&fresh);
+	if (err)
+		discovery_release(&fresh);
+	else
+		discovery_publish(&s->sink, &s->now, &fresh);
 }
 
 static void run(void *arg)
