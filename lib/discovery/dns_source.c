@@ -36,6 +36,7 @@ struct dns_source {
 	struct asked *asked; /* owned */
 	size_t n;
 	struct discovery_list published;
+	bool said_full;
 	unsigned char packet[DNS_ANSWER_MAX];
 };
 
@@ -141,7 +142,7 @@ static int ask(struct dns_source *s, struct __res_state *state, const char *name
 /* -- sets -- */
 
 static int add_worker(struct discovery_list *l, enum discovery_role role, const char *ip,
-		      uint16_t port, const char *name)
+		      uint16_t port, const char *name, struct pd_msg *msg)
 {
 	bool v6 = strchr(ip, ':') != NULL;
 	struct discovery_worker *w;
@@ -154,7 +155,8 @@ static int add_worker(struct discovery_list *l, enum discovery_role role, const 
 			return PD_OK;
 	w = discovery_add(l);
 	if (!w)
-		return PD_ENOMEM;
+		return pd_fail(msg, PD_ENOMEM, "found more than %d workers, or out of memory",
+			       DISCOVERY_WORKERS_MAX);
 	w->role = role;
 	(void)snprintf(w->url, sizeof(w->url), "%s", url);
 	if (strlen(name) < sizeof(w->name))
@@ -174,10 +176,11 @@ static int by_address(struct dns_source *s, struct __res_state *state, const str
 {
 	static const enum dns_type types[] = {DNS_A, DNS_AAAA};
 	struct dns_answer answer;
-	size_t before = out->n;
 	int err = PD_ENOENT;
 
 	for (size_t t = 0; err == PD_ENOENT && t < 2; t++) {
+		bool any = false;
+
 		err = ask(s, state, name, types[t], &answer, msg);
 		if (err)
 			continue;
@@ -186,13 +189,14 @@ static int by_address(struct dns_source *s, struct __res_state *state, const str
 
 			if (r->type != types[t] || r->additional)
 				continue;
-			err = add_worker(out, a->wanted.role, r->ip, port, called);
+			any = true;
+			err = add_worker(out, a->wanted.role, r->ip, port, called, msg);
 			if (called[0])
 				break; /* it has one address at a time */
 		}
 		shorter(ttl, &answer);
 		dns_answer_release(&answer);
-		if (!err && out->n == before)
+		if (!err && !any)
 			err = pd_fail(msg, PD_ENOENT, "%.200s: found no address", name);
 	}
 	return err;
@@ -216,6 +220,12 @@ static const char *brought(const struct dns_answer *a, const char *target)
 	return v6;
 }
 
+/* A SRV record that names a server. */
+static bool is_service(const struct dns_record *r)
+{
+	return r->type == DNS_SRV && !r->additional && r->target[0] && r->port != 0;
+}
+
 static int by_service(struct dns_source *s, struct __res_state *state, const struct asked *a,
 		      struct discovery_list *out, uint32_t *ttl, struct pd_msg *msg)
 {
@@ -224,18 +234,18 @@ static int by_service(struct dns_source *s, struct __res_state *state, const str
 	int err = ask(s, state, a->name, DNS_SRV, &answer, msg);
 
 	for (size_t i = 0; !err && i < answer.n; i++)
-		if (answer.record[i].type == DNS_SRV && answer.record[i].priority < lowest)
+		if (is_service(&answer.record[i]) && answer.record[i].priority < lowest)
 			lowest = answer.record[i].priority;
 	for (size_t i = 0; !err && i < answer.n; i++) {
 		const struct dns_record *r = &answer.record[i];
-		const char *ip = brought(&answer, r->target);
 		char called[DNS_NAME_MAX + 8];
+		const char *ip;
 
-		if (r->type != DNS_SRV || r->additional || r->priority != lowest || !r->target[0] ||
-		    r->port == 0)
+		if (!is_service(r) || r->priority != lowest)
 			continue;
+		ip = brought(&answer, r->target);
 		(void)snprintf(called, sizeof(called), "%s:%u", r->target, r->port);
-		err = ip ? add_worker(out, a->wanted.role, ip, r->port, called)
+		err = ip ? add_worker(out, a->wanted.role, ip, r->port, called, msg)
 			 : by_address(s, state, a, r->target, r->port, called, out, ttl, msg);
 	}
 	if (!err && out->n == 0)
@@ -313,11 +323,12 @@ static void publish(struct dns_source *s)
 				*w = s->asked[k].set.worker[i]; /* without labels */
 		}
 	}
-	if (err)
+	if (err && !s->said_full)
 		log_event(s->sink.log, LOG_WARN, "dns_full",
 			  LOG_FIELDS(LOG_NUMBER("workers", all.n)),
 			  "dns: more than %zu workers, or out of memory: further ones are ignored",
 			  all.n);
+	s->said_full = err != PD_OK;
 	discovery_publish(&s->sink, &s->published, &all);
 }
 

@@ -75,6 +75,33 @@ def test_many_addresses_and_aliases(pdctl):
         wait_for("all", lambda: len(hosts(router)) == 300)
 
 
+def test_more_than_fit(pdctl):
+    """More workers than a router has room for: of one name its last set stays, of several names the first ones count; said once."""
+    with FakeDns() as dns:
+        dns.a("too-many.test", *[f"127.1.{i // 200}.{i % 200 + 1}" for i in range(1100)])
+        dns.a("one.test", *[f"127.2.{i // 200}.{i % 200 + 1}" for i in range(600)])
+        dns.a("two.test", *[f"127.3.{i // 200}.{i % 200 + 1}" for i in range(600)])
+        router = pdctl("serve", *dns.flags, "--dns-workers", *[f"{x}.test:9" for x in ("too-many", "one", "two")], "--dns-interval", 0.2)
+        wait_for("as many as fit", lambda: len(hosts(router)) == 1024)
+        before = dns.count("two.test", A)
+        wait_for("two more rounds", lambda: dns.count("two.test", A) >= before + 2)
+        router.said("dns: found more than 1024 workers, or out of memory: the last 0 workers of too-many.test stay")
+        assert router.log().count("dns: more than 1024 workers") == 1
+
+
+@pytest.mark.parametrize("brings", [True, False], ids=["with addresses", "without"])
+def test_services_at_one_address(pdctl, brings):
+    """Two targets that are one server are one worker. A record that names no server has no priority."""
+    with FakeDns() as dns:
+        dns.brings = brings
+        dns.a("p0.vllm.test", "127.0.0.1")
+        dns.a("p1.vllm.test", "127.0.0.1")
+        dns.srv("_http._tcp.vllm.test", (".", 9, 0), ("p0.vllm.test", 9, 1), ("p1.vllm.test", 9, 1))
+        router = pdctl("serve", *dns.flags, "--dns-workers", "_http._tcp.vllm.test", *QUICK)
+        wait_for("it", lambda: hosts(router) == ["127.0.0.1:9"])
+        assert [w["name"] for w in listed(router).values()] == ["p0.vllm.test:9"]
+
+
 @pytest.mark.parametrize("brings", [True, False], ids=["with addresses", "without"])
 def test_services(pdctl, brings):
     """Each SRV record of the lowest priority: its port, its target's name; the name stays when the address changes."""
