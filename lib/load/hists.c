@@ -3,12 +3,9 @@
 #include <stdlib.h>
 
 #include "lib/results/merge_values.h"
-#include "lib/stats/hist.h"
 
-enum kind { TTFT, TTFT_INTENDED, TPOT, ITL, E2EL, E2EL_INTENDED, LAG, KINDS };
-
-static const char *const names[KINDS] = {"ttft", "ttft_from_intended", "tpot",	      "itl",
-					 "e2el", "e2el_from_intended", "schedule_lag"};
+static const char *const names[HISTS_KINDS] = {"ttft", "ttft_from_intended", "tpot",	    "itl",
+					       "e2el", "e2el_from_intended", "schedule_lag"};
 
 static void add(struct hist *h, int64_t ns)
 {
@@ -31,28 +28,29 @@ static void add_gaps(struct hist *h, const struct result_request *r)
 	}
 }
 
-static void fill(struct hist *h, const struct result_run *run, enum kind kind)
+void hists_fill(struct hist *h, const struct result_run *run, enum hists_kind kind)
 {
+	hist_init(h);
 	for (size_t i = 0; i < run->n; i++) {
 		const struct result_request *r = &run->req[i];
 
-		if (kind == LAG && r->sent_ns >= 0)
+		if (kind == HISTS_LAG && r->sent_ns >= 0)
 			add(h, r->sent_ns - r->eligible_ns);
-		if (kind == LAG || r->failure || r->sent_ns < 0 || r->last_token_ns < 0)
+		if (kind == HISTS_LAG || r->failure || r->sent_ns < 0 || r->last_token_ns < 0)
 			continue;
-		if (kind == E2EL)
+		if (kind == HISTS_E2EL)
 			add(h, r->last_token_ns - r->sent_ns);
-		else if (kind == E2EL_INTENDED && run->scheduled)
+		else if (kind == HISTS_E2EL_INTENDED && run->scheduled)
 			add(h, r->last_token_ns - r->intended_ns);
-		else if (kind == ITL)
+		else if (kind == HISTS_ITL)
 			add_gaps(h, r);
 		else if (r->first_token_ns < 0)
 			continue;
-		else if (kind == TTFT)
+		else if (kind == HISTS_TTFT)
 			add(h, r->first_token_ns - r->sent_ns);
-		else if (kind == TTFT_INTENDED && run->scheduled)
+		else if (kind == HISTS_TTFT_INTENDED && run->scheduled)
 			add(h, r->first_token_ns - r->intended_ns);
-		else if (kind == TPOT && r->output_tokens > 1)
+		else if (kind == HISTS_TPOT && r->output_tokens > 1)
 			add(h, (r->last_token_ns - r->first_token_ns) / (r->output_tokens - 1));
 	}
 }
@@ -64,9 +62,8 @@ int hists_json(const struct result_run *run, struct buf *out)
 				 HIST_SUB_BITS)
 		    : PD_ENOMEM;
 
-	for (unsigned k = 0; !err && k < KINDS; k++) {
-		hist_init(h);
-		fill(h, run, (enum kind)k);
+	for (unsigned k = 0; !err && k < HISTS_KINDS; k++) {
+		hists_fill(h, run, (enum hists_kind)k);
 		err = hist_json(h, names[k], out);
 	}
 	free(h);

@@ -12,7 +12,21 @@
 #define PD_LOAD_HISTS_H
 
 #include "lib/results/result.h"
+#include "lib/stats/hist.h"
 
+enum hists_kind {
+	HISTS_TTFT,
+	HISTS_TTFT_INTENDED,
+	HISTS_TPOT,
+	HISTS_ITL, /* one value per token */
+	HISTS_E2EL,
+	HISTS_E2EL_INTENDED,
+	HISTS_LAG, /* of all requests that were sent; the others are of successful ones */
+	HISTS_KINDS
+};
+
+/* Makes *h the distribution of this kind. */
+void hists_fill(struct hist *h, const struct result_run *run, enum hists_kind kind);
 /* The member, without a comma. */
 int hists_json(const struct result_run *run, struct buf *out) PD_MUST;
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "lib/json/scan.h"
-#include "lib/stats/hist.h"
+#include "lib/load/hists.h"
 
 struct lane {
 	const char *session;
@@ -220,37 +220,22 @@ static const double points[] = {0,    0.5,  1,	   2,	 3,	4,    5,     7.5,   10,
 				90,   91,   92,	   93,	 94,	95,   96,    97,    97.5, 98,
 				98.5, 99,   99.25, 99.5, 99.75, 99.9, 99.95, 99.99, 100};
 
-enum { TTFT, ITL, E2EL, KINDS };
-
-static void add(struct hist *h, const struct result_request *r, int kind)
-{
-	int64_t ns = kind == TTFT ? r->first_token_ns - r->sent_ns : r->last_token_ns - r->sent_ns;
-
-	if (r->failure || r->sent_ns < 0 || r->last_token_ns < 0 || r->first_token_ns < 0)
-		return;
-	for (size_t i = 0; kind == ITL && i < r->ngaps; i++)
-		if (r->gap[i].tokens != 0 && r->gap[i].ns >= 0)
-			hist_add(h, (uint64_t)(r->gap[i].ns /
-					       (r->gap[i].tokens > 0 ? r->gap[i].tokens : 1)));
-	if (kind != ITL && ns >= 0)
-		hist_add(h, (uint64_t)ns);
-}
-
 int timeline_distributions(const struct result_run *run, struct buf *out)
 {
-	static const char *const names[KINDS] = {"ttft", "itl", "e2el"};
+	static const struct {
+		const char *name;
+		enum hists_kind kind;
+	} kinds[] = {{"ttft", HISTS_TTFT}, {"itl", HISTS_ITL}, {"e2el", HISTS_E2EL}};
 	struct hist *h = malloc(sizeof(*h));
 	bool first = true;
 	int err = h ? buf_putc(out, '{') : PD_ENOMEM;
 
-	for (int kind = 0; !err && kind < KINDS; kind++) {
-		hist_init(h);
-		for (size_t i = 0; i < run->n; i++)
-			add(h, &run->req[i], kind);
+	for (size_t k = 0; !err && k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+		hists_fill(h, run, kinds[k].kind);
 		if (h->count == 0)
 			continue;
 		err = buf_printf(out, "%s\"%s\": {\"count\": %llu, \"cdf\": [", first ? "" : ", ",
-				 names[kind], (unsigned long long)h->count);
+				 kinds[k].name, (unsigned long long)h->count);
 		first = false;
 		for (size_t i = 0; !err && i < sizeof(points) / sizeof(points[0]); i++)
 			err = buf_printf(out, "%s[%.6g, %g]", i ? ", " : "",

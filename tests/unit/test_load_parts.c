@@ -19,6 +19,7 @@
 #include "lib/load/loadplan.h"
 #include "lib/load/sweep.h"
 #include "lib/load/talks.h"
+#include "lib/load/timeline.h"
 
 #define MS NS_PER_MS
 
@@ -189,6 +190,30 @@ static void figures_from_both_times(void **state)
 	assert_int_equal(figures_json(&f, &text), PD_OK);
 	assert_non_null(strstr(text.data, "\"mean_ttft_from_intended_ms\": null"));
 	assert_non_null(strstr(text.data, "\"mean_ttft_hit_ms\": null"));
+	buf_release(&text);
+}
+
+/* The report's curve is of the tokens that the document's histogram counts, whatever pieces they
+ * came in: three here, two of them after an empty piece. */
+static void a_report_counts_tokens_as_the_document_does(void **state)
+{
+	struct result_gap gap[] = {{10 * MS, 1}, {20 * MS, 0}, {40 * MS, 2}};
+	struct result_request r[] = {req(0, 0, 10, 80), req(0, 0, -1, 90)};
+	struct result_run run = {.req = r, .n = 2};
+	struct buf text;
+
+	(void)state;
+	r[0].gap = gap;
+	r[0].ngaps = 3;
+	buf_init(&text, 1 << 20);
+	assert_int_equal(hists_json(&run, &text), PD_OK);
+	assert_non_null(strstr(text.data, "\"itl\": {\"count\": 3, \"min\": 10000000, "
+					  "\"max\": 30000000"));
+	buf_clear(&text);
+	assert_int_equal(timeline_distributions(&run, &text), PD_OK);
+	assert_non_null(strstr(text.data, "\"itl\": {\"count\": 3, \"cdf\": [[10, 0]"));
+	assert_non_null(strstr(text.data, "[30, 100]"));
+	assert_non_null(strstr(text.data, "\"e2el\": {\"count\": 2,"));
 	buf_release(&text);
 }
 
@@ -445,6 +470,7 @@ int main(void)
 		cmocka_unit_test(the_search_ends_at_the_capacity),
 		cmocka_unit_test(only_growth_is_saturation),
 		cmocka_unit_test(figures_from_both_times),
+		cmocka_unit_test(a_report_counts_tokens_as_the_document_does),
 		cmocka_unit_test(each_assertion_can_fail),
 		cmocka_unit_test(salts_and_answers),
 		cmocka_unit_test(talks_remember),
