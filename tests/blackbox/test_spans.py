@@ -1,5 +1,7 @@
 """Spans over OTLP/HTTP: what a collector gets, which requests are sampled, and what happens while there is no collector."""
 
+import contextlib
+import http.client
 import http.server
 import json
 import re
@@ -181,6 +183,32 @@ def test_a_collector_that_is_busy_for_a_moment_gets_them_later(pdctl):
         collector.status = 200
         wait_for("the same again", collector.roots)
         assert b"pdctl_spans_failed_total 0" in router.admin("GET", "/metrics")[2]
+
+
+def test_what_the_queue_does_not_hold_is_dropped_and_told(pdctl):
+    """The collector takes a first post and does not answer: meanwhile 304 more end than the queue holds, three spans each."""
+    with Collector() as collector, FakeEngine(ok) as one:
+        collector.go.clear()
+        router = plain(pdctl, f"w0={one.url}", flags=("--otlp-traces-endpoint", f"http://127.0.0.1:{collector.port}"))
+        assert router.post("/v1/completions", BODY)[0] == 200
+        wait_for("the first post", lambda: collector.posts == 1)
+
+        def client():
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)) as conn:
+                for _ in range(1100):
+                    conn.request("POST", "/v1/completions", b'{"prompt":"a"}')
+                    conn.getresponse().read()
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for c in clients:
+            c.start()
+        for c in clients:
+            c.join()
+        wait_for("the rest to be dropped", lambda: router.metric("pdctl_spans_dropped_total") == 3 * (4400 - 4096))
+        collector.go.set()
+        router.said("traces: 912 spans lost: the queue is full")
+        wait_for("all others to be sent", lambda: router.metric("pdctl_spans_sent_total") == 3 * 4097)
+        assert router.metric("pdctl_spans_failed_total") == 0
 
 
 def test_a_collector_that_refuses_is_not_asked_again(pdctl):

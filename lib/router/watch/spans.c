@@ -31,8 +31,9 @@ struct spans {
 	CURL *easy;
 	struct curl_slist *fields;
 	struct buf body;
-	char why[CURL_ERROR_SIZE];
-	uint64_t said;
+	char why[CURL_ERROR_SIZE];	  /* the last post failed; "" when it did not */
+	char failed_why[CURL_ERROR_SIZE]; /* the last batch that was not taken */
+	uint64_t said, said_failed; /* of those lost and of those not taken, what the log has */
 	int64_t said_at;
 };
 
@@ -177,9 +178,11 @@ static bool post(struct spans *s, int64_t limit, bool *again)
 		return false;
 	}
 	(void)curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
-	(void)snprintf(s->why, sizeof(s->why), "the collector answered %ld", status);
 	*again = status == 429 || status == 502 || status == 503 || status == 504;
-	return status >= 200 && status < 300;
+	if (status >= 200 && status < 300)
+		return true;
+	(void)snprintf(s->why, sizeof(s->why), "the collector answered %ld", status);
+	return false;
 }
 
 /* True when the thread is to end: what is left of its time is in *left. */
@@ -200,16 +203,18 @@ static bool pause_for(struct spans *s, int64_t ns, int64_t *left)
 
 static void say_lost(struct spans *s, bool last)
 {
-	uint64_t lost = atomic_load(&s->dropped) + atomic_load(&s->failed) - s->said;
+	uint64_t failed = atomic_load(&s->failed),
+		 lost = atomic_load(&s->dropped) + failed - s->said;
+	const char *why = failed > s->said_failed ? s->failed_why : "the queue is full";
 	int64_t now = clock_now();
 
 	if (lost == 0 || (!last && s->said_at > 0 && now - s->said_at < SAY_EVERY))
 		return;
 	log_event(s->cfg.log, LOG_WARN, "spans_lost",
-		  LOG_FIELDS(LOG_NUMBER("spans", lost), LOG_TEXT("reason", s->why)),
-		  "traces: %llu spans lost: %s", (unsigned long long)lost,
-		  s->why[0] ? s->why : "the queue is full");
+		  LOG_FIELDS(LOG_NUMBER("spans", lost), LOG_TEXT("reason", why)),
+		  "traces: %llu spans lost: %s", (unsigned long long)lost, why);
 	s->said += lost;
+	s->said_failed = failed;
 	s->said_at = now;
 }
 
@@ -235,6 +240,9 @@ static void send_batch(struct spans *s, size_t n)
 			break;
 	}
 	atomic_fetch_add(ok ? &s->sent : &s->failed, spans);
+	if (!ok)
+		(void)snprintf(s->failed_why, sizeof(s->failed_why), "%s",
+			       s->why[0] ? s->why : "the router ended");
 	say_lost(s, false);
 }
 
