@@ -14,6 +14,7 @@
 
 struct admin_client {
 	char *url; /* owned, without a trailing slash */
+	bool operand;
 	const char *ca_file;
 	struct curl_slist *key; /* owned; the header with the key */
 	CURL *easy;
@@ -46,11 +47,10 @@ int admin_client_new(struct admin_client **out, const struct admin_access *a, st
 
 	if ((strncmp(url, "http://", 7) != 0 || n < 8) &&
 	    (strncmp(url, "https://", 8) != 0 || n < 9))
-		return pd_fail(
-			msg, PD_EINVAL,
-			"--router: found '%.200s', expected http://HOST:PORT, the address of "
-			"the router's --admin-port",
-			url);
+		return pd_fail(msg, PD_EINVAL,
+			       "%s: found '%.200s', expected http://HOST:PORT, the address of the "
+			       "router's --admin-port",
+			       a->operand ? "URL" : "--router", url);
 	if (a->ca_file && access(a->ca_file, R_OK) != 0)
 		return pd_fail(msg, PD_EINVAL, "--ca-file: cannot read '%.200s'", a->ca_file);
 	c = calloc(1, sizeof(*c));
@@ -60,6 +60,7 @@ int admin_client_new(struct admin_client **out, const struct admin_access *a, st
 	}
 	c->easy = curl_easy_init();
 	c->url = strdup(url);
+	c->operand = a->operand;
 	c->ca_file = a->ca_file;
 	c->key = a->key ? key_header(a->key) : NULL;
 	if (!c->easy || !c->url || (a->key && !c->key)) {
@@ -131,8 +132,8 @@ static int no_answer(const struct admin_client *c, CURLcode code, struct pd_msg 
 	if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST)
 		return pd_fail(msg, PD_ECLOSED,
 			       "cannot reach the router at %.200s: %.160s; start it, or name the "
-			       "address of its --admin-port with --router URL",
-			       c->url, why);
+			       "address of its --admin-port %s",
+			       c->url, why, c->operand ? "as URL" : "with --router URL");
 	return pd_fail(msg, PD_ECLOSED, "no answer from the router at %.200s: %.200s", c->url, why);
 }
 

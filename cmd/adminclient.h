@@ -3,6 +3,7 @@
 #define PD_CMD_ADMINCLIENT_H
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 
 #include "lib/base/err.h"
 
@@ -15,7 +16,8 @@ struct admin_reply {
 };
 
 struct admin_access {
-	const char *url;     /* as in --router */
+	const char *url;     /* of the router's admin port */
+	bool operand;	     /* messages call it URL: it is a word of its own, not --router's */
 	const char *ca_file; /* PEM: who may have signed an https:// router; NULL: the system's */
 	const char *key;     /* sent as a bearer token; NULL: none. Copied */
 };

@@ -220,9 +220,11 @@ static int live(struct admin_client *c, struct top *t, struct top_look *l, struc
 		}
 		if (clock_now() < next)
 			continue;
-		next += (int64_t)(o.interval * 1e9);
 		if (!l->paused)
 			l->trouble = look(c, t, msg) ? msg->text : NULL;
+		/* Not from when it was due: looks that were missed (^Z, no answer) are not made up
+		 * for. */
+		next = clock_now() + (int64_t)(o.interval * 1e9);
 	}
 	return err;
 }
@@ -279,8 +281,9 @@ int cmd_top(int argc, char **argv)
 	l.url = rest.n ? rest.items[0] : l.url;
 	l.ascii = o.ascii || !cli_unicode();
 	l.colour = cli_colour(STDOUT_FILENO);
-	err = admin_client_new(&c, &(struct admin_access){.url = l.url, .ca_file = o.ca_file},
-			       &msg);
+	err = admin_client_new(
+		&c, &(struct admin_access){.url = l.url, .operand = true, .ca_file = o.ca_file},
+		&msg);
 	if (err)
 		code = cli_usage_error(&command, &msg);
 	else

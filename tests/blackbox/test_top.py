@@ -59,6 +59,34 @@ def test_figures_of_a_pair(pdctl):
     assert text.isascii()
 
 
+def test_figures_are_of_what_was_added_between_two_looks(pdctl):
+    """Rates, means and shares of a prefill and a decode worker; one that is new has none."""
+
+    def worker(role, name, **counts):
+        zero = dict.fromkeys(("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "first_n", "first_us", "gap_n", "gap_us", "errors"), 0)
+        return {"role": role, "name": name, "state": "available", "why": "", "in_flight": 2, "oldest_silent_s": None, **zero, **counts}
+
+    then = [worker("prefill", "p0", requests=10, prompt_tokens=1000), worker("decode", "d0", requests=10, completion_tokens=100, first_n=4, first_us=9000, gap_n=10, gap_us=5000)]
+    now = [worker("prefill", "p0", requests=30, prompt_tokens=5000, cached_tokens=1250, oldest_silent_s=1.5, errors=3),
+           worker("decode", "d0", requests=20, completion_tokens=300, first_n=9, first_us=69000, gap_n=110, gap_us=130000), worker("decode", "d1", requests=7)]
+
+    def state(seen, wire):
+        first = len(engine.seen) == 1
+        wire.json({"at": 1000 if first else 3000, "version": "1", "mode": "prefill/decode", "workers": then if first else now, "pools": [], "in_flight": 4, "queued": 1})
+
+    with FakeEngine(state) as engine:
+        done = run("top", engine.url, "--once", "--interval", 0.2, "--ascii")
+        assert done.returncode == 0, done.stderr
+        table = rows(done.stdout)
+    columns = ("in flight", "silent", "requests/s", "tokens/s", "first ms", "token ms", "cached", "errors")
+    assert {n: tuple(r[c] for c in columns) for n, r in table.items()} == {
+        "p0": ("2", "1.5 s", "10.0", "2000", "-", "-", "25 %", "3"),
+        "d0": ("2", "-", "5.0", "100", "12.0", "1.25", "-", "0"),
+        "d1": ("2", "-", "-", "-", "-", "-", "-", "0"),
+    }
+    assert "4 in flight, 1 queued, 5.0 requests/s, 100 tokens/s, 3 of 3 workers available; by name" in done.stdout
+
+
 def test_names_cannot_command_the_terminal(pdctl):
     """A router that is not ours sends what it likes: escape codes become question marks."""
     evil = {"role": "regular", "name": "w\x1b]0;owned\x07\x9b31m\u009b2J", "url": "x", "state": "available", "why": "\x1b[2J", "in_flight": 1, "requests": 5}
@@ -75,7 +103,8 @@ def test_names_cannot_command_the_terminal(pdctl):
 
 def test_what_is_no_router(pdctl):
     done = run("top", f"http://127.0.0.1:{free_port()}", "--once")
-    assert done.returncode == 3 and "pdctl top:" in done.stderr
+    assert done.returncode == 3 and "pdctl top:" in done.stderr and "--admin-port as URL" in done.stderr
+    assert "pdctl top: URL: found 'ftp://x'" in run("top", "ftp://x").stderr
     for answer, says in (({"workers": []}, "answered 200"), ({"error": {"message": "no"}}, "answered 404")):
         with FakeEngine(lambda seen, wire, a=answer: wire.json(a, 404 if "error" in a else 200)) as engine:
             done = run("top", engine.url, "--once")
