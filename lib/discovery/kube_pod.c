@@ -98,29 +98,6 @@ void kube_pod_release(struct kube_pod *p)
 	route_labels_release(&p->w.labels);
 }
 
-/* A string member of an object that was validated, unescaped into out; false: there is none, or it
- * does not fit. */
-static bool text_of(struct span object, const char *name, char *out, size_t cap)
-{
-	struct json_member m;
-	size_t at = 0;
-	bool found = false;
-
-	while (object.p && json_object_next(object, &at, &m)) {
-		const char *p = m.value.p + 1;
-		size_t n;
-
-		if (m.type != JSON_STRING || !json_member_is(&m, name))
-			continue;
-		if (m.value.n - 2 + 4 > cap)
-			return false;
-		n = json_unescape(&p, m.value.p + m.value.n - 1, out, cap - 1);
-		out[n] = '\0';
-		found = n > 0 && strlen(out) == n;
-	}
-	return found;
-}
-
 /* The member of an object that was validated; p NULL: there is none of this type. */
 static struct span member_of(struct span object, const char *name, enum json_type type)
 {
@@ -132,6 +109,20 @@ static struct span member_of(struct span object, const char *name, enum json_typ
 		if (m.type == type && json_member_is(&m, name))
 			found = m.value;
 	return found;
+}
+
+/* Such a text, unescaped into out; false: there is none, or it does not fit. */
+static bool text_of(struct span object, const char *name, char *out, size_t cap)
+{
+	struct span value = member_of(object, name, JSON_STRING);
+	const char *p = value.p ? value.p + 1 : NULL;
+	size_t n;
+
+	if (!p || value.n - 2 + 4 > cap)
+		return false;
+	n = json_unescape(&p, value.p + value.n - 1, out, cap - 1);
+	out[n] = '\0';
+	return n > 0 && strlen(out) == n;
 }
 
 /* The same for what people read: as much as fits, control bytes as they are. */

@@ -63,7 +63,7 @@ const char *kube_why_text(enum kube_why w); /* "is not ready"; constant */
 
 struct kube_pod {
 	char key[KUBE_KEY_MAX + 1]; /* "namespace/name" */
-	char uid[64];		    /* cut */
+	char uid[64];		    /* "": none, or a longer one */
 	enum kube_why why;
 	bool bad_port;		   /* its bootstrap annotation is no port, and is not used */
 	struct discovery_worker w; /* with KUBE_TAKES; its labels are owned */

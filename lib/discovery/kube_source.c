@@ -103,12 +103,12 @@ static const char *role_of(const struct discovery_worker *w)
 					     : "regular";
 }
 
-static void say_joined(struct kube_source *s, const struct kube_pod *p)
+static void say_joined(struct kube_source *s, const struct entry *e)
 {
 	log_event(s->sink.log, LOG_INFO, "pod_joined",
-		  LOG_FIELDS(LOG_TEXT("pod", p->key), LOG_TEXT("role", role_of(&p->w)),
-			     LOG_TEXT("worker", p->w.url)),
-		  "pod %s is ready: %s worker %s", p->key, role_of(&p->w), p->w.url);
+		  LOG_FIELDS(LOG_TEXT("pod", e->key), LOG_TEXT("role", role_of(&e->w)),
+			     LOG_TEXT("worker", e->w.url)),
+		  "pod %s is ready: %s worker %s", e->key, role_of(&e->w), e->w.url);
 }
 
 static void say_left(struct kube_source *s, const struct entry *e, const char *why)
@@ -336,13 +336,11 @@ static void use_list(struct kube_source *s)
 			say_left(s, &old.entry[i], "is not listed any more");
 	}
 	for (size_t i = 0; i < s->table.n; i++) {
-		struct kube_pod p = {.w = s->table.entry[i].w};
-		size_t at = place(&old, s->table.entry[i].key, &there);
+		const struct entry *e = &s->table.entry[i];
+		size_t at = place(&old, e->key, &there);
 
-		if (there && old.entry && strcmp(old.entry[at].w.url, p.w.url) == 0)
-			continue;
-		(void)snprintf(p.key, sizeof(p.key), "%s", s->table.entry[i].key);
-		say_joined(s, &p);
+		if (!there || !old.entry || strcmp(old.entry[at].w.url, e->w.url) != 0)
+			say_joined(s, e);
 	}
 	table_release(&old);
 	s->changed = true;
@@ -395,6 +393,7 @@ static int apply(struct kube_source *s, struct kube_pod *p)
 	bool there, takes = p->why == KUBE_TAKES, moved;
 	size_t at = place(&s->table, p->key, &there);
 	const struct entry *was = there ? &s->table.entry[at] : NULL;
+	int err;
 
 	moved = was && takes &&
 		(strcmp(was->uid, p->uid) != 0 || strcmp(was->w.url, p->w.url) != 0);
@@ -407,11 +406,13 @@ static int apply(struct kube_source *s, struct kube_pod *p)
 		take_out(&s->table, at);
 	if (!takes)
 		return PD_OK;
-	if (!was || moved) {
-		say_joined(s, p);
+	err = put_or_say(s, &s->table, p);
+	at = place(&s->table, p->key, &there);
+	if (!err && there && (!was || moved)) {
+		say_joined(s, &s->table.entry[at]);
 		say_port(s, p);
 	}
-	return put_or_say(s, &s->table, p);
+	return err;
 }
 
 struct watching {
@@ -487,8 +488,8 @@ static void watch(struct kube_source *s)
 		s->failures = 0;
 	gone = w.status == 410 || a.status == 410;
 	/* After 410, and where an event may have been lost. */
-	s->relist = gone || (w.status == 0 && (err == PD_EINVAL || err == PD_ETOOBIG)) ||
-		    s->failures > 3;
+	s->relist = gone || s->failures > 3 ||
+		    (w.status == 0 && (err == PD_EINVAL || err == PD_ETOOBIG || err == PD_ENOMEM));
 	/* The server's limit, a quiet connection; a version that grew too old without an event is
 	 * nothing wrong either, unless it happens at once again. */
 	if (s->failures == 0 && (gone || !err || (err == PD_ETIMEOUT && a.status == 200))) {

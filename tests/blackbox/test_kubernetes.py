@@ -156,6 +156,23 @@ def test_pages(pdctl):
         assert "limit" not in kube.queries("list")[-1]
 
 
+def test_more_pods_than_fit(pdctl):
+    """The first ones are workers; of the others the log says that they are ignored, and not that they are."""
+    with FakeKube() as kube:
+        for i in range(1024):
+            kube.put(f"p{i:04}", ip=f"127.1.{i // 200}.{i % 200 + 1}")
+        router = plain(pdctl, kube)
+        wait_for("all", lambda: len(names(router)) == 1024)
+        wait_for("the watch", lambda: kube.count("watch") == 1)
+        kube.put("one-more", ip="127.0.0.9")
+        router.said("pod default/one-more and further ones are ignored: found more than 1024 pods that match")
+        kube.delete("p0000")
+        kube.put("another", ip="127.0.0.9")
+        wait_for("another", lambda: "another" in names(router))
+        router.said("pod default/another is ready: ")
+        assert "pod default/one-more is ready" not in router.log() and "one-more" not in names(router)
+
+
 def test_byte_by_byte(pdctl):
     with FakeKube(pieces=1) as kube:
         router = plain(pdctl, kube)
