@@ -72,6 +72,9 @@ int worker_join_check(struct worker_config *cfg, const struct worker_vllm_config
 	for (size_t i = 0; i < to.n; i++)
 		if (register_check(to.items[i], &why))
 			return pd_fail(msg, PD_EINVAL, "--register: %.400s", why.text);
+	if (to.n + has_proxy(v) > ANNOUNCE_TO_MAX)
+		return pd_fail(msg, PD_EINVAL, "--register: found %zu routers, expected at most %d",
+			       to.n + has_proxy(v), ANNOUNCE_TO_MAX);
 	if (has_proxy(v)) {
 		proxy_address(v, proxy);
 		if (register_check(proxy, &why))
@@ -123,7 +126,7 @@ static void address(const char *host, unsigned port, char out[300])
 static int start_announce(struct worker *w, const struct worker_config *cfg,
 			  const struct worker_vllm_config *v, struct pd_msg *msg)
 {
-	const char *host = host_of(cfg), *all[ANNOUNCE_TO_MAX + 1];
+	const char *host = host_of(cfg), *all[ANNOUNCE_TO_MAX];
 	char http[300], zmq[400], proxy[300];
 	bool moriio = strcmp(played_of(cfg)->name, "moriio") == 0;
 	unsigned kv = worker_side_port(w, SIDE_KV);
@@ -140,7 +143,7 @@ static int start_announce(struct worker *w, const struct worker_config *cfg,
 	struct pd_msg why = {0};
 	int err;
 
-	for (size_t i = 0; i < to.n && a.n < ANNOUNCE_TO_MAX; i++)
+	for (size_t i = 0; i < to.n; i++)
 		all[a.n++] = to.items[i];
 	if (has_proxy(v)) {
 		proxy_address(v, proxy);

@@ -146,6 +146,7 @@ def test_without_a_prefix_cache(pdctl):
      "found proxy_port 'y', expected a port"),
     (["--kv-transfer-config", '{"kv_connector":"P2pNcclConnector","kv_connector_extra_config":{"proxy_ip":"a b","proxy_port":"1"}}'],
      "--kv-transfer-config: proxy_ip: found 'a b:1', expected HOST:PORT"),
+    (["--role", "prefill", *["--register", "127.0.0.1:1"] * 17], "--register: found 17 routers, expected at most 16"),
     (["serve", "a", "b"], "unexpected argument 'b'"),
     (["serve", "a", "--model", "b"], "found the model 'a' and --model, expected one"),
     (["--data-parallel-size", "0"], "--data-parallel-size: found 0, expected 1 to 64"),
